@@ -1,0 +1,118 @@
+"""One view of an image, applied alike to the picture and to every target.
+
+Shapes: C channels, H W pixels of the source image, h w pixels of the view, M N pixels of a map of the whole
+source at any resolution, K boxes.
+"""
+
+import random
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Num, UInt8
+from torch import Tensor
+from torchvision.transforms.v2 import functional as kernels
+
+
+@dataclass(frozen=True)
+class View:
+    """A crop of the source in pixels, resized to `size`, then mirrored if `mirrored`.
+
+    The crop may reach beyond the source: there the view is filled. All sizes are (height, width).
+    """
+
+    source: tuple[int, int]
+    top: float
+    left: float
+    height: float
+    width: float
+    size: tuple[int, int]
+    mirrored: bool = False
+
+    def image(self, image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 h w"]:
+        """The picture seen through the view: antialiased bilinear, black beyond the source."""
+        top, left = round(self.top), round(self.left)
+        height, width = max(round(self.height), 1), max(round(self.width), 1)
+        out = kernels.resized_crop(image, top, left, height, width, list(self.size), antialias=True)
+        return out.flip(-1) if self.mirrored else out
+
+    def dense(self, field: Num[Tensor, "*C M N"], fill: float = 0) -> Num[Tensor, "*C h w"]:
+        """A map seen through the view, by nearest neighbour: values are moved, never blended or changed.
+
+        The map covers the whole source but may be of any resolution. Pixels beyond the source get `fill`.
+        Works for every dtype, bool included.
+        """
+        rows, in_rows = self._nearest(self.top, self.height, self.size[0], self.source[0], field.shape[-2])
+        cols, in_cols = self._nearest(self.left, self.width, self.size[1], self.source[1], field.shape[-1])
+        if self.mirrored:
+            cols, in_cols = cols.flip(0), in_cols.flip(0)
+        out = field[..., rows.to(field.device)[:, None], cols.to(field.device)]
+        if in_rows.all() and in_cols.all():
+            return out
+        inside = (in_rows[:, None] & in_cols).to(field.device)
+        return torch.where(inside, out, torch.as_tensor(fill, dtype=field.dtype, device=field.device))
+
+    @staticmethod
+    def _nearest(start: float, length: float, out: int, source: int, cells: int) -> tuple[Tensor, Tensor]:
+        """Index into `cells` for each of `out` pixel centres, and whether the centre lies in the source."""
+        at = start + (torch.arange(out, dtype=torch.float64) + 0.5) * (length / out)
+        index = (at * (cells / source)).floor().long()
+        return index.clamp(0, cells - 1), (at >= 0) & (at < source)
+
+    def boxes(self, xyxy: Float[Tensor, "K 4"]) -> Float[Tensor, "K 4"]:
+        """Boxes (x0, y0, x1, y1) from pixels of the source to pixels of the view, clipped to it.
+
+        A box that leaves the view keeps its row with no area; `area(...) > 0` tells which remain.
+        """
+        h, w = self.size
+        scale = xyxy.new_tensor([w / self.width, h / self.height]).repeat(2)
+        out = (xyxy - xyxy.new_tensor([self.left, self.top]).repeat(2)) * scale
+        if self.mirrored:
+            x0, y0, x1, y1 = out.unbind(1)
+            out = torch.stack([w - x1, y0, w - x0, y1], 1)
+        return out.clamp(min=0).minimum(out.new_tensor([w, h]).repeat(2))
+
+    def inverse(self) -> "View":
+        """The view that undoes this one: what was seen in the view, put back on the source's pixels."""
+        (sh, sw), (vh, vw) = self.source, self.size
+        ky, kx = vh / self.height, vw / self.width
+        left = -self.left * kx
+        if self.mirrored:
+            left = vw - (left + sw * kx)
+        return View(self.size, -self.top * ky, left, sh * ky, sw * kx, self.source, self.mirrored)
+
+
+def area(xyxy: Float[Tensor, "K 4"]) -> Float[Tensor, " K"]:
+    """Area of boxes in square pixels."""
+    return (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
+
+
+def fit(source: tuple[int, int], size: tuple[int, int]) -> View:
+    """The whole source, as large as fits into `size` with its aspect kept, at the top left; the rest is fill."""
+    scale = max(source[0] / size[0], source[1] / size[1])
+    return View(source, 0, 0, size[0] * scale, size[1] * scale, size)
+
+
+def whole(source: tuple[int, int], size: tuple[int, int] | None = None) -> View:
+    """The whole source stretched to `size` (its own size when None)."""
+    return View(source, 0, 0, source[0], source[1], size or source)
+
+
+def random_view(
+    source: tuple[int, int],
+    size: tuple[int, int],
+    draw: random.Random,
+    scale: tuple[float, float] = (0.5, 2.0),
+    mirror: float = 0.5,
+) -> View:
+    """Flip and scale jitter: the source is fitted into `size`, scaled by a factor from `scale`, then cropped or padded.
+
+    Large-scale jittering of Ghiasi et al., "Simple Copy-Paste" (CVPR 2021). The aspect is kept. The factor is
+    log-uniform, so that halving and doubling are equally likely.
+    """
+    low, high = scale
+    factor = low * (high / low) ** draw.random()
+    pixel = max(source[0] / size[0], source[1] / size[1]) / factor  # source pixels per pixel of the view
+    height, width = round(size[0] * pixel), round(size[1] * pixel)
+    top = round(draw.uniform(min(source[0] - height, 0), max(source[0] - height, 0)))
+    left = round(draw.uniform(min(source[1] - width, 0), max(source[1] - width, 0)))
+    return View(source, top, left, max(height, 1), max(width, 1), size, draw.random() < mirror)

@@ -1,0 +1,53 @@
+"""Building blocks of heads; they know no task.
+
+Shapes: B images, C channels, h w pixels of a pyramid level.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Pyramid = dict[str, Tensor]
+"""Features of a batch: "c5" (B, C5, H/32, W/32) from the backbone, "p2" .. "p7" (B, C, H/2^k, W/2^k)."""
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation (Wu and He, ECCV 2018) with as many groups, at most 32, as divide the channels.
+
+    Heads see only the images that carry their labels, so batch statistics would drift between tasks.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(max(g for g in range(1, 33) if channels % g == 0), channels)
+
+
+def tower(channels: int, depth: int) -> nn.Sequential:
+    """`depth` hidden 3x3 convolutions, each normalised and rectified, keeping shape."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), GroupNorm(channels), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def fuse(pyramid: Pyramid) -> Float[Tensor, "B C h w"]:
+    """All pyramid levels rescaled to level 2 and summed, with no parameters (MuST's pixel tasks)."""
+    fine = pyramid["p2"]
+    levels = [level for name, level in pyramid.items() if name.startswith("p") and name != "p2"]
+    return torch.stack([fine, *(F.interpolate(level, fine.shape[-2:], mode="bilinear") for level in levels)]).sum(0)
+
+
+class PixelHead(nn.Module):
+    """Fused P2, 3 hidden convolutions and a linear one; `outputs` values per pixel of the image.
+
+    Returns (B, outputs, 4h, 4w) float, where P2 is (B, C, h, w).
+    """
+
+    def __init__(self, channels: int, outputs: int, hidden: int = 3) -> None:
+        super().__init__()
+        self.hidden = tower(channels, hidden)
+        self.out = nn.Conv2d(channels, outputs, 1)
+
+    def forward(self, pyramid: Pyramid) -> Float[Tensor, "B outputs H W"]:
+        coarse = self.out(self.hidden(fuse(pyramid)))
+        return F.interpolate(coarse.float(), scale_factor=4, mode="bilinear")

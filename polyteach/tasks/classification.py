@@ -1,0 +1,131 @@
+"""Classification: what the picture is of.
+
+Shapes: B images, K classes, H W image pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from polyteach.geometry import View
+from polyteach.images import caption
+from polyteach.layers import Pyramid
+from polyteach.scene import Render
+from polyteach.tasks.contract import Policy, Space, Target, Task, column
+
+
+@final
+@dataclass(frozen=True)
+class ClassificationTarget(Target):
+    """How probable each class is, 0..1, summing to 1; one-hot for a hard label."""
+
+    probability: Float[Tensor, " K"] = column("vector", "float16")
+
+
+class ClassificationHead(nn.Module):
+    """Global average pooling of C5 and one linear layer; logits."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(channels, classes)
+
+    def forward(self, pyramid: Pyramid) -> Float[Tensor, "B K"]:
+        logits: Tensor = self.out(pyramid["c5"].mean((-2, -1)))
+        return logits.float()
+
+
+class TopK(Metric):
+    """Share of images whose true class is among the k most probable, in percent."""
+
+    hits1: Tensor
+    hits5: Tensor
+    images: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for state in ("hits1", "hits5", "images"):
+            self.add_state(state, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, predicted: Sequence[ClassificationTarget], true: Sequence[ClassificationTarget]) -> None:
+        for p, t in zip(predicted, true, strict=True):
+            best = p.probability.topk(min(5, len(p.probability))).indices
+            hit = best == t.probability.argmax()
+            self.hits1 += hit[:1].any()
+            self.hits5 += hit.any()
+            self.images += 1
+
+    def compute(self) -> dict[str, float]:
+        n = max(int(self.images), 1)
+        return {"top-1": 100 * int(self.hits1) / n, "top-5": 100 * int(self.hits5) / n}
+
+
+@final
+class Classification(Task[ClassificationTarget]):
+    """Soft or hard image classes; cross-entropy against the whole vector (found better than hard, METHOD)."""
+
+    name = "classification"
+    target = ClassificationTarget
+
+    def check(
+        self, target: ClassificationTarget, size: tuple[int, int], space: Space
+    ) -> ClassificationTarget:
+        p = target.probability
+        if p.shape != (len(space.names),):
+            raise ValueError(f"probability has shape {tuple(p.shape)}; the space has {len(space.names)} classes")
+        if not p.isfinite().all() or (p < 0).any():
+            raise ValueError(f"probability must be finite and >= 0; got {p.min():.4g}..{p.max():.4g}")
+        if abs(float(p.sum()) - 1) > 0.02:
+            raise ValueError(f"probability sums to {float(p.sum()):.4g}, not to 1")
+        return target
+
+    def view(self, target: ClassificationTarget, view: View) -> ClassificationTarget:
+        return target
+
+    def pseudo(self, target: ClassificationTarget, policy: Policy) -> ClassificationTarget:
+        if policy.soft:
+            return target
+        p = target.probability
+        return ClassificationTarget(probability=F.one_hot(p.argmax(), len(p)).to(p.dtype))
+
+    def head(self, widths: dict[str, int], space: Space) -> nn.Module:
+        return ClassificationHead(widths["c5"], len(space.names))
+
+    def loss(
+        self, prediction: Float[Tensor, "B K"], targets: Sequence[ClassificationTarget]
+    ) -> Float[Tensor, ""]:
+        if not targets:
+            return prediction.sum() * 0
+        soft = torch.stack([t.probability for t in targets]).to(prediction)
+        return F.cross_entropy(prediction, soft / soft.sum(1, keepdim=True))  # float16 on disk: not quite 1
+
+    def decode(self, prediction: Float[Tensor, "B K"]) -> list[ClassificationTarget]:
+        return [ClassificationTarget(probability=p) for p in prediction.detach().float().softmax(-1).cpu()]
+
+    def metric(self, space: Space) -> Metric:
+        return TopK()
+
+    def statistics(self, target: ClassificationTarget, policy: Policy) -> dict[str, float]:
+        top = float(target.probability.max())
+        return {"top probability": top, f"top probability >= {policy.score:g}": float(top >= policy.score)}
+
+    def draw(
+        self, image: UInt8[Tensor, "3 H W"], target: ClassificationTarget, space: Space
+    ) -> UInt8[Tensor, "3 H W"]:
+        best = target.probability.topk(min(3, len(space.names)))
+        lines = [f"{space.names[i]} {p:.0%}" for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+        return caption(image, lines)
+
+    def truth(self, render: Render, space: Space) -> ClassificationTarget:
+        size = torch.bincount(render.instance[render.instance >= 0], minlength=len(render.category))
+        return ClassificationTarget(
+            probability=F.one_hot(render.category[size.argmax()], len(space.names)).float()
+        )
+
+
+TASK = Classification()

@@ -1,0 +1,151 @@
+"""What a task must provide, and the target: the one currency of teachers, store, student, metric and picture.
+
+Shapes: B images of a batch, H W image pixels.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from polyteach.geometry import View
+from polyteach.scene import Render
+
+PEOPLE = "people"
+"""Name of the label sets that humans made; they win over every teacher's."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """How the store keeps one field of a target.
+
+    kind:
+        "vector": one number per entry, (K,); Parquet list<dtype>.
+        "rows": `width` numbers per entry, (K, width); Parquet list<fixed_size_list<dtype>[width]>.
+        "map": a picture-shaped field, (M, N) or (3, M, N); Parquet binary, a PNG. float16 is kept by its bits.
+        "masks": one bool map per entry, (K, M, N); Parquet struct of size and COCO run-length counts.
+    dtype: numpy name of the number on disk. scale: value in memory = number on disk * scale. unit: of the value.
+    """
+
+    kind: Literal["vector", "rows", "map", "masks"]
+    dtype: str
+    width: int = 0
+    scale: float = 1.0
+    unit: str = ""
+
+
+def column(
+    kind: Literal["vector", "rows", "map", "masks"],
+    dtype: str,
+    *,
+    width: int = 0,
+    scale: float = 1.0,
+    unit: str = "",
+    **default: Any,
+) -> Any:
+    """A dataclass field that says how it is kept; see `Column`. Pass `default=None` for an optional field."""
+    return field(metadata={"column": Column(kind, dtype, width, scale, unit)}, **default)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One image's answer to one task. Subclasses are final, frozen, and declare every field with `column`.
+
+    Positions are pixels of the original image, EXIF applied. Maps cover the whole image, at any resolution.
+    Every target keeps its score or probability, so that thresholds can move after labelling.
+    """
+
+
+@dataclass(frozen=True)
+class Space:
+    """What the values of a label set mean. Data of the store, never of the code.
+
+    names: the classes, by index. kind: what a task needs to know beyond names, such as "metric" for depth.
+    """
+
+    names: tuple[str, ...] = ()
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A task with a space: what one head of the student learns."""
+
+    task: str
+    space: Space
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a teacher's answer becomes a pseudo label; applied when training, so that it can change later.
+
+    soft: keep the whole probability vector (else its argmax). score: the least score of a box and the least
+    probability of a pixel's class (MuST: 0.5).
+    """
+
+    soft: bool = True
+    score: float = 0.5
+
+
+T = TypeVar("T", bound=Target)
+
+
+class Task(ABC, Generic[T]):
+    """Abstract; every subclass is final and lives in the file that bears its name, as `TASK`."""
+
+    name: ClassVar[str]
+    target: type[T]
+
+    @abstractmethod
+    def check(self, target: T, size: tuple[int, int], space: Space) -> T:
+        """The target made tidy for an image of (height, width) `size`: boxes clipped, empty ones dropped.
+
+        Raises:
+            ValueError: NaN or infinity, a class index outside the space, wrong shapes; says which field and value.
+        """
+
+    @abstractmethod
+    def view(self, target: T, view: View) -> T:
+        """The target of the image seen through `view`. Pixels beyond the source are ignored or invalid."""
+
+    @abstractmethod
+    def pseudo(self, target: T, policy: Policy) -> T:
+        """The pseudo label made of a teacher's answer. Not applied to people's labels."""
+
+    @abstractmethod
+    def head(self, widths: dict[str, int], space: Space) -> nn.Module:
+        """The module: pyramid -> prediction. `widths` are the channels of each pyramid level, "c5" and "p2".."p7"."""
+
+    @abstractmethod
+    def loss(self, prediction: Any, targets: Sequence[T]) -> Float[Tensor, ""]:
+        """Mean over what is valid; 0 with a gradient where nothing is. One target per image of the prediction.
+
+        Targets are in pixels of the batch, maps at its resolution.
+        """
+
+    @abstractmethod
+    def decode(self, prediction: Any) -> list[T]:
+        """The prediction as targets on the CPU in pixels of the batch, so that a student can teach."""
+
+    @abstractmethod
+    def metric(self, space: Space) -> Metric:
+        """A metric: `update(predicted: Sequence[T], true: Sequence[T])`; `compute() -> dict[str, float]`.
+
+        The first name of the dictionary is the summary. States add up over batches and processes.
+        """
+
+    @abstractmethod
+    def statistics(self, target: T, policy: Policy) -> dict[str, float]:
+        """Numbers whose mean over images tells whether a teacher's labels are worth training on."""
+
+    @abstractmethod
+    def draw(self, image: UInt8[Tensor, "3 H W"], target: T, space: Space) -> UInt8[Tensor, "3 H W"]:
+        """The image with its target drawn on it, for people."""
+
+    @abstractmethod
+    def truth(self, render: Render, space: Space) -> T:
+        """The exact answer for a rendered world, in float64-free tensors: the oracle of tests."""
