@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_OWNER = socket.gethostname().replace(".", "-")
 
 
 @contextmanager
@@ -19,7 +22,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = path.with_name(f".{path.name}.{_OWNER}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
         with open(temporary, "rb") as f:
@@ -67,6 +70,15 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def sweep(folder: str | os.PathLike[str]) -> None:
-    """Remove temporary files that a killed run left directly in `folder`."""
-    for leftover in Path(folder).glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+    """Remove temporary files directly in `folder` that processes of this machine left when they were killed.
+
+    Those of a live process, and of other machines that share the folder, stay.
+    """
+    for leftover in Path(folder).glob(f".*.{_OWNER}.*.tmp"):
+        pid = int(leftover.name.split(".")[-3])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            leftover.unlink(missing_ok=True)
+        except PermissionError:
+            continue

@@ -1,0 +1,192 @@
+"""The command line: one subcommand per verb, made from its signature.
+
+A verb's module is imported when its command is called, so that `polyteach --help` is quick.
+"""
+
+import errno
+import functools
+import importlib
+import inspect
+import os
+import re
+import sys
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+VERBS = {
+    "ingest": "images (a folder, a list, a tar, a Parquet file) -> store",
+    "label": "store + teachers -> pseudo labels in the store",
+    "train": "stores -> student (or, from people's labels, a teacher)",
+    "predict": "student + images -> targets and pictures",
+    "demo": "the whole method on real photographs with real packaged teachers",
+}
+
+
+def usage() -> str:
+    """The top-level help text."""
+    lines = [f"  {verb:9}{what}" for verb, what in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: polyteach VERB [ARGUMENTS]   (polyteach VERB --help tells them, with examples)",
+            "",
+            "Many specialist vision models teach one general model (MuST, ICCV 2021).",
+            "",
+            *lines,
+            "",
+            "every verb takes --config FILE.yaml: the same names as its options; options on the command line win",
+            "",
+            "  polyteach ingest photos/ store",
+            "  polyteach label store --teacher boxes=torchvision:fasterrcnn_resnet50_fpn classes=timm:resnet50",
+            "  polyteach train store --out run",
+            "  polyteach predict run cat.jpg --out pictures",
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        import polyteach
+
+        print(f"polyteach {polyteach.__version__}")
+        return 0
+    if argv[0] not in VERBS:
+        import difflib
+
+        close = difflib.get_close_matches(argv[0], VERBS, 1)
+        print(f"polyteach: unknown verb {argv[0]!r}{f'; did you mean {close[0]!r}?' if close else ''}", file=sys.stderr)
+        print(f"verbs: {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    verb: Callable[..., Any] = getattr(importlib.import_module(f"polyteach.{argv[0]}"), argv[0])
+    try:
+        _call(verb, argv[1:])
+    except KeyboardInterrupt:
+        print(f"\npolyteach {argv[0]}: stopped; what was written is whole. The same command goes on.", file=sys.stderr)
+        return 130
+    except ValueError as e:
+        print(f"polyteach {argv[0]}: {e}", file=sys.stderr)
+        return 2
+    except OSError as e:
+        if e.errno != errno.ENOSPC:
+            raise
+        where = f" at {e.filename}" if e.filename else ""
+        print(
+            f"polyteach {argv[0]}: the disk is full{where}. Nothing is half-written; make room, then give the same "
+            "command again and it goes on",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def _call(verb: Callable[..., Any], argv: list[str]) -> None:
+    import tyro
+
+    argv, config = _config_option(argv)
+    options = _options(verb)
+    words: list[str] = []
+    positional: dict[str, Any] = {}
+    for name, value in config.items():
+        if name not in options:
+            raise ValueError(f"--config: unknown key {name!r}; {verb.__name__} knows {', '.join(sorted(options))}")
+        parameter = options[name]
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            words += _words(name, value)
+        else:
+            listed = isinstance(value, list)
+            positional[parameter.name] = tuple(map(str, value)) if listed else str(value)
+    tyro.cli(
+        _with_defaults(verb, positional),
+        prog=f"polyteach {verb.__name__}",
+        description=_description(verb),
+        args=_merge(words, argv),
+    )
+
+
+def _description(verb: Callable[..., Any]) -> str:
+    """The docstring without its list of arguments, which tyro shows beside the options."""
+    before, _, arguments = (inspect.getdoc(verb) or "").partition("\nArgs:\n")
+    sections = re.split(r"\n(?=\S)", arguments)
+    examples = [x for x in sections if x.startswith("Examples:")]
+    return "\n".join([before.strip(), "", *examples, "", "--config FILE.yaml gives options from a file."])
+
+
+def _merge(words: list[str], argv: list[str]) -> list[str]:
+    """Options of the configuration that the command line does not give itself, behind the command line's words."""
+    given = {w.split("=")[0].replace("--no-", "--").replace("_", "-") for w in argv if w.startswith("--")}
+    out = list(argv)
+    take = False
+    for word in words:
+        if word.startswith("--"):
+            take = word.replace("--no-", "--").replace("_", "-") not in given
+        if take:
+            out.append(word)
+    return out
+
+
+def _config_option(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """The command line without --config FILE, and what that file says."""
+    rest, file = list(argv), None
+    for i, word in enumerate(argv):
+        if word == "--config":
+            if i + 1 == len(argv):
+                raise ValueError("--config needs a file")
+            file, rest = argv[i + 1], argv[:i] + argv[i + 2 :]
+        elif word.startswith("--config="):
+            file, rest = word.partition("=")[2], argv[:i] + argv[i + 1 :]
+    if file is None:
+        return rest, {}
+    import yaml
+
+    try:
+        config = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as e:
+        raise ValueError(f"--config {file}: {os.strerror(e.errno or 0)}") from e
+    except yaml.YAMLError as e:
+        raise ValueError(f"--config {file} is not valid YAML: {e}") from e
+    if not isinstance(config, dict):
+        raise ValueError(f"--config {file} must be NAME: VALUE lines")
+    return rest, {str(k).replace("-", "_"): v for k, v in config.items()}
+
+
+def _options(verb: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Option name -> parameter; the option's name may be set in the annotation."""
+    hints = typing.get_type_hints(verb, include_extras=True)
+    out = {}
+    for name, parameter in inspect.signature(verb).parameters.items():
+        named = [getattr(m, "name", None) for m in getattr(hints[name], "__metadata__", ())]
+        out[next((n for n in named if n), name)] = parameter
+    return out
+
+
+def _words(name: str, value: Any) -> list[str]:
+    option = "--" + name.replace("_", "-")
+    if isinstance(value, bool):
+        return [option if value else "--no-" + option[2:]]
+    if isinstance(value, dict):
+        return [option, *(f"{k}={v}" for k, v in value.items())]
+    if isinstance(value, list):
+        return [option, *map(str, value)]
+    return [option, str(value)]
+
+
+def _with_defaults(verb: Callable[..., Any], defaults: dict[str, Any]) -> Callable[..., Any]:
+    signature = inspect.signature(verb)
+    replaced = [p.replace(default=defaults.get(n, p.default)) for n, p in signature.parameters.items()]
+
+    @functools.wraps(verb)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return verb(*args, **kwargs)
+
+    call.__signature__ = signature.replace(parameters=replaced)  # type: ignore[attr-defined]
+    return call
+
+
+if __name__ == "__main__":
+    sys.exit(main())

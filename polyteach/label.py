@@ -1,0 +1,294 @@
+"""Label: all teachers over a store's images, into one pseudo label set each."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from polyteach.store import Answer, ImageRow, LabelSet, Store
+    from polyteach.teachers import Teacher
+
+
+def _pairs(words: list[str]) -> dict[str, str]:
+    split = [w.partition("=") for w in words]
+    wrong = [w for w, (name, _, spec) in zip(words, split, strict=True) if not name or not spec]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is not NAME=SPEC")
+    names = [name for name, _, _ in split]
+    if len(set(names)) < len(names):
+        raise ValueError(f"a teacher's name is given twice in {' '.join(names)}")
+    return {name: spec for name, _, spec in split}
+
+
+_Teachers = Annotated[
+    dict[str, str],
+    tyro.conf.arg(name="teacher"),
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NAME=SPEC [NAME=SPEC ...]",
+        instance_from_str=_pairs,
+        is_instance=lambda x: isinstance(x, Mapping),
+        str_from_instance=lambda x: [f"{k}={v}" for k, v in x.items()],
+    ),
+]
+
+
+def label(
+    store: tyro.conf.Positional[str],
+    *,
+    teachers: _Teachers,
+    device: tuple[str, ...] = ("auto",),
+    precision: str = "fp32",
+    batch_size: int = 16,
+    threads: int = 2,
+    score: float = 0.5,
+    retry: bool = False,
+    progress: bool = True,
+) -> None:
+    """Run every teacher over every image of a store and write one pseudo label set for each of its answers.
+
+    Each image is decoded once for all teachers. Work goes part by part: what is written is whole, a run that was
+    stopped goes on where it was when the same command is given again, and teachers can be added later. An image
+    that cannot be read, or whose answer is unusable (NaN, an unknown class), is recorded with its reason and never
+    stops the run. Scores and probabilities are kept, so thresholds are chosen when training.
+
+    Args:
+        store: the store's folder, made by `polyteach ingest`.
+        teachers: name -> FAMILY:NAME of a teacher. The name becomes the label set's.
+        device: where to run: auto, cpu, cuda:0, ... Several devices are given to the teachers in turn.
+        precision: fp32, or fp16 or bf16 (autocast: about twice as fast, labels differ in the last digits).
+        batch_size: images per forward pass.
+        threads: that decode images ahead of the teachers.
+        score: threshold of the statistics printed at the end; nothing is thrown away by it.
+        retry: label again the images that failed before, and keep all other rows as they are.
+        progress: show a progress bar.
+
+    Examples:
+        polyteach label store --teacher boxes=torchvision:fasterrcnn_resnet50_fpn classes=timm:resnet50
+
+        polyteach label store --teacher depth=transformers:./dpt-large --device cuda:0 --precision bf16
+    """
+    from polyteach.store import Store
+    from polyteach.teachers import load_teacher
+
+    if not teachers:
+        raise ValueError("no teacher given; say --teacher NAME=FAMILY:MODEL [NAME=FAMILY:MODEL ...]")
+    for what, value in (("batch_size", batch_size), ("threads", threads)):
+        if value < 1:
+            raise ValueError(f"{what} must be at least 1; got {value}")
+    opened = Store.open(store)
+    if not opened.parts():
+        raise ValueError(f"{store} has no images; finish: polyteach ingest SOURCE {store}")
+    devices = [_device(d) for d in device]
+    run = _Run(opened, batch_size, threads, retry)
+    for i, (name, spec) in enumerate(teachers.items()):
+        run.add(name, load_teacher(spec, devices[i % len(devices)], precision), precision)
+    config = {"teacher": teachers, "device": devices, "precision": precision, "batch_size": batch_size}
+    run.note(config | {"threads": threads, "score": score, "retry": retry})
+    run.go(progress)
+    run.report(score)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name != "auto":
+        torch.device(name)  # a typo should fail before the models are loaded
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class _Run:
+    """Which parts of which label sets are missing, and the work of filling them."""
+
+    def __init__(self, store: "Store", batch_size: int, threads: int, retry: bool) -> None:
+        self.store = store
+        self.batch_size = batch_size
+        self.threads = threads
+        self.retry = retry
+        self.teachers: list[tuple[Teacher, dict[str, LabelSet]]] = []
+
+    def add(self, name: str, teacher: "Teacher", precision: str) -> None:
+        """Make or open the teacher's label sets: NAME, or NAME-OBJECTIVE where one task comes twice."""
+        import polyteach
+        from polyteach.files import read_json
+
+        ingested = self.store.path / "ingest.json"
+        source = read_json(ingested) if ingested.exists() else {}
+        images = {"source": source.get("source"), "licence": source.get("licence")}
+        answered = [o.task for o in teacher.objectives.values()]
+        about = {
+            "spec": teacher.spec,
+            "origin": teacher.origin,
+            "sha256": teacher.sha256,
+            "licence": teacher.licence,
+            "learning_rate": teacher.learning_rate,
+            "batch_size": teacher.batch_size,
+        }
+        sets = {}
+        for key, objective in teacher.objectives.items():
+            unique = name if answered.count(objective.task) == 1 else f"{name}-{key}"
+            info = {
+                "teacher": about,
+                "precision": precision,
+                "images": images,
+                "polyteach": polyteach.__version__,
+            }
+            sets[key] = self.store.create_set(objective.task, unique, objective.space, info)
+        self.teachers.append((teacher, sets))
+
+    def note(self, config: dict[str, Any]) -> None:
+        """Write the resolved configuration of this run beside every label set that it fills."""
+        from polyteach.files import write_json
+
+        for _, sets in self.teachers:
+            for labels in sets.values():
+                write_json(labels.path / "label.json", config)
+
+    def wants(self, labels: "LabelSet", part: int) -> bool:
+        """Whether the part has to be (re)written for this set."""
+        if not labels.has(part):
+            return True
+        return self.retry and "failed" in labels.states(part)
+
+    def go(self, progress: bool) -> None:
+        """Fill what is missing, part by part; each part of each set is written once it is complete."""
+        from polyteach.progress import track
+
+        todo = [
+            (p, [(t, {k: s for k, s in sets.items() if self.wants(s, p)}) for t, sets in self.teachers])
+            for p in self.store.parts()
+        ]
+        todo = [(p, [(t, sets) for t, sets in work if sets]) for p, work in todo]
+        todo = [(p, work) for p, work in todo if work]
+        images = {p: len(self.store.images(p, data=False)) for p, _ in todo}
+        with track("label", sum(images.values()), "images", progress) as bar:
+            for part, work in todo:
+                self._part(part, work, bar)
+
+    def _part(self, part: int, work: "list[tuple[Teacher, dict[str, LabelSet]]]", bar: Any) -> None:
+        rows = self.store.images(part)
+        answers: dict[int, list[Answer]] = {}
+        wanted: list[bool] = [False] * len(rows)
+        for _, sets in work:
+            for labels in sets.values():
+                old: list[Answer] = list(labels.read(part)) if labels.has(part) else ["not done"] * len(rows)
+                answers[id(labels)] = old
+                wanted = [w or isinstance(a, str) for w, a in zip(wanted, old, strict=True)]
+        chosen = [i for i, w in enumerate(wanted) if w]
+        for batch in self._decoded(rows, chosen):
+            good = [(i, image) for i, image in batch if not isinstance(image, str)]
+            for teacher, sets in work:
+                found = dict(zip((i for i, _ in good), _ask(teacher, [x for _, x in good]), strict=True))
+                for i, image in batch:
+                    for key, labels in sets.items():
+                        if not isinstance(answers[id(labels)][i], str):
+                            continue  # a retry keeps what was answered
+                        answer = image if isinstance(image, str) else _checked(found[i], key, rows[i], labels)
+                        answers[id(labels)][i] = answer
+            bar.advance(len(batch))
+        bar.advance(len(rows) - len(chosen))
+        for _, sets in work:
+            for labels in sets.values():
+                labels.write(part, [r.id for r in rows], answers[id(labels)])
+
+    def _decoded(self, rows: "list[ImageRow]", chosen: list[int]) -> "Iterator[list[tuple[int, Tensor | str]]]":
+        """Batches of (position, image or the reason why there is none), decoded one batch ahead."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        batches = [chosen[i : i + self.batch_size] for i in range(0, len(chosen), self.batch_size)]
+        pool = ThreadPoolExecutor(self.threads)
+        try:
+            ahead = [[pool.submit(self._image, rows[i]) for i in b] for b in batches[:1]]
+            for n, batch in enumerate(batches):
+                if n + 1 < len(batches):
+                    ahead.append([pool.submit(self._image, rows[i]) for i in batches[n + 1]])
+                yield list(zip(batch, (f.result() for f in ahead.pop(0)), strict=True))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _image(self, row: "ImageRow") -> "Tensor | str":
+        from polyteach.images import BadImage, decode
+
+        try:
+            image = decode(self.store.read(row))
+        except (OSError, BadImage) as e:
+            return f"image: {e}"
+        if tuple(image.shape[1:]) != (row.height, row.width):
+            now = f"{image.shape[2]}x{image.shape[1]}"
+            return f"image: is {now} now, was {row.width}x{row.height} when ingested"
+        return image
+
+    def report(self, score: float) -> None:
+        """Per label set: how much was labelled, and whether it is worth training on."""
+        from rich.console import Console
+        from rich.table import Table
+
+        empty = []
+        table = Table("label set", "images", "failed", "mean over labelled images")
+        for _, sets in self.teachers:
+            for labels in sets.values():
+                n, failed, means = statistics(labels, score)
+                if failed and not n:
+                    reason = next(a for p in labels.parts() for a in labels.read(p) if isinstance(a, str))
+                    empty.append(f"{labels.task}/{labels.name}: all {failed} images failed, the first with {reason!r}")
+                text = ", ".join(f"{k} {v:.3g}" for k, v in means.items())
+                table.add_row(f"{labels.task}/{labels.name}", str(n), str(failed), text)
+        Console(stderr=True).print(table)
+        if empty:
+            raise ValueError("; ".join(empty) + ". Mend the cause, then run again with --retry")
+
+
+def statistics(labels: "LabelSet", score: float = 0.5, sample: int = 4096) -> tuple[int, int, dict[str, float]]:
+    """Images labelled, images failed, and the task's statistics averaged over the first `sample` labelled images.
+
+    labels: the set to look at. score: the threshold that the statistics are about.
+    """
+    from polyteach.tasks import load_task
+    from polyteach.tasks.contract import Policy
+
+    task, policy = load_task(labels.task), Policy(score=score)
+    total = failed = seen = 0
+    sums: dict[str, float] = {}
+    for part in labels.parts():
+        states = labels.states(part)
+        good = [i for i, s in enumerate(states) if s == "labelled"]
+        total += len(good)
+        failed += states.count("failed")
+        for target in labels.read(part, good[: max(sample - seen, 0)]):
+            seen += 1
+            for key, value in task.statistics(target, policy).items():
+                sums[key] = sums.get(key, 0.0) + value
+    return total, failed, {k: v / seen for k, v in sums.items()}
+
+
+def _ask(teacher: "Teacher", images: "Sequence[Tensor]") -> list[Any]:
+    """The teacher's answers; when a batch fails, image by image, so that one bad image costs no other its label."""
+    if not images:
+        return []
+    try:
+        return list(teacher(images))
+    except Exception as e:
+        if len(images) == 1:
+            return [f"teacher: {type(e).__name__}: {e}"]
+        return [_ask(teacher, [image])[0] for image in images]
+
+
+def _checked(answer: Any, key: str, row: "ImageRow", labels: "LabelSet") -> "Answer":
+    from polyteach.tasks import load_task
+
+    if isinstance(answer, str):
+        return answer
+    if key not in answer:
+        return None
+    try:
+        target: Answer = load_task(labels.task).check(answer[key], (row.height, row.width), labels.space)
+    except ValueError as e:
+        return f"teacher: {e}"
+    return target

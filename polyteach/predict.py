@@ -1,0 +1,159 @@
+"""Predict: a student over images, into targets and pictures."""
+
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+if TYPE_CHECKING:
+    from polyteach.tasks.contract import Target
+
+
+def predict(
+    run: tyro.conf.Positional[str],
+    images: tyro.conf.Positional[tuple[str, ...]],
+    *,
+    out: str | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    batch_size: int = 16,
+    pictures: bool = True,
+    progress: bool = True,
+) -> "list[dict[str, Target]]":
+    """Answer every objective of a trained student for images.
+
+    Into `out` go a label store of the answers (`out/store`, images by reference) and one picture per image and
+    objective. An image that cannot be read is reported with its reason and does not stop the others.
+
+    Args:
+        run: the folder that `polyteach train` wrote.
+        images: image files, or folders of them.
+        out: where to write; nothing is written without it. Must not exist.
+        device: auto, cpu, cuda:0, ...
+        precision: fp32, fp16 or bf16.
+        batch_size: images per forward pass.
+        pictures: draw the answers.
+        progress: show a progress bar.
+
+    Returns:
+        One dictionary objective -> target per image, in the order given; empty for an image that cannot be read.
+
+    Examples:
+        polyteach predict run cat.jpg dog.jpg --out pictures
+
+        polyteach predict run photos/ --out pictures --precision bf16
+    """
+    from pathlib import Path
+
+    from polyteach.files import write_json
+    from polyteach.progress import track
+    from polyteach.teachers import load_teacher
+
+    files = _files(images)
+    if not files:
+        raise ValueError("no image given")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    if out is not None and Path(out).exists():
+        raise ValueError(f"{out} exists; predict does not overwrite, choose another --out")
+    if device == "auto":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    teacher = load_teacher(f"own:{run}", device, precision)
+    answers: list[dict[str, Target]] = []
+    kept: list[Any] = []
+    bad: list[tuple[str, str]] = []
+    with track("predict", len(files), "images", progress) as bar:
+        for start in range(0, len(files), batch_size):
+            batch = [(f, _decoded(f)) for f in files[start : start + batch_size]]
+            good = [(f, x) for f, x in batch if not isinstance(x, str)]
+            bad += [(f, x) for f, x in batch if isinstance(x, str)]
+            found = dict(zip((f for f, _ in good), teacher([x for _, x in good]) if good else [], strict=True))
+            answers += [found.get(f, {}) for f, _ in batch]
+            kept += [(f, tuple(x.shape[1:])) for f, x in good]
+            if out is not None and pictures:
+                _draw(good, found, teacher.objectives, Path(out))
+            bar.advance(len(batch))
+    for file, reason in bad:
+        _say(f"{file}: {reason}")
+    if out is not None:
+        rows = [(f, size, a) for (f, size), a in zip(kept, (a for a in answers if a), strict=True)]
+        _keep(Path(out) / "store", rows, bad, teacher)
+        config = {"run": run, "images": list(images), "device": device, "precision": precision}
+        write_json(Path(out) / "predict.json", config | {"batch_size": batch_size, "pictures": pictures})
+    if len(bad) == len(files):
+        raise ValueError(f"none of {len(files)} images could be read; the first: {bad[0][0]}: {bad[0][1]}")
+    return answers
+
+
+def _say(line: str) -> None:
+    import sys
+
+    print(f"polyteach predict: {line}", file=sys.stderr)
+
+
+def _files(images: tuple[str, ...]) -> list[str]:
+    from pathlib import Path
+
+    from PIL import Image
+
+    known = Image.registered_extensions()
+    out: list[str] = []
+    for given in (images,) if isinstance(images, str) else images:
+        path = Path(given)
+        if path.is_dir():
+            out += sorted(str(f) for f in path.rglob("*") if f.is_file() and f.suffix.lower() in known)
+        elif path.is_file():
+            out.append(str(given))
+        else:
+            raise ValueError(f"no such image or folder: {given}")
+    return list(dict.fromkeys(out))
+
+
+def _decoded(file: str) -> Any:
+    from pathlib import Path
+
+    from polyteach.images import BadImage, decode
+
+    try:
+        return decode(Path(file).read_bytes())
+    except (OSError, BadImage) as e:
+        return str(e)
+
+
+def _draw(good: list[Any], found: dict[str, Any], objectives: dict[str, Any], out: Any) -> None:
+    from pathlib import Path
+
+    from torchvision.io import write_png
+
+    from polyteach.files import replacing
+    from polyteach.tasks import load_task
+
+    for file, image in good:
+        for name, target in found[file].items():
+            objective = objectives[name]
+            picture = load_task(objective.task).draw(image, target, objective.space)
+            path, n = out / f"{Path(file).stem}.{name}.png", 2
+            while path.exists():  # two folders may hold the same file name
+                path, n = out / f"{Path(file).stem}-{n}.{name}.png", n + 1
+            with replacing(path) as temporary:
+                write_png(picture, str(temporary))
+
+
+def _keep(path: Any, rows: list[Any], bad: list[tuple[str, str]], teacher: Any) -> None:
+    from pathlib import Path
+
+    import polyteach
+    from polyteach.store import ImageRow, Store
+
+    store = Store.create(path)
+    about = {"spec": teacher.spec, "sha256": teacher.sha256}
+    info = {"teacher": about, "polyteach": polyteach.__version__}
+    sets = {k: store.create_set(o.task, k, o.space, info) for k, o in teacher.objectives.items()}
+    for part, start in enumerate(range(0, len(rows), store.part_size)):
+        here = rows[start : start + store.part_size]
+        images = [ImageRow(id=f, height=s[0], width=s[1], uri=str(Path(f).resolve())) for f, s, _ in here]
+        store.write_images(part, images)
+        for name, labels in sets.items():
+            labels.write(part, [f for f, _, _ in here], [a[name] for _, _, a in here])
+    store.write_rejects(0, [(f, str(Path(f).resolve()), reason) for f, reason in bad])

@@ -1,0 +1,437 @@
+"""The store: images and targets on disk, as Parquet parts that anything can read.
+
+::
+
+    store.json                               format version, images per part
+    images/part-00000.parquet                id, bytes or uri, height, width, split, licence
+    labels/<task>/<name>/set.json            space, columns, and info: teacher, policy, licence, version
+    labels/<task>/<name>/part-00000.parquet  one row per image of that part: state, reason, the target's columns
+    rejects/part-00000.parquet               id, uri, reason
+
+A part is the unit of work and of resume: written under a temporary name, synced and renamed, so that it exists means
+that it is whole. A new label set adds a folder and never rewrites images or another's labels. Row groups are small
+(64 images), and bytes that are compressed already (JPEG, PNG) are not compressed again.
+
+Shapes: K entries of a vector, M N cells of a map.
+"""
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from faster_coco_eval.core import mask as run_length
+from PIL import Image
+from torch import Tensor
+
+from polyteach.files import read_json, replacing, sweep, write_json
+from polyteach.tasks import load_task
+from polyteach.tasks.contract import Column, Objective, Space, Target
+
+FORMAT = 1
+ROW_GROUP = 64
+LABELLED, ABSENT, FAILED = "labelled", "absent", "failed"
+Answer = Target | str | None
+"""What a label set says of an image: a target, the reason of a failure, or nothing."""
+
+_IMAGES = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        ("bytes", pa.binary()),
+        ("uri", pa.string()),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        ("split", pa.string()),
+        ("licence", pa.string()),
+    ]
+)
+_REJECTS = pa.schema([("id", pa.string()), ("uri", pa.string()), ("reason", pa.string())])
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One image: its bytes as they were found (`data`), or where they lie (`uri`, a path or fsspec URL).
+
+    height, width: pixels after EXIF orientation. id: unique in the store.
+    """
+
+    id: str
+    height: int
+    width: int
+    data: bytes | None = None
+    uri: str | None = None
+    split: str | None = None
+    licence: str | None = None
+
+
+class Store:
+    """A folder of images and label sets. Make one with `create`, open one with `open`."""
+
+    def __init__(self, path: Path, part_size: int) -> None:
+        self.path = path
+        self.part_size = part_size
+
+    @staticmethod
+    def create(path: str | Path, part_size: int = 1024) -> "Store":
+        """A new, empty store.
+
+        Raises:
+            ValueError: `path` is a store already, or a folder with other things in it; part_size < 1.
+        """
+        path = Path(path)
+        if part_size < 1:
+            raise ValueError(f"part_size must be at least 1; got {part_size}")
+        if (path / "store.json").exists():
+            raise ValueError(f"{path} is a store already; choose another path or delete it")
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ValueError(f"{path} exists and is no empty folder; choose another path")
+        path.mkdir(parents=True, exist_ok=True)
+        write_json(path / "store.json", {"format": FORMAT, "part_size": part_size})
+        return Store(path, part_size)
+
+    @staticmethod
+    def open(path: str | Path) -> "Store":
+        """The store at `path`.
+
+        Raises:
+            ValueError: no store there, or one of a newer format.
+        """
+        path = Path(path)
+        if not (path / "store.json").is_file():
+            raise ValueError(f"{path} is not a store (no store.json); make one with: polyteach ingest SOURCE {path}")
+        about = read_json(path / "store.json")
+        for folder in (path, path / "images", path / "rejects"):
+            sweep(folder)
+        if about.get("format") != FORMAT:
+            raise ValueError(f"{path}/store.json says format {about.get('format')!r}; this polyteach reads {FORMAT}")
+        return Store(path, int(about["part_size"]))
+
+    def parts(self) -> list[int]:
+        """Numbers of the image parts there are, ascending."""
+        return _parts(self.path / "images")
+
+    def write_images(self, part: int, rows: Sequence[ImageRow]) -> None:
+        """Write a whole part of images, at most `part_size`, atomically."""
+        if len(rows) > self.part_size:
+            raise ValueError(f"part {part} has {len(rows)} images; the store's part_size is {self.part_size}")
+        names = {"bytes": "data"}
+        columns = {f.name: [getattr(r, names.get(f.name, f.name)) for r in rows] for f in _IMAGES}
+        _write(self.path / "images" / _name(part), pa.table(columns, schema=_IMAGES), raw=("bytes",))
+
+    def images(self, part: int, data: bool = True, rows: Sequence[int] | None = None) -> list[ImageRow]:
+        """The images of a part in order, or those at positions `rows`; without their bytes when not `data`.
+
+        Raises:
+            ValueError: the part is missing or broken; names the file.
+        """
+        columns = [f.name for f in _IMAGES if data or f.name != "bytes"]
+        table = _read(self.path / "images" / _name(part), columns, rows)
+        return [ImageRow(**{"data" if k == "bytes" else k: v for k, v in row.items()}) for row in table.to_pylist()]
+
+    def read(self, row: ImageRow) -> bytes:
+        """The encoded bytes of an image.
+
+        Raises:
+            OSError: its file is gone or cannot be read.
+        """
+        if row.data is not None:
+            return row.data
+        if row.uri is None:
+            raise OSError(f"image {row.id!r} has neither bytes nor uri")
+        if "://" not in row.uri:
+            return Path(row.uri).read_bytes()
+        with fsspec.open(row.uri, "rb") as f:
+            data: bytes = f.read()
+        return data
+
+    def write_rejects(self, part: int, rejects: Iterable[tuple[str, str | None, str]]) -> None:
+        """Record images of a part's slice of the source that were refused: (id, uri, reason)."""
+        rows = list(rejects)
+        if rows:
+            columns = {f.name: [r[i] for r in rows] for i, f in enumerate(_REJECTS)}
+            _write(self.path / "rejects" / _name(part), pa.table(columns, schema=_REJECTS))
+
+    def rejects(self) -> list[tuple[str, str | None, str]]:
+        """Every refused image: (id, uri, reason)."""
+        folder = self.path / "rejects"
+        tables = [_read(folder / _name(part)) for part in _parts(folder)]
+        return [(r["id"], r["uri"], r["reason"]) for t in tables for r in t.to_pylist()]
+
+    def create_set(self, task: str, name: str, space: Space, info: dict[str, Any]) -> "LabelSet":
+        """The label set `labels/<task>/<name>`, made or, when it says the same, opened.
+
+        info: JSON values; who answered and how (teacher, policy, licence, version).
+
+        Raises:
+            ValueError: a set of that name with another space or info; names what differs. Or an unfit name.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(f"label set name {name!r}: use letters, digits, '.', '_' and '-'")
+        columns = {k: asdict(c) for k, c in _columns(load_task(task).target).items()}
+        about = {"task": task, "name": name, "space": asdict(space), "columns": columns, "info": info}
+        folder = self.path / "labels" / task / name
+        sweep(folder)
+        if (folder / "set.json").exists():
+            old = read_json(folder / "set.json")
+            differs = _differences(old, _plain(about))
+            if differs:
+                raise ValueError(
+                    f"{folder} was made otherwise: {'; '.join(differs)}. Use another name, or delete that folder"
+                )
+        else:
+            write_json(folder / "set.json", about)
+        return LabelSet(self, task, name)
+
+    def sets(self) -> list["LabelSet"]:
+        """Every label set, sorted by task and name."""
+        found = sorted((self.path / "labels").glob("*/*/set.json"))
+        return [LabelSet(self, f.parent.parent.name, f.parent.name) for f in found]
+
+
+class LabelSet:
+    """One teacher's, or people's, answers to one task over the store's images."""
+
+    def __init__(self, store: Store, task: str, name: str) -> None:
+        self.store = store
+        self.task = task
+        self.name = name
+        self.path = store.path / "labels" / task / name
+        about = read_json(self.path / "set.json")
+        self.space = Space(names=tuple(about["space"]["names"]), kind=about["space"]["kind"])
+        self.info: dict[str, Any] = about["info"]
+        self._target = load_task(task).target
+        self._columns = _columns(self._target)
+        kept = {k: asdict(c) for k, c in self._columns.items()}
+        if about["columns"] != _plain(kept):
+            raise ValueError(f"{self.path}/set.json has other columns than this polyteach: {about['columns']}")
+
+    @property
+    def objective(self) -> Objective:
+        """What a head that learns this set answers."""
+        return Objective(self.task, self.space)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Arrow schema of the parts; units and scales are in the fields' metadata."""
+        head = [("id", pa.string()), ("state", pa.string()), ("reason", pa.string())]
+        own = [
+            pa.field(k, _arrow(c), metadata={"kind": c.kind, "dtype": c.dtype, "scale": repr(c.scale), "unit": c.unit})
+            for k, c in self._columns.items()
+        ]
+        return pa.schema([*head, *own])
+
+    def parts(self) -> list[int]:
+        """Numbers of the parts that are labelled, ascending."""
+        return _parts(self.path)
+
+    def has(self, part: int) -> bool:
+        """Whether that part is labelled."""
+        return (self.path / _name(part)).exists()
+
+    def write(self, part: int, ids: Sequence[str], answers: Sequence[Answer]) -> None:
+        """Write a whole part atomically: for each image a target, the reason of its failure, or None where absent.
+
+        Raises:
+            ValueError: another number of answers than ids; an answer of another type or outside its dtype's range.
+        """
+        if len(ids) != len(answers):
+            raise ValueError(f"{len(answers)} answers for {len(ids)} images in {self.path / _name(part)}")
+        state = {str: FAILED, type(None): ABSENT, self._target: LABELLED}
+        wrong = {type(a).__name__ for a in answers if type(a) not in state}
+        if wrong:
+            raise ValueError(f"label set {self.task}/{self.name} keeps {self._target.__name__}, not {wrong}")
+        columns: dict[str, Any] = {
+            "id": list(ids),
+            "state": [state[type(a)] for a in answers],
+            "reason": [a if isinstance(a, str) else None for a in answers],
+        }
+        for name, how in self._columns.items():
+            values = [getattr(a, name) if isinstance(a, Target) else None for a in answers]
+            columns[name] = [None if v is None else encode(v, how) for v in values]
+        raw = [k for k, c in self._columns.items() if c.kind == "map"]
+        _write(self.path / _name(part), pa.table(columns, schema=self.schema), raw=raw)
+
+    def read(self, part: int, rows: Sequence[int] | None = None) -> list[Answer]:
+        """The answers of a part in the images' order, or those at positions `rows`.
+
+        Raises:
+            ValueError: the part is missing or broken; names the file.
+        """
+        table = _read(self.path / _name(part), None, rows)
+        return [self._answer(row) for row in table.to_pylist()]
+
+    def ids(self, part: int) -> list[str]:
+        """Ids of a part's images."""
+        ids: list[str] = _read(self.path / _name(part), ["id"])["id"].to_pylist()
+        return ids
+
+    def states(self, part: int) -> list[str]:
+        """Per image "labelled", "absent" or "failed"."""
+        states: list[str] = _read(self.path / _name(part), ["state"])["state"].to_pylist()
+        return states
+
+    def _answer(self, row: dict[str, Any]) -> Answer:
+        if row["state"] == FAILED:
+            return str(row["reason"])
+        if row["state"] == ABSENT:
+            return None
+        values = {k: None if row[k] is None else decode(row[k], c) for k, c in self._columns.items()}
+        return self._target(**values)
+
+
+def encode(value: Tensor, how: Column) -> Any:
+    """A field of a target as the Python value that Parquet keeps.
+
+    Raises:
+        ValueError: the value does not fit its dtype on disk.
+    """
+    array = _on_disk(value.detach().cpu().numpy(), how)
+    if how.kind == "map":
+        return _png(array)
+    if how.kind == "masks":
+        counts = run_length.encode(np.asfortranarray(array.transpose(1, 2, 0).astype(np.uint8))) if len(array) else []
+        return {"size": list(array.shape[1:]), "counts": [c["counts"] for c in counts]}
+    return list(array) if how.kind == "rows" else array
+
+
+def decode(kept: Any, how: Column) -> Tensor:
+    """The inverse of `encode`: float32 where the column is scaled or floating, int64 where integer, bool where bool."""
+    if how.kind == "map":
+        return _in_memory(_pixels(kept, how), how)
+    if how.kind == "masks":
+        size = kept["size"]
+        if not kept["counts"]:
+            return torch.zeros(0, *size, dtype=torch.bool)
+        masks = run_length.decode([{"size": size, "counts": c} for c in kept["counts"]])
+        return torch.from_numpy(np.ascontiguousarray(masks.transpose(2, 0, 1)).astype(bool))
+    array = np.asarray(kept, dtype=how.dtype)
+    return _in_memory(array.reshape(-1, how.width) if how.kind == "rows" else array, how)
+
+
+def _on_disk(array: np.ndarray, how: Column) -> np.ndarray:
+    dtype = np.dtype(how.dtype)
+    if how.scale != 1:
+        array = np.round(array.astype(np.float64) / how.scale)
+    if dtype.kind in "iu" and array.size:
+        low, high = array.min(), array.max()
+        if not (np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max):
+            raise ValueError(f"values {low}..{high} do not fit {how.dtype} (scale {how.scale:g})")
+    return array.astype(dtype)
+
+
+def _in_memory(array: np.ndarray, how: Column) -> Tensor:
+    kind = np.dtype(how.dtype).kind
+    if how.scale != 1:
+        # as a quotient where the scale is 1/n: 127 * (1 / 127) is not 1 in float32, 127 / 127 is
+        return torch.from_numpy((array / np.float64(round(1 / how.scale))).astype(np.float32))
+    memory = {"f": np.float32, "i": np.int64, "u": np.int64, "b": np.bool_}[kind]
+    return torch.from_numpy(np.array(array, dtype=memory))
+
+
+def _png(array: np.ndarray) -> bytes:
+    if array.ndim == 3:  # signed bytes go to 1..255 so that a viewer shows them
+        array = (array.astype(np.int16) + 128).astype(np.uint8) if array.dtype == np.int8 else array
+        picture = Image.fromarray(np.ascontiguousarray(array.transpose(1, 2, 0)))
+    elif array.dtype == np.float16:  # bits of positive halves grow with their value, so PNG's filters still work
+        picture = Image.fromarray(array.view(np.uint16))
+    else:
+        picture = Image.fromarray(array)
+    out = io.BytesIO()
+    picture.save(out, format="PNG", compress_level=3)
+    return out.getvalue()
+
+
+def _pixels(png: bytes, how: Column) -> np.ndarray:
+    with Image.open(io.BytesIO(png)) as picture:
+        array = np.asarray(picture)
+    if array.ndim == 3:
+        array = array.transpose(2, 0, 1)
+        return (array.astype(np.int16) - 128).astype(np.int8) if how.dtype == "int8" else array
+    if how.dtype == "float16":
+        return array.astype(np.uint16).view(np.float16)
+    return array
+
+
+def _columns(target: type[Target]) -> dict[str, Column]:
+    return {f.name: f.metadata["column"] for f in fields(target)}
+
+
+def _arrow(how: Column) -> pa.DataType:
+    if how.kind == "map":
+        return pa.binary()
+    if how.kind == "masks":
+        return pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.list_(pa.binary()))])
+    number = pa.bool_() if how.dtype == "bool" else pa.from_numpy_dtype(np.dtype(how.dtype))
+    return pa.list_(pa.list_(number, how.width) if how.kind == "rows" else number)
+
+
+def _name(part: int) -> str:
+    return f"part-{part:05d}.parquet"
+
+
+def _parts(folder: Path) -> list[int]:
+    return sorted(int(f.stem.removeprefix("part-")) for f in folder.glob("part-*.parquet"))
+
+
+@lru_cache(maxsize=64)
+def _leaves(schema: pa.Schema) -> tuple[str, ...]:
+    """Dotted paths of the primitive columns, which is what Parquet's per-column settings go by."""
+    out = io.BytesIO()
+    pq.write_table(schema.empty_table(), out)
+    parquet = pq.read_metadata(out).schema
+    return tuple(parquet.column(i).path for i in range(len(parquet)))
+
+
+def _write(path: Path, table: pa.Table, raw: Sequence[str] = ()) -> None:
+    compression = {leaf: "none" if leaf.split(".")[0] in raw else "zstd" for leaf in _leaves(table.schema)}
+    with replacing(path) as temporary:
+        pq.write_table(
+            table,
+            temporary,
+            row_group_size=ROW_GROUP,
+            compression=compression,
+            use_dictionary=[leaf for leaf in _leaves(table.schema) if leaf in ("state", "reason", "split", "licence")],
+            write_page_checksum=True,
+        )
+
+
+def _read(path: Path, columns: list[str] | None = None, rows: Sequence[int] | None = None) -> pa.Table:
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        if rows is None:
+            return file.read(columns=columns)
+        groups = sorted({row // ROW_GROUP for row in rows})
+        start = {group: ROW_GROUP * i for i, group in enumerate(groups)}
+        table = file.read_row_groups(groups, columns=columns)
+        return table.take([start[row // ROW_GROUP] + row % ROW_GROUP for row in rows])
+    except FileNotFoundError as e:
+        raise ValueError(f"{path} is missing") from e
+    except (pa.ArrowException, OSError) as e:
+        raise ValueError(f"{path} is broken: {e}") from e
+
+
+def _plain(value: Any) -> Any:
+    """As JSON would give it back."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _differences(old: Any, new: Any, where: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{where}.{k}" if where else k)]
+    return [] if old == new else [f"{where} was {_short(old)}, is {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else text[:77] + "..."

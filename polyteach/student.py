@@ -1,0 +1,229 @@
+"""The student: backbone, feature pyramid, one head per objective. A teacher is a student with one head.
+
+Shapes: B images of a batch, H W its pixels, both multiples of 32.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import UInt8
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+import polyteach
+from polyteach.files import read_json, replacing, write_json
+from polyteach.geometry import fit
+from polyteach.layers import Pyramid
+from polyteach.tasks import load_task
+from polyteach.tasks.contract import Objective, Space, Target
+
+STRIDES = (4, 8, 16, 32)
+WEIGHTS, DESCRIPTION = "student.safetensors", "student.json"
+
+
+class Student(nn.Module):
+    """One timm backbone and one feature pyramid (Lin et al., CVPR 2017; P6, P7 as in RetinaNet) under all heads.
+
+    backbone: a timm name whose features come at strides 4, 8, 16 and 32. objectives: name -> what a head answers.
+    channels: of every pyramid level. init: None (random), "pretrained" (timm's hub weights), a local state dict of
+    that timm model (.safetensors, .pth), or a run's folder (everything whose name and shape agree is taken).
+
+    Raises:
+        ValueError: unknown backbone, one without those strides, or weights that do not fit.
+    """
+
+    def __init__(
+        self, backbone: str, objectives: dict[str, Objective], channels: int = 256, init: str | None = None
+    ) -> None:
+        super().__init__()
+        self.name = backbone
+        self.objectives = dict(objectives)
+        self.channels = channels
+        self.backbone = _backbone(backbone, init)
+        width = list(self.backbone.feature_info.channels())
+        extra = LastLevelP6P7(channels, channels)
+        self.pyramid = FeaturePyramidNetwork(width, channels, extra_blocks=extra)
+        widths = {"c5": width[-1]} | {f"p{k}": channels for k in range(2, 8)}
+        # module names may not hold dots, objectives' names may
+        self.heads = nn.ModuleDict(
+            {_key(k): load_task(o.task).head(widths, o.space) for k, o in self.objectives.items()}
+        )
+        if len(self.heads) != len(self.objectives):
+            raise ValueError(f"objectives {sorted(self.objectives)} differ only in dots; rename a label set")
+        config = self.backbone.pretrained_cfg if hasattr(self.backbone, "pretrained_cfg") else {}
+        for name, default in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))):
+            value = torch.tensor(config.get(name, default)) * 255
+            self.register_buffer(name, value.view(1, 3, 1, 1).float(), persistent=False)
+        if init and Path(init).is_dir():
+            self._take(Path(init))
+
+    def features(self, images: UInt8[Tensor, "B 3 H W"]) -> Pyramid:
+        """The pyramid of a batch: "c5" and "p2" .. "p7"."""
+        if images.shape[-2] % 32 or images.shape[-1] % 32:
+            raise ValueError(f"images must have sides that 32 divides; got {tuple(images.shape[-2:])}")
+        pixels = (images.to(self.mean.dtype) - self.mean) / self.std
+        if next(self.backbone.parameters()).is_contiguous(memory_format=torch.channels_last):
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        levels = self.backbone(pixels)
+        wanted = self.backbone.feature_info.channels()
+        # some timm models (Swin) give channels last
+        levels = [x if x.shape[1] == c else x.permute(0, 3, 1, 2) for x, c in zip(levels, wanted, strict=True)]
+        named = {f"p{k}": x for k, x in enumerate(levels, start=2)}
+        tops: Pyramid = dict(zip((f"p{k}" for k in range(2, 8)), self.pyramid(named).values(), strict=True))
+        return {"c5": levels[-1], **tops}
+
+    def forward(
+        self,
+        images: UInt8[Tensor, "B 3 H W"],
+        targets: dict[str, list[Target | None]] | None = None,
+    ) -> dict[str, Any]:
+        """Every head's prediction by objective; with `targets`, `losses` instead (so that wrappers see one call)."""
+        if targets is not None:
+            return self.losses(images, targets)
+        pyramid = self.features(images)
+        return {k: self.heads[_key(k)](pyramid) for k in self.objectives}
+
+    def losses(self, images: UInt8[Tensor, "B 3 H W"], targets: dict[str, list[Target | None]]) -> dict[str, Tensor]:
+        """The loss of every objective that the batch has at least one target for.
+
+        targets: objective -> one target or None per image, in pixels of the batch. Heads see only the images that
+        carry their labels: absent is not empty.
+        """
+        pyramid = self.features(images)
+        out = {}
+        for name, answers in targets.items():
+            here = [i for i, t in enumerate(answers) if t is not None]
+            if not here:
+                continue
+            index = torch.tensor(here, device=images.device)
+            part = pyramid if len(here) == len(images) else {k: v[index] for k, v in pyramid.items()}
+            task = load_task(self.objectives[name].task)
+            out[name] = task.loss(self.heads[_key(name)](part), [t for t in answers if t is not None])
+        return out
+
+    @torch.inference_mode()
+    def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]], size: tuple[int, int]) -> list[dict[str, Target]]:
+        """Targets per image and objective, on the CPU in pixels of that image; images may differ in shape.
+
+        size: (height, width) that each image is fitted into, aspect kept.
+        """
+        was, device = self.training, self.mean.device
+        self.eval()
+        views = [fit((int(i.shape[1]), int(i.shape[2])), size) for i in images]
+        batch = torch.stack([v.image(i) for v, i in zip(views, images, strict=True)])
+        predictions = self(batch.to(device))
+        self.train(was)
+        out: list[dict[str, Target]] = [{} for _ in images]
+        for name, prediction in predictions.items():
+            task = load_task(self.objectives[name].task)
+            for i, target in enumerate(task.decode(prediction)):
+                out[i][name] = task.view(target, views[i].inverse())
+        return out
+
+    def _take(self, run: Path) -> None:
+        """Weights of another run, wherever name and shape agree; its backbone must be this one."""
+        about = read_json(run / DESCRIPTION) if (run / DESCRIPTION).exists() else None
+        if about is None or about["backbone"] != self.name:
+            what = "is no finished run" if about is None else f"has backbone {about['backbone']}, not {self.name}"
+            raise ValueError(f"init {run} {what}")
+        mine = self.state_dict()
+        fits = {k: v for k, v in load_file(run / WEIGHTS).items() if k in mine and mine[k].shape == v.shape}
+        self.load_state_dict(fits, strict=False)
+
+
+def _key(objective: str) -> str:
+    return objective.replace(".", "-")
+
+
+def _backbone(name: str, init: str | None) -> Any:
+    if not timm.is_model(name):
+        close = timm.list_models(f"*{name[:6]}*")[:8]
+        raise ValueError(f"unknown backbone {name!r}; timm has {', '.join(close) or 'no name like it'}")
+    try:
+        reductions = timm.create_model(name, features_only=True, pretrained=False).feature_info.reduction()
+    except (RuntimeError, AttributeError, AssertionError) as e:
+        raise ValueError(f"backbone {name!r} gives no feature maps: {e}") from e
+    if not set(STRIDES) <= set(reductions):
+        raise ValueError(f"backbone {name!r} has features at strides {reductions}; a pyramid needs {STRIDES}")
+    last = {r: i for i, r in enumerate(reductions)}
+    wanted = {"features_only": True, "out_indices": tuple(last[s] for s in STRIDES)}
+    if not init or Path(init).is_dir():
+        return timm.create_model(name, pretrained=False, **wanted)
+    if init == "pretrained":
+        return timm.create_model(name, pretrained=True, **wanted)
+    file = Path(init)
+    if not file.is_file():
+        raise ValueError(f"init {init!r} is neither 'pretrained', a file, nor a run's folder")
+    weights = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
+    whole = timm.create_model(name, pretrained=False)
+    head = whole.pretrained_cfg.get("classifier") or ()
+    head = (head,) if isinstance(head, str) else tuple(head)
+    weights = {k: v for k, v in weights.items() if not k.startswith(head or ("\0",))}  # its classes need not be ours
+    try:
+        missing, unknown = whole.load_state_dict(weights, strict=False)
+    except RuntimeError as e:
+        raise ValueError(f"{file} does not fit {name}: {e}") from e
+    missing = [k for k in missing if not k.startswith(head or ("\0",))]
+    if missing or unknown:
+        raise ValueError(f"{file} does not fit {name}: lacks {missing[:5]}, has unknown {unknown[:5]}")
+    # through timm, which knows how features_only renames layers
+    overlay = {"state_dict": whole.state_dict()}
+    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **wanted)
+
+
+def save_student(student: Student, folder: str | Path, extra: dict[str, Any]) -> None:
+    """Weights as safetensors, then student.json with all that rebuilds them and `extra` (provenance, input size).
+
+    student.json is written last: where it exists, the student is whole.
+    """
+    folder = Path(folder)
+    with replacing(folder / WEIGHTS) as temporary:
+        save_file({k: v.detach().cpu().contiguous() for k, v in student.state_dict().items()}, temporary)
+    objectives = {
+        k: {"task": o.task, "space": {"names": list(o.space.names), "kind": o.space.kind}}
+        for k, o in student.objectives.items()
+    }
+    about = {
+        "polyteach": polyteach.__version__,
+        "backbone": student.name,
+        "channels": student.channels,
+        "objectives": objectives,
+    }
+    write_json(folder / DESCRIPTION, about | extra)
+
+
+def describe_student(run: str | Path) -> dict[str, Any]:
+    """What student.json of a run says: backbone, channels, objectives, size, provenance.
+
+    Raises:
+        ValueError: the run holds no finished student.
+    """
+    file = Path(run) / DESCRIPTION
+    if not file.is_file():
+        raise ValueError(f"{run} holds no finished student (no {DESCRIPTION}); train one with: polyteach train")
+    about: dict[str, Any] = read_json(file)
+    return about
+
+
+def load_student(run: str | Path, device: str = "cpu") -> Student:
+    """The student that `train` wrote into the folder `run`, in evaluation mode.
+
+    Raises:
+        ValueError: the run holds no finished student, or its weights do not fit its description.
+    """
+    about = describe_student(run)
+    objectives = {
+        k: Objective(o["task"], Space(tuple(o["space"]["names"]), o["space"]["kind"]))
+        for k, o in about["objectives"].items()
+    }
+    student = Student(about["backbone"], objectives, about["channels"])
+    try:
+        student.load_state_dict(load_file(Path(run) / WEIGHTS))
+    except RuntimeError as e:
+        raise ValueError(f"{run}/{WEIGHTS} does not fit {DESCRIPTION}: {e}") from e
+    return student.to(device).eval()

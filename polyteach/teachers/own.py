@@ -1,0 +1,42 @@
+"""Own students as teachers: `own:RUN`, where RUN is a folder that `polyteach train` wrote."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from polyteach.files import sha256
+from polyteach.student import WEIGHTS, describe_student, load_student
+from polyteach.tasks.contract import Target
+from polyteach.teachers import PRECISIONS, Teacher
+
+
+class OwnTeacher(Teacher):
+    """A trained student; answers every objective that it has a head for, at the input size of its training."""
+
+    def __init__(self, run: str, device: str, precision: str) -> None:
+        about = describe_student(run)
+        self.student = load_student(run, device)
+        self.objectives = self.student.objectives
+        self.size = (int(about["size"][0]), int(about["size"][1]))
+        self.origin = run
+        self.sha256 = sha256(f"{run}/{WEIGHTS}")
+        self.learning_rate = about.get("learning_rate")
+        self.batch_size = about.get("batch_size")
+        self.licence = about.get("licence")
+        self._device, self._dtype = torch.device(device), PRECISIONS[precision]
+
+    def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
+        lower = self._dtype != torch.float32
+        with torch.autocast(self._device.type, self._dtype, enabled=lower):
+            return self.student.answer(images, self.size)
+
+
+def load(name: str, device: str, precision: str) -> OwnTeacher:
+    """The student in the folder `name`.
+
+    Raises:
+        ValueError: no finished run there.
+    """
+    return OwnTeacher(name, device, precision)
