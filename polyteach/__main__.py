@@ -60,14 +60,20 @@ def main(argv: list[str] | None = None) -> int:
         import difflib
 
         close = difflib.get_close_matches(argv[0], VERBS, 1)
-        print(f"polyteach: unknown verb {argv[0]!r}{f'; did you mean {close[0]!r}?' if close else ''}", file=sys.stderr)
+        print(
+            f"polyteach: unknown verb {argv[0]!r}{f'; did you mean {close[0]!r}?' if close else ''}",
+            file=sys.stderr,
+        )
         print(f"verbs: {', '.join(VERBS)}", file=sys.stderr)
         return 2
     verb: Callable[..., Any] = getattr(importlib.import_module(f"polyteach.{argv[0]}"), argv[0])
     try:
         _call(verb, argv[1:])
     except KeyboardInterrupt:
-        print(f"\npolyteach {argv[0]}: stopped; what was written is whole. The same command goes on.", file=sys.stderr)
+        print(
+            f"\npolyteach {argv[0]}: stopped; what was written is whole. The same command goes on.",
+            file=sys.stderr,
+        )
         return 130
     except ValueError as e:
         print(f"polyteach {argv[0]}: {e}", file=sys.stderr)

@@ -5,16 +5,34 @@ Shapes: H W pixels as a person sees them, EXIF orientation applied.
 
 import colorsys
 import io
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 from torch import Tensor
 
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 8
+
+_UNREAD = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
+"""Formats that Pillow knows but reads only through an outside program or not at all."""
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what sets the picture upright. Those from 5 on swap height and width."""
 
 
 class BadImage(ValueError):
@@ -25,45 +43,118 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) 
     """The picture in `data` as RGB.
 
     Palette, grey, 16-bit, CMYK and transparent (over white) images are converted; of an animation the first frame
-    is taken; EXIF orientation is applied.
+    is taken; EXIF orientation is applied. Where the metadata are broken, the picture is taken as it lies.
+
+    `max_pixels` wins over Pillow's own limit: beyond that, it raises `PIL.Image.MAX_IMAGE_PIXELS`.
 
     Raises:
         BadImage: empty, no image, truncated, more than `max_pixels` pixels, or a side below `min_side`.
     """
+    with _opened(data, max_pixels, min_side) as picture:
+        picture.load()
+        rgb = _rgb(picture)
+        turn = _TURNS.get(_orientation(picture))
+        upright = rgb if turn is None else rgb.transpose(turn)
+    return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()
+
+
+def measure(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> tuple[int, int]:
+    """(height, width) of what `decode` makes of `data`, in pixels, and the same errors, in less time.
+
+    All the data are decoded, JPEG at an eighth of its size.
+
+    Raises:
+        BadImage: as `decode`.
+    """
+    with _opened(data, max_pixels, min_side) as picture:
+        width, height = picture.size
+        if picture.draft(picture.mode, (max(width // 8, 1), max(height // 8, 1))) is None:
+            picture.load()
+            width, height = picture.size  # TIFF turns itself upright while loading
+        else:
+            picture.load()
+        _rgb(picture)
+        return (width, height) if _orientation(picture) >= 5 else (height, width)
+
+
+def extensions() -> frozenset[str]:
+    """Endings of files that `decode` can read, such as ".jpg", in small letters."""
+    known = _formats()
+    return frozenset(end for end, name in Image.registered_extensions().items() if name in known)
+
+
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in Image.ID if name not in _UNREAD]
+
+
+@contextmanager
+def _opened(data: bytes, max_pixels: int, min_side: int) -> Iterator[Image.Image]:
+    """The picture with its header read and its size allowed; what goes wrong inside becomes a BadImage."""
     if not data:
         raise BadImage("empty file (0 bytes)")
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels
     try:
-        with warnings.catch_warnings():
-            # Pillow warns about odd metadata and, at its own limit, about size; ours is checked below.
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as picture:
-                width, height = picture.size
-                if width * height > max_pixels:
-                    raise BadImage(f"{width}x{height} is more than max_pixels={max_pixels}")
-                if min(width, height) < min_side:
-                    raise BadImage(f"{width}x{height} has a side below min_side={min_side}")
-                picture.draft("RGB", None) if picture.mode == "YCbCr" else None
-                picture.load()
-                rgb = _rgb(ImageOps.exif_transpose(picture))
-    except BadImage:
+        with _quiet(), Image.open(io.BytesIO(data), formats=_formats()) as picture:
+            width, height = picture.size
+            if width * height > max_pixels:
+                raise BadImage(f"{width}x{height} is more than max_pixels={max_pixels}")
+            if min(width, height) < min_side:
+                raise BadImage(f"{width}x{height} has a side below min_side={min_side}")
+            yield picture
+    except (BadImage, MemoryError):
         raise
     except UnidentifiedImageError as e:
         raise BadImage("not an image, or of an unknown format") from e
     except Image.DecompressionBombError as e:
-        raise BadImage(f"too large: {e}") from e
-    except MemoryError:
-        raise
+        raise BadImage(f"too large, max_pixels={max_pixels}: {e}") from e
     except Exception as e:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ... on broken files
         raise BadImage(f"broken or truncated: {type(e).__name__}: {e}") from e
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
+
+
+_quiet_lock = threading.Lock()
+_quiet_depth = 0
+_quiet_filters = warnings.catch_warnings()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings about odd metadata and, at its own limit, about size; ours is checked.
+
+    `warnings.catch_warnings` alone is not safe in threads: one that leaves would put back another's filters.
+    """
+    global _quiet_depth, _quiet_filters
+    with _quiet_lock:
+        if _quiet_depth == 0:
+            _quiet_filters = warnings.catch_warnings()
+            _quiet_filters.__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+        _quiet_depth += 1
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_depth -= 1
+            if _quiet_depth == 0:
+                _quiet_filters.__exit__(None, None, None)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """EXIF orientation 1..8 of a loaded picture; 1 where there is none or the metadata are broken."""
+    try:
+        value = picture.getexif().get(_ORIENTATION)
+    except Exception:  # struct.error, SyntaxError, ...: the pixels are whole, so the picture is usable
+        return 1
+    return value if isinstance(value, int) and value in _TURNS else 1
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode == "RGB":
-        return picture
     if picture.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I"):  # 16-bit grey: Pillow's convert would clip, not scale
         grey = np.asarray(picture).astype(np.float32) / 257
-        return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+        if grey.min() < 0 or grey.max() > 255:
+            raise BadImage("integers beyond 16 bits: their range is unknown")
+        return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
     if picture.mode == "F":
         raise BadImage("floating-point image: its range is unknown")
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:

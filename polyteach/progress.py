@@ -29,7 +29,12 @@ class Progress:
         spent = max(time.monotonic() - self.start, 1e-9)
         rate = self.done / spent
         left = f"{(self.total - self.done) / rate:,.0f} s left" if rate and self.done < self.total else ""
-        parts = [f"{self.title} {self.done:,}/{self.total:,} {self.unit}", f"{rate:,.1f} {self.unit}/s", left, self.note]
+        parts = [
+            f"{self.title} {self.done:,}/{self.total:,} {self.unit}",
+            f"{rate:,.1f} {self.unit}/s",
+            left,
+            self.note,
+        ]
         return ", ".join(p for p in parts if p)
 
     def say(self) -> None:

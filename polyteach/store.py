@@ -223,7 +223,11 @@ class LabelSet:
         """Arrow schema of the parts; units and scales are in the fields' metadata."""
         head = [("id", pa.string()), ("state", pa.string()), ("reason", pa.string())]
         own = [
-            pa.field(k, _arrow(c), metadata={"kind": c.kind, "dtype": c.dtype, "scale": repr(c.scale), "unit": c.unit})
+            pa.field(
+                k,
+                _arrow(c),
+                metadata={"kind": c.kind, "dtype": c.dtype, "scale": repr(c.scale), "unit": c.unit},
+            )
             for k, c in self._columns.items()
         ]
         return pa.schema([*head, *own])
@@ -265,7 +269,18 @@ class LabelSet:
         Raises:
             ValueError: the part is missing or broken; names the file.
         """
-        table = _read(self.path / _name(part), None, rows)
+        return self.answers(self.table(part, rows))
+
+    def table(self, part: int, rows: Sequence[int] | None = None) -> pa.Table:
+        """The answers of a part, or those at positions `rows`, still encoded: small enough to be kept in memory.
+
+        Raises:
+            ValueError: the part is missing or broken; names the file.
+        """
+        return _read(self.path / _name(part), None, rows)
+
+    def answers(self, table: pa.Table) -> list[Answer]:
+        """Decode rows of `table`."""
         return [self._answer(row) for row in table.to_pylist()]
 
     def ids(self, part: int) -> list[str]:

@@ -151,7 +151,7 @@ def _backbone(name: str, init: str | None) -> Any:
     if not set(STRIDES) <= set(reductions):
         raise ValueError(f"backbone {name!r} has features at strides {reductions}; a pyramid needs {STRIDES}")
     last = {r: i for i, r in enumerate(reductions)}
-    wanted = {"features_only": True, "out_indices": tuple(last[s] for s in STRIDES)}
+    wanted: dict[str, Any] = {"features_only": True, "out_indices": tuple(last[s] for s in STRIDES)}
     if not init or Path(init).is_dir():
         return timm.create_model(name, pretrained=False, **wanted)
     if init == "pretrained":
@@ -160,7 +160,7 @@ def _backbone(name: str, init: str | None) -> Any:
     if not file.is_file():
         raise ValueError(f"init {init!r} is neither 'pretrained', a file, nor a run's folder")
     weights = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
-    whole = timm.create_model(name, pretrained=False)
+    whole: Any = timm.create_model(name, pretrained=False)
     head = whole.pretrained_cfg.get("classifier") or ()
     head = (head,) if isinstance(head, str) else tuple(head)
     weights = {k: v for k, v in weights.items() if not k.startswith(head or ("\0",))}  # its classes need not be ours
@@ -172,7 +172,7 @@ def _backbone(name: str, init: str | None) -> Any:
     if missing or unknown:
         raise ValueError(f"{file} does not fit {name}: lacks {missing[:5]}, has unknown {unknown[:5]}")
     # through timm, which knows how features_only renames layers
-    overlay = {"state_dict": whole.state_dict()}
+    overlay: dict[str, Any] = {"state_dict": whole.state_dict()}
     return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **wanted)
 
 

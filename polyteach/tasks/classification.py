@@ -72,9 +72,7 @@ class Classification(Task[ClassificationTarget]):
     name = "classification"
     target = ClassificationTarget
 
-    def check(
-        self, target: ClassificationTarget, size: tuple[int, int], space: Space
-    ) -> ClassificationTarget:
+    def check(self, target: ClassificationTarget, size: tuple[int, int], space: Space) -> ClassificationTarget:
         p = target.probability
         if p.shape != (len(space.names),):
             raise ValueError(f"probability has shape {tuple(p.shape)}; the space has {len(space.names)} classes")
@@ -96,9 +94,7 @@ class Classification(Task[ClassificationTarget]):
     def head(self, widths: dict[str, int], space: Space) -> nn.Module:
         return ClassificationHead(widths["c5"], len(space.names))
 
-    def loss(
-        self, prediction: Float[Tensor, "B K"], targets: Sequence[ClassificationTarget]
-    ) -> Float[Tensor, ""]:
+    def loss(self, prediction: Float[Tensor, "B K"], targets: Sequence[ClassificationTarget]) -> Float[Tensor, ""]:
         if not targets:
             return prediction.sum() * 0
         soft = torch.stack([t.probability for t in targets]).to(prediction)
@@ -114,18 +110,14 @@ class Classification(Task[ClassificationTarget]):
         top = float(target.probability.max())
         return {"top probability": top, f"top probability >= {policy.score:g}": float(top >= policy.score)}
 
-    def draw(
-        self, image: UInt8[Tensor, "3 H W"], target: ClassificationTarget, space: Space
-    ) -> UInt8[Tensor, "3 H W"]:
+    def draw(self, image: UInt8[Tensor, "3 H W"], target: ClassificationTarget, space: Space) -> UInt8[Tensor, "3 H W"]:
         best = target.probability.topk(min(3, len(space.names)))
         lines = [f"{space.names[i]} {p:.0%}" for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
         return caption(image, lines)
 
     def truth(self, render: Render, space: Space) -> ClassificationTarget:
         size = torch.bincount(render.instance[render.instance >= 0], minlength=len(render.category))
-        return ClassificationTarget(
-            probability=F.one_hot(render.category[size.argmax()], len(space.names)).float()
-        )
+        return ClassificationTarget(probability=F.one_hot(render.category[size.argmax()], len(space.names)).float())
 
 
 TASK = Classification()

@@ -98,6 +98,8 @@ class Task(ABC, Generic[T]):
     """Abstract; every subclass is final and lives in the file that bears its name, as `TASK`."""
 
     name: ClassVar[str]
+    kinds: ClassVar[tuple[str, ...]] = ("",)
+    """The values of `Space.kind` that the task knows."""
     target: type[T]
 
     @abstractmethod

@@ -1,0 +1,393 @@
+"""Batches: stores and their label sets -> one random view per image -> batches of targets.
+
+Images are drawn uniformly from the union of all stores: every image once per epoch, in an order that follows from
+(seed, epoch) alone. The whole training is one stream of samples, epoch after epoch; batch k is its k-th slice, so
+nothing is dropped at the end of an epoch (a batch may straddle two) and resume needs only k.
+
+Rows are shuffled in two steps so that reading stays local: row groups of 64 images over the whole union, then images
+within a window of `WINDOW` groups. Unions of up to 2,048 images are shuffled perfectly; in larger ones two images of
+one row group stay within 2,048 places of each other.
+
+Shapes: B images, h w pixels of the view.
+"""
+
+import pickle
+import random
+import signal
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional as kernels
+
+from polyteach.geometry import random_view
+from polyteach.images import BadImage, decode
+from polyteach.store import ROW_GROUP, Answer, ImageRow, LabelSet, Store
+from polyteach.tasks import load_task
+from polyteach.tasks.contract import PEOPLE, Objective, Policy, Target
+
+WINDOW = 32
+"""Row groups that are shuffled together."""
+CACHE = 256 * 2**20
+"""Bytes of encoded rows that each worker keeps."""
+ATTEMPTS = 100
+"""Replacements that are tried for an image that cannot be read, before giving up."""
+
+
+def by_people(labels: LabelSet) -> bool:
+    """Whether humans made this label set."""
+    return labels.name == PEOPLE or labels.info.get("teacher") == PEOPLE
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which images are seen, and which label sets answer for them.
+
+    objectives: name -> what its head learns. sets: name -> per store the label sets that answer it, the first with a
+    target for an image wins. group_*: per row group its store, part and number within the part. group and row: per
+    image its row group and position in it. unlabelled: images that were left out because no chosen set labels them.
+    labelled: objective -> images that carry a target for it.
+    """
+
+    stores: list[Store]
+    objectives: dict[str, Objective]
+    sets: dict[str, list[list[LabelSet]]]
+    group_store: np.ndarray
+    group_part: np.ndarray
+    group_number: np.ndarray
+    start: np.ndarray
+    row: np.ndarray
+    unlabelled: int
+    labelled: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def place(self, image: int) -> tuple[int, int, int, int]:
+        """Store, part, row group and position in that group of image number `image`."""
+        g = int(np.searchsorted(self.start, image, side="right")) - 1
+        return int(self.group_store[g]), int(self.group_part[g]), int(self.group_number[g]), int(self.row[image])
+
+
+def plan(
+    stores: Sequence[Store],
+    tasks: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    split: str | None = None,
+) -> Plan:
+    """What to learn from these stores.
+
+    Label sets with the same task and space share one objective, across stores; it is called TASK_SET after the first
+    of them. Where several label an image, people's target wins, then the sets in the order of `labels` (by name
+    without it). An image that no chosen set labels is left out.
+
+    tasks, labels: names of the tasks and label sets to use (SET, or TASK/SET); all of them when empty.
+    split: only images of that split.
+
+    Raises:
+        ValueError: unknown names, a store without label sets, nothing to learn; lists what there is.
+    """
+    found = [store.sets() for store in stores]
+    for store, sets in zip(stores, found, strict=True):
+        if not sets:
+            raise ValueError(
+                f"{store.path} has no label sets; make some with: polyteach label {store.path} --teacher ..."
+            )
+    every = [s for sets in found for s in sets]
+    _known("task", tasks, {s.task for s in every})
+    _known(
+        "label set", labels, {s.name for s in every} | {f"{s.task}/{s.name}" for s in every}, {s.name for s in every}
+    )
+    chosen = [_chosen(sets, tasks, labels) for sets in found]
+    for store, sets, mine in zip(stores, found, chosen, strict=True):
+        if not mine:
+            names = ", ".join(f"{s.task}/{s.name}" for s in sets)
+            raise ValueError(f"{store.path} has none of the label sets asked for; it has {names}")
+    names: dict[Objective, str] = {}
+    for labelset in (s for mine in chosen for s in mine):
+        if labelset.objective not in names:
+            names[labelset.objective] = _unused(f"{labelset.task}_{labelset.name}", list(names.values()))
+    sets_of = {
+        name: [sorted((s for s in mine if s.objective == o), key=lambda s: not by_people(s)) for mine in chosen]
+        for o, name in names.items()
+    }
+    where: list[tuple[int, int, int]] = []
+    counts: list[int] = []
+    rows: list[np.ndarray] = []
+    labelled = dict.fromkeys(sets_of, 0)
+    unlabelled = in_split = 0
+    splits: set[str | None] = set()
+    for i, store in enumerate(stores):
+        for part in store.parts():
+            images = store.images(part, data=False)
+            splits |= {r.split for r in images}
+            wanted = np.array([split is None or r.split == split for r in images], dtype=bool)
+            answered = {k: _labelled(sets[i], part, len(images)) & wanted for k, sets in sets_of.items()}
+            some = np.logical_or.reduce(list(answered.values()))
+            for name, has in answered.items():
+                labelled[name] += int(has.sum())
+            in_split += int(wanted.sum())
+            unlabelled += int((wanted & ~some).sum())
+            at = np.flatnonzero(some)
+            for group in np.unique(at // ROW_GROUP):
+                inside = at[at // ROW_GROUP == group] % ROW_GROUP
+                where.append((i, part, int(group)))
+                counts.append(len(inside))
+                rows.append(inside.astype(np.uint8))
+    if not in_split and split is not None:
+        raise ValueError(f"no image has split {split!r}; there are {', '.join(sorted(map(str, splits)))}")
+    empty = [k for k, n in labelled.items() if not n]
+    if empty:
+        raise ValueError(
+            f"no image is labelled for {', '.join(empty)} (all absent or failed); finish `polyteach label`, or choose "
+            f"other label sets with labels={sorted({s.name for mine in chosen for s in mine})}"
+        )
+    places = np.array(where, dtype=np.int32).reshape(-1, 3)
+    return Plan(
+        list(stores),
+        {name: o for o, name in names.items()},
+        sets_of,
+        places[:, 0],
+        places[:, 1],
+        places[:, 2],
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        np.concatenate(rows),
+        unlabelled,
+        labelled,
+    )
+
+
+def _known(what: str, asked: Sequence[str], known: set[str], shown: set[str] | None = None) -> None:
+    unknown = [a for a in asked if a not in known]
+    if unknown:
+        raise ValueError(f"unknown {what} {unknown[0]!r}; the stores have {', '.join(sorted(shown or known))}")
+
+
+def _chosen(sets: list[LabelSet], tasks: Sequence[str], labels: Sequence[str]) -> list[LabelSet]:
+    mine = [s for s in sets if not tasks or s.task in tasks]
+    if not labels:
+        return mine
+    rank = {name: i for i, name in reversed(list(enumerate(labels)))}
+    ranked = [(min((rank[n] for n in (s.name, f"{s.task}/{s.name}") if n in rank), default=-1), s) for s in mine]
+    return [s for _, s in sorted((r for r in ranked if r[0] >= 0), key=lambda r: r[0])]
+
+
+def _unused(name: str, taken: list[str]) -> str:
+    """`name`, numbered where another objective has it; a head's name in the student may hold no dot."""
+    base = name = name.replace(".", "-")
+    n = 2
+    while name in taken:
+        name, n = f"{base}_{n}", n + 1
+    return name
+
+
+def _labelled(sets: list[LabelSet], part: int, images: int) -> np.ndarray:
+    has = np.zeros(images, dtype=bool)
+    for labels in sets:
+        if labels.has(part):
+            states = labels.states(part)
+            if len(states) != images:
+                raise ValueError(
+                    f"{labels.path} part {part} has {len(states)} rows; the store has {images} images there"
+                )
+            has |= np.array([s == "labelled" for s in states], dtype=bool)
+    return has
+
+
+class Order:
+    """The stream of samples: place in the stream -> (epoch, image number), by random access."""
+
+    def __init__(self, start: np.ndarray, seed: int) -> None:
+        """start: first image number of each row group, and the number of images at the end."""
+        self.start = start
+        self.seed = seed
+        # per object, so that caches go when it goes
+        self._epoch = lru_cache(maxsize=2)(self._groups)
+        self._window = lru_cache(maxsize=4)(self._shuffled)
+
+    def __len__(self) -> int:
+        return int(self.start[-1])
+
+    def at(self, place: int) -> tuple[int, int]:
+        """Epoch and image number at `place` of the stream."""
+        epoch, offset = divmod(place, len(self))
+        _, ends = self._epoch(epoch)
+        window = int(np.searchsorted(ends, offset, side="right"))
+        before = int(ends[window - 1]) if window else 0
+        return epoch, int(self._window(epoch, window)[offset - before])
+
+    def _groups(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Row groups in the order of this epoch, and where each window of them ends."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.start) - 1)
+        sizes = (self.start[1:] - self.start[:-1])[order]
+        first = np.arange(0, len(order), WINDOW)
+        return order, np.cumsum(np.add.reduceat(sizes, first))
+
+    def _shuffled(self, epoch: int, window: int) -> np.ndarray:
+        groups = self._epoch(epoch)[0][window * WINDOW : (window + 1) * WINDOW]
+        images = np.concatenate([np.arange(self.start[g], self.start[g + 1]) for g in groups])
+        return np.random.default_rng([self.seed, epoch, window]).permutation(images)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How an image is varied. size: (height, width) of the view; scale, mirror: see `random_view`.
+
+    magnitude: 0 (off) to 10 of RandAugment's photometric operations, `operations` of them per image.
+    """
+
+    size: tuple[int, int]
+    scale: tuple[float, float] = (0.5, 2.0)
+    mirror: float = 0.5
+    magnitude: float = 0.0
+    operations: int = 2
+
+
+def _signed(kernel: Callable[..., Tensor]) -> Callable[[Tensor, float, random.Random], Tensor]:
+    return lambda image, level, draw: kernel(image, 1 + draw.choice((-0.9, 0.9)) * level)
+
+
+PHOTOMETRIC: dict[str, Callable[[Tensor, float, random.Random], Tensor]] = {
+    "identity": lambda image, level, draw: image,
+    "autocontrast": lambda image, level, draw: kernels.autocontrast(image),
+    "equalize": lambda image, level, draw: kernels.equalize(image),
+    "solarize": lambda image, level, draw: kernels.solarize(image, 255 * (1 - level)),
+    "posterize": lambda image, level, draw: kernels.posterize(image, 8 - round(4 * level)),
+    "saturation": _signed(kernels.adjust_saturation),
+    "contrast": _signed(kernels.adjust_contrast),
+    "brightness": _signed(kernels.adjust_brightness),
+    "sharpness": _signed(kernels.adjust_sharpness),
+}
+"""Operations of RandAugment (Cubuk et al., CVPR Workshops 2020) that move no pixel: image, level 0..1 -> image."""
+
+
+def photometric(
+    image: UInt8[Tensor, "3 h w"], magnitude: float, operations: int, draw: random.Random
+) -> UInt8[Tensor, "3 h w"]:
+    """RandAugment without its geometric half, which would have to move the targets too.
+
+    magnitude: 0..10 as in the paper; 0 changes nothing.
+    """
+    if magnitude:
+        for name in draw.choices(list(PHOTOMETRIC), k=operations):
+            image = PHOTOMETRIC[name](image, magnitude / 10, draw)
+    return image
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's images and, per objective, one target or None per image, in pixels of the batch.
+
+    ids: of the images. rejects: images that could not be read and were replaced: store, id, reason.
+    """
+
+    images: UInt8[Tensor, "B 3 h w"]
+    targets: dict[str, list[Any]]
+    ids: list[str]
+    rejects: list[dict[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    image: Tensor
+    targets: dict[str, Target | None]
+    id: str
+    rejects: list[dict[str, str]]
+
+
+class Samples(Dataset[_Sample]):
+    """The stream of samples, by place. A sample follows from (seed, place) alone, whichever worker makes it."""
+
+    def __init__(self, plan: Plan, augment: Augment, policy: Policy, seed: int) -> None:
+        self.plan = plan
+        self.augment = augment
+        self.policy = policy
+        self.seed = seed
+        self.order = Order(plan.start, seed)
+        self._rows: OrderedDict[Any, tuple[int, Any]] = OrderedDict()
+        self._bytes = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without its caches, for workers that are spawned."""
+        return {k: getattr(self, k) for k in ("plan", "augment", "policy", "seed")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def __getitem__(self, place: int) -> _Sample:
+        epoch, image = self.order.at(place)
+        rejects: list[dict[str, str]] = []
+        draw = random.Random(f"{self.seed}-{epoch}-{image}")
+        for _ in range(ATTEMPTS):
+            row, pixels = self._image(image)
+            if not isinstance(pixels, str):
+                return self._sample(image, row, pixels, draw, rejects)
+            rejects.append(
+                {"store": str(self.plan.stores[self.plan.place(image)[0]].path), "id": row.id, "reason": pixels}
+            )
+            image = draw.randrange(len(self.plan))
+        raise ValueError(f"{ATTEMPTS} images in a row could not be read, the last {rejects[-1]}")
+
+    def _image(self, image: int) -> tuple[ImageRow, Tensor | str]:
+        store, part, group, row = self.plan.place(image)
+        found = self._kept(("images", store, part, group))[row]
+        try:
+            pixels = decode(self.plan.stores[store].read(found))
+        except (OSError, BadImage) as e:
+            return found, str(e)
+        if tuple(pixels.shape[1:]) != (found.height, found.width):
+            was = f"{found.height}x{found.width}"
+            return found, f"is {pixels.shape[1]}x{pixels.shape[2]} (height x width) now, was {was} when ingested"
+        return found, pixels
+
+    def _sample(
+        self, image: int, row: ImageRow, pixels: Tensor, draw: random.Random, rejects: list[dict[str, str]]
+    ) -> _Sample:
+        a = self.augment
+        view = random_view((row.height, row.width), a.size, draw, a.scale, a.mirror)
+        seen = photometric(view.image(pixels), a.magnitude, a.operations, draw)
+        targets: dict[str, Target | None] = {}
+        for name, sets in self.plan.sets.items():
+            target = self._target(image, sets)
+            targets[name] = None if target is None else load_task(self.plan.objectives[name].task).view(target, view)
+        return _Sample(seen, targets, row.id, rejects)
+
+    def _target(self, image: int, sets: list[list[LabelSet]]) -> Target | None:
+        store, part, group, row = self.plan.place(image)
+        for labels in sets[store]:
+            if not labels.has(part):
+                continue
+            table = self._kept((labels.task, labels.name, store, part, group))
+            answer: Answer = labels.answers(table.slice(row, 1))[0]
+            if isinstance(answer, Target):
+                task = load_task(labels.task)
+                return answer if by_people(labels) else task.pseudo(answer, self.policy)
+        return None
+
+    def _kept(self, key: Any) -> Any:
+        """The encoded rows of one row group, from memory where they were used lately."""
+        if key in self._rows:
+            self._rows.move_to_end(key)
+            return self._rows[key][1]
+        *what, store, part, group = key
+        rows = range(group * ROW_GROUP, (group + 1) * ROW_GROUP)
+        value: Any
+        if what == ["images"]:
+            value = self._of(store, part, group)
+            size = sum(len(r.data or b"") + 200 for r in value)
+        else:
+            labels = next(s for sets in self.plan.sets.values() for s in sets[store] if [s.task, s.name] == what)
+            value = labels.table(part, [r for r in rows if r < self._size(store, part)])
+            size = value.nbytes
+        self._rows[key] = (size, value)
+        self._bytes += size
+        while self._bytes > CACHE and len(self._rows) > 1:
+            self._bytes -= self._rows.popitem(last=False)[1][0]
+        return value

@@ -1,0 +1,250 @@
+"""Labelling: nothing is lost, one bad image or answer stops nothing, a kill costs at most the part in hand."""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import polyteach
+from polyteach.store import ImageRow, Store
+from tests.conftest import png
+
+TEACHER = '''
+import os, time
+import torch
+from polyteach.tasks.classification import ClassificationTarget
+from polyteach.tasks.contract import Objective, Space
+from polyteach.teachers import Teacher
+
+class Mean(Teacher):
+    """Classes by the mean colour; slow on purpose where asked."""
+    objectives = {"classification": Objective("classification", Space(("red", "green", "blue")))}
+    calls = 0
+    def __call__(self, images):
+        time.sleep(float(os.environ.get("SLOW", 0)))
+        Mean.calls += 1
+        means = torch.stack([i.float().mean((1, 2)) for i in images])
+        return [{"classification": ClassificationTarget(probability=p)} for p in (means / 20).softmax(-1)]
+
+class Odd(Mean):
+    """Answers badly for dark images."""
+    bad = "nan"
+    def __call__(self, images):
+        out = super().__call__(images)
+        for image, answer in zip(images, out):
+            if image.float().mean() < 50:
+                p = answer["classification"].probability
+                if self.bad == "nan":
+                    p = p * float("nan")
+                elif self.bad == "size":
+                    p = torch.cat([p, p]) / 2
+                elif self.bad == "raise":
+                    raise RuntimeError("no dark images")
+                answer["classification"] = ClassificationTarget(probability=p)
+        return out
+
+def mean(device, precision): return Mean()
+def nan(device, precision): return Odd()
+def size(device, precision):
+    t = Odd(); t.bad = "size"; return t
+def crash(device, precision):
+    t = Odd(); t.bad = "raise"; return t
+'''
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    file = tmp_path / "my_teacher.py"
+    file.write_text(TEACHER)
+    return f"python:{file}:"
+
+
+def store_of(path, images, part_size=4):
+    store = Store.create(path, part_size)
+    rows = [ImageRow(id=f"{i}", height=p.shape[1], width=p.shape[2], data=png(p)) for i, p in enumerate(images)]
+    for part, start in enumerate(range(0, len(rows), part_size)):
+        store.write_images(part, rows[start : start + part_size])
+    return store
+
+
+def pictures(n, dark=()):
+    g = torch.Generator().manual_seed(1)
+    return [
+        (torch.rand(3, 8 + i % 3, 10, generator=g) * (30 if i in dark else 255) + (0 if i in dark else 60))
+        .clamp(max=255)
+        .to(torch.uint8)
+        for i in range(n)
+    ]
+
+
+def digest(store):
+    files = sorted((store.path / "labels").rglob("part-*.parquet"))
+    return {str(f.relative_to(store.path)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def labels_of(store, name):
+    (found,) = [s for s in store.sets() if s.name == name]
+    return [a for p in found.parts() for a in found.read(p)]
+
+
+def test_every_image_gets_the_teachers_answer(tmp_path, teacher):
+    images = pictures(10)
+    store = store_of(tmp_path / "s", images)
+    polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, batch_size=3, progress=False)
+    for answer, image in zip(labels_of(store, "a"), images, strict=True):
+        expected = (image.float().mean((1, 2)) / 20).softmax(-1)
+        torch.testing.assert_close(answer.probability, expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("bad", ["nan", "size", "crash"])
+def test_bad_answers_are_recorded_and_cost_no_other_image(tmp_path, teacher, bad):
+    store = store_of(tmp_path / "s", pictures(10, dark=(3, 7)))
+    polyteach.label(str(store.path), teachers={"a": teacher + bad, "b": teacher + "mean"}, progress=False)
+    answers = labels_of(store, "a")
+    failed = [i for i, a in enumerate(answers) if isinstance(a, str)]
+    assert failed == [3, 7]
+    assert {"nan": "finite", "size": "6", "crash": "no dark images"}[bad] in answers[3]
+    assert not [a for a in labels_of(store, "b") if isinstance(a, str)]
+
+
+def test_an_image_that_is_gone_is_recorded_and_retried(tmp_path, teacher):
+    images = pictures(6)
+    folder = tmp_path / "files"
+    folder.mkdir()
+    store = Store.create(tmp_path / "s", 4)
+    rows = []
+    for i, p in enumerate(images):
+        (folder / f"{i}.png").write_bytes(png(p))
+        rows.append(ImageRow(id=str(i), height=p.shape[1], width=p.shape[2], uri=str(folder / f"{i}.png")))
+    store.write_images(0, rows[:4])
+    store.write_images(1, rows[4:])
+    whole = (folder / "2.png").read_bytes()
+    (folder / "2.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "5.png").unlink()
+    run = {"teachers": {"a": teacher + "mean"}, "progress": False}
+    polyteach.label(str(store.path), **run)
+    answers = labels_of(store, "a")
+    assert [i for i, a in enumerate(answers) if isinstance(a, str)] == [2, 5]
+    assert "truncated" in answers[2]
+    (folder / "2.png").write_bytes(whole)
+    before = digest(store)
+    polyteach.label(str(store.path), **run)
+    assert digest(store) == before
+    polyteach.label(str(store.path), **run, retry=True)
+    again = labels_of(store, "a")
+    assert [i for i, a in enumerate(again) if isinstance(a, str)] == [5]
+    assert all(torch.equal(a.probability, b.probability) for a, b in zip(answers[:2], again[:2], strict=True))
+
+
+def test_a_teacher_that_fails_everywhere_is_an_error(tmp_path, teacher):
+    store = store_of(tmp_path / "s", pictures(5, dark=range(5)))
+    with pytest.raises(ValueError, match="all 5 images failed, the first with 'teacher: RuntimeError: no dark"):
+        polyteach.label(str(store.path), teachers={"a": teacher + "crash"}, progress=False)
+
+
+def test_adding_a_teacher_later_rewrites_nothing(tmp_path, teacher):
+    store = store_of(tmp_path / "s", pictures(6))
+    polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, progress=False)
+    stamps = {f: f.stat().st_mtime_ns for f in store.path.rglob("part-*.parquet")}
+    polyteach.label(str(store.path), teachers={"a": teacher + "mean", "b": teacher + "mean"}, progress=False)
+    assert {f: f.stat().st_mtime_ns for f in stamps} == stamps
+    assert len(labels_of(store, "b")) == 6
+
+
+def test_typos_are_errors_with_a_hint(tmp_path, teacher):
+    store = store_of(tmp_path / "s", pictures(1))
+    with pytest.raises(ValueError, match="FAMILY one of"):
+        polyteach.label(str(store.path), teachers={"a": "tim:resnet18"})
+    with pytest.raises(ValueError, match="precision"):
+        polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, precision="fp8")
+    with pytest.raises(ValueError, match="no teacher"):
+        polyteach.label(str(store.path), teachers={})
+    with pytest.raises(ValueError, match="not a store"):
+        polyteach.label(str(tmp_path / "none"), teachers={"a": teacher + "mean"})
+
+
+def test_a_full_disk_is_said_clearly_and_leaves_whole_parts(tmp_path, teacher, monkeypatch, capsys):
+    from polyteach.__main__ import main
+
+    store = store_of(tmp_path / "s", pictures(10))
+    command = ["label", str(store.path), "--teacher", f"a={teacher}mean", "--no-progress"]
+    real, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 6:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert main(command) == 1
+    assert "the disk is full" in capsys.readouterr().err
+    assert not list(store.path.rglob("*.tmp"))
+    assert main(command) == 0
+    assert len(labels_of(store, "a")) == 10
+
+
+@pytest.mark.slow
+def test_twenty_kills_and_restarts_end_with_the_same_bytes(tmp_path, teacher):
+    images = pictures(48)
+    calm, shaken = store_of(tmp_path / "calm", images, 2), store_of(tmp_path / "shaken", images, 2)
+
+    def command(store):
+        words = [
+            "label",
+            str(store.path),
+            "--teacher",
+            f"a={teacher}mean",
+            f"b={teacher}nan",
+            "--batch-size",
+            "2",
+        ]
+        return [sys.executable, "-m", "polyteach", *words]
+
+    subprocess.run(command(calm), check=True, capture_output=True)
+    draw = random.Random(0)
+    kills = 0
+    for _ in range(200):
+        env = {**os.environ, "SLOW": "0.1"}
+        run = subprocess.Popen(command(shaken), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # until the labels start to come nothing interesting can be hit, so most of the wait is for the imports
+        seen, begun = len(digest(shaken)), time.monotonic()
+        while len(digest(shaken)) == seen and run.poll() is None and time.monotonic() < begun + 60:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.4))
+        if run.poll() is not None:
+            break
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        kills += 1
+        if kills == 20:
+            break
+    subprocess.run(command(shaken), check=True, capture_output=True)
+    assert digest(shaken) == digest(calm)
+    assert len(digest(calm)) == 48
+    assert kills >= 15
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, teacher):
+    store = store_of(tmp_path / "s", pictures(40), 2)
+    words = ["label", str(store.path), "--teacher", f"a={teacher}mean"]
+    command = [sys.executable, "-m", "polyteach", *words]
+    env = {**os.environ, "SLOW": "0.2"}
+    run = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    begun = time.monotonic()
+    while not digest(store) and time.monotonic() < begun + 60:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "The same command goes on" in said
+    assert "Traceback" not in said
+    subprocess.run(command, check=True, capture_output=True)
+    assert len(labels_of(store, "a")) == 40

@@ -1,0 +1,186 @@
+"""The store: round trips are exact to the stated dtype, parts are whole or absent, anything can read it."""
+
+import subprocess
+import sys
+from dataclasses import fields
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polyteach.scene import random_scene, render
+from polyteach.store import ImageRow, Store, decode, encode
+from polyteach.tasks import all_tasks, load_task
+from polyteach.tasks.contract import Column, Space
+
+SIDES = st.integers(1, 9)
+
+
+def store_with(tmp_path, images=5, part_size=3):
+    store = Store.create(tmp_path / "store", part_size)
+    rows = [ImageRow(id=f"ü/{i}.png", height=4 + i, width=6, data=bytes([i]) * i, split="a") for i in range(images)]
+    for part, start in enumerate(range(0, images, part_size)):
+        store.write_images(part, rows[start : start + part_size])
+    return store, rows
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data(), st.sampled_from(["uint8", "uint16", "int8", "float16", "bool"]), SIDES, SIDES)
+def test_map_round_trip_is_exact(data, dtype, height, width):
+    shape = (3, height, width) if dtype == "int8" else (height, width)
+    low, high = {"uint8": (0, 255), "uint16": (0, 65535), "int8": (-127, 127), "bool": (0, 1)}.get(dtype, (0, 0))
+    seed = data.draw(st.integers(0, 2**31))
+    r = np.random.default_rng(seed)
+    if dtype == "float16":
+        value = torch.from_numpy(r.normal(0, 1000, shape).astype(np.float16).astype(np.float32))
+    else:
+        value = torch.from_numpy(r.integers(low, high + 1, shape))
+        value = value.bool() if dtype == "bool" else value
+    how = Column("map", dtype)
+    assert torch.equal(decode(encode(value, how), how), value)
+
+
+@given(st.lists(st.integers(-127, 127), min_size=3, max_size=3))
+def test_scaled_integers_come_back_exactly(levels):
+    how = Column("map", "int8", scale=1 / 127)
+    value = (torch.tensor(levels, dtype=torch.float64) / 127).float().view(3, 1, 1)
+    assert torch.equal(decode(encode(value, how), how), value)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 5), SIDES, SIDES, st.integers(0, 2**31))
+def test_masks_round_trip(n, height, width, seed):
+    masks = torch.from_numpy(np.random.default_rng(seed).random((n, height, width)) > 0.5)
+    how = Column("masks", "bool")
+    assert torch.equal(decode(encode(masks, how), how), masks)
+
+
+def test_value_out_of_range_is_an_error():
+    with pytest.raises(ValueError, match="do not fit uint16"):
+        encode(torch.tensor([70000]), Column("vector", "uint16"))
+
+
+@pytest.mark.parametrize("name", all_tasks())
+def test_targets_round_trip_through_parquet(name, tmp_path):
+    task = load_task(name)
+    space = Space(("cat", "dog", "sky"), task.kinds[-1])
+    truth = [task.truth(render(random_scene(s, (32, 48))), space) for s in range(3)]
+    store, rows = store_with(tmp_path)
+    labels = store.create_set(name, "t", space, {})
+    labels.write(0, [r.id for r in rows[:3]], [truth[0], "broken: why", truth[2]])
+    labels.write(1, [r.id for r in rows[3:]], [None, truth[1]])
+    first, second = labels.read(0), labels.read(1)
+    assert first[1] == "broken: why"
+    assert second[0] is None
+    assert labels.states(0) == ["labelled", "failed", "labelled"]
+    for kept, true in ((first[0], truth[0]), (first[2], truth[2]), (second[1], truth[1])):
+        for f in fields(true):
+            a, b = getattr(kept, f.name), getattr(true, f.name)
+            how = f.metadata["column"]
+            if a is None or b is None:
+                assert a is b
+            elif how.dtype == "float16":
+                assert torch.equal(a, b.half().float())
+            elif how.scale != 1:
+                torch.testing.assert_close(a, b, atol=how.scale / 2 + 1e-6, rtol=0)
+            else:
+                assert torch.equal(a, b)
+    assert [type(a) for a in labels.read(0, [2, 1])] == [task.target, str]
+
+
+def test_rows_are_read_alone_and_in_the_order_asked(tmp_path):
+    store = Store.create(tmp_path / "s", 200)
+    store.write_images(0, [ImageRow(id=str(i), height=1, width=1, data=b"%d" % i) for i in range(200)])
+    assert [r.id for r in store.images(0, rows=[199, 3, 70, 3])] == ["199", "3", "70", "3"]
+    assert [r.data for r in store.images(0, rows=[150])] == [b"150"]
+    assert store.images(0, data=False, rows=[5])[0].data is None
+
+
+def test_row_groups_are_small_and_bytes_are_not_compressed_again(tmp_path):
+    store = Store.create(tmp_path / "s", 200)
+    store.write_images(0, [ImageRow(id=str(i), height=1, width=1, data=bytes(100)) for i in range(200)])
+    meta = pq.read_metadata(store.path / "images" / "part-00000.parquet")
+    assert [meta.row_group(i).num_rows for i in range(meta.num_row_groups)] == [64, 64, 64, 8]
+    columns = {meta.row_group(0).column(i).path_in_schema: meta.row_group(0).column(i) for i in range(7)}
+    assert columns["bytes"].compression == "UNCOMPRESSED"
+    assert "RLE_DICTIONARY" not in columns["bytes"].encodings
+
+
+def test_other_tools_read_it(tmp_path):
+    store, rows = store_with(tmp_path)
+    task = load_task("classification")
+    space = Space(("cat", "dog", "sky"))
+    labels = store.create_set("classification", "t", space, {})
+    labels.write(0, [r.id for r in rows[:3]], [task.truth(render(random_scene(0)), space)] * 3)
+    folder = str(store.path / "images")
+    assert pyarrow.dataset.dataset(folder, format="parquet").count_rows() == 5
+    assert pd.read_parquet(folder)["id"].tolist() == [r.id for r in rows]
+    glob = str(labels.path / "*.parquet")
+    query = f"select i.id, list_max(l.probability) from '{folder}/*.parquet' i join '{glob}' l using (id)"
+    assert len(duckdb.sql(query).fetchall()) == 3
+
+
+def test_a_set_made_otherwise_is_not_mixed(tmp_path):
+    store, _ = store_with(tmp_path)
+    store.create_set("classification", "t", Space(("a",)), {"teacher": {"sha256": "1"}})
+    store.create_set("classification", "t", Space(("a",)), {"teacher": {"sha256": "1"}})
+    with pytest.raises(ValueError, match=r"info\.teacher\.sha256 was '1', is '2'"):
+        store.create_set("classification", "t", Space(("a",)), {"teacher": {"sha256": "2"}})
+    with pytest.raises(ValueError, match=r"space\.names"):
+        store.create_set("classification", "t", Space(("b",)), {"teacher": {"sha256": "1"}})
+    with pytest.raises(ValueError, match="letters"):
+        store.create_set("classification", "../t", Space(("b",)), {})
+
+
+def test_what_is_there_is_not_overwritten(tmp_path):
+    store_with(tmp_path)
+    with pytest.raises(ValueError, match="is a store already"):
+        Store.create(tmp_path / "store")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    with pytest.raises(ValueError, match="no empty folder"):
+        Store.create(tmp_path / "full")
+    with pytest.raises(ValueError, match="polyteach ingest"):
+        Store.open(tmp_path / "nowhere")
+
+
+def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    store, _ = store_with(tmp_path)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    before = sorted(p.name for p in (store.path / "images").iterdir())
+    with pytest.raises(OSError, match="No space"):
+        store.write_images(7, [ImageRow(id="x", height=1, width=1)])
+    assert sorted(p.name for p in (store.path / "images").iterdir()) == before
+
+
+def test_a_killed_writer_leaves_a_temporary_file_that_the_next_run_removes(tmp_path):
+    store, _ = store_with(tmp_path)
+    folder = store.path / "images"
+    code = f"from polyteach.files import replacing; import os; w = replacing({str(folder / 'part-00009.parquet')!r});"
+    code += "p = w.__enter__(); p.write_bytes(b'half'); os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert len(list(folder.glob(".*.tmp"))) == 1
+    assert Store.open(store.path).parts() == [0, 1]
+    assert not list(folder.glob(".*.tmp"))
+
+
+def test_flipped_bits_are_an_error_that_names_the_file(tmp_path):
+    store, _ = store_with(tmp_path)
+    store = Store.create(tmp_path / "s2", 300)
+    store.write_images(0, [ImageRow(id=str(i), height=1, width=1, data=bytes(range(256))) for i in range(64)])
+    file = store.path / "images" / "part-00000.parquet"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 16
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=r"part-00000\.parquet is broken"):
+        store.images(0)
