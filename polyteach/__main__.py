@@ -4,7 +4,6 @@ A verb's module is imported when its command is called, so that `polyteach --hel
 """
 
 import errno
-import functools
 import importlib
 import inspect
 import os
@@ -108,7 +107,7 @@ def _call(verb: Callable[..., Any], argv: list[str]) -> None:
             listed = isinstance(value, list)
             positional[parameter.name] = tuple(map(str, value)) if listed else str(value)
     tyro.cli(
-        _with_defaults(verb, positional),
+        _entry(verb, positional),
         prog=f"polyteach {verb.__name__}",
         description=_description(verb),
         args=_merge(words, argv),
@@ -163,7 +162,7 @@ def _config_option(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
 
 def _options(verb: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Option name -> parameter; the option's name may be set in the annotation."""
-    hints = typing.get_type_hints(verb, include_extras=True)
+    hints = typing.get_type_hints(_entry(verb, {}), include_extras=True)
     out = {}
     for name, parameter in inspect.signature(verb).parameters.items():
         named = [getattr(m, "name", None) for m in getattr(hints[name], "__metadata__", ())]
@@ -182,15 +181,18 @@ def _words(name: str, value: Any) -> list[str]:
     return [option, str(value)]
 
 
-def _with_defaults(verb: Callable[..., Any], defaults: dict[str, Any]) -> Callable[..., Any]:
+def _entry(verb: Callable[..., Any], defaults: dict[str, Any]) -> Callable[..., Any]:
+    """The verb with other defaults, and without its return type, which names classes that are imported late."""
     signature = inspect.signature(verb)
     replaced = [p.replace(default=defaults.get(n, p.default)) for n, p in signature.parameters.items()]
 
-    @functools.wraps(verb)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return verb(*args, **kwargs)
+    def call(*args: Any, **kwargs: Any) -> None:
+        verb(*args, **kwargs)
 
-    call.__signature__ = signature.replace(parameters=replaced)  # type: ignore[attr-defined]
+    # not functools.wraps: tyro would look through it, to the return type
+    call.__name__, call.__doc__ = verb.__name__, verb.__doc__
+    call.__annotations__ = {k: v for k, v in verb.__annotations__.items() if k != "return"}
+    call.__signature__ = signature.replace(parameters=replaced, return_annotation=None)  # type: ignore[attr-defined]
     return call
 
 

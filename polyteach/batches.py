@@ -16,11 +16,12 @@ import random
 import signal
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
@@ -47,21 +48,30 @@ def by_people(labels: LabelSet) -> bool:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where an image lies: which store, part, row group of the part and row of the group; size: rows in the group."""
+
+    store: int
+    part: int
+    group: int
+    size: int
+    row: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """Which images are seen, and which label sets answer for them.
 
     objectives: name -> what its head learns. sets: name -> per store the label sets that answer it, the first with a
-    target for an image wins. group_*: per row group its store, part and number within the part. group and row: per
-    image its row group and position in it. unlabelled: images that were left out because no chosen set labels them.
-    labelled: objective -> images that carry a target for it.
+    target for an image wins. groups: (store, part, group in the part, its size) of every row group. start: number of
+    the first image of every row group, and of images at the end. row: position of every image in its row group.
+    unlabelled: images left out because no chosen set labels them. labelled: objective -> images with a target for it.
     """
 
     stores: list[Store]
     objectives: dict[str, Objective]
     sets: dict[str, list[list[LabelSet]]]
-    group_store: np.ndarray
-    group_part: np.ndarray
-    group_number: np.ndarray
+    groups: np.ndarray
     start: np.ndarray
     row: np.ndarray
     unlabelled: int
@@ -70,10 +80,10 @@ class Plan:
     def __len__(self) -> int:
         return len(self.row)
 
-    def place(self, image: int) -> tuple[int, int, int, int]:
-        """Store, part, row group and position in that group of image number `image`."""
-        g = int(np.searchsorted(self.start, image, side="right")) - 1
-        return int(self.group_store[g]), int(self.group_part[g]), int(self.group_number[g]), int(self.row[image])
+    def place(self, image: int) -> Place:
+        """Where image number `image` lies."""
+        group = int(np.searchsorted(self.start, image, side="right")) - 1
+        return Place(*self.groups[group].tolist(), int(self.row[image]))
 
 
 def plan(
@@ -108,8 +118,8 @@ def plan(
     chosen = [_chosen(sets, tasks, labels) for sets in found]
     for store, sets, mine in zip(stores, found, chosen, strict=True):
         if not mine:
-            names = ", ".join(f"{s.task}/{s.name}" for s in sets)
-            raise ValueError(f"{store.path} has none of the label sets asked for; it has {names}")
+            has = ", ".join(f"{s.task}/{s.name}" for s in sets)
+            raise ValueError(f"{store.path} has none of the label sets asked for; it has {has}")
     names: dict[Objective, str] = {}
     for labelset in (s for mine in chosen for s in mine):
         if labelset.objective not in names:
@@ -118,7 +128,7 @@ def plan(
         name: [sorted((s for s in mine if s.objective == o), key=lambda s: not by_people(s)) for mine in chosen]
         for o, name in names.items()
     }
-    where: list[tuple[int, int, int]] = []
+    groups: list[tuple[int, int, int, int]] = []
     counts: list[int] = []
     rows: list[np.ndarray] = []
     labelled = dict.fromkeys(sets_of, 0)
@@ -131,14 +141,14 @@ def plan(
             wanted = np.array([split is None or r.split == split for r in images], dtype=bool)
             answered = {k: _labelled(sets[i], part, len(images)) & wanted for k, sets in sets_of.items()}
             some = np.logical_or.reduce(list(answered.values()))
-            for name, has in answered.items():
-                labelled[name] += int(has.sum())
+            for name, mask in answered.items():
+                labelled[name] += int(mask.sum())
             in_split += int(wanted.sum())
             unlabelled += int((wanted & ~some).sum())
             at = np.flatnonzero(some)
             for group in np.unique(at // ROW_GROUP):
                 inside = at[at // ROW_GROUP == group] % ROW_GROUP
-                where.append((i, part, int(group)))
+                groups.append((i, part, int(group), min(ROW_GROUP, len(images) - ROW_GROUP * int(group))))
                 counts.append(len(inside))
                 rows.append(inside.astype(np.uint8))
     if not in_split and split is not None:
@@ -149,14 +159,11 @@ def plan(
             f"no image is labelled for {', '.join(empty)} (all absent or failed); finish `polyteach label`, or choose "
             f"other label sets with labels={sorted({s.name for mine in chosen for s in mine})}"
         )
-    places = np.array(where, dtype=np.int32).reshape(-1, 3)
     return Plan(
         list(stores),
         {name: o for o, name in names.items()},
         sets_of,
-        places[:, 0],
-        places[:, 1],
-        places[:, 2],
+        np.array(groups, dtype=np.int32),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         np.concatenate(rows),
         unlabelled,
@@ -295,14 +302,14 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class _Sample:
+class Sample:
     image: Tensor
     targets: dict[str, Target | None]
     id: str
     rejects: list[dict[str, str]]
 
 
-class Samples(Dataset[_Sample]):
+class Samples(Dataset[Sample]):
     """The stream of samples, by place. A sample follows from (seed, place) alone, whichever worker makes it."""
 
     def __init__(self, plan: Plan, augment: Augment, policy: Policy, seed: int) -> None:
@@ -311,7 +318,7 @@ class Samples(Dataset[_Sample]):
         self.policy = policy
         self.seed = seed
         self.order = Order(plan.start, seed)
-        self._rows: OrderedDict[Any, tuple[int, Any]] = OrderedDict()
+        self._kept: OrderedDict[Any, tuple[int, Any]] = OrderedDict()
         self._bytes = 0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -321,7 +328,7 @@ class Samples(Dataset[_Sample]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
-    def __getitem__(self, place: int) -> _Sample:
+    def __getitem__(self, place: int) -> Sample:
         epoch, image = self.order.at(place)
         rejects: list[dict[str, str]] = []
         draw = random.Random(f"{self.seed}-{epoch}-{image}")
@@ -330,64 +337,131 @@ class Samples(Dataset[_Sample]):
             if not isinstance(pixels, str):
                 return self._sample(image, row, pixels, draw, rejects)
             rejects.append(
-                {"store": str(self.plan.stores[self.plan.place(image)[0]].path), "id": row.id, "reason": pixels}
+                {"store": str(self.plan.stores[self.plan.place(image).store].path), "id": row.id, "reason": pixels}
             )
             image = draw.randrange(len(self.plan))
         raise ValueError(f"{ATTEMPTS} images in a row could not be read, the last {rejects[-1]}")
 
     def _image(self, image: int) -> tuple[ImageRow, Tensor | str]:
-        store, part, group, row = self.plan.place(image)
-        found = self._kept(("images", store, part, group))[row]
+        """The image's row, and its pixels or the reason why there are none."""
+        store = self.plan.stores[self.plan.place(image).store]
+        row: ImageRow = self._encoded(image, None)
         try:
-            pixels = decode(self.plan.stores[store].read(found))
+            pixels = decode(store.read(row))
         except (OSError, BadImage) as e:
-            return found, str(e)
-        if tuple(pixels.shape[1:]) != (found.height, found.width):
-            was = f"{found.height}x{found.width}"
-            return found, f"is {pixels.shape[1]}x{pixels.shape[2]} (height x width) now, was {was} when ingested"
-        return found, pixels
+            return row, str(e)
+        if tuple(pixels.shape[1:]) != (row.height, row.width):
+            was = f"{row.height}x{row.width}"
+            return row, f"is {pixels.shape[1]}x{pixels.shape[2]} (height x width) now, was {was} when ingested"
+        return row, pixels
 
     def _sample(
         self, image: int, row: ImageRow, pixels: Tensor, draw: random.Random, rejects: list[dict[str, str]]
-    ) -> _Sample:
+    ) -> Sample:
         a = self.augment
         view = random_view((row.height, row.width), a.size, draw, a.scale, a.mirror)
         seen = photometric(view.image(pixels), a.magnitude, a.operations, draw)
         targets: dict[str, Target | None] = {}
-        for name, sets in self.plan.sets.items():
-            target = self._target(image, sets)
-            targets[name] = None if target is None else load_task(self.plan.objectives[name].task).view(target, view)
-        return _Sample(seen, targets, row.id, rejects)
+        for name, objective in self.plan.objectives.items():
+            target = self._target(image, name)
+            targets[name] = None if target is None else load_task(objective.task).view(target, view)
+        return Sample(seen, targets, row.id, rejects)
 
-    def _target(self, image: int, sets: list[list[LabelSet]]) -> Target | None:
-        store, part, group, row = self.plan.place(image)
-        for labels in sets[store]:
-            if not labels.has(part):
-                continue
-            table = self._kept((labels.task, labels.name, store, part, group))
-            answer: Answer = labels.answers(table.slice(row, 1))[0]
+    def _target(self, image: int, objective: str) -> Target | None:
+        place = self.plan.place(image)
+        for labels in self.plan.sets[objective][place.store]:
+            answer: Answer = None
+            if labels.has(place.part):
+                answer = labels.answers(self._encoded(image, labels))[0]
             if isinstance(answer, Target):
                 task = load_task(labels.task)
                 return answer if by_people(labels) else task.pseudo(answer, self.policy)
         return None
 
-    def _kept(self, key: Any) -> Any:
-        """The encoded rows of one row group, from memory where they were used lately."""
-        if key in self._rows:
-            self._rows.move_to_end(key)
-            return self._rows[key][1]
-        *what, store, part, group = key
-        rows = range(group * ROW_GROUP, (group + 1) * ROW_GROUP)
-        value: Any
-        if what == ["images"]:
-            value = self._of(store, part, group)
-            size = sum(len(r.data or b"") + 200 for r in value)
-        else:
-            labels = next(s for sets in self.plan.sets.values() for s in sets[store] if [s.task, s.name] == what)
-            value = labels.table(part, [r for r in rows if r < self._size(store, part)])
-            size = value.nbytes
-        self._rows[key] = (size, value)
-        self._bytes += size
-        while self._bytes > CACHE and len(self._rows) > 1:
-            self._bytes -= self._rows.popitem(last=False)[1][0]
-        return value
+    def _encoded(self, image: int, labels: LabelSet | None) -> Any:
+        """The image's row of the store, or of a label set; from memory where its row group was used lately."""
+        place = self.plan.place(image)
+        key = (place.store, place.part, place.group, labels and (labels.task, labels.name))
+        if key not in self._kept:
+            rows = range(place.group * ROW_GROUP, place.group * ROW_GROUP + place.size)
+            kept: Any
+            if labels is None:
+                kept = self.plan.stores[place.store].images(place.part, rows=rows)
+                size = sum(len(r.data or b"") + 300 for r in kept)
+            else:
+                kept = labels.table(place.part, rows)
+                size = kept.nbytes
+            self._kept[key] = (size, kept)
+            self._bytes += size
+            while self._bytes > CACHE and len(self._kept) > 1:
+                self._bytes -= self._kept.popitem(last=False)[1][0]
+        self._kept.move_to_end(key)
+        kept = self._kept[key][1]
+        return kept[place.row] if labels is None else kept.slice(place.row, 1)
+
+
+def batches(
+    samples: Samples, batch_size: int, start: int, stop: int, workers: int = 0, pin: bool = False
+) -> Iterator[Batch]:
+    """Batches number `start` up to, not including, `stop` of the stream.
+
+    workers: processes that read and decode ahead; 0 does it here. They change nothing of what comes out. pin: put
+    images into page-locked memory, for a faster way to the GPU.
+
+    Raises:
+        ValueError: an image could not be read nor replaced.
+    """
+    loader = DataLoader(
+        samples,
+        batch_sampler=_Slices(batch_size, start, stop),
+        num_workers=workers,
+        collate_fn=_packed,
+        worker_init_fn=_quiet,
+        pin_memory=pin,
+        generator=torch.Generator(),  # else the loader draws from the global one, and resume would not be exact
+    )
+    for images, rest in loader:
+        targets, ids, rejects = pickle.loads(rest)
+        yield Batch(images, {k: [_restored(t) for t in ts] for k, ts in targets.items()}, ids, rejects)
+
+
+@dataclass(frozen=True)
+class _Slices:
+    batch_size: int
+    start: int
+    stop: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        b = self.batch_size
+        return (list(range(k * b, (k + 1) * b)) for k in range(self.start, self.stop))
+
+
+def _packed(samples: list[Sample]) -> tuple[Tensor, bytes]:
+    """The batch with its targets as bytes: tensors would each cost a file descriptor on the way from a worker."""
+    images = torch.stack([s.image for s in samples])
+    targets = {k: [_plain(s.targets[k]) for s in samples] for k in samples[0].targets}
+    rest = (targets, [s.id for s in samples], [r for s in samples for r in s.rejects])
+    return images, pickle.dumps(rest, protocol=5)
+
+
+def _plain(target: Target | None) -> Any:
+    if target is None:
+        return None
+    values = {f.name: getattr(target, f.name) for f in fields(target)}
+    return type(target), {k: None if v is None else v.numpy() for k, v in values.items()}
+
+
+def _restored(plain: Any) -> Target | None:
+    if plain is None:
+        return None
+    kind, values = plain
+    target: Target = kind(**{k: None if v is None else torch.from_numpy(v) for k, v in values.items()})
+    return target
+
+
+def _quiet(worker: int) -> None:
+    """Signals are for the process that trains: Ctrl-C reaches workers too, which it still needs for the checkpoint."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)

@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Num, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 from torchvision.transforms.v2 import functional as kernels
 
@@ -21,10 +21,10 @@ class View:
     """
 
     source: tuple[int, int]
-    top: float
-    left: float
-    height: float
-    width: float
+    top: int | float
+    left: int | float
+    height: int | float
+    width: int | float
     size: tuple[int, int]
     mirrored: bool = False
 
@@ -35,7 +35,7 @@ class View:
         out = kernels.resized_crop(image, top, left, height, width, list(self.size), antialias=True)
         return out.flip(-1) if self.mirrored else out
 
-    def dense(self, field: Num[Tensor, "*C M N"], fill: float = 0) -> Num[Tensor, "*C h w"]:
+    def dense(self, field: Shaped[Tensor, "*C M N"], fill: int | float = 0) -> Shaped[Tensor, "*C h w"]:
         """A map seen through the view, by nearest neighbour: values are moved, never blended or changed.
 
         The map covers the whole source but may be of any resolution. Pixels beyond the source get `fill`.
@@ -52,7 +52,7 @@ class View:
         return torch.where(inside, out, torch.as_tensor(fill, dtype=field.dtype, device=field.device))
 
     @staticmethod
-    def _nearest(start: float, length: float, out: int, source: int, cells: int) -> tuple[Tensor, Tensor]:
+    def _nearest(start: int | float, length: int | float, out: int, source: int, cells: int) -> tuple[Tensor, Tensor]:
         """Index into `cells` for each of `out` pixel centres, and whether the centre lies in the source."""
         at = start + (torch.arange(out, dtype=torch.float64) + 0.5) * (length / out)
         index = (at * (cells / source)).floor().long()
@@ -101,8 +101,8 @@ def random_view(
     source: tuple[int, int],
     size: tuple[int, int],
     draw: random.Random,
-    scale: tuple[float, float] = (0.5, 2.0),
-    mirror: float = 0.5,
+    scale: tuple[int | float, int | float] = (0.5, 2.0),
+    mirror: int | float = 0.5,
 ) -> View:
     """Flip and scale jitter: the source is fitted into `size`, scaled by a factor from `scale`, then cropped or padded.
 

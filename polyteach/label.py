@@ -1,13 +1,13 @@
 """Label: all teachers over a store's images, into one pseudo label set each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from torch import Tensor
 
@@ -43,7 +43,7 @@ def label(
     store: tyro.conf.Positional[str],
     *,
     teachers: _Teachers,
-    device: tuple[str, ...] = ("auto",),
+    device: Sequence[str] = ("auto",),
     precision: str = "fp32",
     batch_size: int = 16,
     threads: int = 2,

@@ -1,5 +1,6 @@
 """Predict: a student over images, into targets and pictures."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import tyro
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
 def predict(
     run: tyro.conf.Positional[str],
-    images: tyro.conf.Positional[tuple[str, ...]],
+    images: tyro.conf.Positional[Sequence[str]],
     *,
     out: str | None = None,
     device: str = "auto",
@@ -92,7 +93,7 @@ def _say(line: str) -> None:
     print(f"polyteach predict: {line}", file=sys.stderr)
 
 
-def _files(images: tuple[str, ...]) -> list[str]:
+def _files(images: Sequence[str]) -> list[str]:
     from pathlib import Path
 
     from PIL import Image

@@ -37,6 +37,9 @@ class Student(nn.Module):
         ValueError: unknown backbone, one without those strides, or weights that do not fit.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self, backbone: str, objectives: dict[str, Objective], channels: int = 256, init: str | None = None
     ) -> None:
@@ -44,7 +47,7 @@ class Student(nn.Module):
         self.name = backbone
         self.objectives = dict(objectives)
         self.channels = channels
-        self.backbone = _backbone(backbone, init)
+        self.backbone: Any = _backbone(backbone, init)
         width = list(self.backbone.feature_info.channels())
         extra = LastLevelP6P7(channels, channels)
         self.pyramid = FeaturePyramidNetwork(width, channels, extra_blocks=extra)
@@ -145,7 +148,8 @@ def _backbone(name: str, init: str | None) -> Any:
         close = timm.list_models(f"*{name[:6]}*")[:8]
         raise ValueError(f"unknown backbone {name!r}; timm has {', '.join(close) or 'no name like it'}")
     try:
-        reductions = timm.create_model(name, features_only=True, pretrained=False).feature_info.reduction()
+        probe: Any = timm.create_model(name, features_only=True, pretrained=False)
+        reductions = probe.feature_info.reduction()
     except (RuntimeError, AttributeError, AssertionError) as e:
         raise ValueError(f"backbone {name!r} gives no feature maps: {e}") from e
     if not set(STRIDES) <= set(reductions):

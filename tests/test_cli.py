@@ -1,0 +1,89 @@
+"""The command line: help with examples, configuration files, errors that say the fix."""
+
+import subprocess
+import sys
+
+import pytest
+
+from polyteach.__main__ import VERBS, main
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_examples(verb, capsys):
+    with pytest.raises(SystemExit) as e:
+        main([verb, "--help"])
+    assert e.value.code == 0
+    said = capsys.readouterr().out
+    assert "Examples:" in said
+    assert f"polyteach {verb}" in said
+    assert "--config FILE.yaml" in said
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_is_explained(verb, capsys):
+    import importlib
+    import inspect
+
+    function = getattr(importlib.import_module(f"polyteach.{verb}"), verb)
+    arguments = (inspect.getdoc(function) or "").partition("Args:")[2]
+    for name in inspect.signature(function).parameters:
+        assert f"\n    {name}: " in arguments, f"{verb} does not explain {name}"
+
+
+def test_top_level(capsys):
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(verb in said for verb in VERBS)
+    assert main([]) == 2
+    assert main(["--version"]) == 0
+    assert main(["lable"]) == 2
+    assert "did you mean 'label'" in capsys.readouterr().err
+
+
+def test_importing_and_helping_need_no_torch():
+    code = "import sys, polyteach, polyteach.__main__ as m; m.main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+    code = "import sys, polyteach.label, polyteach.train, polyteach.ingest; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_config_file_gives_options_and_the_command_line_wins(tmp_path, capsys):
+    file = tmp_path / "c.yaml"
+    file.write_text("store: /nowhere/a\nteacher:\n  x: timm:resnet18\nbatch_size: 0\n")
+    assert main(["label", "--config", str(file)]) == 2
+    assert "batch_size must be at least 1; got 0" in capsys.readouterr().err
+    assert main(["label", "--config", str(file), "--batch-size", "4"]) == 2
+    assert "/nowhere/a is not a store" in capsys.readouterr().err
+    assert main(["label", "/nowhere/b", "--config", str(file), "--batch-size=4"]) == 2
+    assert "/nowhere/b is not a store" in capsys.readouterr().err
+
+
+def test_config_file_errors(tmp_path, capsys):
+    file = tmp_path / "c.yaml"
+    for text, said in [
+        ("store: a\nteachr: {}\n", "unknown key 'teachr'"),
+        ("[1, 2", "not valid YAML"),
+        ("- 1\n", "NAME: VALUE"),
+    ]:
+        file.write_text(text)
+        assert main(["label", "--config", str(file)]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["label", "--config", str(tmp_path / "none.yaml")]) == 2
+    assert "No such file" in capsys.readouterr().err
+    file.write_text("store: a\nteacher: {x: y}\nbatch_size: many\n")
+    with pytest.raises(SystemExit):
+        main(["label", "--config", str(file)])
+    assert "many" in capsys.readouterr().err
+
+
+def test_a_typo_in_an_option_is_an_error(capsys):
+    with pytest.raises(SystemExit) as e:
+        main(["label", "store", "--teacher", "a=b:c", "--batchsize", "3"])
+    assert e.value.code == 2
+    assert "--batchsize" in capsys.readouterr().err
+
+
+def test_teachers_are_name_equals_spec(capsys):
+    with pytest.raises(SystemExit):
+        main(["label", "store", "--teacher", "timm:resnet18"])
+    assert "NAME=SPEC" in capsys.readouterr().err

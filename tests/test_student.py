@@ -1,0 +1,155 @@
+"""The student: shapes of the pyramid, partial labels, saving and loading, starting from a checkpoint."""
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+import polyteach
+from polyteach.scene import random_scene, render
+from polyteach.student import Student, load_student, save_student
+from polyteach.tasks import all_tasks, load_task
+from polyteach.tasks.contract import Objective, Space
+
+SPACE = Space(("a", "b", "c"))
+
+
+def objectives():
+    return {f"{n}_x": Objective(n, Space(SPACE.names, load_task(n).kinds[0])) for n in all_tasks()}
+
+
+def test_pyramid_has_the_levels_of_the_method():
+    student = Student("resnet18", objectives(), channels=16)
+    levels = student.features(torch.zeros(2, 3, 128, 192, dtype=torch.uint8))
+    assert {k: tuple(v.shape) for k, v in levels.items()} == {
+        "c5": (2, 512, 4, 6),
+        "p2": (2, 16, 32, 48),
+        "p3": (2, 16, 16, 24),
+        "p4": (2, 16, 8, 12),
+        "p5": (2, 16, 4, 6),
+        "p6": (2, 16, 2, 3),
+        "p7": (2, 16, 1, 2),
+    }
+
+
+def test_channels_last_backbones_are_permuted():
+    student = Student("swin_tiny_patch4_window7_224", {}, channels=8)
+    assert student.features(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))["c5"].shape == (1, 768, 7, 7)
+
+
+def test_absent_labels_reach_no_head_and_present_ones_only_their_own():
+    names = objectives()
+    student = Student("resnet18", names, channels=16)
+    scenes = [render(random_scene(i, (64, 64))) for i in range(3)]
+    for name, objective in names.items():
+        student.zero_grad()
+        truth = load_task(objective.task).truth(scenes[1], objective.space)
+        targets = {k: [None, truth if k == name else None, None] for k in names}
+        losses = student.losses(torch.stack([s.image for s in scenes]), targets)
+        assert list(losses) == [name]
+        losses[name].backward()
+        touched = {
+            k.split(".")[1] for k, p in student.named_parameters() if k.startswith("heads") and p.grad is not None
+        }
+        assert touched == {name}
+
+
+def test_heads_share_nothing():
+    student = Student("resnet18", objectives(), channels=16)
+    seen = [id(p) for head in student.heads.values() for p in head.parameters()]
+    assert len(seen) == len(set(seen))
+
+
+def test_save_and_load_give_the_same_answers(tmp_path):
+    student = Student("resnet18", objectives(), channels=16).eval()
+    save_student(student, tmp_path / "run", {"size": [64, 64]})
+    images = [torch.randint(0, 256, (3, h, w), dtype=torch.uint8) for h, w in [(50, 80), (64, 30)]]
+    again = load_student(tmp_path / "run")
+    for a, b in zip(student.answer(images, (64, 64)), again.answer(images, (64, 64)), strict=True):
+        assert a.keys() == b.keys() == objectives().keys()
+        for k in a:
+            for f in type(a[k]).__dataclass_fields__:
+                torch.testing.assert_close(getattr(a[k], f), getattr(b[k], f), equal_nan=True)
+
+
+def test_answers_are_in_pixels_of_each_image(tmp_path):
+    student = Student("resnet18", objectives(), channels=16)
+    images = [torch.randint(0, 256, (3, h, w), dtype=torch.uint8) for h, w in [(50, 80), (120, 30)]]
+    for image, answer in zip(images, student.answer(images, (64, 96)), strict=True):
+        for name, objective in objectives().items():
+            load_task(objective.task).check(answer[name], tuple(image.shape[1:]), objective.space)
+
+
+def test_backbone_starts_from_a_local_checkpoint(tmp_path):
+    model = timm.create_model("resnet18")
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    for file in ("w.safetensors", "w.pth"):
+        student = Student("resnet18", {}, 8, init=str(tmp_path / file))
+        assert torch.equal(student.backbone.layer4[1].conv2.weight, model.layer4[1].conv2.weight)
+    with pytest.raises(ValueError, match=r"does not fit resnet34"):
+        Student("resnet34", {}, 8, init=str(tmp_path / "w.pth"))
+    weights = dict(model.state_dict())
+    del weights["layer1.0.conv1.weight"]
+    torch.save(weights, tmp_path / "part.pth")
+    with pytest.raises(ValueError, match=r"lacks \['layer1.0.conv1.weight'\]"):
+        Student("resnet18", {}, 8, init=str(tmp_path / "part.pth"))
+
+
+def test_starts_from_a_run(tmp_path):
+    first = Student("resnet18", objectives(), 16)
+    save_student(first, tmp_path / "run", {})
+    name = next(iter(objectives()))
+    other = Student("resnet18", {name: objectives()[name]}, 16, init=str(tmp_path / "run"))
+    for key, value in other.state_dict().items():
+        assert torch.equal(value, first.state_dict()[key])
+    with pytest.raises(ValueError, match="has backbone resnet18, not resnet34"):
+        Student("resnet34", {}, 16, init=str(tmp_path / "run"))
+
+
+def test_errors_name_the_fix(tmp_path):
+    with pytest.raises(ValueError, match=r"unknown backbone 'resnet81'.*resnet"):
+        Student("resnet81", {})
+    with pytest.raises(ValueError, match="strides"):
+        Student("vit_tiny_patch16_224", {})
+    with pytest.raises(ValueError, match="polyteach train"):
+        load_student(tmp_path)
+    with pytest.raises(ValueError, match="neither 'pretrained', a file"):
+        Student("resnet18", {}, init=str(tmp_path / "none.pth"))
+
+
+def test_predict_writes_a_store_and_pictures(tmp_path, photographs, capsys):
+    save_student(Student("resnet18", objectives(), 16), tmp_path / "run", {"size": [64, 64]})
+    (photographs / "broken.jpg").write_bytes(b"no image")
+    out = tmp_path / "out"
+    answers = polyteach.predict(str(tmp_path / "run"), [str(photographs)], out=str(out), batch_size=4, progress=False)
+    assert len(answers) == 7
+    assert answers[-1] == {}
+    assert "broken.jpg: not an image" in capsys.readouterr().err
+    assert len(list(out.glob("*.png"))) == 6 * len(objectives())
+    store = polyteach.store.Store.open(out / "store")
+    assert len(store.images(0)) == 6
+    assert [r[2] for r in store.rejects()] == ["not an image, or of an unknown format"]
+    assert {s.name for s in store.sets()} == set(objectives())
+    with pytest.raises(ValueError, match="exists"):
+        polyteach.predict(str(tmp_path / "run"), [str(photographs)], out=str(out))
+    with pytest.raises(ValueError, match="no such image"):
+        polyteach.predict(str(tmp_path / "run"), [str(photographs / "x.jpg")])
+
+
+def test_own_students_teach(tmp_path, photographs):
+    from polyteach.images import decode
+    from polyteach.teachers import load_teacher
+
+    save_student(
+        Student("resnet18", objectives(), 16),
+        tmp_path / "run",
+        {"size": [64, 64], "learning_rate": 0.1, "batch_size": 8},
+    )
+    for precision in ("fp32", "bf16"):
+        teacher = load_teacher(f"own:{tmp_path / 'run'}", "cpu", precision)
+        assert (teacher.learning_rate, teacher.batch_size) == (0.1, 8)
+        images = [decode(f.read_bytes()) for f in sorted(photographs.iterdir())]
+        for image, answer in zip(images, teacher(images), strict=True):
+            for name, objective in teacher.objectives.items():
+                load_task(objective.task).check(answer[name], tuple(image.shape[1:]), objective.space)
