@@ -189,7 +189,8 @@ def _entry(verb: Callable[..., Any], defaults: dict[str, Any]) -> Callable[..., 
     def call(*args: Any, **kwargs: Any) -> None:
         verb(*args, **kwargs)
 
-    # not functools.wraps: tyro would look through it, to the return type
+    # no functools.wraps, and no wrapper that a type checker adds: tyro would look through it, to the return type
+    call.__dict__.pop("__wrapped__", None)
     call.__name__, call.__doc__ = verb.__name__, verb.__doc__
     call.__annotations__ = {k: v for k, v in verb.__annotations__.items() if k != "return"}
     call.__signature__ = signature.replace(parameters=replaced, return_annotation=None)  # type: ignore[attr-defined]

@@ -83,7 +83,8 @@ class Plan:
     def place(self, image: int) -> Place:
         """Where image number `image` lies."""
         group = int(np.searchsorted(self.start, image, side="right")) - 1
-        return Place(*self.groups[group].tolist(), int(self.row[image]))
+        store, part, number, size = (int(x) for x in self.groups[group])
+        return Place(store, part, number, size, int(self.row[image]))
 
 
 def plan(

@@ -163,17 +163,26 @@ def _rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def caption(image: UInt8[Tensor, "3 H W"], lines: list[str]) -> UInt8[Tensor, "3 H W"]:
-    """The picture with lines of text in a box at its top left, in a size that stays legible."""
+def caption(
+    image: UInt8[Tensor, "3 H W"], lines: list[str], colours: UInt8[Tensor, "n 3"] | None = None
+) -> UInt8[Tensor, "3 H W"]:
+    """The picture with lines of text in a box at its top left, in a size that stays legible.
+
+    colours: one per line, shown as a square before it, as in a legend.
+    """
     height, width = image.shape[-2:]
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     pen = ImageDraw.Draw(picture)
     points = max(10, min(height, width) // 16)
     font = ImageFont.load_default(points)
     text = "\n".join(lines)
-    box = pen.multiline_textbbox((3, 2), text, font=font)
+    left = 3 if colours is None else points + 6
+    box = pen.multiline_textbbox((left, 2), text, font=font)
     pen.rectangle((0, 0, box[2] + 3, box[3] + 3), fill=(0, 0, 0))
-    pen.multiline_text((3, 2), text, font=font, fill=(255, 255, 255))
+    pen.multiline_text((left, 2), text, font=font, fill=(255, 255, 255))
+    for i, colour in enumerate([] if colours is None else colours.tolist()):
+        top = 2 + i * (box[3] - 2) / len(lines)
+        pen.rectangle((3, top + 2, 1 + points, top + points), fill=tuple(colour))
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
 
 

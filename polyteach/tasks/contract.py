@@ -91,6 +91,22 @@ class Policy:
     score: float = 0.5
 
 
+def check_map(name: str, field: Tensor, size: tuple[int, int], channels: int = 0) -> None:
+    """Refuse a field that cannot cover an image of (height, width) `size`: for `Task.check`.
+
+    A map is (M, N), or (channels, M, N), at any resolution, with the image's aspect to within one cell of the map.
+
+    Raises:
+        ValueError: another number of dimensions or channels, no cells, or another aspect; says which field and shape.
+    """
+    shape = tuple(field.shape)
+    if len(shape) != (3 if channels else 2) or shape[:-2] != ((channels,) if channels else ()) or 0 in shape:
+        raise ValueError(f"{name} has shape {shape}; a map is {f'({channels}, M, N)' if channels else '(M, N)'}")
+    (m, n), (h, w) = shape[-2:], size
+    if abs(m * w - n * h) > max(h, w):
+        raise ValueError(f"{name} is {m}x{n} (height x width): the wrong size for an image of {h}x{w}, by its aspect")
+
+
 T = TypeVar("T", bound=Target)
 
 

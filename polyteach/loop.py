@@ -1,0 +1,486 @@
+"""The one optimisation loop: schedule, precision, averaging, log, checkpoints, exact resume. It knows no task.
+
+A training is a pure function of its settings and its stream of batches: killed at any moment and started again it
+goes on from the last checkpoint and ends, on the CPU with as many threads, in the same weights byte for byte.
+
+Shapes: B images of a batch, h w their pixels.
+"""
+
+import json
+import math
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from polyteach.files import read_json, replacing
+from polyteach.progress import track
+from polyteach.tasks.contract import Target
+
+OPTIMIZERS = ("sgd", "adamw")
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+KEPT = 2
+"""Checkpoints that stay; the older ones are removed."""
+
+
+class NonFinite(ValueError):
+    """A loss or its gradient is infinite or not a number; the message names its parts and the images."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM; a checkpoint was written first."""
+
+
+class Seen(Protocol):
+    """What the loop reads of a batch; see `batches.Batch`."""
+
+    @property
+    def images(self) -> Tensor: ...
+    @property
+    def targets(self) -> dict[str, list[Any]]: ...
+    @property
+    def ids(self) -> list[str]: ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to optimise. One step is one update of the weights, from `accumulate` batches.
+
+    optimizer: "sgd" (momentum 0.9, Nesterov where `nesterov`) or "adamw" (betas 0.9 and 0.999). lr: the peak, reached
+    after `warmup` steps of linear growth, then a cosine to 0. weight_decay: not on normalisation and biases. clip:
+    largest norm of the whole gradient, 0 for no limit. ema: decay per step of the averaged weights, 0 for none; early
+    on it is (1 + step) / (10 + step) where that is less. precision: fp32, or fp16 (with a gradient scaler) and bf16 by
+    autocast. save_every, save_minutes: a checkpoint after that many steps, and after that many minutes.
+    """
+
+    steps: int
+    accumulate: int = 1
+    optimizer: str = "sgd"
+    lr: float = 0.02
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 4e-5
+    warmup: int = 0
+    clip: float = 0.0
+    ema: float = 0.0
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "fp32"
+    channels_last: bool = False
+    save_every: int = 1000
+    save_minutes: float = 10.0
+    progress: bool = True
+
+
+class Mixture(nn.Module):
+    """The losses of a batch in one: L = sum_i w_i L_i over the objectives that the batch has targets for.
+
+    learned: homoscedastic uncertainty of Kendall, Gal and Cipolla (CVPR 2018), L = sum_i exp(-s_i) w_i L_i + s_i / 2
+    with one learned s_i per objective, from 0. Least at exp(s_i) = 2 w_i L_i, so every term is drawn to weigh alike.
+    """
+
+    def __init__(self, weights: Mapping[str, float], learned: bool = False) -> None:
+        super().__init__()
+        self.weights = dict(weights)
+        names = self.weights if learned else {}
+        self.log_variance = nn.ParameterDict({k: nn.Parameter(torch.zeros(())) for k in names})
+
+    def forward(self, losses: dict[str, Tensor]) -> Float[Tensor, ""]:
+        """losses: objective -> scalar; at least one."""
+        terms = []
+        for name, loss in losses.items():
+            term = self.weights[name] * loss
+            if name in self.log_variance:
+                s = self.log_variance[name]
+                term = torch.exp(-s) * term + s / 2
+            terms.append(term)
+        return torch.stack(terms).sum()
+
+    def effective(self) -> dict[str, float]:
+        """What each loss is multiplied with now."""
+        s = {k: float(v.detach()) for k, v in self.log_variance.items()}
+        return {k: w * math.exp(-s.get(k, 0.0)) for k, w in self.weights.items()}
+
+
+def rate(step: int, settings: Settings) -> float:
+    """Learning rate of step number `step`, counted from 0."""
+    if step < settings.warmup:
+        return settings.lr * (step + 1) / settings.warmup
+    done = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
+    return settings.lr * (1 + math.cos(math.pi * done)) / 2
+
+
+class Average:
+    """Exponential moving average of a module's weights and buffers; counters are copied."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """After step number `step`, counted from 0."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.state[name].lerp_(value, 1 - decay)
+            else:
+                self.state[name].copy_(value)
+
+
+def fit(
+    model: nn.Module,
+    mixture: Mixture,
+    batches: Callable[[int], Iterable[Seen]],
+    settings: Settings,
+    folder: Path,
+) -> None:
+    """Optimise `model` in place, going on from the last checkpoint in `folder` where there is one.
+
+    At the end `model` holds the averaged weights where `settings.ema` is on, else the last. Writes
+    `folder/log.jsonl`, one line per step, and `folder/checkpoints/`. The global random state of torch is put back.
+
+    model: called as model(images, targets) -> losses by objective. batches: number of the first batch wanted -> the
+    batches from there on, at least as many as the steps need.
+
+    Raises:
+        NonFinite: a loss or gradient is; the last checkpoint stays.
+        Interrupted: on SIGINT or SIGTERM, after a checkpoint.
+        ValueError: settings that do not exist or cannot be met here.
+    """
+    check(settings)
+    device = torch.device(settings.device)
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), _deterministic(device), _signals() as caught:
+        torch.manual_seed(settings.seed)
+        _Run(model, mixture, settings, folder, device).go(batches, caught)
+
+
+def check(settings: Settings) -> None:
+    """Raises:
+    ValueError: a setting that does not exist or is out of range; says which are allowed.
+    """
+    allowed = {"optimizer": OPTIMIZERS, "precision": tuple(PRECISIONS)}
+    for name, values in allowed.items():
+        if getattr(settings, name) not in values:
+            raise ValueError(f"{name} {getattr(settings, name)!r} is not one of {', '.join(values)}")
+    least = {"steps": 1, "accumulate": 1, "warmup": 0, "save_every": 1, "clip": 0, "weight_decay": 0, "momentum": 0}
+    for name, low in least.items():
+        if getattr(settings, name) < low:
+            raise ValueError(f"{name} must be at least {low}; got {getattr(settings, name)}")
+    for name in ("lr", "save_minutes"):
+        if not getattr(settings, name) > 0:
+            raise ValueError(f"{name} must be above 0; got {getattr(settings, name)}")
+    for name in ("ema", "momentum"):
+        if not 0 <= getattr(settings, name) < 1:
+            raise ValueError(f"{name} must be 0 or more and below 1; got {getattr(settings, name)}")
+    try:
+        kind = torch.device(settings.device).type
+    except RuntimeError as e:
+        raise ValueError(f"device {settings.device!r} is none: {str(e).splitlines()[0]}") from e
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {settings.device!r}: this torch sees no CUDA device; use auto or cpu")
+
+
+class _Run:
+    """The state of a training, and what moves it on."""
+
+    def __init__(
+        self, model: nn.Module, mixture: Mixture, settings: Settings, folder: Path, device: torch.device
+    ) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.device = device
+        self.model = model.to(device)
+        if settings.channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)
+        self.mixture = mixture.to(device)
+        self.parameters = [p for m in (self.model, mixture) for p in m.parameters() if p.requires_grad]
+        self.optimizer = _optimizer(self.parameters, settings)
+        self.average = Average(self.model, settings.ema) if settings.ema else None
+        self.scaler = torch.amp.GradScaler(device.type) if settings.precision == "fp16" else None
+        self.step = 0
+        self.seconds = 0.0
+        self.log_file = folder / "log.jsonl"
+
+    def go(self, batches: Callable[[int], Iterable[Seen]], caught: list[int]) -> None:
+        s = self.settings
+        last = latest(self.folder / "checkpoints")
+        if last is not None:
+            self.load(last)
+        _truncate(self.log_file, self.step)
+        self.model.train()
+        saved = time.monotonic()
+        if self.step < s.steps:
+            stream = iter(batches(self.step * s.accumulate))
+            left = s.steps - self.step
+            with open(self.log_file, "a", encoding="utf-8") as log, track("train", left, "steps", s.progress) as bar:
+                while self.step < s.steps:
+                    line = self.update(stream)
+                    log.write(json.dumps(line) + "\n")
+                    log.flush()
+                    bar.advance(note=_note(line, s))
+                    late = time.monotonic() - saved > 60 * s.save_minutes
+                    if caught or late or self.step % s.save_every == 0 or self.step == s.steps:
+                        os.fsync(log.fileno())
+                        self.save()
+                        saved = time.monotonic()
+                    if caught and self.step < s.steps:
+                        name = signal.Signals(caught[0]).name
+                        raise Interrupted(f"{name}: checkpoint of step {self.step} of {s.steps} is in {self.folder}")
+        if self.average is not None:
+            self.model.load_state_dict(self.average.state)
+
+    def update(self, stream: Iterator[Seen]) -> dict[str, Any]:
+        """One step; returns its line of the log."""
+        s, start = self.settings, time.monotonic()
+        lr = rate(self.step, s)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        sums: dict[str, list[float]] = {}
+        ids: list[str] = []
+        for _ in range(s.accumulate):
+            batch = next(stream)
+            ids += batch.ids
+            for name, value in self.backward(batch).items():
+                sums.setdefault(name, []).append(value)
+        losses = {k: sum(v) / len(v) for k, v in sums.items()}
+        norm = self.apply(losses, ids)
+        if self.average is not None:
+            self.average.update(self.model, self.step)
+        self.step += 1
+        spent = time.monotonic() - start
+        self.seconds += spent
+        weights = self.mixture.effective()
+        return {
+            "step": self.step,
+            "loss": sum(weights[k] * v for k, v in losses.items()),
+            "losses": losses,
+            "weights": weights,
+            "lr": lr,
+            "gradient_norm": norm,
+            "images": len(ids),
+            "images_per_second": round(len(ids) / spent, 3),
+            "seconds": round(self.seconds, 3),
+        }
+
+    def backward(self, batch: Seen) -> dict[str, float]:
+        """Add a batch's gradient; returns its losses."""
+        s = self.settings
+        images = batch.images.to(self.device, non_blocking=True)
+        targets = {k: [_moved(t, self.device) for t in ts] for k, ts in batch.targets.items()}
+        lower = s.precision != "fp32"
+        with torch.autocast(self.device.type, PRECISIONS[s.precision], enabled=lower):
+            losses: dict[str, Tensor] = self.model(images, targets)
+        if not losses:
+            return {}
+        values = torch.stack([v.detach().float() for v in losses.values()]).tolist()
+        parts = dict(zip(losses, values, strict=True))
+        if not all(map(math.isfinite, values)):
+            raise self.not_finite("the loss", parts, batch.ids)
+        total = self.mixture(losses) / s.accumulate
+        (total if self.scaler is None else self.scaler.scale(total)).backward()
+        return parts
+
+    def apply(self, losses: dict[str, float], ids: list[str]) -> float | None:
+        """Update the weights by the gradient that was added up; returns its norm, None where it overflowed fp16."""
+        graded = [p for p in self.parameters if p.grad is not None]
+        if not graded:
+            return 0.0
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        norm = float(nn.utils.clip_grad_norm_(graded, self.settings.clip or math.inf))
+        if self.scaler is not None:
+            self.scaler.step(self.optimizer)  # skips the step where the gradient overflowed, then scales less
+            self.scaler.update()
+        elif math.isfinite(norm):
+            self.optimizer.step()
+        else:
+            raise self.not_finite("the gradient", losses, ids)
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm if math.isfinite(norm) else None
+
+    def not_finite(self, what: str, parts: dict[str, float], ids: list[str]) -> NonFinite:
+        last = latest(self.folder / "checkpoints")
+        return NonFinite(
+            f"step {self.step + 1}: {what} is not finite: {', '.join(f'{k}={v:g}' for k, v in parts.items())}; "
+            f"learning rate {rate(self.step, self.settings):g}, precision {self.settings.precision}; "
+            f"images: {', '.join(ids)}. The last checkpoint is {last or 'none yet'}"
+        )
+
+    def save(self) -> None:
+        """Write the whole state as a checkpoint."""
+        optimizer = self.optimizer.state_dict()["state"]
+        flat = {(i, k): v for i, state in optimizer.items() for k, v in state.items()}
+        rest = {f"optimizer.{i}.{k}": v for (i, k), v in flat.items() if isinstance(v, Tensor)}
+        rest |= {f"mixture.{k}": v for k, v in self.mixture.state_dict().items()}
+        rest["random.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            rest["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        tensors = {"model": self.model.state_dict(), "rest": rest}
+        if self.average is not None:
+            tensors["average"] = self.average.state
+        scalars = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "optimizer": [[i, k, v] for (i, k), v in flat.items() if not isinstance(v, Tensor)],
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+        }
+        _write(self.folder / "checkpoints", self.step, tensors, scalars)
+
+    def load(self, checkpoint: Path) -> None:
+        """Take up the whole state of a checkpoint."""
+        scalars = read_json(checkpoint / "state.json")
+        rest = load_file(checkpoint / "rest.safetensors")
+        self.model.load_state_dict(load_file(checkpoint / "model.safetensors"))
+        self.mixture.load_state_dict(_under(rest, "mixture."))
+        state: dict[int, dict[str, Any]] = {}
+        for key, value in _under(rest, "optimizer.").items():
+            i, _, name = key.partition(".")
+            state.setdefault(int(i), {})[name] = value
+        for i, name, value in scalars["optimizer"]:
+            state.setdefault(i, {})[name] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        if self.average is not None:
+            for name, value in load_file(checkpoint / "average.safetensors").items():
+                self.average.state[name].copy_(value)
+        if self.scaler is not None:
+            self.scaler.load_state_dict(scalars["scaler"])
+        torch.set_rng_state(rest["random.cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(rest["random.cuda"], self.device)
+        self.step, self.seconds = int(scalars["step"]), float(scalars["seconds"])
+
+
+def latest(checkpoints: Path) -> Path | None:
+    """The newest whole checkpoint in that folder."""
+    return max(checkpoints.glob("step-*"), default=None)
+
+
+def _optimizer(parameters: list[nn.Parameter], s: Settings) -> torch.optim.Optimizer:
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": s.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [g for g in groups if g["params"]]
+    if s.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=s.lr)
+    return torch.optim.SGD(groups, lr=s.lr, momentum=s.momentum, nesterov=s.nesterov)
+
+
+def _moved(target: Target | None, device: torch.device) -> Target | None:
+    if target is None or device.type == "cpu":
+        return target
+    values = {f.name: getattr(target, f.name) for f in fields(target)}
+    return replace(target, **{k: v.to(device, non_blocking=True) for k, v in values.items() if v is not None})
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _note(line: dict[str, Any], s: Settings) -> str:
+    parts = ", ".join(f"{k} {v:.4g}" for k, v in line["losses"].items())
+    return f"step {line['step']}/{s.steps}, {line['images_per_second']:.1f} images/s, loss {line['loss']:.4g} ({parts})"
+
+
+def _truncate(log: Path, step: int) -> None:
+    """Forget what was logged after the checkpoint, and a torn last line: those steps are done again."""
+    if not log.exists():
+        return
+    kept = []
+    for text in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if line["step"] <= step:
+            kept.append(text + "\n")
+    with replacing(log) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def _write(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], scalars: dict[str, Any]) -> None:
+    """A checkpoint that is whole or absent; then remove those that are older than the last `KEPT`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".*.tmp"):
+        shutil.rmtree(leftover)
+    final, temporary = folder / f"step-{step:09d}", folder / f".step-{step:09d}.tmp"
+    temporary.mkdir()
+    try:
+        for name, values in tensors.items():
+            contiguous = {k: v.detach().cpu().contiguous() for k, v in values.items()}
+            save_file(contiguous, temporary / f"{name}.safetensors")
+        (temporary / "state.json").write_text(json.dumps(scalars), encoding="utf-8")
+        for path in [*temporary.iterdir(), temporary]:
+            _sync(path)
+        os.replace(temporary, final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync(folder)
+    for old in sorted(folder.glob("step-*"))[:-KEPT]:
+        os.replace(old, folder / f".{old.name}.tmp")  # first out of sight: a half-removed one must not be loaded
+        shutil.rmtree(folder / f".{old.name}.tmp")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """A list that the first SIGINT or SIGTERM enters; a second one acts as it did before."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught  # only the main thread may listen
+        return
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+
+    def put_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: Any) -> None:
+        caught.append(number)
+        put_back()
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield caught
+    finally:
+        put_back()
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """On the CPU, where it costs little, sums in a fixed order; on a GPU it would forbid operations that are needed."""
+    if device.type != "cpu":
+        yield
+        return
+    was, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(was, warn_only=warned)
+        memory.fill_uninitialized_memory = filled

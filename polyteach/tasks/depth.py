@@ -1,0 +1,276 @@
+"""Depth: how far every pixel is.
+
+A space's kind says what the values are. "relative inverse": inverse depth up to an unknown scale and shift per image,
+larger is nearer, no unit. "metric": metres, larger is farther.
+
+Shapes: B images, H W pixels of the batch or image, M N cells of a map over the whole image, P valid pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, final
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from polyteach.geometry import View, whole
+from polyteach.images import caption
+from polyteach.layers import PixelHead, Pyramid
+from polyteach.scene import Render
+from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column
+
+RELATIVE, METRIC = "relative inverse", "metric"
+GRADIENT_SCALES, GRADIENT_WEIGHT = 4, 0.5  # of MiDaS
+FARTHEST = 100
+"""A relative map counts as far as this many times its nearest value; MiDaS too caps depth before it is compared."""
+LARGEST = 65504.0
+"""The largest float16, which is what the store keeps."""
+_INFERNO = (
+    (0, 0, 4), (12, 8, 38), (36, 12, 79), (66, 10, 104), (93, 18, 110), (120, 28, 109), (147, 38, 103), (174, 48, 92),
+    (199, 62, 76), (221, 81, 58), (237, 105, 37), (248, 133, 15), (252, 165, 10), (250, 198, 45), (242, 230, 97),
+    (252, 255, 164),
+)  # fmt: skip
+"""Every seventeenth colour of matplotlib's perceptual map of that name (CC0), dark to bright."""
+
+
+@final
+@dataclass(frozen=True)
+class DepthTarget(Target):
+    """value: as the space's kind says. valid: whether the pixel is known; value is 0 elsewhere."""
+
+    value: Float[Tensor, "M N"] = column("map", "float16", unit="metres (metric), or none (relative inverse)")
+    valid: Bool[Tensor, "M N"] = column("map", "bool")
+
+
+class DepthPrediction(NamedTuple):
+    """What the head says: a tuple of tensor and flag, so that DDP and torch.export see through it.
+
+    output: "metric": logarithm of metres. Otherwise: inverse depth up to scale and shift.
+    """
+
+    output: Float[Tensor, "B H W"]
+    metric: bool
+
+
+class DepthHead(nn.Module):
+    """The pixel tasks' head with one output per pixel."""
+
+    def __init__(self, channels: int, metric: bool) -> None:
+        super().__init__()
+        self.pixels = PixelHead(channels, 1)
+        self.metric = metric
+
+    def forward(self, pyramid: Pyramid) -> DepthPrediction:
+        return DepthPrediction(self.pixels(pyramid)[:, 0], self.metric)
+
+
+class DepthErrors(Metric):
+    """Shares of pixels within ratios of the truth (percent), mean relative error and root mean square error.
+
+    Computed per image over pixels that are valid in both, then averaged over images, as in MiDaS (Ranftl et al.,
+    TPAMI 2020) and Eigen et al. (NeurIPS 2014). 0 before any pixel is seen.
+
+    Metric depth: in metres, as it is. Relative inverse depth: the prediction is first aligned to the truth by the scale
+    and shift of least squares in inverse depth, per image. What the truth's own shift is nobody knows where a teacher
+    gave it, so all numbers are then of inverse depth as the truth states it: ratios only where the truth is positive
+    and no farther than FARTHEST times its nearest pixel, predictions capped there; AbsRel relative to the truth's
+    value; RMSE in units of the truth's mean absolute deviation.
+    """
+
+    sums: Tensor
+    images: Tensor
+
+    def __init__(self, metric: bool) -> None:
+        super().__init__()
+        self.metric = metric
+        self.add_state("sums", torch.zeros(5, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("images", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, predicted: Sequence[DepthTarget], true: Sequence[DepthTarget]) -> None:
+        for p, t in zip(predicted, true, strict=True):
+            resample = whole(_size(p), _size(t))
+            valid = t.valid & resample.dense(p.valid)
+            guess, truth = resample.dense(p.value)[valid].double(), t.value[valid].double()
+            spread = torch.ones((), dtype=torch.float64)
+            if not self.metric and len(truth):
+                guess = aligned(guess, truth)
+                spread = (truth - truth.mean()).abs().mean()
+                floor = truth.max() / FARTHEST
+                guess = guess.clamp(min=float(floor.clamp(min=1e-12)))
+                near = (truth > 0) & (truth >= floor)
+                guess, truth = guess[near], truth[near]
+            positive = truth > 0
+            guess, truth = guess[positive].clamp(min=1e-12), truth[positive]
+            if not len(truth):
+                continue
+            ratio = torch.maximum(guess / truth, truth / guess)
+            within = [(ratio < 1.25**k).double().mean() * 100 for k in (1, 2, 3)]
+            error = guess - truth
+            rmse = error.square().mean().sqrt() / spread.clamp(min=1e-12)
+            self.sums += torch.stack([*within, (error.abs() / truth).mean(), rmse]).to(self.sums)
+            self.images += 1
+
+    def compute(self) -> dict[str, float]:
+        means = (self.sums / self.images.clamp(min=1)).tolist()
+        names = ("delta<1.25", "delta<1.25^2", "delta<1.25^3", "AbsRel", "RMSE")
+        return dict(zip(names, means, strict=True))
+
+
+@final
+class Depth(Task[DepthTarget]):
+    """Relative inverse: MiDaS's scale-and-shift-invariant loss. Metric: L1 of the logarithm, so that ratios count.
+
+    The relative loss of an image (Ranftl et al., TPAMI 2020) is half the mean absolute difference of both maps, each
+    less its median and divided by its mean absolute deviation, plus 0.5 times the mean absolute gradient of that
+    difference, summed over 4 scales.
+    """
+
+    name = "depth"
+    kinds = (RELATIVE, METRIC)
+    target = DepthTarget
+
+    def check(self, target: DepthTarget, size: tuple[int, int], space: Space) -> DepthTarget:
+        """As the contract says; the rest of a metric map where depth is not positive becomes invalid.
+
+        Raises:
+            ValueError: also for values beyond float16's range, in which the store keeps them.
+        """
+        metric = _is_metric(space)
+        value, valid = target.value, target.valid
+        check_map("value", value, size)
+        if valid.shape != value.shape:
+            raise ValueError(f"valid has shape {tuple(valid.shape)}; value has {tuple(value.shape)}")
+        known = value[valid]
+        if not known.isfinite().all():
+            raise ValueError(f"value is NaN or infinite at {int((~known.isfinite()).sum())} valid pixels")
+        if len(known) and known.abs().max() > LARGEST:
+            low, high = float(known.min()), float(known.max())
+            raise ValueError(f"value must be within +-{LARGEST:g} (float16); got {low:.4g}..{high:.4g}")
+        if metric:
+            valid = valid & (value > 0)
+        return DepthTarget(value=value.float().masked_fill(~valid, 0), valid=valid)
+
+    def view(self, target: DepthTarget, view: View) -> DepthTarget:
+        return DepthTarget(value=view.dense(target.value, 0), valid=view.dense(target.valid, 0))
+
+    def pseudo(self, target: DepthTarget, policy: Policy) -> DepthTarget:
+        """The teacher's map, unprocessed (MuST)."""
+        return target
+
+    def head(self, widths: dict[str, int], space: Space) -> nn.Module:
+        return DepthHead(widths["p2"], _is_metric(space))
+
+    def loss(self, prediction: DepthPrediction, targets: Sequence[DepthTarget]) -> Float[Tensor, ""]:
+        output = prediction.output.float()
+        if not targets:
+            return output.sum() * 0
+        true = torch.stack([t.value for t in targets]).to(output)
+        valid = torch.stack([t.valid for t in targets]).to(output.device)
+        with torch.autocast(output.device.type, enabled=False):
+            if not prediction.metric:
+                return relative_loss(output, true, valid)
+            valid = valid & (true > 0)
+            error = (output - true.where(valid, true.new_ones(())).log()).abs()
+            return (error * valid).sum() / valid.sum().clamp(min=1)
+
+    def decode(self, prediction: DepthPrediction) -> list[DepthTarget]:
+        """Metric depth is kept within 0.1 mm and 60 km, which float16 can hold."""
+        output = prediction.output.detach().float().cpu()
+        values = output.clamp(-9, 11).exp() if prediction.metric else output
+        return [DepthTarget(value=v, valid=torch.ones_like(v, dtype=torch.bool)) for v in values]
+
+    def metric(self, space: Space) -> Metric:
+        return DepthErrors(_is_metric(space))
+
+    def statistics(self, target: DepthTarget, policy: Policy) -> dict[str, float]:
+        return {"valid pixels": float(target.valid.float().mean())}
+
+    def draw(self, image: UInt8[Tensor, "3 H W"], target: DepthTarget, space: Space) -> UInt8[Tensor, "3 H W"]:
+        """Near is bright, far is dark, unknown is grey; the 2nd and 98th percentile span the colours."""
+        metric = _is_metric(space)
+        view = whole(_size(target), (image.shape[1], image.shape[2]))
+        value, valid = view.dense(target.value), view.dense(target.valid)
+        if metric:
+            valid = valid & (value > 0)
+        grey = image.float().mean(0).mul(0.5).to(torch.uint8).expand(3, -1, -1)
+        if not valid.any():
+            return caption(grey.contiguous(), ["no depth known"])
+        near = torch.where(valid, 1 / value, 0) if metric else value
+        known = near[valid]
+        low, high = (known.kthvalue(1 + round(q * (len(known) - 1))).values for q in (0.02, 0.98))
+        share = ((near - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+        picture = torch.where(valid, _coloured(share.masked_fill(~valid, 0)), grey)
+        return caption(picture, [f"{1 / high:.3g} to {1 / low:.3g} m"]) if metric else picture
+
+    def truth(self, render: Render, space: Space) -> DepthTarget:
+        """z of the rendered world, taken as metres, or its inverse."""
+        value = render.depth if _is_metric(space) else 1 / render.depth
+        return DepthTarget(value=value, valid=torch.ones_like(value, dtype=torch.bool))
+
+
+def aligned(predicted: Float[Tensor, " P"], true: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
+    """scale * predicted + shift, with the two numbers that bring it closest to `true` by least squares."""
+    centred = predicted - predicted.mean()
+    power = centred.square().sum()
+    scale = (centred * (true - true.mean())).sum() / power if power > 0 else power
+    return centred * scale + true.mean()
+
+
+def relative_loss(
+    predicted: Float[Tensor, "B H W"], true: Float[Tensor, "B H W"], valid: Bool[Tensor, "B H W"]
+) -> Float[Tensor, ""]:
+    """MiDaS's scale-and-shift-invariant loss, averaged over images that say something.
+
+    An image whose truth has no valid pixel, or the same value everywhere, says nothing about relative depth.
+    """
+    median, spread = _median_and_spread(true, valid)
+    informative = spread > 1e-6 * median.abs() + 1e-30
+    valid = valid & informative[:, None, None]
+    flat = (true - median[:, None, None]) / spread.where(informative, spread.new_ones(()))[:, None, None]
+    median, spread = _median_and_spread(predicted, valid)
+    mine = (predicted - median[:, None, None]) / spread.clamp(min=1e-6)[:, None, None]
+    residual = (mine - flat).masked_fill(~valid, 0)
+    loss = residual.abs().sum((1, 2)) / (2 * valid.sum((1, 2)).clamp(min=1))
+    for k in range(GRADIENT_SCALES):
+        r, v = residual[:, :: 2**k, :: 2**k], valid[:, :: 2**k, :: 2**k]
+        across = (r[:, :, 1:] - r[:, :, :-1]).abs() * (v[:, :, 1:] & v[:, :, :-1])
+        down = (r[:, 1:] - r[:, :-1]).abs() * (v[:, 1:] & v[:, :-1])
+        steps = across.sum((1, 2)) + down.sum((1, 2))
+        loss = loss + GRADIENT_WEIGHT * steps / v.sum((1, 2)).clamp(min=1)
+    return loss.sum() / informative.sum().clamp(min=1)
+
+
+def _median_and_spread(
+    value: Float[Tensor, "B H W"], valid: Bool[Tensor, "B H W"]
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """Median and mean absolute deviation from it over each image's valid pixels; 0 where there are none."""
+    known = torch.where(valid, value, torch.nan).flatten(1)
+    median = known.nanmedian(1).values
+    median = torch.where(valid.flatten(1).any(1), median, 0)
+    deviation = (value - median[:, None, None]).abs().masked_fill(~valid, 0)
+    return median, deviation.sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
+
+
+def _is_metric(space: Space) -> bool:
+    if space.kind not in Depth.kinds:
+        raise ValueError(f"depth of kind {space.kind!r}; the space's kind is one of {', '.join(Depth.kinds)}")
+    return space.kind == METRIC
+
+
+def _coloured(share: Float[Tensor, "H W"]) -> UInt8[Tensor, "3 H W"]:
+    """0 dark to 1 bright, straight lines between the table's colours."""
+    table = torch.tensor(_INFERNO, dtype=torch.float32)
+    at = share * (len(table) - 1)
+    index = at.floor().clamp(max=len(table) - 2)
+    part = (at - index)[..., None]
+    index = index.long()
+    return ((1 - part) * table[index] + part * table[index + 1]).round().to(torch.uint8).permute(2, 0, 1)
+
+
+def _size(target: DepthTarget) -> tuple[int, int]:
+    return target.value.shape[0], target.value.shape[1]
+
+
+TASK = Depth()

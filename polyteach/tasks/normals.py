@@ -1,0 +1,146 @@
+"""Surface normals: which way every pixel's surface faces.
+
+Axes: x right, y down, z away from the camera; a surface that is seen faces the camera, so z < 0.
+Shapes: B images, H W pixels of the batch or image, M N cells of a map over the whole image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from polyteach.geometry import View, whole
+from polyteach.layers import PixelHead
+from polyteach.scene import Render
+from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column
+
+BIN = 0.01
+"""Width in degrees of the histogram from which the median angle is read."""
+
+
+@final
+@dataclass(frozen=True)
+class NormalsTarget(Target):
+    """normal: unit vector of the surface, towards the camera's side. valid: whether it is known; 0 elsewhere."""
+
+    normal: Float[Tensor, "3 M N"] = column("map", "int8", scale=1 / 127, unit="unit vector, x right y down z away")
+    valid: Bool[Tensor, "M N"] = column("map", "bool")
+
+
+class Angles(Metric):
+    """Shares of pixels within 11.25, 22.5 and 30 degrees of the truth (percent), mean and median angle (degrees).
+
+    Over the pixels of all images together that are valid in both prediction and truth, as in Fouhey et al. (ICCV
+    2013). The median is read from a histogram, so that it adds up over processes: rounded down to 0.01 degrees. 0
+    before any pixel is seen.
+    """
+
+    limits = (11.25, 22.5, 30)
+    histogram: Tensor
+    within: Tensor
+    total: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("histogram", torch.zeros(round(180 / BIN) + 1, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("within", torch.zeros(len(self.limits), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, predicted: Sequence[NormalsTarget], true: Sequence[NormalsTarget]) -> None:
+        for p, t in zip(predicted, true, strict=True):
+            resample = whole(_size(p), _size(t))
+            valid = t.valid & resample.dense(p.valid)
+            a, b = resample.dense(p.normal)[:, valid].double(), t.normal[:, valid].double()
+            # the arc cosine would lose half the digits of small angles
+            angle = torch.atan2(torch.linalg.cross(a, b, dim=0).norm(dim=0), (a * b).sum(0)).rad2deg()
+            self.histogram += (angle / BIN).long().bincount(minlength=len(self.histogram))
+            self.within += torch.stack([(angle <= limit).sum() for limit in self.limits])
+            self.total += angle.sum()
+
+    def compute(self) -> dict[str, float]:
+        n = int(self.histogram.sum())
+        shares = (100 * self.within.double() / max(n, 1)).tolist()
+        half = torch.searchsorted(self.histogram.cumsum(0), (n + 1) // 2)
+        out = {f"within {limit:g}": share for limit, share in zip(self.limits, shares, strict=True)}
+        return out | {"mean angle": float(self.total) / max(n, 1), "median angle": int(half) * BIN}
+
+
+@final
+class Normals(Task[NormalsTarget]):
+    """Mean of 1 - cosine between predicted and true normal."""
+
+    name = "normals"
+    target = NormalsTarget
+
+    def check(self, target: NormalsTarget, size: tuple[int, int], space: Space) -> NormalsTarget:
+        normal, valid = target.normal, target.valid
+        check_map("normal", normal, size, channels=3)
+        if valid.shape != normal.shape[1:]:
+            raise ValueError(f"valid has shape {tuple(valid.shape)}; normal has {tuple(normal.shape)}")
+        length = normal.float().norm(dim=0)
+        known = length[valid]
+        if not known.isfinite().all():
+            raise ValueError(f"normal is NaN or infinite at {int((~known.isfinite()).sum())} valid pixels")
+        if len(known) and (known - 1).abs().max() > 0.1:
+            low, high = float(known.min()), float(known.max())
+            raise ValueError(f"normal must have length 1 at valid pixels; got {low:.4g}..{high:.4g}")
+        return NormalsTarget(normal=(normal.float() / length).masked_fill(~valid, 0), valid=valid)
+
+    def view(self, target: NormalsTarget, view: View) -> NormalsTarget:
+        normal = view.dense(target.normal, 0)
+        if view.mirrored:
+            normal = normal * normal.new_tensor([-1, 1, 1])[:, None, None]
+        return NormalsTarget(normal=normal, valid=view.dense(target.valid, 0))
+
+    def pseudo(self, target: NormalsTarget, policy: Policy) -> NormalsTarget:
+        """The teacher's map, unprocessed."""
+        return target
+
+    def head(self, widths: dict[str, int], space: Space) -> nn.Module:
+        return PixelHead(widths["p2"], 3)
+
+    def loss(self, prediction: Float[Tensor, "B 3 H W"], targets: Sequence[NormalsTarget]) -> Float[Tensor, ""]:
+        vector = prediction.float()
+        if not targets:
+            return vector.sum() * 0
+        true = torch.stack([t.normal for t in targets]).to(vector)
+        valid = torch.stack([t.valid for t in targets]).to(vector.device)
+        with torch.autocast(vector.device.type, enabled=False):
+            error = 1 - F.cosine_similarity(vector, true, dim=1)
+            return (error * valid).sum() / valid.sum().clamp(min=1)
+
+    def decode(self, prediction: Float[Tensor, "B 3 H W"]) -> list[NormalsTarget]:
+        """Every pixel valid; a vector of no length, which has no direction, faces the camera."""
+        vector = prediction.detach().float().cpu()
+        length = vector.norm(dim=1, keepdim=True)
+        facing = vector.new_tensor([0, 0, -1])[:, None, None]
+        unit = torch.where(length > 1e-12, vector / length.clamp(min=1e-12), facing)
+        return [NormalsTarget(normal=n, valid=torch.ones_like(n[0], dtype=torch.bool)) for n in unit]
+
+    def metric(self, space: Space) -> Metric:
+        return Angles()
+
+    def statistics(self, target: NormalsTarget, policy: Policy) -> dict[str, float]:
+        return {"valid pixels": float(target.valid.float().mean())}
+
+    def draw(self, image: UInt8[Tensor, "3 H W"], target: NormalsTarget, space: Space) -> UInt8[Tensor, "3 H W"]:
+        """Red faces right, green up, blue the camera, as is usual; unknown is black."""
+        view = whole(_size(target), (image.shape[1], image.shape[2]))
+        normal, valid = view.dense(target.normal), view.dense(target.valid)
+        shown = normal * normal.new_tensor([1, -1, -1])[:, None, None]
+        return ((shown + 1) * 127.5).clamp(0, 255).masked_fill(~valid, 0).to(torch.uint8)
+
+    def truth(self, render: Render, space: Space) -> NormalsTarget:
+        return NormalsTarget(normal=render.normal, valid=torch.ones_like(render.instance, dtype=torch.bool))
+
+
+def _size(target: NormalsTarget) -> tuple[int, int]:
+    return target.valid.shape[0], target.valid.shape[1]
+
+
+TASK = Normals()

@@ -1,0 +1,159 @@
+"""Semantic segmentation: which class every pixel shows.
+
+Shapes: B images, K classes, H W pixels of the batch or image, M N cells of a map over the whole image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from polyteach.geometry import View, whole
+from polyteach.images import caption, palette
+from polyteach.layers import PixelHead
+from polyteach.scene import WALL, Render
+from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column
+
+IGNORE = 65535
+"""Category of a pixel that is neither learned nor counted."""
+
+
+@final
+@dataclass(frozen=True)
+class SegmentationTarget(Target):
+    """Class index per pixel, or IGNORE; and how probable it is, 0..1 (1 for people's labels)."""
+
+    category: Int64[Tensor, "M N"] = column("map", "uint16", unit="class index, 65535 = ignore")
+    probability: Float[Tensor, "M N"] = column("map", "uint8", scale=1 / 255)
+
+
+class MeanIoU(Metric):
+    """Intersection over union averaged over classes, and pixel accuracy, in percent.
+
+    Counted over all images together, as Pascal VOC does. Pixels whose truth is IGNORE do not count; a prediction of
+    IGNORE elsewhere is wrong. Classes absent from both prediction and truth do not count. 0 before any pixel is seen.
+    """
+
+    hit: Tensor
+    predicted: Tensor
+    true: Tensor
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        for state in ("hit", "predicted", "true"):
+            self.add_state(state, torch.zeros(classes, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, predicted: Sequence[SegmentationTarget], true: Sequence[SegmentationTarget]) -> None:
+        for p, t in zip(predicted, true, strict=True):
+            valid = t.category != IGNORE
+            truth = t.category[valid]
+            guess = whole(_size(p), _size(t)).dense(p.category, IGNORE)[valid]
+            self.true += truth.bincount(minlength=self.classes)
+            self.predicted += guess[guess != IGNORE].bincount(minlength=self.classes)
+            self.hit += truth[truth == guess].bincount(minlength=self.classes)
+
+    def compute(self) -> dict[str, float]:
+        union = self.predicted + self.true - self.hit
+        seen = union > 0
+        iou = self.hit[seen] / union[seen]
+        accuracy = self.hit.sum() / self.true.sum().clamp(min=1)
+        return {
+            "mIoU": 100 * float(iou.mean()) if len(iou) else 0.0,
+            "pixel accuracy": 100 * float(accuracy),
+        }
+
+
+@final
+class Segmentation(Task[SegmentationTarget]):
+    """Per-pixel cross-entropy; a teacher's pixel below the score threshold is ignored (MuST, METHOD)."""
+
+    name = "segmentation"
+    target = SegmentationTarget
+
+    def check(self, target: SegmentationTarget, size: tuple[int, int], space: Space) -> SegmentationTarget:
+        category, p = target.category, target.probability
+        check_map("category", category, size)
+        if p.shape != category.shape:
+            raise ValueError(f"probability has shape {tuple(p.shape)}; category has {tuple(category.shape)}")
+        ignored = category == IGNORE
+        known = ignored | ((category >= 0) & (category < len(space.names)))
+        if not known.all():
+            raise ValueError(
+                f"category {category[~known][0].item():g} is not in the space, which has"
+                f" {len(space.names)} classes, 0..{len(space.names) - 1}, and {IGNORE} = ignore"
+            )
+        p = p.masked_fill(ignored, 0)
+        if not p.isfinite().all() or p.min() < 0 or p.max() > 1.001:  # half precision may round above 1
+            raise ValueError(f"probability must be finite and in 0..1; got {p.min():.4g}..{p.max():.4g}")
+        return SegmentationTarget(category=category.long(), probability=p.float().clamp(0, 1))
+
+    def view(self, target: SegmentationTarget, view: View) -> SegmentationTarget:
+        return SegmentationTarget(
+            category=view.dense(target.category, IGNORE), probability=view.dense(target.probability, 0)
+        )
+
+    def pseudo(self, target: SegmentationTarget, policy: Policy) -> SegmentationTarget:
+        unsure = target.probability < policy.score
+        return replace(target, category=target.category.masked_fill(unsure, IGNORE))
+
+    def head(self, widths: dict[str, int], space: Space) -> nn.Module:
+        return PixelHead(widths["p2"], len(space.names))
+
+    def loss(self, prediction: Float[Tensor, "B K H W"], targets: Sequence[SegmentationTarget]) -> Float[Tensor, ""]:
+        logits = prediction.float()
+        if not targets:
+            return logits.sum() * 0
+        true = torch.stack([t.category for t in targets]).to(logits.device)
+        with torch.autocast(logits.device.type, enabled=False):
+            total = F.cross_entropy(logits, true, ignore_index=IGNORE, reduction="sum")
+        return total / (true != IGNORE).sum().clamp(min=1)
+
+    def decode(self, prediction: Float[Tensor, "B K H W"]) -> list[SegmentationTarget]:
+        best = prediction.detach().float().softmax(1).max(1)
+        pairs = zip(best.indices.cpu(), best.values.cpu(), strict=True)
+        return [SegmentationTarget(category=c, probability=p) for c, p in pairs]
+
+    def metric(self, space: Space) -> Metric:
+        return MeanIoU(len(space.names))
+
+    def statistics(self, target: SegmentationTarget, policy: Policy) -> dict[str, float]:
+        ignored = self.pseudo(target, policy).category == IGNORE
+        return {
+            f"pixels ignored below {policy.score:g}": float(ignored.float().mean()),
+            "pixel probability": float(target.probability.mean()),
+        }
+
+    def draw(self, image: UInt8[Tensor, "3 H W"], target: SegmentationTarget, space: Space) -> UInt8[Tensor, "3 H W"]:
+        """Classes as colours over the grey image, ignored pixels dark; a legend of the largest classes."""
+        category = whole(_size(target), (image.shape[1], image.shape[2])).dense(target.category, IGNORE)
+        ignored = category == IGNORE
+        colours = palette(len(space.names))
+        tint = colours[category.masked_fill(ignored, 0)].permute(2, 0, 1).float()
+        grey = image.float().mean(0, keepdim=True)
+        picture = torch.where(ignored, 0.4 * grey, 0.35 * grey + 0.65 * tint).to(torch.uint8)
+        counts = category[~ignored].bincount(minlength=len(space.names))
+        largest = [i for i in counts.argsort(descending=True, stable=True).tolist() if counts[i]][:5]
+        if not largest:
+            return caption(picture, ["all ignored"])
+        lines = [f"{space.names[i]} {counts[i] / category.numel():.0%}" for i in largest]
+        return caption(picture, lines, colours[largest])
+
+    def truth(self, render: Render, space: Space) -> SegmentationTarget:
+        """The category of the object that each pixel shows; the wall is ignored."""
+        of = torch.cat([render.category, render.category.new_tensor([IGNORE])])
+        wall = render.instance == WALL
+        category = of[render.instance.masked_fill(wall, len(render.category))]
+        return SegmentationTarget(category=category, probability=(~wall).float())
+
+
+def _size(target: SegmentationTarget) -> tuple[int, int]:
+    return target.category.shape[0], target.category.shape[1]
+
+
+TASK = Segmentation()

@@ -1,0 +1,426 @@
+"""Train: stores and their label sets into one student; with one task and people's labels, into a teacher."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from polyteach.batches import Batch, Plan
+    from polyteach.loop import Settings
+    from polyteach.store import LabelSet
+
+RULES = ("rule", "equal", "learned")
+FREE = ("workers", "progress", "save_every", "save_minutes")
+"""Options that change nothing of the result, so a resumed run may change them."""
+
+
+def _pairs(words: "Sequence[str]") -> str | dict[str, float]:
+    """`rule`, `equal`, `learned`, or NAME=VALUE pairs apart or with commas."""
+    parts = [p for w in words for p in w.split(",") if p]
+    if len(parts) == 1 and "=" not in parts[0]:
+        return parts[0]
+    out = {}
+    for part in parts:
+        name, equals, value = part.rpartition("=")
+        try:
+            out[name] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise ValueError(f"weights: {part!r} is neither one of {', '.join(RULES)} nor NAME=NUMBER")
+    return out
+
+
+_Weights = Annotated[
+    str | Mapping[str, float],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="{rule,equal,learned}|NAME=VALUE ...",
+        instance_from_str=_pairs,
+        is_instance=lambda x: isinstance(x, str | Mapping),
+        str_from_instance=lambda x: [x] if isinstance(x, str) else [f"{k}={v}" for k, v in x.items()],
+    ),
+]
+
+
+def train(
+    stores: tyro.conf.Positional[tuple[str, ...] | str],
+    *,
+    out: str,
+    tasks: tuple[str, ...] = (),
+    labels: tuple[str, ...] = (),
+    split: str | None = None,
+    backbone: str = "resnet50",
+    init: str | None = None,
+    channels: int = 256,
+    size: int = 512,
+    steps: int | None = None,
+    epochs: float | None = None,
+    batch_size: int = 16,
+    accumulate: int = 1,
+    optimizer: str = "sgd",
+    lr: float | None = None,
+    nesterov: bool = False,
+    weight_decay: float | None = None,
+    warmup: int | None = None,
+    clip: float = 10.0,
+    ema: float = 0.999,
+    scale: tuple[float, float] = (0.5, 2.0),
+    mirror: float = 0.5,
+    augment: float = 0.0,
+    soft: bool = True,
+    score: float = 0.5,
+    weights: _Weights = "rule",
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "fp32",
+    channels_last: bool = False,
+    compile: bool = False,
+    workers: int = 2,
+    save_every: int = 1000,
+    save_minutes: float = 10.0,
+    progress: bool = True,
+) -> str:
+    """Train one student on the label sets of one or several stores.
+
+    The student has one head per objective (a task with a space of classes or units); label sets that share both share
+    the head. Where people and teachers label the same image, people win. An image without a label for an objective
+    adds nothing to that objective's loss. Images are drawn uniformly from the union of the stores.
+
+    A run that was stopped, in whatever way, goes on from its last checkpoint when the same command is given again,
+    and ends in the same weights as an undisturbed one (byte for byte on the CPU).
+
+    Into `out` go student.safetensors and student.json (averaged weights where `ema` is on), config.json, log.jsonl
+    (one line per step), rejects.jsonl (images that could not be read), checkpoints/, and at last train.json.
+
+    Args:
+        stores: folders made by `polyteach ingest` and filled by `polyteach label`.
+        out: folder of the run. A finished run is never overwritten, an unfinished one goes on.
+        tasks: only label sets of these tasks.
+        labels: only these label sets, by NAME or TASK/NAME; the first that labels an image wins (after people's).
+        split: only images of this split.
+        backbone: a timm model with features at strides 4, 8, 16 and 32.
+        init: weights to start from: "pretrained" (timm's hub), a state dict of the backbone (.safetensors, .pth), or
+            the folder of another run; random without it.
+        channels: of every pyramid level.
+        size: side of the square views in pixels, a multiple of 32.
+        steps: updates of the weights. Give this or `epochs`.
+        epochs: passes over the union of the images; 10 when neither is given.
+        batch_size: images per forward pass.
+        accumulate: forward passes per step; the batch of the optimiser is batch_size x accumulate.
+        optimizer: sgd (momentum 0.9) or adamw.
+        lr: peak learning rate; without it 0.32 x batch / 256 for sgd, 0.0003 for adamw.
+        nesterov: Nesterov momentum, for sgd.
+        weight_decay: not on normalisation and biases; without it 4e-5 for sgd, 0.05 for adamw.
+        warmup: steps of linear warm-up before the cosine; without it a tenth of the steps, at most 1000.
+        clip: largest norm of the gradient; 0 for no limit.
+        ema: decay per step of the averaged weights; 0 for none.
+        scale: least and largest scale of the random views; 1 fits the whole image into the view.
+        mirror: share of the views that are mirrored.
+        augment: magnitude of RandAugment's photometric operations, 0 (off) to 10; two per image.
+        soft: learn the teachers' class probabilities; --no-soft learns only the most probable class.
+        score: least score of a pseudo box, least probability of a pseudo label's pixel.
+        weights: of the losses. rule: (b * lr_teacher) / (b_teacher * lr) from what the teacher recorded, 1 where it
+            recorded nothing. equal: 1. learned: by uncertainty (Kendall et al. 2018). Or NAME=VALUE pairs by
+            objective; those not named follow the rule.
+        seed: of the weights, the order of the images and their views.
+        device: auto (CUDA where there is one, else the CPU), cpu, cuda:0, ...
+        precision: fp32, or bf16 or fp16 by autocast.
+        channels_last: memory layout that is quicker for convolutions in bf16 and fp16.
+        compile: torch.compile of backbone and pyramid.
+        workers: processes that read and decode images; 0 does it in this one. Changes nothing of the result.
+        save_every: steps between checkpoints.
+        save_minutes: minutes between checkpoints.
+        progress: show progress, losses and speed.
+
+    Returns:
+        The folder of the run.
+
+    Raises:
+        ValueError: what was given does not exist or does not fit, a loss is not finite, or `out` holds another run.
+
+    Examples:
+        polyteach train store --out run
+
+        polyteach train store1 store2 --out run --init pretrained --epochs 20 --batch-size 32 --precision bf16
+
+        polyteach train store --out run --labels people midas --weights learned
+
+        polyteach train store --out run --optimizer adamw --size 256 --steps 5000 --augment 5
+    """
+    arguments = dict(locals())
+    from pathlib import Path
+
+    from polyteach.files import read_json, sweep, write_json
+
+    run = Path(out)
+    if (run / "train.json").exists():
+        raise ValueError(f"{out} holds a finished run; choose another folder")
+    given = (stores,) if isinstance(stores, str) else tuple(stores)
+    if not given:
+        raise ValueError("no store given")
+    twice = {s for s in given if given.count(s) > 1}
+    if twice:
+        raise ValueError(f"store {min(twice)} is given twice; every image should count once")
+    _sane(arguments)
+
+    import torch
+
+    from polyteach.batches import Augment, Samples, batches, plan
+    from polyteach.loop import Mixture, Settings, check, fit
+    from polyteach.store import Store
+    from polyteach.student import Student, save_student
+    from polyteach.tasks.contract import Policy
+
+    chosen = plan([Store.open(s) for s in given], tasks, labels, split)
+    whole_batch = batch_size * accumulate
+    if steps is None:
+        steps = max(1, -int(-(epochs or 10) * len(chosen) // whole_batch))
+    adaptive = optimizer == "adamw"
+    settings = Settings(
+        steps=steps,
+        accumulate=accumulate,
+        optimizer=optimizer,
+        lr=lr if lr is not None else 3e-4 if adaptive else 0.32 * whole_batch / 256,
+        nesterov=nesterov,
+        weight_decay=weight_decay if weight_decay is not None else 0.05 if adaptive else 4e-5,
+        warmup=warmup if warmup is not None else min(1000, steps // 10),
+        clip=clip,
+        ema=ema,
+        seed=seed,
+        device=("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device,
+        precision=precision,
+        channels_last=channels_last,
+        save_every=save_every,
+        save_minutes=save_minutes,
+        progress=progress,
+    )
+    check(settings)
+    values, reasons = loss_weights(chosen, weights, settings.lr, whole_batch)
+    config = _config(arguments, given, settings, chosen, values)
+    sweep(run)
+    if (run / "config.json").exists():
+        _same(read_json(run / "config.json"), config, run)
+    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise ValueError(f"{out} exists and is no run of polyteach; choose another folder")
+    _tell(chosen, values, reasons, settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        student = Student(backbone, chosen.objectives, channels, init)
+    write_json(run / "config.json", config)  # after everything that can be refused
+    if compile:
+        student.backbone.compile()
+        student.pyramid.compile()
+    mixture = Mixture(values, learned=weights == "learned")
+    samples = Samples(chosen, Augment((size, size), scale, mirror, augment), Policy(soft=soft, score=score), seed)
+
+    def stream(start: int) -> "Iterator[Batch]":
+        pin = settings.device.startswith("cuda")
+        return _noted(batches(samples, batch_size, start, settings.steps * accumulate, workers, pin), run)
+
+    fit(student, mixture, stream, settings, run)
+    teachers = {_licence(s) for sets in chosen.sets.values() for mine in sets for s in mine} - {None}
+    about = {
+        "size": [size, size],
+        "learning_rate": settings.lr,
+        "batch_size": whole_batch,
+        "steps": settings.steps,
+        "weights": mixture.effective(),
+        "averaged": bool(ema),
+        "licence": f"learned from labels under {', '.join(sorted(map(str, teachers)))}" if teachers else None,
+        "data": config["data"],
+    }
+    save_student(student, run, about)
+    last = _last_line(run / "log.jsonl")
+    write_json(run / "train.json", {"steps": settings.steps, "seconds": last["seconds"], "losses": last["losses"]})
+    return out
+
+
+def _sane(a: dict[str, Any]) -> None:
+    for name, low in {"batch_size": 1, "accumulate": 1, "channels": 1, "workers": 0, "seed": 0}.items():
+        if a[name] < low:
+            raise ValueError(f"{name} must be at least {low}; got {a[name]}")
+    for name, low, high in (("mirror", 0, 1), ("augment", 0, 10), ("score", 0, 1)):
+        if not low <= a[name] <= high:
+            raise ValueError(f"{name} must be {low} to {high}; got {a[name]}")
+    if a["size"] < 32 or a["size"] % 32:
+        raise ValueError(f"size must be a multiple of 32; got {a['size']}")
+    if not 0 < a["scale"][0] <= a["scale"][1]:
+        raise ValueError(f"scale must be LOW HIGH with 0 < LOW <= HIGH; got {a['scale'][0]} {a['scale'][1]}")
+    if a["steps"] is not None and a["epochs"] is not None:
+        raise ValueError(f"give steps or epochs, not both; got steps={a['steps']} and epochs={a['epochs']}")
+    if a["epochs"] is not None and not a["epochs"] > 0:
+        raise ValueError(f"epochs must be above 0; got {a['epochs']}")
+    if a["nesterov"] and a["optimizer"] != "sgd":
+        raise ValueError(f"nesterov is for optimizer sgd; got {a['optimizer']}")
+
+
+def loss_weights(
+    plan: "Plan", weights: str | Mapping[str, float], learning_rate: float, batch_size: int
+) -> tuple[dict[str, float], dict[str, str]]:
+    """The weight of every objective's loss, and where it comes from.
+
+    MuST's rule is w_i = (b_s * lr_i) / (b_i * lr_s): each objective is stepped with its own teacher's learning rate,
+    rescaled to the student's batch. Exact for SGD; under Adam only the ratios matter.
+
+    weights: "rule", "equal", "learned", or weights by objective. learning_rate, batch_size: the student's.
+
+    Raises:
+        ValueError: an unknown rule or objective, or a weight that is negative or not finite.
+    """
+    import math
+
+    if isinstance(weights, str) and weights not in RULES:
+        weights = _pairs([weights])
+    if isinstance(weights, str):
+        if weights not in RULES:
+            raise ValueError(f"weights {weights!r} is neither one of {', '.join(RULES)} nor NAME=VALUE")
+    else:
+        unknown = set(weights) - set(plan.objectives)
+        if unknown:
+            raise ValueError(f"weights: unknown objective {min(unknown)!r}; there are {', '.join(plan.objectives)}")
+    values, reasons = {}, {}
+    for name in plan.objectives:
+        if isinstance(weights, Mapping) and name in weights:
+            values[name], reasons[name] = float(weights[name]), "given"
+        elif weights in ("equal", "learned"):
+            values[name], reasons[name] = 1.0, str(weights)
+        else:
+            values[name], reasons[name] = _rule(name, plan, learning_rate, batch_size)
+        if not (math.isfinite(values[name]) and values[name] >= 0):
+            raise ValueError(f"weights: {name}={values[name]} must be finite and 0 or more")
+    return values, reasons
+
+
+def _rule(name: str, plan: "Plan", learning_rate: float, batch_size: int) -> tuple[float, str]:
+    from polyteach.batches import by_people
+
+    sets = [s for mine in plan.sets[name] for s in mine]
+    teachers = [s for s in sets if not by_people(s)]
+    if not teachers:
+        return 1.0, f"people's labels, no teacher; sweep it with --weights {name}=..."
+    known = [(s.name, trained) for s in teachers if (trained := _trained(s)) is not None]
+    if not known:
+        return 1.0, f"teacher records no lr and batch size; sweep it with --weights {name}=..."
+    teacher, (lr, b) = known[0]
+    others = ", the first of several that differ" if len({t for _, t in known}) > 1 else ""
+    return batch_size * lr / (b * learning_rate), f"rule: teacher {teacher} has lr {lr:g}, batch {b:g}{others}"
+
+
+def _trained(labels: "LabelSet") -> tuple[float, float] | None:
+    """Learning rate and batch size of the teacher, None where it does not record both."""
+    teacher = labels.info.get("teacher")
+    if not isinstance(teacher, dict) or not teacher.get("learning_rate") or not teacher.get("batch_size"):
+        return None
+    return float(teacher["learning_rate"]), float(teacher["batch_size"])
+
+
+def _licence(labels: "LabelSet") -> Any:
+    teacher = labels.info.get("teacher")
+    return teacher.get("licence") if isinstance(teacher, dict) else labels.info.get("licence")
+
+
+def _config(
+    arguments: dict[str, Any],
+    stores: "Sequence[str]",
+    settings: "Settings",
+    plan: "Plan",
+    weights: dict[str, float],
+) -> dict[str, Any]:
+    """Everything that made the run, as JSON gives it back."""
+    import json
+    from pathlib import Path
+
+    import polyteach
+    from polyteach.files import sha256
+    from polyteach.student import WEIGHTS
+
+    resolved = {k: getattr(settings, k) for k in ("steps", "lr", "weight_decay", "warmup", "device")}
+    init = Path(arguments["init"]) if arguments["init"] not in (None, "pretrained") else None
+    file = init / WEIGHTS if init and init.is_dir() else init
+    sets = [
+        {
+            "objective": name,
+            "store": stores[i],
+            "task": s.task,
+            "name": s.name,
+            "sha256": sha256(s.path / "set.json"),
+            "teacher": s.info.get("teacher"),
+        }
+        for name, by_store in plan.sets.items()
+        for i, mine in enumerate(by_store)
+        for s in mine
+    ]
+    options = {k: v for k, v in arguments.items() if k != "out"} | {"stores": list(stores)} | resolved
+    config = {
+        "verb": "train",
+        "polyteach": polyteach.__version__,
+        "options": options,
+        "init_sha256": sha256(file) if file and file.is_file() else None,
+        "loss_weights": weights,
+        "data": {"images": len(plan), "unlabelled": plan.unlabelled, "labelled": plan.labelled, "sets": sets},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(config, default=dict))
+    return plain
+
+
+def _same(old: dict[str, Any], new: dict[str, Any], run: "Path") -> None:
+    """Raises:
+    ValueError: the unfinished run was started otherwise; names the options that differ.
+    """
+    pairs = [(k, old["options"].get(k), v) for k, v in new["options"].items() if k not in FREE]
+    differ = [f"{k} was {_short(a)}, is {_short(b)}" for k, a, b in pairs if a != b]
+    if not differ:  # the same command; then something that it reads has changed
+        rest = [k for k in new if k not in ("options", "data") and old.get(k) != new[k]]
+        differ = [f"{k} was {_short(old.get(k))}, is {_short(new[k])}" for k in rest]
+        if old["data"] != new["data"]:
+            changed = [k for k in new["data"] if old["data"].get(k) != new["data"][k]]
+            differ.append(f"the stores have changed since then ({', '.join(changed)})")
+    if differ:
+        raise ValueError(
+            f"{run} was started otherwise: {'; '.join(differ)}. Give the same command to go on, or another --out"
+        )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 100 else text[:97] + "..."
+
+
+def _tell(plan: "Plan", weights: dict[str, float], reasons: dict[str, str], settings: "Settings") -> None:
+    import sys
+
+    lines = [f"{len(plan):,} images, {settings.steps:,} steps, lr {settings.lr:g}, {settings.device}; loss weights:"]
+    if plan.unlabelled:
+        lines.append(f"  ({plan.unlabelled:,} images that no chosen label set labels are left out)")
+    for name, value in weights.items():
+        lines.append(f"  {name}: {value:.4g} ({reasons[name]}); {plan.labelled[name]:,} images")
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _noted(stream: "Iterable[Batch]", run: "Path") -> "Iterator[Batch]":
+    """The same batches; images that could not be read go to rejects.jsonl, once each, also over restarts."""
+    import json
+
+    file = run / "rejects.jsonl"
+    lines = set(file.read_text(encoding="utf-8").splitlines()) if file.exists() else set()
+    for batch in stream:
+        for reject in batch.rejects:
+            line = json.dumps(reject, ensure_ascii=False)
+            if line not in lines:
+                lines.add(line)
+                with open(file, "a", encoding="utf-8") as f:
+                    f.write(line + "\n")
+        yield batch
+
+
+def _last_line(log: "Path") -> dict[str, Any]:
+    import json
+
+    line: dict[str, Any] = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
+    return line

@@ -1,0 +1,284 @@
+"""Batches: who wins, what is absent, every image once per epoch, the same stream whatever the workers."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.transforms.v2 import functional as kernels
+
+from polyteach import batches as module
+from polyteach.batches import PHOTOMETRIC, Augment, Order, Samples, batches, photometric, plan
+from polyteach.geometry import random_view
+from polyteach.scene import random_scene, render
+from polyteach.store import ImageRow, Store
+from polyteach.tasks import load_task
+from polyteach.tasks.classification import ClassificationTarget
+from polyteach.tasks.contract import Policy, Space
+from tests.conftest import png
+
+ABC = Space(("a", "b", "c"))
+PLAIN = Augment((32, 32), (1.0, 1.0), 0.0)
+
+
+def soft(*p):
+    return ClassificationTarget(probability=torch.tensor(p, dtype=torch.float32))
+
+
+def store_of(path, count, part_size=100, side=16, split=lambda i: None, prefix=""):
+    """A store of `count` grey images whose brightness is their number."""
+    store = Store.create(path, part_size)
+    for part, start in enumerate(range(0, count, part_size)):
+        rows = [
+            ImageRow(
+                f"{prefix}{i}", side, side, png(torch.full((3, side, side), i % 256, dtype=torch.uint8)), split=split(i)
+            )
+            for i in range(start, min(start + part_size, count))
+        ]
+        store.write_images(part, rows)
+    return store
+
+
+def label(store, name, answers, task="classification", space=ABC, info=None):
+    labels = store.create_set(task, name, space, info or {})
+    for part in store.parts():
+        ids = [r.id for r in store.images(part, data=False)]
+        labels.write(part, ids, answers[part * store.part_size :][: len(ids)])
+    return labels
+
+
+def samples(chosen, augment=PLAIN, policy=None, seed=0):
+    return Samples(chosen, augment, policy or Policy(), seed)
+
+
+def by_id(chosen, policy=None):
+    """One epoch: id -> objective -> target."""
+    s = samples(chosen, policy=policy)
+    seen = [s[i] for i in range(len(chosen))]
+    return {x.id: x.targets for x in seen}
+
+
+def test_label_sets_of_one_space_share_an_objective_across_stores(tmp_path):
+    one, two = store_of(tmp_path / "1", 2), store_of(tmp_path / "2", 2)
+    label(one, "big", [soft(1, 0, 0)] * 2)
+    label(two, "small.v2", [soft(0, 1, 0)] * 2)
+    label(two, "other", [soft(0, 1)] * 2, space=Space(("a", "b")))
+    label(two, "big", [soft(0, 1)] * 2, space=Space(("c", "d")))
+    chosen = plan([one, two])
+    assert {k: o.space.names for k, o in chosen.objectives.items()} == {
+        "classification_big": ("a", "b", "c"),
+        "classification_big_2": ("c", "d"),
+        "classification_other": ("a", "b"),
+    }
+    assert [[s.name for s in mine] for mine in chosen.sets["classification_big"]] == [["big"], ["small.v2"]]
+    assert chosen.labelled == {"classification_big": 4, "classification_big_2": 2, "classification_other": 2}
+    assert "." not in next(iter(plan([two], labels=["small.v2"]).objectives))
+
+
+def test_people_win_then_the_order_given_and_absent_adds_nothing(tmp_path):
+    store = store_of(tmp_path / "s", 5)
+    a, b, p = soft(0.75, 0.25, 0), soft(0.25, 0.5, 0.25), soft(0, 0, 1.0)
+    label(store, "aaa", [a, a, None, "failed: blurry", None])
+    label(store, "bbb", [b, b, b, b, None])
+    label(store, "people", [p, None, "failed: no", None, None])
+    chosen = plan([store])
+    (name,) = chosen.objectives
+    assert len(chosen) == 4  # the fifth has no label at all
+    assert chosen.unlabelled == 1
+    got = {k: t[name].probability.tolist() for k, t in by_id(chosen).items()}
+    assert got == {"0": [0, 0, 1], "1": [0.75, 0.25, 0], "2": [0.25, 0.5, 0.25], "3": [0.25, 0.5, 0.25]}
+    swapped = by_id(plan([store], labels=["bbb", "people", "classification/aaa"]))
+    assert swapped["1"]["classification_bbb"].probability.tolist() == [0.25, 0.5, 0.25]
+    assert swapped["0"]["classification_bbb"].probability.tolist() == [0, 0, 1]
+    alone = plan([store], labels=["people"])
+    assert (len(alone), alone.unlabelled) == (1, 4)
+
+
+def test_the_policy_is_for_pseudo_labels_only(tmp_path):
+    store = store_of(tmp_path / "s", 2)
+    label(store, "teacher", [None, soft(0.25, 0.5, 0.25)])
+    label(store, "people", [soft(0.5, 0.5, 0), None])
+    got = by_id(plan([store]), Policy(soft=False))
+    assert got["0"]["classification_people"].probability.tolist() == [0.5, 0.5, 0]
+    assert got["1"]["classification_people"].probability.tolist() == [0, 1, 0]
+
+
+def test_an_image_may_carry_some_objectives_only(tmp_path):
+    store = store_of(tmp_path / "s", 2)
+    label(store, "x", [soft(1, 0, 0), None])
+    label(store, "y", [None, soft(1, 0)], space=Space(("a", "b")))
+    got = by_id(plan([store]))
+    assert {k: [n for n, t in ts.items() if t is not None] for k, ts in got.items()} == {
+        "0": ["classification_x"],
+        "1": ["classification_y"],
+    }
+
+
+def test_a_set_that_lacks_parts_is_absent_there(tmp_path):
+    store = store_of(tmp_path / "s", 4, part_size=2)
+    labels = store.create_set("classification", "x", ABC, {})
+    labels.write(1, ["2", "3"], [soft(1, 0, 0)] * 2)
+    assert set(by_id(plan([store]))) == {"2", "3"}
+
+
+def test_splits(tmp_path):
+    store = store_of(tmp_path / "s", 6, split=lambda i: "train" if i % 2 else "val")
+    label(store, "x", [soft(1, 0, 0)] * 6)
+    assert set(by_id(plan([store], split="train"))) == {"1", "3", "5"}
+    with pytest.raises(ValueError, match="no image has split 'test'; there are train, val"):
+        plan([store], split="test")
+
+
+def test_errors_list_what_there_is(tmp_path):
+    empty, store = store_of(tmp_path / "e", 1), store_of(tmp_path / "s", 1)
+    label(store, "x", [soft(1, 0, 0)])
+    label(store, "nothing", [None])
+    with pytest.raises(ValueError, match="no label sets"):
+        plan([store, empty])
+    with pytest.raises(ValueError, match="unknown label set 'y'; the stores have nothing, x"):
+        plan([store], labels=["y"])
+    with pytest.raises(ValueError, match="unknown task 'seg'; the stores have classification"):
+        plan([store], tasks=["seg"])
+    with pytest.raises(ValueError, match="no image is labelled for classification_nothing"):
+        plan([store], labels=["nothing"])
+    label(empty, "z", [soft(1, 0, 0)])
+    with pytest.raises(ValueError, match="has none of the label sets asked for; it has classification/z"):
+        plan([store, empty], labels=["x"])
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=90), st.integers(0, 2**40), st.integers(0, 3))
+def test_every_image_once_per_epoch_by_random_access(sizes, seed, epoch):
+    start = np.concatenate([[0], np.cumsum(sizes)])
+    order, n = Order(start, seed), sum(sizes)
+    seen = [order.at(epoch * n + i) for i in range(n)]
+    assert {e for e, _ in seen} == {epoch}
+    assert sorted(i for _, i in seen) == list(range(n))
+    again = Order(start, seed)
+    for i in random.Random(seed).sample(range(n), min(n, 10)):
+        assert again.at(epoch * n + i) == seen[i]
+
+
+def test_epochs_and_seeds_differ():
+    start = np.array([0, 64, 128])
+    one, other = Order(start, 0), Order(start, 1)
+    streams = [[o.at(e * 128 + i)[1] for i in range(128)] for o in (one, other) for e in (0, 1)]
+    assert len({tuple(s) for s in streams}) == 4
+
+
+def test_places_are_uniform():
+    """Over many seeds each image comes first about equally often: chi-square against the uniform."""
+    start = np.array([0, 3, 4, 9])  # row groups of unlike sizes
+    first = np.bincount([Order(start, seed).at(0)[1] for seed in range(1800)], minlength=9)
+    # the first place belongs to each row group equally often within one window, since its images are shuffled again
+    assert ((first - 200) ** 2 / 200).sum() < 26.1  # 99.9 % of chi-square with 8 degrees
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stream_is_the_same_for_any_workers_and_start(tmp_path, workers):
+    one, two = store_of(tmp_path / "1", 70, part_size=66), store_of(tmp_path / "2", 9, prefix="b")
+    label(one, "x", [soft(i / 128, 1 - i / 128, 0) for i in range(70)])
+    label(two, "x", [soft(0, 0, 1)] * 9)
+    s = samples(plan([one, two]), Augment((32, 32), (0.5, 2.0), 0.5, 5))
+    whole = list(batches(s, 8, 0, 20))
+    got = list(batches(s, 8, 3, 20, workers))
+    for a, b in zip(whole[3:], got, strict=True):
+        assert a.ids == b.ids
+        assert torch.equal(a.images, b.images)
+        for x, y in zip(a.targets["classification_x"], b.targets["classification_x"], strict=True):
+            assert torch.equal(x.probability, y.probability)
+    ids = [i for b in whole for i in b.ids]
+    every = sorted([str(i) for i in range(70)] + [f"b{i}" for i in range(9)])
+    assert sorted(ids[:79]) == sorted(ids[79:158]) == every
+    assert ids[:79] != ids[79:158]
+
+
+def test_global_random_states_are_left_alone(tmp_path):
+    store = store_of(tmp_path / "s", 4)
+    label(store, "x", [soft(1, 0, 0)] * 4)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    list(batches(samples(plan([store]), Augment((32, 32), magnitude=9)), 2, 0, 4))
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == random.getstate()
+    assert (before[2] == np.random.get_state()[1]).all()
+
+
+def test_a_small_cache_changes_nothing(tmp_path, monkeypatch):
+    store = store_of(tmp_path / "s", 200, part_size=150)
+    label(store, "x", [soft(i / 256, 1 - i / 256, 0) for i in range(200)])
+    chosen = plan([store])
+    expected = list(batches(samples(chosen), 10, 0, 20))
+    monkeypatch.setattr(module, "CACHE", 1)
+    s = samples(chosen)
+    for a, b in zip(expected, batches(s, 10, 0, 20), strict=True):
+        assert a.ids == b.ids
+        assert torch.equal(a.images, b.images)
+    assert len(s._kept) == 1
+
+
+def test_unreadable_images_are_replaced_the_same_way(tmp_path):
+    store = Store.create(tmp_path / "s", 10)
+    fine = png(torch.zeros(3, 16, 16, dtype=torch.uint8))
+    rows = [ImageRow(str(i), 16, 16, fine) for i in range(6)]
+    rows[1] = ImageRow("1", 16, 16, b"junk")
+    rows[2] = ImageRow("2", 16, 16, uri=str(tmp_path / "gone.jpg"))
+    rows[3] = ImageRow("3", 16, 17, fine)
+    store.write_images(0, rows)
+    label(store, "x", [soft(1, 0, 0)] * 6)
+    runs = [list(batches(samples(plan([store])), 3, 0, 2, workers)) for workers in (0, 1)]
+    assert [b.ids for b in runs[0]] == [b.ids for b in runs[1]]
+    rejects = [r for b in runs[0] for r in b.rejects]
+    assert rejects == [r for b in runs[1] for r in b.rejects]
+    reasons = {r["id"]: r["reason"] for r in rejects}
+    assert set(reasons) == {"1", "2", "3"}
+    assert "not an image" in reasons["1"]
+    assert "gone.jpg" in reasons["2"]
+    assert reasons["3"] == "is 16x16 (height x width) now, was 16x17 when ingested"
+    assert all(len(b.images) == 3 and {"1", "2", "3"}.isdisjoint(b.ids) for b in runs[0])
+
+
+def test_nothing_readable_is_an_error(tmp_path):
+    store = Store.create(tmp_path / "s", 10)
+    store.write_images(0, [ImageRow("1", 16, 16, b"junk")])
+    label(store, "x", [soft(1, 0, 0)])
+    with pytest.raises(ValueError, match="100 images in a row could not be read"):
+        samples(plan([store]))[0]
+
+
+def test_image_and_targets_share_one_view(tmp_path):
+    """The category map seen in a sample is the category map of the scene seen through that sample's view."""
+    task = load_task("segmentation")
+    world = render(random_scene(3, (48, 64)))
+    space = Space(("red", "green", "blue"), task.kinds[0])
+    truth = task.truth(world, space)
+    store = Store.create(tmp_path / "s", 4)
+    store.write_images(0, [ImageRow("0", 48, 64, png(world.image))])
+    label(store, "people", [truth], "segmentation", space)
+    s = samples(plan([store]), Augment((64, 64)), seed=5)
+    mirrored = set()
+    for place in range(6):
+        view = random_view((48, 64), (64, 64), random.Random(f"5-{place}-0"))
+        mirrored.add(view.mirrored)
+        sample = s[place]
+        assert torch.equal(sample.image, view.image(world.image))
+        expected = task.view(truth, view)
+        assert torch.equal(sample.targets["segmentation_people"].category, expected.category)
+    assert mirrored == {True, False}
+
+
+def test_photometric_operations(tmp_path):
+    image = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
+    draw = random.Random(0)
+    assert torch.equal(photometric(image, 0, 2, draw), image)
+    assert torch.equal(PHOTOMETRIC["solarize"](image, 0.5, draw), kernels.solarize(image, 127.5))
+    assert torch.equal(PHOTOMETRIC["posterize"](image, 1.0, draw), image & 0xF0)
+    for name, operation in PHOTOMETRIC.items():
+        out = operation(image, 0.7, draw)
+        assert out.dtype == torch.uint8, name
+        assert out.shape == image.shape
+        assert name == "identity" or not torch.equal(out, image)
+    seen = {photometric(image, 9, 2, random.Random(i)).sum().item() for i in range(30)}
+    assert len(seen) > 15
+    assert torch.equal(photometric(image, 9, 2, random.Random(4)), photometric(image, 9, 2, random.Random(4)))

@@ -1,0 +1,351 @@
+"""Every task file keeps the contract. A new task, and a new kind of space, is tested here without a line changed."""
+
+import math
+from dataclasses import fields, replace
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polyteach.geometry import View, fit, random_view, whole
+from polyteach.scene import random_scene, render
+from polyteach.tasks import all_tasks, load_task
+from polyteach.tasks.contract import Column, Policy, Space
+
+SIZE = (64, 96)
+CHANNELS = 16
+BATCH = 2
+
+
+class Case:
+    """A task with one of the kinds of space that it knows."""
+
+    def __init__(self, name: str, kind: str) -> None:
+        self.name = name
+        self.task = load_task(name)
+        self.space = Space(("cat", "dog", "sky"), kind)
+
+    def scene(self, seed: int) -> Any:
+        return random_scene(seed, SIZE, len(self.space.names))
+
+    def truth(self, seed: int) -> Any:
+        return self.task.truth(render(self.scene(seed)), self.space)
+
+    def head(self) -> torch.nn.Module:
+        torch.manual_seed(0)
+        return self.task.head({"c5": CHANNELS} | {f"p{k}": CHANNELS for k in range(2, 8)}, self.space)
+
+    @property
+    def maps_only(self) -> bool:
+        return all(f.metadata["column"].kind == "map" for f in fields(self.task.target))
+
+
+CASES = [Case(name, kind) for name in all_tasks() for kind in load_task(name).kinds]
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.name}-{c.space.kind}".strip("-"))
+
+
+def pyramid(batch: int = BATCH) -> dict[str, torch.Tensor]:
+    """Noise in the shape of a student's features."""
+    g = torch.Generator().manual_seed(0)
+    shapes = {f"p{k}": [math.ceil(s / 2**k) for s in SIZE] for k in range(2, 8)}
+    shapes["c5"] = shapes["p5"]
+    return {k: torch.randn(batch, CHANNELS, *s, generator=g) for k, s in shapes.items()}
+
+
+def assert_same(a: Any, b: Any, tolerance: float = 1e-5) -> None:
+    assert type(a) is type(b)
+    for f in fields(a):
+        x, y = getattr(a, f.name), getattr(b, f.name)
+        assert (x is None) == (y is None), f.name
+        if x is not None:
+            message = f.name
+            torch.testing.assert_close(
+                x, y, atol=tolerance, rtol=tolerance, msg=lambda m, n=message: f"{n}: {m}"
+            )
+
+
+def gradients(loss: torch.Tensor, head: torch.nn.Module) -> torch.Tensor:
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in head.parameters() if p.grad is not None])
+
+
+@every_case
+def test_file_name_is_task_name(case):
+    assert type(case.task).__module__ == f"polyteach.tasks.{case.task.name}"
+    assert case.task.name == case.name
+
+
+@every_case
+def test_classes_are_final(case):
+    assert getattr(type(case.task), "__final__", False)
+    assert getattr(case.task.target, "__final__", False)
+    assert case.task.target.__dataclass_params__.frozen
+
+
+@every_case
+def test_every_field_says_how_it_is_kept(case):
+    for f in fields(case.task.target):
+        assert isinstance(f.metadata.get("column"), Column), f.name
+
+
+@every_case
+@pytest.mark.parametrize("seed", range(4))
+def test_answer_of_the_mirrored_world_is_the_mirrored_answer(case, seed):
+    scene = case.scene(seed)
+    seen = case.task.view(
+        case.task.truth(render(scene), case.space), View(SIZE, 0, 0, *SIZE, SIZE, mirrored=True)
+    )
+    assert_same(seen, case.task.truth(render(scene.mirrored()), case.space), 1e-4)
+
+
+@every_case
+def test_seen_whole_nothing_changes(case):
+    assert_same(case.task.view(case.truth(1), whole(SIZE)), case.truth(1))
+
+
+@every_case
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10**6), height=st.integers(16, 130), width=st.integers(16, 130))
+def test_what_a_view_saw_can_be_put_back_and_seen_again(case, seed, height, width):
+    view = random_view(SIZE, (height, width), Random(seed))
+    once = case.task.view(case.truth(seed % 7), view)
+    back = case.task.view(once, view.inverse())
+    assert_same(case.task.view(back, view), once, 1e-2)
+    for f in fields(once):
+        if f.metadata["column"].kind == "map":
+            assert getattr(once, f.name).shape[-2:] == (height, width)
+            assert getattr(back, f.name).shape[-2:] == SIZE
+
+
+@every_case
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10**6))
+def test_a_view_of_a_checked_target_is_a_checked_target(case, seed):
+    view = random_view(SIZE, (96, 64), Random(seed))
+    seen = case.task.view(case.task.check(case.truth(seed % 7), SIZE, case.space), view)
+    assert_same(case.task.check(seen, (96, 64), case.space), seen, 1e-3)
+
+
+@every_case
+def test_truth_scores_perfectly_and_a_stranger_does_not(case):
+    truth, stranger = [case.truth(i) for i in range(4)], [case.truth(i + 9) for i in range(4)]
+    scores = []
+    for predicted in (truth, stranger):
+        metric = case.task.metric(case.space)
+        metric.update(predicted, truth)
+        scores.append(metric.compute())
+    perfect, other = scores
+    assert next(iter(perfect.values())) == pytest.approx(100, abs=1e-4)
+    assert next(iter(other.values())) < 99
+    assert perfect.keys() == other.keys()
+    assert all(isinstance(v, float) and math.isfinite(v) for v in [*perfect.values(), *other.values()])
+
+
+@every_case
+def test_metric_does_not_depend_on_how_images_are_batched(case):
+    predicted, true = [case.truth(i + 9) for i in range(4)], [case.truth(i) for i in range(4)]
+    together, apart = case.task.metric(case.space), case.task.metric(case.space)
+    together.update(predicted, true)
+    for p, t in zip(predicted, true, strict=True):
+        apart.update([p], [t])
+    assert together.compute() == pytest.approx(apart.compute(), rel=1e-5, abs=1e-5)
+
+
+@every_case
+def test_loss_falls_and_reaches_every_parameter_of_the_head(case):
+    head, features = case.head(), pyramid()
+    targets = [case.truth(i) for i in range(BATCH)]
+    optimiser = torch.optim.SGD(head.parameters(), lr=0.02)
+    losses = []
+    for _ in range(20):
+        torch.manual_seed(0)  # a loss may sample
+        optimiser.zero_grad()
+        loss = case.task.loss(head(features), targets)
+        grad = gradients(loss, head)
+        assert loss.shape == ()
+        assert loss.dtype == torch.float32
+        assert loss.isfinite()
+        assert grad.isfinite().all()
+        losses.append(float(loss))
+        optimiser.step()
+    assert all(p.grad is not None for p in head.parameters())
+    assert grad.abs().sum() > 0
+    assert losses[-1] < losses[0]
+    assert sum(b < a for a, b in pairwise(losses)) > 10
+
+
+@every_case
+def test_loss_is_the_same_under_autocast_up_to_the_heads_rounding(case):
+    head, features = case.head(), pyramid()
+    targets = [case.truth(i) for i in range(BATCH)]
+    torch.manual_seed(1)
+    full = case.task.loss(head(features), targets)
+    torch.manual_seed(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = case.task.loss(head(features), targets)
+    assert low.dtype == torch.float32
+    assert float(low) == pytest.approx(float(full), rel=0.1, abs=0.02)
+
+
+@every_case
+def test_no_targets_give_a_loss_of_zero_with_a_gradient(case):
+    head = case.head()
+    loss = case.task.loss(head(pyramid()), [])
+    grad = gradients(loss, head)
+    assert float(loss.detach()) == 0
+    assert (grad == 0).all()
+
+
+@every_case
+def test_where_nothing_is_known_or_there_the_loss_is_finite_and_zero_for_maps(case):
+    beyond = View(SIZE, 10 * SIZE[0], 10 * SIZE[1], *SIZE, SIZE)
+    head = case.head()
+    loss = case.task.loss(head(pyramid()), [case.task.view(case.truth(i), beyond) for i in range(BATCH)])
+    grad = gradients(loss, head)
+    assert loss.isfinite()
+    assert grad.isfinite().all()
+    if case.maps_only:
+        assert float(loss.detach()) == 0
+        assert (grad == 0).all()
+
+
+@every_case
+def test_an_image_of_which_nothing_is_known_changes_no_gradient_of_the_others(case):
+    """Only for maps: an image with no objects in it does say something."""
+    if not case.maps_only:
+        return
+    beyond = View(SIZE, 10 * SIZE[0], 10 * SIZE[1], *SIZE, SIZE)
+    grads = []
+    for targets in ([case.truth(0), case.task.view(case.truth(1), beyond)], [case.truth(0)]):
+        head = case.head()
+        features = {k: v[: len(targets)] for k, v in pyramid().items()}
+        grads.append(gradients(case.task.loss(head(features), targets), head))
+    torch.testing.assert_close(*grads, atol=1e-5, rtol=1e-3)
+
+
+@every_case
+def test_predictions_become_checked_targets_of_the_original_size(case):
+    head = case.head().eval()
+    with torch.no_grad():
+        decoded = case.task.decode(head(pyramid()))
+    assert [type(t) for t in decoded] == [case.task.target] * BATCH
+    for original in ((50, 60), (200, 97), SIZE):
+        for target in decoded:
+            case.task.check(target, SIZE, case.space)
+            back = case.task.view(target, fit(original, SIZE).inverse())
+            back = case.task.check(back, original, case.space)
+            for f in fields(back):
+                value = getattr(back, f.name)
+                if value is not None:
+                    assert value.device.type == "cpu"
+                    assert not value.requires_grad
+                    assert f.metadata["column"].kind != "map" or value.shape[-2:] == original
+
+
+@every_case
+def test_a_prediction_can_be_learned_from_and_scored(case):
+    """A student teaches: its answer is a target for loss, metric, statistics and picture alike."""
+    head = case.head().eval()
+    with torch.no_grad():
+        decoded = case.task.decode(head(pyramid()))
+    labels = [case.task.pseudo(t, Policy(score=0.3)) for t in decoded]
+    assert case.task.loss(case.head()(pyramid()), labels).isfinite()
+    metric = case.task.metric(case.space)
+    metric.update(decoded, [case.truth(i) for i in range(BATCH)])
+    assert math.isfinite(next(iter(metric.compute().values())))
+
+
+@every_case
+def test_check_keeps_the_truth(case):
+    for seed in range(3):
+        assert_same(case.task.check(case.truth(seed), SIZE, case.space), case.truth(seed))
+
+
+@every_case
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_check_refuses_what_is_not_finite(case, value):
+    floats = [
+        f.name
+        for f in fields(case.task.target)
+        if isinstance(getattr(case.truth(0), f.name), torch.Tensor)
+        and getattr(case.truth(0), f.name).is_floating_point()
+    ]
+    for name in floats:
+        bad = replace(case.truth(0), **{name: torch.full_like(getattr(case.truth(0), name), value)})
+        with pytest.raises(ValueError, match=name):
+            case.task.check(bad, SIZE, case.space)
+
+
+@every_case
+def test_check_refuses_a_class_outside_the_space(case):
+    named = {f.name for f in fields(case.task.target)} & {"category", "probability"}
+    if "category" in named:
+        bad = replace(case.truth(0), category=torch.full_like(case.truth(0).category, 3))
+        with pytest.raises(ValueError, match="category"):
+            case.task.check(bad, SIZE, case.space)
+        with pytest.raises(ValueError, match="category"):
+            case.task.check(case.truth(0), SIZE, Space((), case.space.kind))
+
+
+@every_case
+def test_check_refuses_a_map_of_another_shape_than_the_image(case):
+    turned = case.task.view(case.truth(0), whole(SIZE, (SIZE[1], SIZE[0])))
+    half = case.task.view(case.truth(0), whole(SIZE, (SIZE[0] // 2, SIZE[1] // 2)))
+    if case.maps_only:
+        with pytest.raises(ValueError, match="wrong size"):
+            case.task.check(turned, SIZE, case.space)
+        case.task.check(half, SIZE, case.space)
+
+
+@every_case
+def test_maps_of_another_resolution_are_drawn_and_scored(case):
+    if not case.maps_only:
+        return
+    half = case.task.view(case.truth(0), whole(SIZE, (SIZE[0] // 2, SIZE[1] // 2)))
+    assert case.task.draw(render(case.scene(0)).image, half, case.space).shape == (3, *SIZE)
+    for predicted, true in ((half, case.truth(0)), (case.truth(0), half)):
+        metric = case.task.metric(case.space)
+        metric.update([predicted], [true])
+        assert next(iter(metric.compute().values())) > 50
+
+
+@every_case
+@settings(deadline=None, max_examples=20)
+@given(soft=st.booleans(), score=st.floats(0, 1), seed=st.integers(0, 5))
+def test_a_pseudo_label_of_a_pseudo_label_is_the_same(case, soft, score, seed):
+    head = case.head().eval()
+    with torch.no_grad():
+        answers = [case.truth(seed), *case.task.decode(head(pyramid()))]
+    policy = Policy(soft, score)
+    for answer in answers:
+        once = case.task.pseudo(answer, policy)
+        assert_same(case.task.pseudo(once, policy), once)
+
+
+@every_case
+def test_statistics_are_finite_numbers(case):
+    nothing = case.task.view(case.truth(0), View(SIZE, 10 * SIZE[0], 10 * SIZE[1], *SIZE, SIZE))
+    keys = set()
+    for target in (case.truth(0), nothing):
+        found = case.task.statistics(target, Policy())
+        assert all(isinstance(v, float) and math.isfinite(v) for v in found.values())
+        keys.add(tuple(found))
+    assert len(keys) == 1
+
+
+@every_case
+def test_drawing_is_a_picture_of_the_same_size_that_shows_something(case):
+    for size in (SIZE, (33, 41)):
+        seen = render(random_scene(0, size, len(case.space.names)))
+        before = seen.image.clone()
+        picture = case.task.draw(seen.image, case.task.truth(seen, case.space), case.space)
+        assert picture.dtype == torch.uint8
+        assert picture.shape == seen.image.shape
+        assert not torch.equal(picture, before)
+        assert torch.equal(seen.image, before), "the given image was painted over"
+    nothing = case.task.view(case.truth(0), View(SIZE, 10 * SIZE[0], 10 * SIZE[1], *SIZE, SIZE))
+    assert case.task.draw(render(case.scene(0)).image, nothing, case.space).shape == (3, *SIZE)
