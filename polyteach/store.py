@@ -158,6 +158,8 @@ class Store:
         if rows:
             columns = {f.name: [r[i] for r in rows] for i, f in enumerate(_REJECTS)}
             _write(self.path / "rejects" / _name(part), pa.table(columns, schema=_REJECTS))
+        else:  # of a run that was killed before its images were written
+            (self.path / "rejects" / _name(part)).unlink(missing_ok=True)
 
     def rejects(self) -> list[tuple[str, str | None, str]]:
         """Every refused image: (id, uri, reason)."""

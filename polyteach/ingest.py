@@ -1,0 +1,374 @@
+"""Ingest: a dataset, labelled or not, into a store of images and people's labels."""
+
+import errno
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    from polyteach.datasets import Dataset, Entry
+    from polyteach.store import Answer, ImageRow, LabelSet, Store
+
+_STATE = "ingest.json"
+_COMPARED = ("source", "licence", "embed", "part_size", "max_pixels", "min_side")
+"""What two runs must agree on to fill one store. The number of threads changes nothing in it."""
+
+_AHEAD = 4
+"""Pictures per thread that are read ahead: bounds the memory."""
+
+
+def ingest(
+    source: Positional[str],
+    store: Positional[str],
+    *,
+    embed: bool = False,
+    part_size: int = 1024,
+    max_pixels: int = 100_000_000,
+    min_side: int = 8,
+    workers: int = 0,
+    licence: str | None = None,
+    progress: bool = True,
+) -> "Store":
+    """Make a store of a dataset's images, and of people's labels where the dataset has them.
+
+    Every image is decoded once, so that the store holds none that cannot be used, and its height and width are
+    recorded as a person sees it (EXIF orientation applied). What cannot be used goes to the store's rejects with the
+    reason, and never stops the run. The images' order is the source's (a folder's: by path), and the same source
+    makes the same store byte for byte.
+
+    Work goes part by part: what is written is whole, and a run that was stopped goes on where it was when the same
+    command is given again. A finished store is never overwritten.
+
+    Args:
+        source: a folder, a .txt list (one path a line), a .tar, a .parquet, or FORMAT:PATH.
+        store: folder of the store to make.
+        embed: keep the images' bytes in the store, else only where they lie. Archives (tar, Parquet) are always kept.
+        part_size: images per part. Parts are the unit of resume and of work; embedded, one is held in memory.
+        max_pixels: refuse images with more pixels than this.
+        min_side: refuse images with a side of fewer pixels than this.
+        workers: threads that read and decode; 0 is one per core.
+        licence: of the images, kept with each.
+        progress: show a progress bar and the summary.
+
+    Returns:
+        The store, opened.
+
+    Raises:
+        ValueError: no such source, or none with images; the store exists, or is an unfinished one of other arguments
+            or of a source that has changed since.
+        OSError: the disk is full; whole parts stay.
+
+    Examples:
+        polyteach ingest photographs/ store
+
+        polyteach ingest shards.tar store --licence CC-BY-4.0
+
+        polyteach ingest 'parquet:train-00000.parquet?image=photo' store
+    """
+    from polyteach.datasets import load_dataset, locate
+
+    for what, value, least in (
+        ("part_size", part_size, 1),
+        ("max_pixels", max_pixels, 1),
+        ("min_side", min_side, 1),
+        ("workers", workers, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{what} must be at least {least}; got {value}")
+    about = {
+        "source": ":".join(locate(source)),
+        "embed": embed,
+        "licence": licence,
+        "part_size": part_size,
+        "max_pixels": max_pixels,
+        "min_side": min_side,
+        "workers": workers or _cores(),
+    }
+    _refuse_finished(Path(store), about)
+    dataset = load_dataset(source)
+    about["embed"] = embed or dataset.embed
+    about["licence"] = licence or dataset.licence
+    run = _Run(_started(Path(store), dataset, about), dataset, about)
+    with _room(run):
+        run.go(progress)
+        totals = run.finish()
+    if progress:
+        _say(run, totals, forced=about["embed"] and not embed)
+    return run.store
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _refuse_finished(path: Path, about: dict[str, Any]) -> None:
+    """Whether `path` is free, or an unfinished ingest of the same; before the source is listed, which may take long."""
+    from polyteach.files import read_json
+
+    if not (path / _STATE).exists():
+        return
+    old = read_json(path / _STATE)
+    if old["finished"]:
+        raise ValueError(
+            f"{path} is a finished store of {old['source']} ({old['images']:,} images); ingest never overwrites one. "
+            f"Label it: polyteach label {path} --teacher NAME=SPEC; or choose another folder, or delete this one"
+        )
+    if old["source"] != about["source"]:
+        raise ValueError(_other(path, f"source was {old['source']}, is {about['source']}"))
+
+
+def _other(path: Path, what: str) -> str:
+    return f"{path} is an unfinished ingest: {what}. Give the first run's arguments to go on, or delete {path}"
+
+
+def _started(path: Path, dataset: "Dataset", about: dict[str, Any]) -> "Store":
+    """A new store, or an unfinished one of the same dataset and arguments."""
+    import hashlib
+
+    import polyteach
+    from polyteach.files import read_json, sweep, write_json
+    from polyteach.store import Store
+
+    names = hashlib.sha256("\0".join(dataset.names).encode()).hexdigest()
+    entries = len(dataset.names)
+    if not entries:
+        raise ValueError(f"{about['source']} has no images{_left_out(dataset)}")
+    if (path / _STATE).exists():
+        old = read_json(path / _STATE)
+        differs = [f"{k} was {old[k]!r}, is {about[k]!r}" for k in _COMPARED if old[k] != about[k]]
+        if differs:
+            raise ValueError(_other(path, "; ".join(differs)))
+        if (old["entries"], old["names_sha256"]) != (entries, names):
+            change = f"{old['entries']:,} entries then, {entries:,} now"
+            change = change if old["entries"] != entries else f"{entries:,} entries as then, but under other names"
+            raise ValueError(
+                f"{about['source']} has changed since this ingest into {path} began: {change}. "
+                f"Restore it to go on, or delete {path} and begin anew"
+            )
+        return Store.open(path)
+    sweep(path)
+    if path.is_dir() and os.listdir(path) == ["store.json"]:
+        (path / "store.json").unlink()  # an ingest was killed between its first two files: nothing is in there
+    try:
+        store = Store.create(path, about["part_size"])
+        begun = {"verb": "ingest", "polyteach": polyteach.__version__} | about
+        counts = {"entries": entries, "names_sha256": names, "left_out": dict(sorted(dataset.left_out.items()))}
+        write_json(path / _STATE, begun | counts | {"finished": False})
+    except PermissionError as e:
+        raise ValueError(f"{path} cannot be written: {e.strerror}") from e
+    return store
+
+
+def _left_out(dataset: "Dataset") -> str:
+    if not dataset.left_out:
+        return ""
+    kinds = ", ".join(f"{n:,} {what}" for what, n in dataset.left_out.most_common(8))
+    more = len(dataset.left_out) - 8
+    return f"; {dataset.left_out.total():,} other files were left out: {kinds}{f' and {more} more' if more > 0 else ''}"
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """An entry after it was looked into: a row with people's answers, or a reject."""
+
+    row: "ImageRow | None" = None
+    reject: tuple[str, str | None, str] | None = None
+    answers: "dict[str, Answer]" = field(default_factory=dict)
+
+
+class _Run:
+    """The parts of a store that are missing, and the work of filling them.
+
+    Part k holds what is usable of entries k * part_size up to (k + 1) * part_size, so that it does not depend on
+    what came before, nor on where a run was stopped.
+    """
+
+    def __init__(self, store: "Store", dataset: "Dataset", about: dict[str, Any]) -> None:
+        import polyteach
+        from polyteach.tasks.contract import PEOPLE
+
+        self.store, self.dataset, self.about = store, dataset, about
+        self.ids = unique(dataset.names)
+        info = {
+            "teacher": PEOPLE,
+            "images": {"source": about["source"], "licence": about["licence"]},
+            "licence": dataset.licence,
+            "polyteach": polyteach.__version__,
+        }
+        self.sets: dict[str, LabelSet] = {
+            task: store.create_set(task, PEOPLE, space, info) for task, space in dataset.spaces.items()
+        }
+
+    def go(self, progress: bool) -> None:
+        """Write the parts that are missing."""
+        from polyteach.progress import track
+
+        size, entries = self.store.part_size, len(self.ids)
+        there = set(self.store.parts())
+        todo = [p for p in range(-(-entries // size)) if p not in there]
+        total = sum(min((p + 1) * size, entries) - p * size for p in todo)
+        rejects = 0
+        with track("ingest", total, "images", progress) as bar:
+            # neighbouring parts in one go: an archive is read forwards, and threads need not wait for a part's end
+            for _, neighbours in groupby(enumerate(todo), lambda x: x[1] - x[0]):
+                parts = [p for _, p in neighbours]
+                seen: list[_Seen] = []
+                for i, one in self._look(parts[0] * size, min((parts[-1] + 1) * size, entries)):
+                    seen.append(one)
+                    rejects += one.reject is not None
+                    bar.advance(1, f"{rejects:,} rejected" if rejects else "")
+                    if (i + 1) % size == 0 or i + 1 == entries:
+                        self._write(i // size, seen)
+                        seen = []
+
+    def _write(self, part: int, seen: list[_Seen]) -> None:
+        """The images last: that they are there means that the rest is."""
+        good = [(s.row, s.answers) for s in seen if s.row is not None]
+        self.store.write_rejects(part, [s.reject for s in seen if s.reject is not None])
+        for task, labels in self.sets.items():
+            labels.write(part, [row.id for row, _ in good], [answers[task] for _, answers in good])
+        self.store.write_images(part, [row for row, _ in good])
+
+    def _look(self, start: int, stop: int) -> Iterator[tuple[int, _Seen]]:
+        """Entries `start` up to `stop` in order, looked into by threads a bounded way ahead."""
+        from concurrent.futures import Future, ThreadPoolExecutor
+
+        workers: int = self.about["workers"]
+        waiting: deque[tuple[int, Future[_Seen]]] = deque()
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="ingest")
+        try:
+            for i, entry in zip(range(start, stop), self.dataset.entries(start, stop), strict=True):
+                waiting.append((i, pool.submit(self._one, i, entry)))
+                if len(waiting) > _AHEAD * workers:
+                    at, result = waiting.popleft()
+                    yield at, result.result()
+            while waiting:
+                at, result = waiting.popleft()
+                yield at, result.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _one(self, i: int, entry: "Entry") -> _Seen:
+        from polyteach.datasets import printable, read
+        from polyteach.images import BadImage, measure
+        from polyteach.store import ImageRow
+
+        id, uri = self.ids[i], None if entry.uri is None else printable(entry.uri)
+        if entry.problem is not None:
+            return _Seen(reject=(id, uri, entry.problem))
+        try:
+            data = read(entry.uri or "") if entry.data is None else entry.data
+        except (OSError, ValueError) as e:
+            return _Seen(reject=(id, uri, f"cannot be read: {getattr(e, 'strerror', None) or e}"))
+        try:
+            size = measure(data, self.about["max_pixels"], self.about["min_side"])
+        except BadImage as e:
+            return _Seen(reject=(id, uri, printable(str(e))))
+        embed = self.about["embed"]
+        if not embed and uri != entry.uri:
+            return _Seen(reject=(id, uri, "its path is not UTF-8, so a store cannot name it: rename it, or use embed"))
+        row = ImageRow(
+            id=id,
+            height=size[0],
+            width=size[1],
+            data=data if embed else None,
+            uri=None if embed else uri,
+            split=entry.split,
+            licence=entry.licence or self.about["licence"],
+        )
+        return _Seen(row=row, answers=self._answers(entry, size, id))
+
+    def _answers(self, entry: "Entry", size: tuple[int, int], id: str) -> "dict[str, Answer]":
+        """What people say of an image, by task: a target, None where absent, the reason where it is unusable."""
+        from polyteach.tasks import load_task
+
+        nothing: dict[str, Answer] = dict.fromkeys(self.sets)
+        if entry.targets is None:
+            return nothing
+        try:
+            given = entry.targets(size)
+        except (OSError, ValueError) as e:
+            return dict.fromkeys(self.sets, f"people: {e}")
+        except Exception as e:
+            e.add_note(f"in the people's labels of {id!r}")
+            raise
+        unknown = given.keys() - self.sets.keys()
+        if unknown:
+            raise ValueError(f"{id!r} is labelled for {sorted(unknown)}; the dataset's spaces are {sorted(self.sets)}")
+        answers = nothing | given
+        for task, answer in given.items():
+            if answer is not None:
+                try:
+                    answers[task] = load_task(task).check(answer, size, self.sets[task].space)
+                except ValueError as e:
+                    answers[task] = f"people: {e}"
+        return answers
+
+    def finish(self) -> dict[str, Any]:
+        """Record the totals: from then on the store is finished, and refuses to be overwritten."""
+        from polyteach.files import read_json, write_json
+
+        path = self.store.path / _STATE
+        rejects = len(self.store.rejects())
+        totals: dict[str, Any] = {"images": len(self.ids) - rejects, "rejects": rejects}
+        states = {task: [s for p in labels.parts() for s in labels.states(p)] for task, labels in self.sets.items()}
+        totals["people"] = {t: {s: found.count(s) for s in sorted(set(found))} for t, found in states.items()}
+        write_json(path, read_json(path) | totals | {"finished": True})
+        return totals
+
+
+@contextmanager
+def _room(run: _Run) -> Iterator[None]:
+    """A full disk as an error that says where, what is kept and how to go on."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        path, size = run.store.path, run.store.part_size
+        kept = f"{len(run.store.parts()):,} whole parts of {size:,} images are kept"
+        text = f"{os.strerror(e.errno)}; {kept}, and the same command goes on"
+        raise OSError(errno.ENOSPC, text, str(path)) from e
+
+
+def _say(run: _Run, totals: dict[str, Any], forced: bool) -> None:
+    import sys
+    from collections import Counter
+
+    path = run.store.path
+    lines = [f"{path}: {totals['images']:,} images{_left_out(run.dataset)}"]
+    if forced:
+        lines.append(f"their bytes are in the store: {run.about['source'].partition(':')[0]} gives them no address")
+    for task, states in totals["people"].items():
+        lines.append(f"people's labels, {task}: " + ", ".join(f"{n:,} {state}" for state, n in states.items()))
+    if totals["rejects"]:
+        lines.append(f"{totals['rejects']:,} rejected, see {path / 'rejects'}:")
+        reasons = Counter(reason for _, _, reason in run.store.rejects())
+        first = {reason: id for id, _, reason in reversed(run.store.rejects())}
+        lines += [f"  {n:,} x {reason} ({first[reason]})" for reason, n in reasons.most_common(5)]
+        if len(reasons) > 5:
+            lines.append(f"  and {len(reasons) - 5:,} other reasons")
+    print("\n".join(lines), file=sys.stderr)
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """The names, where the second of a kind becomes "name#2" and so on; never a name that another one has."""
+    taken = set(names)
+    seen: dict[str, int] = {}
+    out = []
+    for name in names:
+        count = seen.get(name, 0) + 1
+        own = name
+        while count > 1 and (own := f"{name}#{count}") in taken:
+            count += 1
+        seen[name] = count
+        taken.add(own)
+        out.append(own)
+    return out
