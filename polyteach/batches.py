@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as kernels
 
 from polyteach.geometry import random_view
-from polyteach.images import BadImage, decode
+from polyteach.images import BadImage
 from polyteach.store import ROW_GROUP, Answer, ImageRow, LabelSet, Store
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import PEOPLE, Objective, Policy, Target
@@ -348,13 +348,9 @@ class Samples(Dataset[Sample]):
         store = self.plan.stores[self.plan.place(image).store]
         row: ImageRow = self._encoded(image, None)
         try:
-            pixels = decode(store.read(row))
+            return row, store.picture(row)
         except (OSError, BadImage) as e:
             return row, str(e)
-        if tuple(pixels.shape[1:]) != (row.height, row.width):
-            was = f"{row.height}x{row.width}"
-            return row, f"is {pixels.shape[1]}x{pixels.shape[2]} (height x width) now, was {was} when ingested"
-        return row, pixels
 
     def _sample(
         self, image: int, row: ImageRow, pixels: Tensor, draw: random.Random, rejects: list[dict[str, str]]

@@ -3,8 +3,8 @@
 import errno
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -82,7 +82,7 @@ def ingest(
     ):
         if value < least:
             raise ValueError(f"{what} must be at least {least}; got {value}")
-    about = {
+    about: dict[str, Any] = {
         "source": ":".join(locate(source)),
         "embed": embed,
         "licence": licence,
@@ -95,8 +95,8 @@ def ingest(
     dataset = load_dataset(source)
     about["embed"] = embed or dataset.embed
     about["licence"] = licence or dataset.licence
-    run = _Run(_started(Path(store), dataset, about), dataset, about)
-    with _room(run):
+    with _room(Path(store)):
+        run = _Run(_started(Path(store), dataset, about), dataset, about)
         run.go(progress)
         totals = run.finish()
     if progress:
@@ -220,13 +220,14 @@ class _Run:
             for _, neighbours in groupby(enumerate(todo), lambda x: x[1] - x[0]):
                 parts = [p for _, p in neighbours]
                 seen: list[_Seen] = []
-                for i, one in self._look(parts[0] * size, min((parts[-1] + 1) * size, entries)):
-                    seen.append(one)
-                    rejects += one.reject is not None
-                    bar.advance(1, f"{rejects:,} rejected" if rejects else "")
-                    if (i + 1) % size == 0 or i + 1 == entries:
-                        self._write(i // size, seen)
-                        seen = []
+                with closing(self._look(parts[0] * size, min((parts[-1] + 1) * size, entries))) as looked:
+                    for i, one in looked:
+                        seen.append(one)
+                        rejects += one.reject is not None
+                        bar.advance(1, f"{rejects:,} rejected" if rejects else "")
+                        if (i + 1) % size == 0 or i + 1 == entries:
+                            self._write(i // size, seen)
+                            seen = []
 
     def _write(self, part: int, seen: list[_Seen]) -> None:
         """The images last: that they are there means that the rest is."""
@@ -236,7 +237,7 @@ class _Run:
             labels.write(part, [row.id for row, _ in good], [answers[task] for _, answers in good])
         self.store.write_images(part, [row for row, _ in good])
 
-    def _look(self, start: int, stop: int) -> Iterator[tuple[int, _Seen]]:
+    def _look(self, start: int, stop: int) -> Generator[tuple[int, _Seen], None, None]:
         """Entries `start` up to `stop` in order, looked into by threads a bounded way ahead."""
         from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -244,11 +245,14 @@ class _Run:
         waiting: deque[tuple[int, Future[_Seen]]] = deque()
         pool = ThreadPoolExecutor(workers, thread_name_prefix="ingest")
         try:
-            for i, entry in zip(range(start, stop), self.dataset.entries(start, stop), strict=True):
+            i = start - 1
+            for i, entry in enumerate(self.dataset.entries(start, stop), start):
                 waiting.append((i, pool.submit(self._one, i, entry)))
                 if len(waiting) > _AHEAD * workers:
                     at, result = waiting.popleft()
                     yield at, result.result()
+            if i != stop - 1:
+                raise ValueError(f"{self.about['source']} ended at entry {i + 1:,} of {stop:,}: it has changed")
             while waiting:
                 at, result = waiting.popleft()
                 yield at, result.result()
@@ -325,16 +329,15 @@ class _Run:
 
 
 @contextmanager
-def _room(run: _Run) -> Iterator[None]:
+def _room(path: Path) -> Iterator[None]:
     """A full disk as an error that says where, what is kept and how to go on."""
     try:
         yield
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        path, size = run.store.path, run.store.part_size
-        kept = f"{len(run.store.parts()):,} whole parts of {size:,} images are kept"
-        text = f"{os.strerror(e.errno)}; {kept}, and the same command goes on"
+        kept = len(list((path / "images").glob("part-*.parquet")))
+        text = f"{os.strerror(e.errno)}; {kept:,} whole parts are kept, and the same command goes on"
         raise OSError(errno.ENOSPC, text, str(path)) from e
 
 

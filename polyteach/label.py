@@ -214,16 +214,12 @@ class _Run:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _image(self, row: "ImageRow") -> "Tensor | str":
-        from polyteach.images import BadImage, decode
+        from polyteach.images import BadImage
 
         try:
-            image = decode(self.store.read(row))
+            return self.store.picture(row)
         except (OSError, BadImage) as e:
             return f"image: {e}"
-        if tuple(image.shape[1:]) != (row.height, row.width):
-            now = f"{image.shape[2]}x{image.shape[1]}"
-            return f"image: is {now} now, was {row.width}x{row.height} when ingested"
-        return image
 
     def report(self, score: float) -> None:
         """Per label set: how much was labelled, and whether it is worth training on."""

@@ -29,10 +29,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from faster_coco_eval.core import mask as run_length
+from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
 from polyteach.files import read_json, replacing, sweep, write_json
+from polyteach.images import BadImage
+from polyteach.images import decode as decode_image
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Column, Objective, Space, Target
 
@@ -151,6 +154,19 @@ class Store:
         with fsspec.open(row.uri, "rb") as f:
             data: bytes = f.read()
         return data
+
+    def picture(self, row: ImageRow) -> UInt8[Tensor, "3 H W"]:
+        """The image as RGB pixels, EXIF orientation applied: the same for every teacher and for training.
+
+        Raises:
+            OSError: its file is gone or cannot be read.
+            BadImage: it cannot be decoded, or has another size than when it was ingested.
+        """
+        pixels = decode_image(self.read(row), max_pixels=row.height * row.width, min_side=1)
+        if tuple(pixels.shape[1:]) != (row.height, row.width):
+            now = f"{pixels.shape[2]}x{pixels.shape[1]}"
+            raise BadImage(f"is {now} now, was {row.width}x{row.height} when ingested")
+        return pixels
 
     def write_rejects(self, part: int, rejects: Iterable[tuple[str, str | None, str]]) -> None:
         """Record images of a part's slice of the source that were refused: (id, uri, reason)."""

@@ -234,7 +234,7 @@ def test_unreadable_images_are_replaced_the_same_way(tmp_path):
     assert set(reasons) == {"1", "2", "3"}
     assert "not an image" in reasons["1"]
     assert "gone.jpg" in reasons["2"]
-    assert reasons["3"] == "is 16x16 (height x width) now, was 16x17 when ingested"
+    assert reasons["3"] == "is 16x16 now, was 17x16 when ingested"
     assert all(len(b.images) == 3 and {"1", "2", "3"}.isdisjoint(b.ids) for b in runs[0])
 
 

@@ -63,9 +63,7 @@ def assert_same(a: Any, b: Any, tolerance: float = 1e-5) -> None:
         assert (x is None) == (y is None), f.name
         if x is not None:
             message = f.name
-            torch.testing.assert_close(
-                x, y, atol=tolerance, rtol=tolerance, msg=lambda m, n=message: f"{n}: {m}"
-            )
+            torch.testing.assert_close(x, y, atol=tolerance, rtol=tolerance, msg=lambda m, n=message: f"{n}: {m}")
 
 
 def gradients(loss: torch.Tensor, head: torch.nn.Module) -> torch.Tensor:
@@ -96,9 +94,7 @@ def test_every_field_says_how_it_is_kept(case):
 @pytest.mark.parametrize("seed", range(4))
 def test_answer_of_the_mirrored_world_is_the_mirrored_answer(case, seed):
     scene = case.scene(seed)
-    seen = case.task.view(
-        case.task.truth(render(scene), case.space), View(SIZE, 0, 0, *SIZE, SIZE, mirrored=True)
-    )
+    seen = case.task.view(case.task.truth(render(scene), case.space), View(SIZE, 0, 0, *SIZE, SIZE, mirrored=True))
     assert_same(seen, case.task.truth(render(scene.mirrored()), case.space), 1e-4)
 
 

@@ -79,6 +79,7 @@ class DepthErrors(Metric):
     value; RMSE in units of the truth's mean absolute deviation.
     """
 
+    full_state_update = False
     sums: Tensor
     images: Tensor
 

@@ -40,6 +40,7 @@ class Angles(Metric):
     before any pixel is seen.
     """
 
+    full_state_update = False
     limits = (11.25, 22.5, 30)
     histogram: Tensor
     within: Tensor

@@ -39,6 +39,7 @@ class MeanIoU(Metric):
     IGNORE elsewhere is wrong. Classes absent from both prediction and truth do not count. 0 before any pixel is seen.
     """
 
+    full_state_update = False
     hit: Tensor
     predicted: Tensor
     true: Tensor

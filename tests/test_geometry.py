@@ -1,0 +1,197 @@
+"""A view moves pixels, maps and boxes alike: against painting and looking, torchvision, and its own inverse."""
+
+import random
+from random import Random
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.transforms.v2 import functional as kernels
+
+from polyteach.geometry import View, area, fit, random_view, whole
+
+SIDE = st.integers(1, 40)
+SIZES = st.tuples(SIDE, SIDE)
+
+
+@st.composite
+def integer_views(draw):
+    """Crops at whole pixels, partly or wholly beyond the source, resized and mirrored at will."""
+    source = draw(SIZES)
+    top, left = draw(st.integers(-20, 45)), draw(st.integers(-20, 45))
+    return View(source, top, left, draw(SIDE), draw(SIDE), draw(SIZES), draw(st.booleans()))
+
+
+@st.composite
+def blocky_views(draw):
+    """Views that show every source pixel as a block of whole pixels, so that painted boxes stay sharp."""
+    source, factor = draw(SIZES), draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    top, left = draw(st.integers(-20, 45)), draw(st.integers(-20, 45))
+    height, width = draw(st.integers(1, 20)), draw(st.integers(1, 20))
+    size = (height * factor[0], width * factor[1])
+    return View(source, top, left, height, width, size, draw(st.booleans()))
+
+
+@settings(deadline=None)
+@given(blocky_views(), st.data())
+def test_a_box_is_where_its_paint_is_seen(view, data):
+    h, w = view.source
+    y0, x0 = data.draw(st.integers(0, h - 1)), data.draw(st.integers(0, w - 1))
+    y1, x1 = data.draw(st.integers(y0 + 1, h)), data.draw(st.integers(x0 + 1, w))
+    paint = torch.zeros(h, w, dtype=torch.bool)
+    paint[y0:y1, x0:x1] = True
+    rows, columns = view.dense(paint).nonzero().unbind(1)
+    box = view.boxes(torch.tensor([[x0, y0, x1, y1]], dtype=torch.float32))
+    if not len(rows):
+        assert area(box) == 0
+    else:
+        seen = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        torch.testing.assert_close(box[0], seen.float(), atol=1e-4, rtol=0)
+
+
+@settings(deadline=None)
+@given(integer_views())
+def test_boxes_stay_inside_the_view_and_keep_their_rows(view):
+    h, w = view.source
+    boxes = torch.tensor([[0, 0, w, h], [0, 0, 1, 1], [w - 1, h - 1, w, h]], dtype=torch.float32)
+    out = view.boxes(boxes)
+    assert out.shape == boxes.shape
+    assert (out[:, 2:] >= out[:, :2]).all()
+    assert (out >= 0).all()
+    assert (out <= torch.tensor([view.size[1], view.size[0]]).repeat(2)).all()
+    assert view.boxes(boxes[:0]).shape == (0, 4)
+
+
+@settings(deadline=None)
+@given(integer_views(), st.sampled_from([torch.bool, torch.uint8, torch.int64, torch.float32]))
+def test_a_map_is_seen_as_torchvision_crops_and_resizes_it(view, dtype):
+    field = torch.arange(view.source[0] * view.source[1]).reshape(1, *view.source).remainder(251) + 1
+    crop = kernels.crop(field.double(), view.top, view.left, view.height, view.width)  # pads with 0
+    exact = kernels.InterpolationMode.NEAREST_EXACT
+    expected = kernels.resize(crop, list(view.size), interpolation=exact)
+    expected = expected.flip(-1) if view.mirrored else expected
+    seen = view.dense(field.to(dtype))
+    assert seen.dtype == dtype
+    # torchvision computes in float32, so where a pixel's centre falls between two others it may choose the other
+    ratio = torch.tensor([view.height / view.size[0], view.width / view.size[1]])
+    if (ratio == ratio.round()).all() or (1 / ratio == (1 / ratio).round()).all():
+        assert torch.equal(seen, expected.to(dtype))
+    else:
+        assert (seen != expected.to(dtype)).float().mean() <= 0.1 or seen.numel() < 100
+
+
+@settings(deadline=None)
+@given(integer_views())
+def test_beyond_the_source_there_is_fill_and_nothing_else(view):
+    seen = view.dense(torch.zeros(view.source), 7)
+    rows = view.top + (torch.arange(view.size[0]) + 0.5) * view.height / view.size[0]
+    columns = view.left + (torch.arange(view.size[1]) + 0.5) * view.width / view.size[1]
+    columns = columns.flip(0) if view.mirrored else columns
+    inside = ((rows > 0) & (rows < view.source[0]))[:, None] & (columns > 0) & (columns < view.source[1])
+    assert torch.equal(seen == 0, inside)
+    assert torch.equal(seen == 7, ~inside)
+
+
+@settings(deadline=None)
+@given(integer_views(), st.integers(1, 3), st.integers(1, 3))
+def test_a_map_of_finer_cells_is_seen_as_the_coarse_one(view, up, across):
+    """Resolution of the map does not matter: a cell repeated is the same map."""
+    coarse = torch.rand(view.source)
+    fine = coarse.repeat_interleave(up, 0).repeat_interleave(across, 1)
+    # a centre exactly on a coarse border is on a fine one too, so both floor to the same side
+    assert torch.equal(view.dense(fine, -1), view.dense(coarse, -1))
+
+
+@settings(deadline=None)
+@given(integer_views())
+def test_the_inverse_puts_what_was_seen_back(view):
+    field = torch.rand(view.source)
+    back = view.inverse().dense(view.dense(field, -1), -1)
+    assert back.shape == field.shape
+    once = view.dense(field, -1)
+    assert torch.equal(view.dense(back, -1), once)
+    if view.size[0] >= view.height and view.size[1] >= view.width:  # nothing was skipped
+        seen = back >= 0
+        assert torch.equal(back[seen], field[seen])
+    again = view.inverse().inverse()
+    for name in ("top", "left", "height", "width"):
+        assert abs(getattr(again, name) - getattr(view, name)) < 1e-6
+    assert (again.source, again.size, again.mirrored) == (view.source, view.size, view.mirrored)
+
+
+@settings(deadline=None)
+@given(integer_views(), st.data())
+def test_the_inverse_puts_boxes_back(view, data):
+    h, w = view.source
+    y0, x0 = data.draw(st.floats(0, h - 0.5)), data.draw(st.floats(0, w - 0.5))
+    box = torch.tensor([[x0, y0, data.draw(st.floats(x0, w)), data.draw(st.floats(y0, h))]])
+    crop = torch.tensor([view.left, view.top, view.left + view.width, view.top + view.height]).float()
+    visible = torch.cat([box[0, :2].maximum(crop[:2]), box[0, 2:].minimum(crop[2:])])
+    if (visible[2:] > visible[:2]).all():
+        back = view.inverse().boxes(view.boxes(box))
+        torch.testing.assert_close(back[0], visible, atol=1e-2, rtol=1e-4)
+
+
+@settings(deadline=None)
+@given(integer_views())
+def test_the_picture_and_a_map_of_it_are_seen_alike(view):
+    """Where nothing is resized, the picture's pixels are the map's."""
+    image = torch.randint(1, 256, (3, *view.source), dtype=torch.uint8)
+    same = View(view.source, view.top, view.left, view.height, view.width, (view.height, view.width), view.mirrored)
+    assert torch.equal(same.image(image), same.dense(image, 0))
+    seen = view.image(image)
+    assert seen.shape == (3, *view.size)
+    assert seen.dtype == torch.uint8
+
+
+@settings(deadline=None)
+@given(SIZES, SIZES)
+def test_fit_shows_all_of_the_source_with_its_aspect_kept(source, size):
+    view = fit(source, size)
+    corners = view.boxes(torch.tensor([[0.0, 0.0, source[1], source[0]]]))[0]
+    assert corners[:2].tolist() == [0, 0]
+    assert corners[2] <= size[1] + 1e-4
+    assert corners[3] <= size[0] + 1e-4
+    assert abs(corners[2] - size[1]) < 1e-3 or abs(corners[3] - size[0]) < 1e-3, "as large as fits"
+    scale = size[0] / view.height
+    assert abs(scale - size[1] / view.width) < 1e-9
+    torch.testing.assert_close(corners[2:], torch.tensor([source[1], source[0]]).float() * scale, rtol=1e-4, atol=1e-4)
+
+
+@settings(deadline=None)
+@given(SIZES, SIZES)
+def test_whole_is_all_of_it(source, size):
+    field = torch.rand(source)
+    assert torch.equal(whole(source).dense(field), field)
+    assert (whole(source, size).dense(field, -1) >= 0).all()
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**6), SIZES, SIZES, st.booleans())
+def test_random_views_are_of_the_size_asked_and_show_some_of_the_source(seed, source, size, mirror):
+    view = random_view(source, size, Random(seed), scale=(0.5, 2.0), mirror=float(mirror))
+    assert view.size == size
+    assert view.source == source
+    assert view.mirrored is mirror
+    assert view.dense(torch.zeros(source)).shape == size
+    assert view.top < source[0]
+    assert view.left < source[1]
+    assert view.top + view.height > 0
+    assert view.left + view.width > 0
+    assert view.top == int(view.top)
+    assert view.height >= 1
+    assert random_view(source, size, Random(seed), mirror=float(mirror)) == view
+
+
+def test_scale_jitter_is_log_uniform_and_keeps_the_aspect():
+    draw = random.Random(0)
+    source, size = (480, 640), (240, 320)
+    views = [random_view(source, size, draw, scale=(0.5, 2.0), mirror=0.5) for _ in range(2000)]
+    factors = torch.tensor([source[0] / v.height for v in views])
+    assert factors.min() >= 0.499
+    assert factors.max() <= 2.01
+    assert abs(float(factors.log2().mean())) < 0.05
+    assert abs(float((factors < 1).float().mean()) - 0.5) < 0.05
+    assert abs(sum(v.mirrored for v in views) / 2000 - 0.5) < 0.05
+    aspect = torch.tensor([v.width / v.height for v in views])
+    assert (aspect - 4 / 3).abs().max() < 0.02
