@@ -14,6 +14,8 @@ Multi-task self-training (MuST; Ghiasi et al., ICCV 2021, arXiv 2108.11353) in t
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -33,6 +35,14 @@ _HOME["load_student"] = "polyteach.student"
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'polyteach' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value  # the submodule of the same name was bound here by its import; the verb wins
-    return value
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        # `import polyteach.label` would put the module where the verb of the same name is wanted
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

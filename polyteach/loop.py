@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -42,6 +42,7 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM; a checkpoint was written first."""
 
 
+@runtime_checkable
 class Seen(Protocol):
     """What the loop reads of a batch; see `batches.Batch`."""
 

@@ -172,7 +172,6 @@ def test_places_are_uniform():
     """Over many seeds each image comes first about equally often: chi-square against the uniform."""
     start = np.array([0, 3, 4, 9])  # row groups of unlike sizes
     first = np.bincount([Order(start, seed).at(0)[1] for seed in range(1800)], minlength=9)
-    # the first place belongs to each row group equally often within one window, since its images are shuffled again
     assert ((first - 200) ** 2 / 200).sum() < 26.1  # 99.9 % of chi-square with 8 degrees
 
 

@@ -1,0 +1,639 @@
+"""Training: same seed, same weights; killed anywhere, same weights; weights of losses, averaging, and refusals."""
+
+import json
+import math
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+import warnings
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from polyteach.batches import Batch, plan
+from polyteach.loop import Average, Interrupted, Mixture, NonFinite, Settings, check, fit, latest, rate
+from polyteach.scene import random_scene, render
+from polyteach.store import ImageRow, Store
+from polyteach.student import load_student
+from polyteach.tasks import all_tasks, load_task
+from polyteach.tasks.contract import Space
+from polyteach.train import _pairs, loss_weights, train
+from tests.conftest import png
+
+NAMES = ("red", "green", "blue")
+TEACHER = {"teacher": {"spec": "x:y", "learning_rate": 0.1, "batch_size": 32, "licence": "CC0"}}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)  # byte for byte needs as many threads; and one makes forks safe
+
+
+def world(path, count=8, tasks=None, size=(48, 64), first=0, info=TEACHER, name="oracle"):
+    """A store of rendered scenes with exact labels of every task."""
+    store = Store.create(path, 4)
+    renders = [render(random_scene(first + i, size)) for i in range(count)]
+    for part, start in enumerate(range(0, count, 4)):
+        rows = [ImageRow(f"{first + i}", *size, png(renders[i].image)) for i in range(start, min(start + 4, count))]
+        store.write_images(part, rows)
+        for task_name in tasks or all_tasks():
+            task = load_task(task_name)
+            space = Space(NAMES, task.kinds[0])
+            labels = store.create_set(task_name, name, space, info)
+            truths = [task.truth(renders[int(r.id) - first], space) for r in rows]
+            labels.write(part, [r.id for r in rows], truths)
+    return str(path)
+
+
+def options(**more):
+    small = {
+        "backbone": "test_resnet",
+        "channels": 8,
+        "size": 64,
+        "batch_size": 4,
+        "steps": 6,
+        "workers": 0,
+        "device": "cpu",
+        "progress": False,
+        "save_every": 2,
+    }
+    return small | more
+
+
+def weights_of(run):
+    return (run / "student.safetensors").read_bytes()
+
+
+def log_of(run):
+    """The log without its timings."""
+    lines = [json.loads(x) for x in (run / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in x.items() if k not in ("seconds", "images_per_second")} for x in lines]
+
+
+# ---- the verb ----
+
+
+def test_same_seed_same_weights_for_any_workers_and_another_seed_differs(tmp_path):
+    store = world(tmp_path / "store")
+    for run, more in {"a": {}, "b": {"workers": 2, "save_every": 100}, "c": {"seed": 1}}.items():
+        assert train(store, out=str(tmp_path / run), **options(augment=5.0, **more)) == str(tmp_path / run)
+    a, b, c = (weights_of(tmp_path / r) for r in "abc")
+    assert a == b
+    assert a != c
+    assert log_of(tmp_path / "a") == log_of(tmp_path / "b")
+    assert [x["step"] for x in log_of(tmp_path / "a")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_loss_goes_down_on_the_rendered_world(tmp_path, capsys):
+    store = world(tmp_path / "store", 16)
+    run = tmp_path / "run"
+    train(
+        (store,),
+        out=str(run),
+        **options(steps=40, optimizer="adamw", lr=3e-3, scale=(1.0, 1.0), weights="equal", save_every=100),
+    )
+    log = log_of(run)
+    for name in log[0]["losses"]:
+        first, last = (sum(x["losses"][name] for x in part) / 8 for part in (log[:8], log[-8:]))
+        assert last < first, name
+    assert {n.split("_")[0] for n in log[0]["losses"]} == set(all_tasks())
+    student = load_student(run)
+    assert set(student.objectives) == set(log[0]["losses"])
+    answer = student.answer([render(random_scene(0, (48, 64))).image], (64, 64))[0]
+    assert set(answer) == set(student.objectives)
+    about = json.loads((run / "student.json").read_text())
+    assert (about["learning_rate"], about["batch_size"], about["size"]) == (3e-3, 4, [64, 64])
+    assert "CC0" in about["licence"]
+    said = capsys.readouterr().err
+    assert "classification_oracle: 1 (equal); 16 images" in said
+
+
+def test_finished_runs_and_other_folders_are_not_touched(tmp_path):
+    store = world(tmp_path / "store", 4, ["classification"])
+    run = tmp_path / "run"
+    train(store, out=str(run), **options(steps=1))
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    with pytest.raises(ValueError, match="holds a finished run"):
+        train(store, out=str(run), **options(steps=1))
+    assert before == {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    with pytest.raises(ValueError, match="exists and is no run"):
+        train(store, out=store, **options(steps=1))
+
+
+def test_an_unfinished_run_goes_on_only_as_it_was_started(tmp_path):
+    store = world(tmp_path / "store", 4, ["classification"])
+    run = tmp_path / "run"
+    train(store, out=str(run), **options(steps=3, lr=0.01))
+    whole = weights_of(run)
+    (run / "train.json").unlink()
+    for changed, said in [
+        ({"lr": 0.02}, "lr was 0.01, is 0.02"),
+        ({"lr": 0.01, "score": 0.6}, "score was 0.5, is 0.6"),
+        ({"lr": 0.01, "weights": {"classification_oracle": 2.0}}, "weights was 'rule'"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            train(store, out=str(run), **options(steps=3, **changed))
+    train(store, out=str(run), **options(steps=3, lr=0.01, save_every=50, workers=1))
+    assert weights_of(run) == whole
+    (run / "train.json").unlink()
+    Store.open(store).create_set("classification", "more", Space(("x",)), {}).write(0, list("0123"), [None] * 4)
+    with pytest.raises(ValueError, match="no image is labelled for classification_more"):
+        train(store, out=str(run), **options(steps=3, lr=0.01))
+    extra = Store.open(store).create_set("classification", "even", Space(NAMES), {})
+    extra.write(0, list("0123"), [None] * 4)
+    with pytest.raises(ValueError, match="the stores have changed"):
+        train(store, out=str(run), labels=("oracle", "even"), **options(steps=3, lr=0.01) | {"seed": 0})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"size": 100}, "size must be a multiple of 32; got 100"),
+        ({"optimizer": "lion"}, "optimizer 'lion' is not one of sgd, adamw"),
+        ({"precision": "fp8"}, "precision 'fp8' is not one of fp32, fp16, bf16"),
+        ({"device": "gpu"}, "device 'gpu'"),
+        ({"epochs": 1.0}, "give steps or epochs, not both"),
+        ({"scale": (2.0, 1.0)}, "scale must be LOW HIGH"),
+        ({"weights": "best"}, "weights 'best' is neither one of rule, equal, learned"),
+        ({"weights": "a=1"}, "unknown objective 'a'; there are classification_oracle"),
+        ({"weights": {"classification_oracle": -1.0}}, "must be finite and 0 or more"),
+        ({"backbone": "resnet81"}, "unknown backbone"),
+        ({"augment": 11.0}, "augment must be 0 to 10"),
+        ({"nesterov": True, "optimizer": "adamw"}, "nesterov is for optimizer sgd"),
+        ({"ema": 1.0}, "ema must be 0 or more and below 1"),
+        ({"labels": ("people",)}, "unknown label set 'people'; the stores have oracle"),
+        ({"init": "/nowhere"}, "init '/nowhere'"),
+    ],
+)
+def test_wrong_options_say_what_is_allowed_and_leave_nothing(tmp_path, wrong, said):
+    store = world(tmp_path / "store", 4, ["classification"])
+    with pytest.raises(ValueError, match=said):
+        train(store, out=str(tmp_path / "run"), **options(**wrong))
+    assert not (tmp_path / "run").exists()
+
+
+def test_stores_are_checked(tmp_path):
+    store = world(tmp_path / "store", 4, ["classification"])
+    with pytest.raises(ValueError, match="is given twice"):
+        train((store, store), out=str(tmp_path / "run"), **options())
+    with pytest.raises(ValueError, match="no store given"):
+        train((), out=str(tmp_path / "run"), **options())
+    with pytest.raises(ValueError, match="is not a store"):
+        train(str(tmp_path), out=str(tmp_path / "run"), **options())
+
+
+def test_two_stores_epochs_and_rejects(tmp_path):
+    stores = (world(tmp_path / "1", 4, ["classification"]), world(tmp_path / "2", 6, ["classification"], first=50))
+    third = Store.create(tmp_path / "3", 4)
+    third.write_images(0, [ImageRow("junk", 48, 64, b"no picture")])
+    space = Space(NAMES, load_task("classification").kinds[0])
+    truth = load_task("classification").truth(render(random_scene(0)), space)
+    third.create_set("classification", "oracle", space, {}).write(0, ["junk"], [truth])
+    run = tmp_path / "run"
+    train((*stores, str(tmp_path / "3")), out=str(run), **options(steps=None, epochs=2.0, batch_size=5))
+    assert len(log_of(run)) == 5  # 2 epochs of 11 images in batches of 5, rounded up
+    rejects = [json.loads(x) for x in (run / "rejects.jsonl").read_text().splitlines()]
+    assert [(r["id"], r["store"]) for r in rejects] == [("junk", str(tmp_path / "3"))]
+    config = json.loads((run / "config.json").read_text())
+    assert config["data"]["labelled"] == {"classification_oracle": 11}
+    assert config["options"]["lr"] == 0.32 * 5 / 256
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precisions_train_and_resume(tmp_path, precision):
+    store = world(tmp_path / "store", 8)
+    more = {"precision": precision, "steps": 3, "channels_last": True, "save_every": 1}
+    for run in ("a", "b"):
+        train(store, out=str(tmp_path / run), **options(**more))
+    assert weights_of(tmp_path / "a") == weights_of(tmp_path / "b")
+    assert all(math.isfinite(x["loss"]) for x in log_of(tmp_path / "a"))
+    (tmp_path / "b" / "train.json").unlink()
+    newest = latest(tmp_path / "b" / "checkpoints")
+    for file in newest.iterdir():
+        file.unlink()
+    newest.rmdir()
+    train(store, out=str(tmp_path / "b"), **options(**more))
+    assert weights_of(tmp_path / "a") == weights_of(tmp_path / "b")
+
+
+def test_starts_from_another_run_and_learns_a_teacher_of_one_task(tmp_path):
+    store = world(tmp_path / "store", 4)
+    first = tmp_path / "first"
+    train(store, out=str(first), **options(steps=1))
+    run = tmp_path / "run"
+    train(store, out=str(run), tasks=("classification",), init=str(first), **options(steps=1, lr=1e-12, ema=0.0))
+    a, b = load_file(first / "student.safetensors"), load_file(run / "student.safetensors")
+    assert {k.split(".")[1] for k in b if k.startswith("heads.")} == {"classification_oracle"}
+    for k in b:
+        if not any(x in k for x in ("running_", "num_batches")):
+            torch.testing.assert_close(a[k], b[k])
+    assert json.loads((run / "config.json").read_text())["init_sha256"]
+
+
+# ---- killed and resumed ----
+
+
+def in_child(work, error_file):
+    """The process id of a fork that does `work` and exits with 0, or 1 after an error, or 130 when interrupted."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads: they are idle here
+        pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        torch.set_num_threads(1)
+        sys.stderr = open(error_file, "a")  # noqa: SIM115
+        work()
+        status = 0
+    except Interrupted as e:
+        print(e, file=sys.stderr)
+        status = 130
+    except BaseException:
+        traceback.print_exc(file=sys.stderr)
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def killed_until_done(tmp_path, kills, **more):
+    """Train undisturbed, then again with SIGKILL at random moments; both runs."""
+    store = world(tmp_path / "store")
+    one, other, errors = tmp_path / "one", tmp_path / "other", tmp_path / "errors"
+    start = time.monotonic()
+    train(store, out=str(one), **options(**more))
+    span = time.monotonic() - start
+    draw = random.Random(7)
+    done = 0
+    for _ in range(20 * kills):
+        if done == kills:
+            break
+        pid = in_child(lambda: train(store, out=str(other), **options(**more)), errors)
+        time.sleep(draw.uniform(0, 0.6 * span))
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0, errors.read_text()
+        if os.WIFSIGNALED(status):
+            done += 1
+        elif (other / "train.json").exists():  # it was quicker than the signal: once more from the start
+            other.rename(tmp_path / f"early{time.monotonic_ns()}")
+    assert done == kills
+    if not (other / "train.json").exists():
+        pid = in_child(lambda: train(store, out=str(other), **options(**more)), errors)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, errors.read_text()
+    return one, other
+
+
+def compare(one, other):
+    assert weights_of(one) == weights_of(other)
+    assert log_of(one) == log_of(other)
+    assert len(list((other / "checkpoints").glob("*"))) == 2
+    assert not [p for p in other.iterdir() if p.name.endswith(".tmp")]
+
+
+def test_killed_at_random_moments_ends_in_the_same_weights(tmp_path):
+    compare(*killed_until_done(tmp_path, 5, steps=12, save_every=1, accumulate=2, batch_size=2, weights="learned"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_killed_twenty_times(tmp_path, optimizer, workers):
+    more = {"steps": 60, "save_every": 3, "optimizer": optimizer, "workers": workers, "augment": 5.0}
+    compare(*killed_until_done(tmp_path, 20, **more))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_leave_a_checkpoint_and_the_same_command_goes_on(tmp_path, number):
+    store = world(tmp_path / "store", 8, ["classification"])
+    more = options(steps=80, save_every=1000)
+    train(store, out=str(tmp_path / "one"), **more)
+    run = tmp_path / "run"
+    pid = in_child(lambda: train(store, out=str(run), **more), tmp_path / "errors")
+    while not (run / "log.jsonl").exists() or (run / "log.jsonl").read_text().count("\n") < 2:
+        time.sleep(0.005)
+    os.kill(pid, number)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130, (tmp_path / "errors").read_text()
+    said = (tmp_path / "errors").read_text()
+    assert f"{signal.Signals(number).name}: checkpoint of step" in said
+    assert latest(run / "checkpoints") is not None
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    train(store, out=str(run), **more)
+    assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+    assert weights_of(run) == weights_of(tmp_path / "one")
+
+
+# ---- weights of losses ----
+
+
+def test_rule_against_hand_computation(tmp_path):
+    """w = b_s * lr_i / (b_i * lr_s): a teacher of lr 0.1 at batch 32 for a student of lr 0.4 at batch 64 gives 0.5."""
+    store = Store.create(tmp_path / "s", 4)
+    picture = png(torch.zeros(3, 16, 16, dtype=torch.uint8))
+    store.write_images(0, [ImageRow("0", 16, 16, picture)])
+    task = load_task("classification")
+    known = {"learning_rate": 0.1, "batch_size": 32}
+    for name, info in {
+        "good": {"teacher": known},
+        "half": {"teacher": {"learning_rate": 0.1, "batch_size": None}},
+        "none": {"teacher": {"spec": "timm:x"}},
+        "people": {"teacher": "people"},
+    }.items():
+        space = Space((*NAMES, name), task.kinds[0])
+        truth = task.truth(render(random_scene(0)), space)
+        store.create_set("classification", name, space, info).write(0, ["0"], [truth])
+    chosen = plan([store])
+    values, reasons = loss_weights(chosen, "rule", 0.4, 64)
+    c = "classification_"
+    assert values == {f"{c}good": pytest.approx(0.5), f"{c}half": 1.0, f"{c}none": 1.0, f"{c}people": 1.0}
+    assert reasons[f"{c}good"] == "rule: teacher good has lr 0.1, batch 32"
+    assert f"sweep it with --weights {c}none=" in reasons[f"{c}none"]
+    assert "people" in reasons[f"{c}people"]
+    # a weight that is given leaves the rule for the others
+    values, reasons = loss_weights(chosen, f"{c}none=0.25,{c}half=2", 0.4, 64)
+    assert [values[f"{c}{k}"] for k in ("good", "half", "none")] == [pytest.approx(0.5), 2.0, 0.25]
+    assert set(loss_weights(chosen, "equal", 0.4, 64)[0].values()) == {1.0}
+
+
+def test_weights_on_the_command_line():
+    assert _pairs(["rule"]) == "rule"
+    assert _pairs(["a=1,b=0.5", "c=2e-1"]) == {"a": 1.0, "b": 0.5, "c": 0.2}
+    for wrong in (["a=x"], ["=1"], ["a=1", "b"]):
+        with pytest.raises(ValueError, match="NAME=NUMBER"):
+            _pairs(wrong)
+
+
+def test_the_rule_steps_each_head_with_its_teachers_rate(tmp_path, capsys):
+    """One plain SGD step of a head moves it by lr_i * b_s / b_i times the gradient of its own loss."""
+    store = world(tmp_path / "store", 4, ["classification"])
+    moved = {}
+    for run, weights in {"rule": "rule", "equal": "equal"}.items():
+        more = options(steps=1, lr=0.01, warmup=0, clip=0.0, ema=0.0, weight_decay=0.0, weights=weights)
+        train(store, out=str(tmp_path / run), **more)
+        moved[run] = load_file(tmp_path / run / "student.safetensors")["heads.classification_oracle.out.weight"]
+    train(store, out=str(tmp_path / "still"), **options(steps=1, lr=1e-30, ema=0.0, clip=0.0))
+    start = load_file(tmp_path / "still" / "student.safetensors")["heads.classification_oracle.out.weight"]
+    expected = 4 * 0.1 / (32 * 0.01)  # 1.25
+    torch.testing.assert_close(moved["rule"] - start, expected * (moved["equal"] - start), rtol=1e-3, atol=1e-7)
+    assert "classification_oracle: 1.25 (rule: teacher oracle has lr 0.1, batch 32)" in capsys.readouterr().err
+
+
+def test_learned_weights_learn_towards_their_optimum(tmp_path):
+    """With constant losses, exp(-s) L + s / 2 is least where exp(-s) = 1 / (2 L)."""
+    mixture = Mixture({"a": 1.0, "b": 1.0}, learned=True)
+    losses = {"a": torch.tensor(4.0), "b": torch.tensor(0.1)}
+    optimizer = torch.optim.Adam(mixture.parameters(), lr=0.05)
+    for _ in range(600):
+        optimizer.zero_grad()
+        mixture(losses).backward()
+        optimizer.step()
+    assert mixture.effective() == {"a": pytest.approx(1 / 8, rel=1e-2), "b": pytest.approx(5, rel=1e-2)}
+    assert float(mixture({"a": losses["a"]})) == pytest.approx(0.5 + math.log(8) / 2, rel=1e-3)
+    store = world(tmp_path / "store", 4)
+    train(store, out=str(tmp_path / "run"), **options(steps=5, weights="learned"))
+    log = log_of(tmp_path / "run")
+    assert set(log[0]["weights"]) == set(log[0]["losses"])
+    assert all(w != 1 for w in log[-1]["weights"].values())
+    about = json.loads((tmp_path / "run" / "student.json").read_text())
+    assert about["weights"] == log[-1]["weights"]
+
+
+def test_a_fixed_mixture_is_the_weighted_sum_of_what_is_there():
+    mixture = Mixture({"a": 0.5, "b": 3.0})
+    losses = {"a": torch.tensor(4.0), "b": torch.tensor(2.0)}
+    assert float(mixture(losses)) == 8
+    assert float(mixture({"b": losses["b"]})) == 6
+    assert not list(mixture.parameters())
+
+
+# ---- the loop, with a model small enough to compute by hand ----
+
+
+class Line(nn.Module):
+    """loss of "x" (and "y") per image: (w . mean colour - number)^2, averaged over the images that carry it."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([[0.5, -0.25, 0.125]]))
+        self.other = nn.Parameter(torch.ones(1, 1))
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, images, targets):
+        self.count += 1
+        with torch.no_grad():
+            self.mean.copy_(images.float().mean())
+        colour = images.float().mean((2, 3)) / 255
+        out = {}
+        for name, numbers in targets.items():
+            here = [i for i, t in enumerate(numbers) if t is not None]
+            if here:
+                y = torch.tensor([float(numbers[i].probability[0]) for i in here])
+                scale = self.other[0, 0] if name == "y" else 1
+                out[name] = ((colour[here] @ self.w[0] * scale - y) ** 2).mean()
+        return out
+
+
+def stream(size, seed=0, absent=lambda k: False, poison=lambda k: False):
+    """Batches of a fixed sequence of samples: number k in the sequence is the same whatever the batch size."""
+    from polyteach.tasks.classification import ClassificationTarget
+
+    def sample(k):
+        g = torch.Generator().manual_seed(1000 * seed + k)
+        y = torch.rand(1, generator=g) if not poison(k) else torch.tensor([math.nan])
+        target = ClassificationTarget(probability=y)
+        image = torch.randint(0, 256, (3, 4, 4), dtype=torch.uint8, generator=g)
+        return image, {"x": target, "y": None if absent(k) else target}
+
+    def batches(start):
+        k = start * size
+        while True:
+            got = [sample(i) for i in range(k, k + size)]
+            targets = {n: [t[n] for _, t in got] for n in ("x", "y")}
+            yield Batch(torch.stack([i for i, _ in got]), targets, [f"image{i}" for i in range(k, k + size)])
+            k += size
+
+    return batches
+
+
+BOTH = Mixture({"x": 1.0, "y": 1.0})
+
+
+def fitted(tmp_path, name, batches, **more):
+    model = Line()
+    settings = Settings(**{"steps": 6, "lr": 0.1, "progress": False, "weight_decay": 0.0} | more)
+    fit(model, BOTH, batches, settings, tmp_path / name)
+    return model
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_accumulation_equals_the_whole_batch(tmp_path, optimizer):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    a = fitted(tmp_path, "a", stream(8), optimizer=optimizer, clip=0.05)
+    b = fitted(tmp_path, "b", stream(4), optimizer=optimizer, clip=0.05, accumulate=2)
+    torch.testing.assert_close(a.w, b.w, rtol=1e-5, atol=1e-7)
+    assert not torch.allclose(a.w, Line().w, atol=1e-3)
+    one, two = log_of(tmp_path / "a"), log_of(tmp_path / "b")
+    assert [x["losses"]["x"] for x in one] == pytest.approx([x["losses"]["x"] for x in two], rel=1e-5)
+    assert {x["images"] for x in one + two} == {8}
+
+
+def test_absent_labels_leave_their_parameters_alone(tmp_path):
+    """Not even momentum or decay moves what no image of the run has a label for."""
+    (tmp_path / "a").mkdir()
+    model = fitted(tmp_path, "a", stream(4, absent=lambda k: True), weight_decay=0.1, optimizer="adamw")
+    assert torch.equal(model.other, torch.ones(1, 1))
+    assert all(list(x["losses"]) == ["x"] for x in log_of(tmp_path / "a"))
+
+
+def test_a_batch_without_any_label_changes_nothing(tmp_path):
+    (tmp_path / "a").mkdir()
+
+    def nothing(start):
+        for batch in stream(2)(start):
+            yield Batch(batch.images, {"x": [None, None]}, batch.ids)
+
+    model = fitted(tmp_path, "a", nothing)
+    assert torch.equal(model.w, Line().w)
+
+
+def test_momentum_and_schedule_by_hand(tmp_path):
+    (tmp_path / "a").mkdir()
+    model = fitted(tmp_path, "a", stream(4, absent=lambda k: True), steps=4, warmup=2, nesterov=True)
+    by_hand = Line()
+    optimizer = torch.optim.SGD([by_hand.w], lr=0.1, momentum=0.9, nesterov=True)
+    batches = stream(4, absent=lambda k: True)(0)
+    for lr in (0.05, 0.1, 0.1, 0.05):  # two of warm-up, then half a cosine sampled at 0 and pi/2
+        optimizer.param_groups[0]["lr"] = lr
+        batch = next(batches)
+        optimizer.zero_grad()
+        sum(by_hand(batch.images, batch.targets).values()).backward()
+        optimizer.step()
+    torch.testing.assert_close(model.w, by_hand.w)
+    settings = Settings(steps=10, warmup=0, lr=2.0)
+    assert [rate(i, settings) for i in (0, 5)] == [2.0, pytest.approx(1.0)]
+
+
+def test_average_by_hand():
+    model = Line()
+    average = Average(model, 0.9)
+    expected = 0.5
+    for step in range(30):
+        with torch.no_grad():
+            model.w[0, 0] = float(step)
+            model.count += 1
+        average.update(model, step)
+        d = min(0.9, (1 + step) / (10 + step))
+        expected = d * expected + (1 - d) * step
+    assert float(average.state["w"][0, 0]) == pytest.approx(expected, rel=1e-5)
+    assert int(average.state["count"]) == 30
+
+
+def test_the_averaged_weights_are_the_result(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    plain = fitted(tmp_path, "a", stream(4))
+    averaged = fitted(tmp_path, "b", stream(4), ema=0.5)
+    kept = load_file(latest(tmp_path / "b" / "checkpoints") / "average.safetensors")
+    assert torch.equal(averaged.w, kept["w"])
+    raw = load_file(latest(tmp_path / "b" / "checkpoints") / "model.safetensors")
+    assert torch.equal(raw["w"], plain.w)
+    assert not torch.equal(averaged.w, plain.w)
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_parts_and_images(tmp_path):
+    (tmp_path / "a").mkdir()
+    bad = stream(2, absent=lambda k: k == 9, poison=lambda k: k == 9)
+    with pytest.raises(
+        NonFinite, match=r"step 5: the loss is not finite: x=nan, y=0\.\d+.*images: image8, image9"
+    ) as e:
+        fitted(tmp_path, "a", bad, save_every=2)
+    newest = latest(tmp_path / "a" / "checkpoints")
+    assert newest.name == "step-000000004"
+    assert str(newest) in str(e.value)
+    assert all(v.isfinite().all() for v in load_file(newest / "model.safetensors").values())
+
+
+def test_a_gradient_that_is_not_finite_stops(tmp_path):
+    (tmp_path / "a").mkdir()
+
+    class Root(Line):
+        def forward(self, images, targets):
+            return {"x": (self.w * 0).abs().sqrt().sum()}  # value 0, slope infinite times 0
+
+    with pytest.raises(NonFinite, match="step 1: the gradient is not finite: x=0"):
+        fit(Root(), BOTH, stream(2), Settings(steps=2, progress=False), tmp_path / "a")
+
+
+def test_decay_spares_norms_and_biases(tmp_path):
+    from polyteach.loop import _optimizer
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    for optimizer in ("sgd", "adamw"):
+        groups = _optimizer(
+            list(model.parameters()), Settings(steps=1, optimizer=optimizer, weight_decay=0.3)
+        ).param_groups
+        decays = {tuple(p.shape): g["weight_decay"] for g in groups for p in g["params"]}
+        assert decays == {(4, 3, 3, 3): 0.3, (4,): 0.0}
+
+
+def test_two_checkpoints_stay_and_a_torn_log_is_mended(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole = fitted(tmp_path, "a", stream(4), steps=9, optimizer="adamw", ema=0.9, save_every=4)
+    names = sorted(p.name for p in (tmp_path / "a" / "checkpoints").iterdir())
+    assert names == ["step-000000008", "step-000000009"]
+    # as if killed in the midst of step 9, after its line was half written, and of a checkpoint
+    fitted(tmp_path, "b", stream(4), steps=9, optimizer="adamw", ema=0.9, save_every=4)
+    last = tmp_path / "b" / "checkpoints" / "step-000000009"
+    last.rename(last.with_name(".step-000000009.tmp"))
+    text = (tmp_path / "b" / "log.jsonl").read_text()
+    (tmp_path / "b" / "log.jsonl").write_text(text[:-40])
+    again = fitted(tmp_path, "b", stream(4), steps=9, optimizer="adamw", ema=0.9, save_every=4)
+    assert torch.equal(whole.w, again.w)
+    assert log_of(tmp_path / "a") == log_of(tmp_path / "b")
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    from polyteach import loop
+
+    (tmp_path / "a").mkdir()
+    real, calls = loop.save_file, []
+
+    def full(tensors, path):
+        calls.append(path)
+        if len(calls) > 3:
+            raise OSError(28, "No space left on device", str(path))
+        real(tensors, path)
+
+    monkeypatch.setattr(loop, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        fitted(tmp_path, "a", stream(2), save_every=2)
+    assert [p.name for p in (tmp_path / "a" / "checkpoints").iterdir()] == ["step-000000002"]
+    monkeypatch.undo()
+    (tmp_path / "b").mkdir()
+    assert torch.equal(fitted(tmp_path, "a", stream(2)).w, fitted(tmp_path, "b", stream(2)).w)
+
+
+def test_settings_of_torch_are_put_back(tmp_path):
+    (tmp_path / "a").mkdir()
+    before = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled()
+    fitted(tmp_path, "a", stream(2))
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == torch.are_deterministic_algorithms_enabled()
+
+
+def test_settings_are_checked():
+    for wrong, said in [
+        ({"lr": 0.0}, "lr must be above 0"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"clip": -1.0}, "clip"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            check(Settings(**{"steps": 1} | wrong))
