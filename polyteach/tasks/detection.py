@@ -1,0 +1,389 @@
+"""Detection: which objects there are, where, and, where labels have them, their outlines.
+
+Shapes: B images, K objects of an image, M N cells of a mask, H W image pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from PIL import ImageDraw, ImageFont
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.detection import MeanAveragePrecision
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_loss, paste_masks_in_image
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
+from torchvision.ops import MultiScaleRoIAlign, box_iou
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+from torchvision.utils import draw_segmentation_masks
+
+from polyteach.geometry import View, area, whole
+from polyteach.images import palette
+from polyteach.layers import GroupNorm, Pyramid
+from polyteach.scene import Render
+from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column
+
+BOXES, MASKS = "boxes", "boxes and masks"
+LEVELS = ("p3", "p4", "p5", "p6", "p7")
+FLOOR = 0.05
+"""Least score of a prediction that is kept."""
+DRAWN = 0.3
+"""Least score of a box that is drawn."""
+KEPT = 0.1
+"""Least share of a box's area that must stay in a view for the box to stay: less is too little to tell what it is."""
+
+
+@final
+@dataclass(frozen=True)
+class DetectionTarget(Target):
+    """box: x0, y0, x1, y1 in pixels. score: 0..1, 1 for people. ignore: crowd or difficult, not learned, not counted.
+
+    mask: None where outlines are not known. No rows: labelled, and there is nothing (absent is another thing).
+    """
+
+    box: Float[Tensor, "K 4"] = column("rows", "float32", width=4, unit="pixels")
+    category: Int64[Tensor, " K"] = column("vector", "uint16")
+    score: Float[Tensor, " K"] = column("vector", "float32")
+    ignore: Bool[Tensor, " K"] = column("vector", "bool")
+    mask: Bool[Tensor, "K M N"] | None = column("masks", "bool", default=None)
+
+
+def rows(target: DetectionTarget, keep: Bool[Tensor, " K"] | Int64[Tensor, " J"]) -> DetectionTarget:
+    """The target with only the objects that `keep` marks or lists."""
+    mask = None if target.mask is None else target.mask[keep]
+    return DetectionTarget(
+        box=target.box[keep],
+        category=target.category[keep],
+        score=target.score[keep],
+        ignore=target.ignore[keep],
+        mask=mask,
+    )
+
+
+class Proposals(RegionProposalNetwork):
+    """torchvision's, split so that `head` can be exported; anchors that lie on an ignored box are no negatives."""
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        learned = [{"boxes": t["boxes"][t["labels"] >= 0]} for t in targets]
+        labels, matched = super().assign_targets_to_anchors(anchors, learned)
+        for label, anchor, target in zip(labels, anchors, targets, strict=True):
+            ignored = target["boxes"][target["labels"] < 0]
+            if len(ignored):
+                near = box_iou(anchor, ignored).amax(1) >= 0.3  # the matcher's own bound of "background"
+                label[(label == 0) & near] = -1
+        return labels, matched
+
+
+@dataclass(frozen=True)
+class DetectionPrediction:
+    """Raw outputs of the graph, and what turns them into losses or boxes.
+
+    objectness: per level (B, anchors, h, w) logits. deltas: per level (B, 4 anchors, h, w). size: (height, width) of
+    the batch in pixels.
+    """
+
+    objectness: list[Tensor]
+    deltas: list[Tensor]
+    features: Pyramid
+    size: tuple[int, int]
+    head: "DetectionHead"
+
+
+class DetectionHead(nn.Module):
+    """Region proposals (2 hidden convolutions) on P3..P7, box head with 4 hidden convolutions and 1 connected layer.
+
+    In the manner of Mask R-CNN (He et al., ICCV 2017), from torchvision's parts. Anchors have one size per level, 4
+    times its stride, and 3 aspects. The connected layer has 1024 units, or 4 per channel of a narrower pyramid. The
+    mask branch (4 convolutions) is there where labels have masks.
+    """
+
+    def __init__(self, channels: int, classes: int, masks: bool) -> None:
+        super().__init__()
+        anchors = AnchorGenerator(tuple((32 * 2**k,) for k in range(5)), ((0.5, 1.0, 2.0),) * 5)
+        self.proposals = Proposals(
+            anchors,
+            RPNHead(channels, anchors.num_anchors_per_location()[0], conv_depth=2),
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=256,
+            positive_fraction=0.5,
+            pre_nms_top_n={"training": 2000, "testing": 1000},
+            post_nms_top_n={"training": 1000, "testing": 1000},
+            nms_thresh=0.7,
+        )
+        width = min(1024, 4 * channels)
+        branch: dict[str, Any] = {}
+        if masks:
+            branch = {
+                "mask_roi_pool": MultiScaleRoIAlign(list(LEVELS[:4]), 14, sampling_ratio=2),
+                "mask_head": MaskRCNNHeads(channels, (channels,) * 4, 1, norm_layer=GroupNorm),
+                "mask_predictor": MaskRCNNPredictor(channels, channels, classes + 1),
+            }
+        self.regions = RoIHeads(
+            MultiScaleRoIAlign(list(LEVELS[:4]), 7, sampling_ratio=2),
+            FastRCNNConvFCHead((channels, 7, 7), [channels] * 4, [width], norm_layer=GroupNorm),
+            FastRCNNPredictor(width, classes + 1),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=512,
+            positive_fraction=0.25,
+            bbox_reg_weights=None,
+            score_thresh=FLOOR,
+            nms_thresh=0.5,
+            detections_per_img=100,
+            **branch,
+        )
+
+    def forward(self, pyramid: Pyramid) -> DetectionPrediction:
+        features = {k: pyramid[k] for k in LEVELS}
+        objectness, deltas = self.proposals.head(list(features.values()))
+        height, width = (4 * int(s) for s in pyramid["p2"].shape[-2:])
+        return DetectionPrediction(objectness, deltas, features, (height, width), self)
+
+
+def _propose(p: DetectionPrediction) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
+    """Proposals, anchors, objectness and deltas, as torchvision's forward makes them, in float32."""
+    net = p.head.proposals
+    shape = (len(p.objectness[0]), 1, *p.size)
+    images = ImageList(p.objectness[0].new_zeros(1, 1, 1, 1).float().expand(shape), [p.size] * shape[0])
+    anchors = net.anchor_generator(images, list(p.features.values()))
+    counts = [o.shape[1] * o.shape[2] * o.shape[3] for o in p.objectness]
+    objectness, deltas = concat_box_prediction_layers([o.float() for o in p.objectness], [d.float() for d in p.deltas])
+    moved = net.box_coder.decode(deltas.detach(), anchors).view(shape[0], -1, 4)
+    boxes, _ = net.filter_proposals(moved, objectness, images.image_sizes, counts)
+    return boxes, anchors, objectness, deltas
+
+
+class AveragePrecision(MeanAveragePrecision):
+    """COCO's AP, AP50 and AP75 of boxes, and of masks where the space has them, in percent; NaN without any truth.
+
+    torchmetrics with the faster-coco-eval back end. Ignored boxes count neither way.
+    """
+
+    def __init__(self, masks: bool) -> None:
+        kinds: tuple[Any, ...] = ("bbox", "segm") if masks else ("bbox",)
+        super().__init__(
+            box_format="xyxy",
+            iou_type=kinds,
+            # torchmetrics makes its defaults in float32, which moves a recall of exactly 0.6 across its threshold
+            iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
+            rec_thresholds=np.linspace(0, 1, 101).tolist(),
+            backend="faster_coco_eval",
+        )
+        self.warn_on_many_detections = False
+        self.masks = masks
+
+    def update(  # type: ignore[override]
+        self, predicted: Sequence[DetectionTarget], true: Sequence[DetectionTarget]
+    ) -> None:
+        guesses, truths = [], []
+        for p, t in zip(predicted, true, strict=True):
+            guess = {"boxes": p.box, "labels": p.category, "scores": p.score}
+            truth = {"boxes": t.box, "labels": t.category, "iscrowd": t.ignore.long()}
+            if self.masks:
+                size = (8, 8) if t.mask is None else (t.mask.shape[1], t.mask.shape[2])
+                guess["masks"], truth["masks"] = _masks(p, size), _masks(t, size)
+            guesses.append(guess)
+            truths.append(truth)
+        super().update(guesses, truths)
+
+    def compute(self) -> dict[str, float]:
+        found = super().compute()
+        names = {"AP": "map", "AP50": "map_50", "AP75": "map_75"}
+        out = {k: found[f"bbox_{v}" if self.masks else v] for k, v in names.items()}
+        if self.masks:
+            out |= {f"mask {k}": found[f"segm_{v}"] for k, v in names.items()}
+        return {k: 100 * float(v) if v >= 0 else float("nan") for k, v in out.items()}
+
+
+def _masks(target: DetectionTarget, size: tuple[int, int]) -> Bool[Tensor, "K M N"]:
+    if target.mask is None:
+        return torch.zeros(len(target.box), *size, dtype=torch.bool)
+    return whole((target.mask.shape[1], target.mask.shape[2]), size).dense(target.mask)
+
+
+@final
+class Detection(Task[DetectionTarget]):
+    """Hard boxes above a score, as in MuST; human boxes as they are."""
+
+    name = "detection"
+    kinds = (BOXES, MASKS)
+    target = DetectionTarget
+
+    def check(self, target: DetectionTarget, size: tuple[int, int], space: Space) -> DetectionTarget:
+        n = len(target.box)
+        for name in ("category", "score", "ignore", "mask"):
+            field = getattr(target, name)
+            if field is not None and len(field) != n:
+                raise ValueError(f"{name} has {len(field)} rows for {n} boxes")
+        if not target.box.isfinite().all():
+            raise ValueError(f"box is not finite: {target.box[~target.box.isfinite().all(1)][0].tolist()}")
+        if not (target.score.isfinite().all() and (target.score >= 0).all() and (target.score <= 1).all()):
+            raise ValueError(f"score must be 0..1; got {target.score.tolist()[:5]}")
+        if n and not 0 <= int(target.category.min()) <= int(target.category.max()) < len(space.names):
+            raise ValueError(
+                f"category {int(target.category.max())} (or {int(target.category.min())}) is not one of the space's "
+                f"{len(space.names)} classes"
+            )
+        if n and target.mask is not None:
+            check_map("mask", target.mask, size, channels=n)
+        inside = replace(target, box=whole(size).boxes(target.box))
+        ordered = (inside.box[:, 2] > inside.box[:, 0]) & (inside.box[:, 3] > inside.box[:, 1])
+        return rows(inside, ordered)
+
+    def view(self, target: DetectionTarget, view: View) -> DetectionTarget:
+        """Boxes are clipped; those that keep less than a tenth of their area, or less than a pixel a side, go."""
+        box = view.boxes(target.box)
+        grown = view.size[0] / view.height * view.size[1] / view.width
+        sides = torch.minimum(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1])
+        keep = (area(box) >= KEPT * grown * area(target.box)) & (sides >= 1)
+        mask = None if target.mask is None else view.dense(target.mask, False)
+        return rows(replace(target, box=box, mask=mask), keep)
+
+    def pseudo(self, target: DetectionTarget, policy: Policy) -> DetectionTarget:
+        return rows(target, target.score >= policy.score)
+
+    def head(self, widths: dict[str, int], space: Space) -> nn.Module:
+        return DetectionHead(widths["p3"], len(space.names), _has_masks(space))
+
+    def loss(self, prediction: DetectionPrediction, targets: Sequence[DetectionTarget]) -> Float[Tensor, ""]:
+        """Sum of objectness, proposal, class, box and mask losses, each a mean. Images without masks miss the last."""
+        device = prediction.objectness[0].device
+        with torch.autocast(device.type, enabled=False):
+            if not targets:
+                return torch.stack([x.float().sum() for x in prediction.objectness + prediction.deltas]).sum() * 0
+            net, regions = prediction.head.proposals, prediction.head.regions
+            truth = [_for_torchvision(t, prediction.size, device) for t in targets]
+            boxes, anchors, objectness, deltas = _propose(prediction)
+            labels, matched = net.assign_targets_to_anchors(anchors, truth)
+            wanted = net.box_coder.encode(matched, anchors)
+            parts = list(net.compute_loss(objectness, deltas, labels, wanted))
+            features = {k: v.float() for k, v in prediction.features.items()}
+            sizes = [prediction.size] * len(truth)
+            boxes, matches, classes, offsets = regions.select_training_samples(boxes, truth)
+            logits, regression = regions.box_predictor(regions.box_head(regions.box_roi_pool(features, boxes, sizes)))
+            if len(logits):
+                parts += fastrcnn_loss(logits, regression, classes, offsets)
+            if regions.has_mask():
+                here = [
+                    torch.where(c > 0)[0] if t.mask is not None else c.new_zeros(0)
+                    for c, t in zip(classes, targets, strict=True)
+                ]
+                chosen = [b[i] for b, i in zip(boxes, here, strict=True)]
+                outlines = regions.mask_predictor(regions.mask_head(regions.mask_roi_pool(features, chosen, sizes)))
+                indices = [m[i] for m, i in zip(matches, here, strict=True)]
+                masks, names = [t["masks"] for t in truth], [t["labels"] for t in truth]
+                parts.append(maskrcnn_loss(outlines, chosen, masks, names, indices))
+            return torch.stack(parts).sum()
+
+    def decode(self, prediction: DetectionPrediction) -> list[DetectionTarget]:
+        """At most 100 boxes an image, score at least 0.05, suppressed at IoU 0.5 within a class."""
+        head, device = prediction.head, prediction.objectness[0].device
+        was = head.training
+        head.eval()
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            boxes, _, _, _ = _propose(prediction)
+            features = {k: v.float() for k, v in prediction.features.items()}
+            found, _ = head.regions(features, boxes, [prediction.size] * len(boxes))
+        head.train(was)
+        return [_target({k: v.cpu() for k, v in f.items()}, prediction.size) for f in found]
+
+    def metric(self, space: Space) -> Metric:
+        return AveragePrecision(_has_masks(space))
+
+    def statistics(self, target: DetectionTarget, policy: Policy) -> dict[str, float]:
+        good = int((target.score >= policy.score).sum())
+        return {
+            f"boxes >= {policy.score:g}": float(good),
+            "images without any": float(good == 0),
+            f"boxes below {policy.score:g}": float(len(target.box) - good),
+        }
+
+    def draw(self, image: UInt8[Tensor, "3 H W"], target: DetectionTarget, space: Space) -> UInt8[Tensor, "3 H W"]:
+        """Boxes and outlines with a score of at least 0.3, the best on top, each with its class and score."""
+        shown = rows(target, target.score >= DRAWN)
+        shown = rows(shown, shown.score.argsort())
+        colours = palette(len(space.names))[shown.category]
+        height, width = image.shape[1], image.shape[2]
+        if shown.mask is not None and len(shown.mask):
+            masks = _masks(shown, (height, width))
+            image = draw_segmentation_masks(image, masks, alpha=0.45, colors=[tuple(c) for c in colours.tolist()])
+        picture = to_pil_image(image)
+        pen = ImageDraw.Draw(picture)
+        font = ImageFont.load_default(max(10, min(height, width) // 18))
+        thick = max(1, min(height, width) // 150)
+        for box, category, score, colour in zip(
+            shown.box.tolist(), shown.category.tolist(), shown.score.tolist(), colours.tolist(), strict=True
+        ):
+            pen.rectangle(tuple(box), outline=tuple(colour), width=thick)
+            text = f"{space.names[category]} {score:.0%}"
+            left, top, right, bottom = pen.textbbox((box[0] + 2, max(box[1], 0)), text, font=font)
+            pen.rectangle((left - 2, top - 1, right + 2, bottom + 1), fill=tuple(colour))
+            bright = sum(colour) > 380
+            pen.text((box[0] + 2, max(box[1], 0)), text, font=font, fill=(0, 0, 0) if bright else (255, 255, 255))
+        return pil_to_tensor(picture)
+
+    def truth(self, render: Render, space: Space) -> DetectionTarget:
+        """The visible pixels of every object that shows at least one."""
+        masks = torch.stack([render.instance == i for i in range(len(render.category))])
+        seen = masks.flatten(1).any(1)
+        boxes = [_extent(m) for m in masks[seen]]
+        return DetectionTarget(
+            box=torch.tensor(boxes, dtype=torch.float32).view(-1, 4),
+            category=render.category[seen],
+            score=torch.ones(int(seen.sum())),
+            ignore=torch.zeros(int(seen.sum()), dtype=torch.bool),
+            mask=masks[seen] if _has_masks(space) else None,
+        )
+
+
+def _has_masks(space: Space) -> bool:
+    if space.kind not in Detection.kinds:
+        raise ValueError(f"detection of kind {space.kind!r}; the space's kind is one of {', '.join(Detection.kinds)}")
+    return space.kind == MASKS
+
+
+def _for_torchvision(target: DetectionTarget, size: tuple[int, int], device: torch.device) -> dict[str, Tensor]:
+    """Class 0 is background there; ignored objects get -1, which its samplers pass over."""
+    labels = torch.where(target.ignore, -1, target.category + 1)
+    out = {"boxes": target.box.float(), "labels": labels, "masks": _masks_like(target, size)}
+    return {k: v.to(device) for k, v in out.items()}
+
+
+def _masks_like(target: DetectionTarget, size: tuple[int, int]) -> Tensor:
+    if target.mask is None:  # a place holder: images without masks are left out of the mask loss
+        return target.box.new_zeros(len(target.box), 1, 1)
+    mask = target.mask
+    if tuple(mask.shape[1:]) != size:
+        mask = whole((mask.shape[1], mask.shape[2]), size).dense(mask)
+    return mask.to(torch.uint8)
+
+
+def _target(found: dict[str, Tensor], size: tuple[int, int]) -> DetectionTarget:
+    mask = None
+    if "masks" in found:
+        mask = paste_masks_in_image(found["masks"], found["boxes"], size)[:, 0] > 0.5
+    return DetectionTarget(
+        box=found["boxes"],
+        category=found["labels"] - 1,
+        score=found["scores"],
+        ignore=torch.zeros(len(found["boxes"]), dtype=torch.bool),
+        mask=mask,
+    )
+
+
+def _extent(mask: Bool[Tensor, "M N"]) -> list[int]:
+    ys, xs = torch.where(mask)
+    return [int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1]
+
+
+TASK = Detection()

@@ -1,0 +1,218 @@
+"""Detection: AP against pycocotools, learning to find objects, partial masks, ignored boxes, low precision."""
+
+import contextlib
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from polyteach.geometry import View, area
+from polyteach.layers import Pyramid
+from polyteach.scene import random_scene, render
+from polyteach.tasks.contract import Policy, Space
+from polyteach.tasks.detection import BOXES, MASKS, TASK, DetectionTarget, rows
+
+NAMES = ("a", "b", "c")
+SIZE = (64, 96)
+
+
+def boxes(seed, n, noise=0.0, base=None):
+    r = np.random.default_rng(seed)
+    if base is None:
+        corner, side = r.uniform(0, 150, (n, 2)), r.uniform(4, 90, (n, 2))
+        box = np.concatenate([corner, corner + side], 1)
+        category = r.integers(0, 3, n)
+    else:
+        box, category = base.box.numpy() + r.normal(0, noise, (len(base.box), 4)), base.category.numpy()
+    return DetectionTarget(
+        box=torch.from_numpy(box.astype(np.float32)),
+        category=torch.from_numpy(category.astype(np.int64)),
+        score=torch.from_numpy(r.uniform(0, 1, len(box)).astype(np.float32)),  # no ties: their order is free
+        ignore=torch.zeros(len(box), dtype=torch.bool),
+    )
+
+
+def coco_ap(predicted, true):
+    """AP, AP50 and AP75 by pycocotools, in percent."""
+
+    def xywh(b):
+        return [float(b[0]), float(b[1]), float(b[2] - b[0]), float(b[3] - b[1])]
+
+    annotations, results = [], []
+    for i, (p, t) in enumerate(zip(predicted, true, strict=True)):
+        for b, c, g in zip(t.box.double(), t.category, t.ignore, strict=True):
+            annotations.append({"id": len(annotations) + 1, "image_id": i, "bbox": xywh(b), "category_id": int(c)})
+            annotations[-1] |= {"iscrowd": int(g), "area": xywh(b)[2] * xywh(b)[3]}
+        for b, c, s in zip(p.box.double(), p.category, p.score, strict=True):
+            results.append({"image_id": i, "bbox": xywh(b), "category_id": int(c), "score": float(s)})
+    truth = COCO()
+    truth.dataset = {
+        "info": {},
+        "images": [{"id": i} for i in range(len(true))],
+        "categories": [{"id": i} for i in range(3)],
+        "annotations": annotations,
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+        judge = COCOeval(truth, truth.loadRes(results), "bbox")
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    return [100 * x for x in judge.stats[:3]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("crowd", [False, True])
+def test_ap_agrees_with_pycocotools(seed, crowd):
+    true = [boxes(100 * seed + i, 1 + i) for i in range(8)]
+    if crowd:
+        true = [replace(t, ignore=torch.arange(len(t.box)) % 3 == 1) for t in true]
+    predicted = [boxes(7 + 100 * seed + i, 0, 6.0, t) for i, t in enumerate(true)]
+    metric = TASK.metric(Space(NAMES, BOXES))
+    for p, t in zip(predicted, true, strict=True):
+        metric.update([p], [t])
+    found = metric.compute()
+    assert [found[k] for k in ("AP", "AP50", "AP75")] == pytest.approx(coco_ap(predicted, true), abs=1e-5)
+    assert 5 < found["AP"] < 95
+
+
+def test_ap_of_nothing_is_not_a_number():
+    metric = TASK.metric(Space(NAMES, BOXES))
+    metric.update([boxes(0, 0)], [boxes(0, 0)])
+    assert np.isnan(metric.compute()["AP"])
+
+
+def pyramid(batch, channels):
+    """A pyramid that can be learned itself: nothing but the head and the loss is tested."""
+    return {f"p{k}": torch.nn.Parameter(torch.randn(batch, channels, -(-SIZE[0] // 2**k), -(-SIZE[1] // 2**k)))
+            for k in range(2, 8)}  # fmt: skip
+
+
+def test_learns_to_find_every_object_of_an_image():
+    space = Space(NAMES, MASKS)
+    truth = [TASK.truth(render(random_scene(s, SIZE, objects=3)), space) for s in (3, 5)]
+    levels, head = pyramid(2, 32), TASK.head({f"p{k}": 32 for k in range(2, 8)}, space)
+    optimizer = torch.optim.AdamW([*head.parameters(), *levels.values()], lr=3e-3)
+    for _ in range(70):
+        optimizer.zero_grad()
+        loss = TASK.loss(head(levels), truth)
+        loss.backward()
+        optimizer.step()
+    metric = TASK.metric(space)
+    metric.update(TASK.decode(head(levels)), truth)
+    scores = metric.compute()
+    assert scores["AP50"] > 80
+    assert scores["mask AP50"] > 60
+
+
+def test_a_head_in_training_mode_decodes_as_in_evaluation_and_stays_so():
+    space = Space(NAMES, BOXES)
+    levels, head = pyramid(1, 8), TASK.head({f"p{k}": 8 for k in range(2, 8)}, space)
+    first = TASK.decode(head.train()(levels))[0]
+    assert head.training
+    second = TASK.decode(head.eval()(levels))[0]
+    assert torch.equal(first.box, second.box)
+    assert not head.training
+
+
+def losses(space, targets):
+    torch.manual_seed(0)
+    levels, head = pyramid(len(targets), 8), TASK.head({f"p{k}": 8 for k in range(2, 8)}, space)
+    loss = TASK.loss(head(levels), targets)
+    loss.backward()
+    return loss.detach(), head
+
+
+def test_images_without_masks_miss_only_the_mask_loss():
+    space = Space(NAMES, MASKS)
+    with_masks = TASK.truth(render(random_scene(3, SIZE)), space)
+    without = replace(with_masks, mask=None)
+    for targets, learned in (([with_masks, without], True), ([without, without], False)):
+        loss, head = losses(space, targets)
+        assert loss.isfinite()
+        grads = [p.grad.abs().sum() for p in head.regions.mask_head.parameters() if p.grad is not None]
+        assert bool(torch.stack(grads).sum() > 0) == learned
+
+
+@pytest.mark.parametrize("kind", [BOXES, MASKS])
+def test_an_image_labelled_without_objects_teaches_background(kind):
+    empty = rows(TASK.truth(render(random_scene(3, SIZE)), Space(NAMES, kind)), torch.zeros(0, dtype=torch.long))
+    loss, head = losses(Space(NAMES, kind), [empty])
+    assert loss > 0
+    assert head.regions.box_predictor.cls_score.weight.grad.abs().sum() > 0
+
+
+def test_ignored_objects_are_neither_learned_nor_background():
+    space = Space(NAMES, BOXES)
+    truth = TASK.truth(render(random_scene(3, SIZE)), space)
+    ignored = replace(truth, ignore=torch.ones(len(truth.box), dtype=torch.bool))
+    head = TASK.head({f"p{k}": 8 for k in range(2, 8)}, space)
+    given = {"boxes": truth.box, "labels": torch.where(ignored.ignore, -1, truth.category + 1)}
+    labels, _ = head.proposals.assign_targets_to_anchors([truth.box.clone()], [given])
+    assert (labels[0] == -1).all()
+    far = torch.tensor([[0.0, 0, 2, 2]]) + 400
+    labels, _ = head.proposals.assign_targets_to_anchors([far], [given])
+    assert (labels[0] == 0).all()
+    _, classes = head.regions.assign_targets_to_proposals([truth.box], [given["boxes"]], [given["labels"]])
+    assert (classes[0] == -1).all()
+
+
+def test_bf16_autocast_works_on_the_cpu():
+    space = Space(NAMES, MASKS)
+    truth = TASK.truth(render(random_scene(3, SIZE)), space)
+    levels: Pyramid = pyramid(1, 8)
+    head = TASK.head({f"p{k}": 8 for k in range(2, 8)}, space)
+    with torch.autocast("cpu", torch.bfloat16):
+        prediction = head({k: v.bfloat16() for k, v in levels.items()})
+        loss = TASK.loss(prediction, [truth])
+        found = TASK.decode(prediction)
+    assert loss.dtype == torch.float32
+    assert loss.isfinite()
+    assert found[0].box.dtype == torch.float32
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 10**6), st.integers(-40, 60), st.integers(-40, 60), st.integers(20, 200), st.booleans())
+def test_views_keep_the_boxes_that_keep_a_tenth(seed, top, left, side, mirrored):
+    target = boxes(seed, 6)
+    view = View((200, 250), top, left, side, side, (64, 64), mirrored)
+    seen = TASK.view(target, view)
+    assert ((seen.box >= 0) & (seen.box <= 64)).all()
+    assert ((seen.box[:, 2:] - seen.box[:, :2]) >= 1).all()
+    # by hand: clip in pixels of the source, then scale
+    low = target.box[:, :2].maximum(torch.tensor([left, top]))
+    high = target.box[:, 2:].minimum(torch.tensor([left + side, top + side]))
+    sides = (high - low).clamp(min=0) * 64 / side
+    part = sides.prod(1) / (area(target.box) * (64 / side) ** 2)
+    sure = (part > 0.101) & (sides > 1.01).all(1)
+    possible = (part > 0.099) & (sides > 0.99).all(1)
+    assert int(sure.sum()) <= len(seen.box) <= int(possible.sum())
+
+
+def test_check_tidies_and_refuses():
+    good = boxes(0, 3)
+    space = Space(NAMES, BOXES)
+    out = replace(good, box=torch.tensor([[-5.0, -5, 10, 10], [300, 300, 400, 400], [9, 9, 5, 20]]))
+    assert TASK.check(out, (100, 100), space).box.tolist() == [[0, 0, 10, 10]]
+    for wrong, said in [
+        (replace(good, box=good.box * float("nan")), "box is not finite"),
+        (replace(good, category=good.category + 3), "not one of the space's 3 classes"),
+        (replace(good, score=good.score + 3), "score must be"),
+        (replace(good, score=good.score[:2]), "score has 2 rows for 3 boxes"),
+        (replace(good, mask=torch.ones(3, 10, 90, dtype=torch.bool)), "wrong size"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            TASK.check(wrong, (200, 200), space)
+
+
+def test_threshold_keeps_whole_rows():
+    target = boxes(0, 10)
+    kept = TASK.pseudo(target, Policy(score=0.5))
+    assert torch.equal(kept.score, target.score[target.score >= 0.5])
+    assert torch.equal(kept.box, target.box[target.score >= 0.5])
