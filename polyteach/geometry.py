@@ -32,6 +32,8 @@ class View:
         """The picture seen through the view: antialiased bilinear, black beyond the source."""
         top, left = round(self.top), round(self.left)
         height, width = max(round(self.height), 1), max(round(self.width), 1)
+        if top + height <= 0 or left + width <= 0:  # torchvision's crop would count from the other end
+            return image.new_zeros(3, *self.size)
         out = kernels.resized_crop(image, top, left, height, width, list(self.size), antialias=True)
         return out.flip(-1) if self.mirrored else out
 

@@ -141,13 +141,12 @@ def test_an_unfinished_run_goes_on_only_as_it_was_started(tmp_path):
     train(store, out=str(run), **options(steps=3, lr=0.01, save_every=50, workers=1))
     assert weights_of(run) == whole
     (run / "train.json").unlink()
-    Store.open(store).create_set("classification", "more", Space(("x",)), {}).write(0, list("0123"), [None] * 4)
-    with pytest.raises(ValueError, match="no image is labelled for classification_more"):
+    space = Space(NAMES, load_task("classification").kinds[0])
+    Store.open(store).create_set("classification", "zebra", space, {}).write(0, list("0123"), [None] * 4)
+    with pytest.raises(ValueError, match=r"the stores have changed since then \(sets\)"):
         train(store, out=str(run), **options(steps=3, lr=0.01))
-    extra = Store.open(store).create_set("classification", "even", Space(NAMES), {})
-    extra.write(0, list("0123"), [None] * 4)
-    with pytest.raises(ValueError, match="the stores have changed"):
-        train(store, out=str(run), labels=("oracle", "even"), **options(steps=3, lr=0.01) | {"seed": 0})
+    train(store, out=str(tmp_path / "new"), **options(steps=3, lr=0.01))
+    assert weights_of(tmp_path / "new") == whole  # absent answers change nothing
 
 
 @pytest.mark.parametrize(
@@ -157,6 +156,7 @@ def test_an_unfinished_run_goes_on_only_as_it_was_started(tmp_path):
         ({"optimizer": "lion"}, "optimizer 'lion' is not one of sgd, adamw"),
         ({"precision": "fp8"}, "precision 'fp8' is not one of fp32, fp16, bf16"),
         ({"device": "gpu"}, "device 'gpu'"),
+        ({"precision": "bf16"}, "size must be at least 96 with precision bf16 on the CPU; got 64"),
         ({"epochs": 1.0}, "give steps or epochs, not both"),
         ({"scale": (2.0, 1.0)}, "scale must be LOW HIGH"),
         ({"weights": "best"}, "weights 'best' is neither one of rule, equal, learned"),
@@ -207,11 +207,13 @@ def test_two_stores_epochs_and_rejects(tmp_path):
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_lower_precisions_train_and_resume(tmp_path, precision):
     store = world(tmp_path / "store", 8)
-    more = {"precision": precision, "steps": 3, "channels_last": True, "save_every": 1}
+    more = {"precision": precision, "steps": 6, "channels_last": True, "save_every": 1, "size": 96}
     for run in ("a", "b"):
         train(store, out=str(tmp_path / run), **options(**more))
     assert weights_of(tmp_path / "a") == weights_of(tmp_path / "b")
-    assert all(math.isfinite(x["loss"]) for x in log_of(tmp_path / "a"))
+    log = log_of(tmp_path / "a")
+    assert all(math.isfinite(x["loss"]) for x in log)
+    assert log[-1]["gradient_norm"] is not None  # fp16's scaler has found its scale
     (tmp_path / "b" / "train.json").unlink()
     newest = latest(tmp_path / "b" / "checkpoints")
     for file in newest.iterdir():
@@ -311,7 +313,7 @@ def test_killed_twenty_times(tmp_path, optimizer, workers):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_leave_a_checkpoint_and_the_same_command_goes_on(tmp_path, number):
     store = world(tmp_path / "store", 8, ["classification"])
-    more = options(steps=80, save_every=1000)
+    more = options(steps=40, save_every=1000)
     train(store, out=str(tmp_path / "one"), **more)
     run = tmp_path / "run"
     pid = in_child(lambda: train(store, out=str(run), **more), tmp_path / "errors")
@@ -376,7 +378,7 @@ def test_the_rule_steps_each_head_with_its_teachers_rate(tmp_path, capsys):
         more = options(steps=1, lr=0.01, warmup=0, clip=0.0, ema=0.0, weight_decay=0.0, weights=weights)
         train(store, out=str(tmp_path / run), **more)
         moved[run] = load_file(tmp_path / run / "student.safetensors")["heads.classification_oracle.out.weight"]
-    train(store, out=str(tmp_path / "still"), **options(steps=1, lr=1e-30, ema=0.0, clip=0.0))
+    train(store, out=str(tmp_path / "still"), **options(steps=1, lr=1e-30, weights="equal"))
     start = load_file(tmp_path / "still" / "student.safetensors")["heads.classification_oracle.out.weight"]
     expected = 4 * 0.1 / (32 * 0.01)  # 1.25
     torch.testing.assert_close(moved["rule"] - start, expected * (moved["equal"] - start), rtol=1e-3, atol=1e-7)
@@ -393,7 +395,7 @@ def test_learned_weights_learn_towards_their_optimum(tmp_path):
         mixture(losses).backward()
         optimizer.step()
     assert mixture.effective() == {"a": pytest.approx(1 / 8, rel=1e-2), "b": pytest.approx(5, rel=1e-2)}
-    assert float(mixture({"a": losses["a"]})) == pytest.approx(0.5 + math.log(8) / 2, rel=1e-3)
+    assert float(mixture({"a": losses["a"]}).detach()) == pytest.approx(0.5 + math.log(8) / 2, rel=1e-3)
     store = world(tmp_path / "store", 4)
     train(store, out=str(tmp_path / "run"), **options(steps=5, weights="learned"))
     log = log_of(tmp_path / "run")

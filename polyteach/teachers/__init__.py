@@ -1,19 +1,31 @@
 """Teachers: images in, targets out. One file per family, found by its name.
 
 `timm:resnet50` is loaded by `teachers/timm_models.py`, `own:RUN` by `teachers/own.py`. A family's file has one
-function `load(name, device, precision) -> Teacher`.
+function `load(name, device, precision) -> Teacher`. Below are the pieces that several families share.
+
+An image's answer never depends on the other images of its batch: only inputs of one shape are stacked, and nothing
+is padded for the batch's sake. So a retry or another batch size gives the same labels.
 """
 
+import difflib
+import hashlib
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
-from torch import Tensor
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
+from polyteach.files import read_json
 from polyteach.tasks.contract import Objective, Target
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -67,3 +79,218 @@ def load_teacher(spec: str, device: str = "cpu", precision: str = "fp32") -> Tea
     teacher: Teacher = module.load(name, device, precision)
     teacher.spec = spec
     return teacher
+
+
+THINNEST = 20
+"""Longest side over shortest, beyond which a model that resizes the shorter side would need too much memory."""
+
+
+class TorchTeacher(Teacher):
+    """A torch model in eval mode on a device; a subclass says in `answer` how it is asked.
+
+    model: moved to `device`. precision: autocast for "fp16" and "bf16".
+    """
+
+    def __init__(self, model: nn.Module, device: str, precision: str) -> None:
+        self.device, self._dtype = torch.device(device), PRECISIONS[precision]
+        self.model = model.to(self.device).eval().requires_grad_(False)
+
+    def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
+        with torch.inference_mode():
+            answers = self.answer(images)
+        return [{k: _ordinary(t) for k, t in answer.items()} for answer in answers]
+
+    @abstractmethod
+    def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
+        """What `__call__` returns; runs in inference mode."""
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's output in the precision that was asked for; tensors are moved to the device."""
+
+        def there(x: Any) -> Any:
+            return [there(y) for y in x] if isinstance(x, list) else x.to(self.device)
+
+        with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
+            return self.model(*map(there, args), **{k: there(v) for k, v in kwargs.items()})
+
+
+def _ordinary(target: Target) -> Target:
+    """The target with tensors that autograd may keep, which those born in inference mode forbid."""
+    values = {f.name: getattr(target, f.name) for f in fields(target)}
+    return replace(target, **{k: v.clone() for k, v in values.items() if isinstance(v, Tensor)})
+
+
+def by_shape(inputs: Sequence[Tensor], ask: Callable[[Tensor, list[int]], Iterable[Any]]) -> list[Any]:
+    """One result per input, in order, where inputs of the same shape are asked together.
+
+    ask: (stacked inputs, their positions) -> one result for each.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, x in enumerate(inputs):
+        groups.setdefault(tuple(x.shape), []).append(i)
+    out: list[Any] = [None] * len(inputs)
+    for positions in groups.values():
+        for i, result in zip(positions, ask(torch.stack([inputs[i] for i in positions]), positions), strict=True):
+            out[i] = result
+    return out
+
+
+def size_of(image: UInt8[Tensor, "3 _ _"]) -> tuple[int, int]:
+    """(height, width) in pixels."""
+    return int(image.shape[1]), int(image.shape[2])
+
+
+def picture(image: UInt8[Tensor, "3 _ _"]) -> Image.Image:
+    """The image as Pillow's, which models' own preprocessing was made for."""
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+
+
+def refuse_thin(image: UInt8[Tensor, "3 _ _"]) -> None:
+    """For models that resize the shorter side and would blow up a thin strip.
+
+    Raises:
+        ValueError: the longer side is more than `THINNEST` times the shorter.
+    """
+    h, w = size_of(image)
+    if max(h, w) > THINNEST * min(h, w):
+        raise ValueError(f"image of {h}x{w} (height x width) is too thin: this model takes up to 1:{THINNEST}")
+
+
+def map_size(size: tuple[int, int], cells: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a map for an image of `size`, with the image's aspect, that keeps what `cells` can show.
+
+    It has at least the rows and columns of `cells`, which may be of another aspect, but no more than the image.
+    """
+    scale = min(max(cells[0] / size[0], cells[1] / size[1]), 1)
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
+
+def resized(field: Float[Tensor, "*C M N"], size: tuple[int, int]) -> Float[Tensor, "*C h w"]:
+    """A map of scores or distances at another resolution, bilinear, in float32."""
+    planes = field.reshape(1, -1, *field.shape[-2:]).float()
+    if tuple(planes.shape[-2:]) != size:
+        planes = F.interpolate(planes, size, mode="bilinear", align_corners=False)
+    return planes.reshape(*field.shape[:-2], *size)
+
+
+def at_file(name: str) -> tuple[str, Path | None]:
+    """NAME or NAME@FILE as the name and the file.
+
+    Raises:
+        ValueError: no such file.
+    """
+    name, at, file = name.partition("@")
+    path = Path(file).expanduser()
+    if at and not path.is_file():
+        raise ValueError(f"no weights file {path}; NAME@FILE takes a .safetensors or .pth state dict")
+    return name, path if at else None
+
+
+def state_dict(file: Path) -> dict[str, Tensor]:
+    """A state dict from .safetensors, .pth, .pt or .bin, alone or in a checkpoint's "state_dict" or "model".
+
+    Nothing but tensors is unpickled. A prefix "module." on every name (DDP) is taken off.
+
+    Raises:
+        ValueError: another ending, a broken file, or no tensors in it.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            content: Any = load_file(file)
+        elif file.suffix in (".pth", ".pt", ".bin"):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        else:
+            raise ValueError(f"{file} ends in {file.suffix!r}; weights are .safetensors, .pth, .pt or .bin")
+    except (SafetensorError, RuntimeError, EOFError, OSError) as e:
+        raise ValueError(f"{file} cannot be read as weights: {e}") from e
+    except Exception as e:
+        if type(e).__name__ != "UnpicklingError":
+            raise
+        raise ValueError(
+            f"{file} holds more than tensors, and loading it could run code; save it again as a plain state dict:"
+            " torch.save(model.state_dict(), FILE)"
+        ) from e
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ValueError(f"{file} is not a state dict (names and tensors, as torch.save(model.state_dict(), FILE))")
+    if all(k.startswith("module.") for k in content):
+        content = {k.removeprefix("module."): v for k, v in content.items()}
+    return content
+
+
+def load_strict(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """All of `state` into all of `model`.
+
+    Raises:
+        ValueError: names are missing, left over or of another shape; the message says which, with `what`.
+    """
+    mine = model.state_dict()
+    wrong = [f"{k} is {tuple(v.shape)}, not {tuple(mine[k].shape)}" for k, v in state.items()
+             if k in mine and v.shape != mine[k].shape]  # fmt: skip
+    # batch counters are absent from old files and from frozen normalisation; evaluation does not use them
+    missing = [k for k in mine if k not in state and not k.endswith("num_batches_tracked")]
+    extra = [k for k in state if k not in mine and not k.endswith("num_batches_tracked")]
+    for problem, names in (("has other shapes:", wrong), ("lacks", missing), ("has unknown", extra)):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise ValueError(f"{what} {problem} {', '.join(names[:3])}{more}")
+    model.load_state_dict(state, strict=False)
+
+
+def class_names(file: Path, count: int) -> tuple[str, ...] | None:
+    """The `count` class names beside a weights file, or None where there is no such file.
+
+    Looked for: FILE.json or FILE.classes.txt beside FILE, with or without its ending, then classes.json and
+    classes.txt in its folder. JSON is a list of names, or index -> name; text has one name per line.
+
+    Raises:
+        ValueError: it does not have `count` names, or is no such list.
+    """
+    found = next((p for p in _name_files(file) if p.is_file()), None)
+    if found is None:
+        return None
+    if found.suffix == ".json":
+        content = read_json(found)
+        if isinstance(content, dict):
+            if set(content) != {str(i) for i in range(len(content))}:
+                raise ValueError(f"{found}: keys must be the class indices 0..{len(content) - 1}")
+            content = [content[str(i)] for i in range(len(content))]
+        if not isinstance(content, list) or not all(isinstance(n, str) for n in content):
+            raise ValueError(f"{found} must hold a list of class names, or an object index -> name")
+    else:
+        content = [line.strip() for line in found.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if len(content) != count:
+        raise ValueError(f"{found} has {len(content)} class names; the weights in {file} have {count} classes")
+    return tuple(content)
+
+
+def _name_files(file: Path) -> list[Path]:
+    stems = (file, file.with_suffix(""))
+    own = [Path(f"{stem}{end}") for stem in stems for end in (".json", ".classes.txt", ".txt")]
+    return [*own, file.parent / "classes.json", file.parent / "classes.txt"]
+
+
+def no_names(file: Path, count: int) -> ValueError:
+    """The error for weights whose classes nobody names; says how to make the class file."""
+    return ValueError(
+        f"{file} has {count} classes and nothing says their names: write {file}.classes.txt with {count} lines, one"
+        " class name per line in the order of the model's outputs (or a list of names as .json)"
+    )
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the bytes of weights, with their names and types, for those that came from no one file."""
+    out = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        out.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        out.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return out.hexdigest()
+
+
+def unknown(what: str, name: str, known: Sequence[str]) -> ValueError:
+    """The error for a name that is none of `known`, with those that are close."""
+    close = difflib.get_close_matches(name, known, 6, 0.5) or [k for k in known if name[:5] in k][:6]
+    return ValueError(f"unknown {what} {name!r}; did you mean {', '.join(close) or 'one of ' + ', '.join(known[:12])}?")
