@@ -304,6 +304,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Sample:
+    """One view of one image, its targets in the view's pixels, and what had to be replaced to get it."""
+
     image: Tensor
     targets: dict[str, Target | None]
     id: str
@@ -418,7 +420,7 @@ def batches(
         generator=torch.Generator(),  # else the loader draws from the global one, and resume would not be exact
     )
     for images, rest in loader:
-        targets, ids, rejects = pickle.loads(rest)
+        targets, ids, rejects = pickle.loads(rest.numpy())
         yield Batch(images, {k: [_restored(t) for t in ts] for k, ts in targets.items()}, ids, rejects)
 
 
@@ -433,12 +435,16 @@ class _Slices:
         return (list(range(k * b, (k + 1) * b)) for k in range(self.start, self.stop))
 
 
-def _packed(samples: list[Sample]) -> tuple[Tensor, bytes]:
-    """The batch with its targets as bytes: tensors would each cost a file descriptor on the way from a worker."""
+def _packed(samples: list[Sample]) -> tuple[Tensor, Tensor]:
+    """The batch's images, and all else as the bytes of one tensor.
+
+    On the way from a worker every tensor costs a file descriptor, so targets cannot travel one by one; and bytes would
+    fill the pipe, where a worker whose trainer was killed would wait for ever.
+    """
     images = torch.stack([s.image for s in samples])
     targets = {k: [_plain(s.targets[k]) for s in samples] for k in samples[0].targets}
     rest = (targets, [s.id for s in samples], [r for s in samples for r in s.rejects])
-    return images, pickle.dumps(rest, protocol=5)
+    return images, torch.frombuffer(bytearray(pickle.dumps(rest, protocol=5)), dtype=torch.uint8)
 
 
 def _plain(target: Target | None) -> Any:

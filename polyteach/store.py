@@ -444,7 +444,8 @@ def _read(path: Path, columns: list[str] | None = None, rows: Sequence[int] | No
         groups = sorted({row // ROW_GROUP for row in rows})
         start = {group: ROW_GROUP * i for i, group in enumerate(groups)}
         table = file.read_row_groups(groups, columns=columns)
-        return table.take([start[row // ROW_GROUP] + row % ROW_GROUP for row in rows])
+        at = [start[row // ROW_GROUP] + row % ROW_GROUP for row in rows]
+        return table.take(pa.array(at, type=pa.int64()))
     except FileNotFoundError as e:
         raise ValueError(f"{path} is missing") from e
     except (pa.ArrowException, OSError) as e:

@@ -1,13 +1,13 @@
 """Train: stores and their label sets into one student; with one task and people's labels, into a teacher."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from polyteach.batches import Batch, Plan
@@ -49,11 +49,11 @@ _Weights = Annotated[
 
 
 def train(
-    stores: tyro.conf.Positional[tuple[str, ...] | str],
+    stores: tyro.conf.Positional[Sequence[str]],
     *,
     out: str,
-    tasks: tuple[str, ...] = (),
-    labels: tuple[str, ...] = (),
+    tasks: Sequence[str] = (),
+    labels: Sequence[str] = (),
     split: str | None = None,
     backbone: str = "resnet50",
     init: str | None = None,

@@ -303,11 +303,28 @@ def test_killed_at_random_moments_ends_in_the_same_weights(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(("optimizer", "workers"), [("sgd", 0), ("adamw", 2)])
 def test_killed_twenty_times(tmp_path, optimizer, workers):
     more = {"steps": 60, "save_every": 3, "optimizer": optimizer, "workers": workers, "augment": 5.0}
     compare(*killed_until_done(tmp_path, 20, **more))
+
+
+@pytest.mark.slow
+def test_workers_end_when_the_trainer_is_killed(tmp_path):
+    store = world(tmp_path / "store")
+    run = tmp_path / "run"
+    pid = in_child(lambda: train(store, out=str(run), **options(steps=10000, workers=2)), tmp_path / "errors")
+    while not (run / "log.jsonl").exists() or (run / "log.jsonl").read_text().count("\n") < 20:
+        time.sleep(0.01)
+    with open(f"/proc/{pid}/task/{pid}/children") as f:
+        workers = f.read().split()
+    assert len(workers) >= 2
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    patience = time.monotonic() + 30
+    while any(os.path.exists(f"/proc/{w}") for w in workers):
+        assert time.monotonic() < patience, f"workers {workers} outlive the trainer"
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

