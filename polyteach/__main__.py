@@ -68,9 +68,10 @@ def main(argv: list[str] | None = None) -> int:
     verb: Callable[..., Any] = getattr(importlib.import_module(f"polyteach.{argv[0]}"), argv[0])
     try:
         _call(verb, argv[1:])
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
+        why = f" ({e})" if str(e) else ""
         print(
-            f"\npolyteach {argv[0]}: stopped; what was written is whole. The same command goes on.",
+            f"\npolyteach {argv[0]}: stopped{why}; what was written is whole. The same command goes on.",
             file=sys.stderr,
         )
         return 130

@@ -45,6 +45,7 @@ class Progress:
 class _Bar(Progress):
     def __init__(self, title: str, total: int, unit: str) -> None:
         from rich import progress
+        from rich.console import Console
 
         super().__init__(title, total, unit)
         rate = progress.TextColumn("{task.fields[rate]}")
@@ -55,6 +56,7 @@ class _Bar(Progress):
             rate,
             progress.TimeRemainingColumn(),
             progress.TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
             transient=True,
         )
         self.task = self.bar.add_task(title, total=total, rate="", note="")
