@@ -3,6 +3,7 @@
 Shapes: B images of a batch, H W its pixels, both multiples of 32.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,13 @@ def _backbone(name: str, init: str | None) -> Any:
         raise ValueError(f"{file} does not fit {name}: lacks {missing[:5]}, has unknown {unknown[:5]}")
     # through timm, which knows how features_only renames layers
     overlay: dict[str, Any] = {"state_dict": whole.state_dict()}
-    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **wanted)
+    log = logging.getLogger("timm.models._builder")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it warns of the classifier, which features have no use for; the rest is checked above
+    try:
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **wanted)
+    finally:
+        log.setLevel(level)
 
 
 def save_student(student: Student, folder: str | Path, extra: dict[str, Any]) -> None:

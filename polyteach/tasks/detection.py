@@ -134,7 +134,7 @@ class DetectionHead(nn.Module):
             FastRCNNPredictor(width, classes + 1),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
-            batch_size_per_image=512,
+            batch_size_per_image=128,  # 512 elsewhere; pseudo labels have few boxes, and this head is the dearest
             positive_fraction=0.25,
             bbox_reg_weights=None,
             score_thresh=FLOOR,
