@@ -2,14 +2,16 @@
 # Sets up an environment of its own (once) and runs every check: lint, types, architecture, tests.
 #   bash tests/run.sh              everything
 #   VENV=DIR bash tests/run.sh     in another environment than .venv
+#   bash tests/run.sh -m 'not slow'   what follows goes to pytest
 set -euo pipefail
 cd "$(dirname "$0")/.."
-venv="${VENV:-.venv}"
+venv="$(realpath -m "${VENV:-.venv}")"
 if [ ! -x "$venv/bin/python" ]; then
   python3 -m venv "$venv"
 fi
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev,demo]' 2>&1 | grep -v 'is ignored: it is neither' || true
-export PATH="$PWD/$venv/bin:$PATH" HF_HUB_OFFLINE=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
+# a machine's pip may be configured with folders that are not there, and says so for every package
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev,demo]' 2> >(grep -v 'is ignored: it is neither' >&2)
+export PATH="$venv/bin:$PATH" HF_HUB_OFFLINE=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
 ruff check .
 ruff format --check .
 mypy
