@@ -138,7 +138,7 @@ def test_exif_orientation(orientation, format):
         3: upright[::-1, ::-1],
         4: upright[::-1],
         5: upright.transpose(1, 0, 2),  # row 0 is the left side, column 0 the top
-        6: upright[:, ::-1].transpose(1, 0, 2)[:, :][:, :],  # row 0 is the right side, column 0 the top
+        6: upright[:, ::-1].transpose(1, 0, 2),  # row 0 is the right side, column 0 the top
         7: upright[::-1, ::-1].transpose(1, 0, 2),  # row 0 is the right side, column 0 the bottom
         8: upright[::-1].transpose(1, 0, 2),  # row 0 is the left side, column 0 the bottom
     }[orientation]

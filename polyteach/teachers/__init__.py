@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from polyteach.files import read_json
-from polyteach.tasks.contract import Objective, Target
+from polyteach.tasks.classification import ClassificationTarget
+from polyteach.tasks.contract import Objective, Space, Target
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -184,6 +185,29 @@ def at_file(name: str) -> tuple[str, Path | None]:
     if at and not path.is_file():
         raise ValueError(f"no weights file {path}; NAME@FILE takes a .safetensors or .pth state dict")
     return name, path if at else None
+
+
+@final
+class Classifier(TorchTeacher):
+    """Soft classes, for models with a transform of their own.
+
+    transform: a Pillow image -> (3, h, w) float, as the weights want it (resized, centre crop).
+    """
+
+    def __init__(self, model: nn.Module, transform: Any, names: Sequence[str], device: str, precision: str) -> None:
+        super().__init__(model, device, precision)
+        self.transform = transform
+        self.objectives = {"classification": Objective("classification", Space(tuple(names)))}
+
+    def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
+        for image in images:
+            refuse_thin(image)
+
+        def ask(batch: Float[Tensor, "B 3 h w"], positions: list[int]) -> Iterable[Tensor]:
+            return self.run(batch).float().softmax(-1).cpu()
+
+        probabilities = by_shape([self.transform(picture(image)) for image in images], ask)
+        return [{"classification": ClassificationTarget(probability=p)} for p in probabilities]
 
 
 def state_dict(file: Path) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ composed_coco: the 80 COCO classes per pixel, composed of the last two
 import hashlib
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -19,23 +19,21 @@ import numpy as np
 import timm
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from PIL.Image import Resampling
 from torch import Tensor
 from torchvision.models._meta import _IMAGENET_CATEGORIES
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from polyteach.files import sha256
-from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.detection import FLOOR, DetectionTarget
 from polyteach.tasks.segmentation import SegmentationTarget
 from polyteach.teachers import (
+    Classifier,
     Teacher,
-    TorchTeacher,
-    by_shape,
     load_strict,
     picture,
-    refuse_thin,
     resized,
     size_of,
     state_dict,
@@ -65,25 +63,12 @@ FILLED = 0.15
 """Least share of a painted box that must be salient; below, the salient object is not the one in the box."""
 
 
-@final
-class Lite0Teacher(TorchTeacher):
+def _lite0_teacher(device: str, precision: str) -> Classifier:
     """Soft ImageNet classes of the central square; preprocessing of the package's own architecture."""
-
-    def __init__(self, device: str, precision: str) -> None:
-        file = _weights(_LITE0)
-        super().__init__(_lite0(file), device, precision)
-        self.objectives = {"classification": Objective("classification", Space(tuple(_IMAGENET_CATEGORIES)))}
-        self.origin, self.sha256, self.licence = f"{_LITE0}: {file.name}", sha256(file), "Apache-2.0"
-
-    def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
-        for image in images:
-            refuse_thin(image)
-
-        def ask(batch: Float[Tensor, "B 3 224 224"], positions: list[int]) -> Iterable[Tensor]:
-            return self.run(batch).float().softmax(-1).cpu()
-
-        probabilities = by_shape([_central(image) for image in images], ask)
-        return [{"classification": ClassificationTarget(probability=p)} for p in probabilities]
+    file = _weights(_LITE0)
+    teacher = Classifier(_lite0(file), _central, tuple(_IMAGENET_CATEGORIES), device, precision)
+    teacher.origin, teacher.sha256, teacher.licence = f"{_LITE0}: {file.name}", sha256(file), "Apache-2.0"
+    return teacher
 
 
 @final
@@ -217,7 +202,7 @@ def load(name: str, device: str, precision: str) -> Teacher:
         ValueError: unknown name, a package that is not installed, a device or precision that the model cannot have.
     """
     known: dict[str, Callable[[str, str], Teacher]] = {
-        "efficientnet_lite0": Lite0Teacher,
+        "efficientnet_lite0": _lite0_teacher,
         "ssd_mobilenet_v2": SsdTeacher,
         "u2netp": SalientTeacher,
         "composed_coco": ComposedTeacher,
@@ -277,10 +262,10 @@ def _lite0(file: Path) -> Any:
     return model
 
 
-def _central(image: UInt8[Tensor, "3 _ _"]) -> Float[Tensor, "3 224 224"]:
-    seen = picture(image)
-    scale = 1.14 * 224 / min(seen.size)
-    seen = seen.resize((round(seen.width * scale), round(seen.height * scale)), Resampling.BICUBIC)
+def _central(image: Image.Image) -> Float[Tensor, "3 224 224"]:
+
+    scale = 1.14 * 224 / min(image.size)
+    seen = image.resize((round(image.width * scale), round(image.height * scale)), Resampling.BICUBIC)
     left, top = (seen.width - 224) // 2, (seen.height - 224) // 2
     return (pil_to_tensor(seen.crop((left, top, left + 224, top + 224))).float() - 127) / 128
 

@@ -4,28 +4,20 @@ NAME is what `timm.list_models()` lists, with or without a tag such as resnet50.
 knows: hf-hub:OWNER/MODEL, local-dir:FOLDER.
 """
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import timm
-from jaxtyping import Float, UInt8
 from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_model_data_config
-from torch import Tensor
 
 from polyteach.files import sha256
-from polyteach.tasks.classification import ClassificationTarget
-from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.teachers import (
-    TorchTeacher,
+    Classifier,
     at_file,
-    by_shape,
     class_names,
     digest,
     load_strict,
     no_names,
-    picture,
-    refuse_thin,
     state_dict,
     unknown,
 )
@@ -33,27 +25,13 @@ from polyteach.teachers import (
 _ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
 
 
-@final
-class TimmTeacher(TorchTeacher):
-    """Soft classes; the image as timm's own evaluation transform of the model sees it (usually a centre crop)."""
-
-    def __init__(self, model: Any, names: tuple[str, ...], device: str, precision: str) -> None:
-        super().__init__(model, device, precision)
-        self.objectives = {"classification": Objective("classification", Space(names))}
-        self.transform = create_transform(**resolve_model_data_config(model), is_training=False)
-
-    def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
-        for image in images:
-            refuse_thin(image)
-
-        def ask(batch: Float[Tensor, "B 3 h w"], positions: list[int]) -> Iterable[Tensor]:
-            return self.run(batch).float().softmax(-1).cpu()
-
-        probabilities = by_shape([self.transform(picture(image)) for image in images], ask)
-        return [{"classification": ClassificationTarget(probability=p)} for p in probabilities]
+def _teacher(model: Any, names: tuple[str, ...], device: str, precision: str) -> Classifier:
+    """The image is seen as timm's own evaluation transform of the model sees it (usually a centre crop)."""
+    transform = create_transform(**resolve_model_data_config(model), is_training=False)
+    return Classifier(model, transform, names, device, precision)
 
 
-def load(name: str, device: str, precision: str) -> TimmTeacher:
+def load(name: str, device: str, precision: str) -> Classifier:
     """The classifier `name` with its pretrained weights, or with those of FILE in NAME@FILE.
 
     Raises:
@@ -66,7 +44,7 @@ def load(name: str, device: str, precision: str) -> TimmTeacher:
     return teacher
 
 
-def _pretrained(arch: str, device: str, precision: str) -> TimmTeacher:
+def _pretrained(arch: str, device: str, precision: str) -> Classifier:
     tip = f"give local weights as timm:{arch}@FILE"
     try:
         model: Any = timm.create_model(arch, pretrained=True)
@@ -78,7 +56,7 @@ def _pretrained(arch: str, device: str, precision: str) -> TimmTeacher:
         raise ValueError(f"timm model {arch!r} is a backbone without classes")
     if names is None:
         raise ValueError(f"timm does not name the {model.num_classes} classes of {arch!r}; {tip} and a class file")
-    teacher = TimmTeacher(model, names, device, precision)
+    teacher = _teacher(model, names, device, precision)
     place = cfg.get("hf_hub_id") or cfg.get("url") or arch
     teacher.origin = f"timm {timm.__version__}: {place}"
     teacher.sha256 = digest(model.state_dict())
@@ -86,7 +64,7 @@ def _pretrained(arch: str, device: str, precision: str) -> TimmTeacher:
     return teacher
 
 
-def _local(arch: str, file: Path, device: str, precision: str) -> TimmTeacher:
+def _local(arch: str, file: Path, device: str, precision: str) -> Classifier:
     state = state_dict(file)
     cfg = _config(arch)
     heads = cfg.get("classifier")
@@ -99,7 +77,7 @@ def _local(arch: str, file: Path, device: str, precision: str) -> TimmTeacher:
     names = class_names(file, count) or (_names(cfg, count) if count == cfg.get("num_classes") else None)
     if names is None:
         raise no_names(file, count)
-    teacher = TimmTeacher(model, names, device, precision)
+    teacher = _teacher(model, names, device, precision)
     teacher.origin, teacher.sha256 = str(file), sha256(file)
     return teacher
 

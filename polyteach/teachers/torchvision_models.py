@@ -15,11 +15,11 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.transforms.v2 import functional as kernels
 
 from polyteach.files import sha256
-from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.detection import DetectionTarget
 from polyteach.tasks.segmentation import SegmentationTarget
 from polyteach.teachers import (
+    Classifier,
     TorchTeacher,
     at_file,
     by_shape,
@@ -47,26 +47,6 @@ _FROZEN_WITHOUT_EPS = (
     "retinanet_resnet50_fpn",
 )
 """Models whose first COCO weights were trained with frozen normalisation that adds nothing to the variance."""
-
-
-@final
-class Classifier(TorchTeacher):
-    """Soft classes; the image as the weights' own transform sees it (resized, centre crop)."""
-
-    def __init__(self, model: nn.Module, transform: Any, names: Sequence[str], device: str, precision: str) -> None:
-        super().__init__(model, device, precision)
-        self.transform = transform
-        self.objectives = {"classification": Objective("classification", Space(tuple(names)))}
-
-    def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
-        for image in images:
-            refuse_thin(image)
-
-        def ask(batch: Float[Tensor, "B 3 h w"], positions: list[int]) -> Iterable[Tensor]:
-            return self.run(batch).float().softmax(-1).cpu()
-
-        probabilities = by_shape([self.transform(picture(image)) for image in images], ask)
-        return [{"classification": ClassificationTarget(probability=p)} for p in probabilities]
 
 
 @final
