@@ -382,7 +382,7 @@ def _sheet(folder: "Path", rows: int) -> None:
     from PIL import Image, ImageDraw
 
     from polyteach.files import replacing
-    from polyteach.geometry import fit
+    from polyteach.geometry import whole
     from polyteach.tasks import load_task
     from polyteach.tasks.contract import Policy, Target
 
@@ -404,7 +404,8 @@ def _sheet(folder: "Path", rows: int) -> None:
         image = store.picture(images[i])
         guess = student([image])[0]
         size = (int(image.shape[1]), int(image.shape[2]))
-        view = fit(size, CELL)
+        scale = min(height / size[0], width / size[1])
+        view = whole(size, (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)))
         small = view.image(image)
         cells = [small]
         for name, labels in sets.items():
