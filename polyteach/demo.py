@@ -22,6 +22,8 @@ CELL = (210, 280)
 """(height, width) of a picture on the contact sheet, in pixels."""
 PACKAGES = ("interior_photos", "foolbox", "skimage")
 DEBIAN = "gcompris-qt-data"
+SAME = 0.98
+"""Correlation of two photographs, seen at 24x24, above which they are taken for one."""
 
 
 def demo(
@@ -99,8 +101,12 @@ def demo(
         with clock("ingest"):
             if not _finished(folder / _STORES[name] / "ingest.json"):
                 polyteach.ingest(str(folder / "photos" / name), str(folder / _STORES[name]), progress=progress)
-        with clock("label"):
-            polyteach.label(str(folder / _STORES[name]), teachers=TEACHERS, progress=progress)
+        for teacher, spec in TEACHERS.items():  # one after the other, so that each one's seconds are known
+            with clock(f"label {teacher}"):
+                # the packaged models that OpenCV and ONNX Runtime run know no other device
+                polyteach.label(
+                    str(folder / _STORES[name]), teachers={teacher: spec}, device=["cpu"], progress=progress
+                )
     with clock("train"):
         if not (folder / "student" / "train.json").exists():
             polyteach.train(
@@ -126,6 +132,8 @@ def demo(
             )
     with clock("evaluate"):
         scores = _scores(folder)
+    for name, score in scores.items():
+        score["seconds"] = clock.seconds[f"label {name}"]
     with clock("sheet"):
         _sheet(folder, rows)
     report = {
@@ -200,12 +208,19 @@ def _photographs(folder: "Path", own: str | None, debian: bool, limit: int) -> d
         counts: dict[str, int] = read_json(done)
         return counts
     found: list[tuple[str, str, bytes]] = []
-    for source, name, data in _own(own) if own else _packaged(folder, debian):
+    looks: list[Tensor] = []
+    for source, name, data in _own(own, limit) if own else _packaged(folder, debian):
         try:
-            if min(decode(data).shape[1:]) < 96:
-                continue  # icons and thumbnails
+            pixels = decode(data)
         except BadImage:
             continue  # packages hold drawings in odd formats beside their photographs
+        if min(pixels.shape[1:]) < 96:
+            continue  # icons and thumbnails
+        look = _look(pixels)
+        # the same photograph at two sizes would be both learned from and held out
+        if any(bool((look * other).sum() > SAME) for other in looks):
+            continue
+        looks.append(look)
         found.append((source, name, data))
     if len(found) < 10:
         where = own or "the packages"
@@ -221,15 +236,27 @@ def _photographs(folder: "Path", own: str | None, debian: bool, limit: int) -> d
     return counts
 
 
-def _own(folder: str) -> "Iterator[tuple[str, str, bytes]]":
+def _look(pixels: "Tensor") -> "Tensor":
+    """What the photograph looks like at 24x24: without mean, of unit length, so that a product is a correlation."""
+    import torch.nn.functional as F
+    from torchvision.transforms.v2.functional import resize
+
+    small = resize(pixels.float(), [24, 24], antialias=True).flatten()
+    return F.normalize(small - small.mean(), dim=0)
+
+
+def _own(folder: str, limit: int) -> "Iterator[tuple[str, str, bytes]]":
     from pathlib import Path
 
     from polyteach.images import extensions
 
     if not Path(folder).is_dir():
         raise ValueError(f"photos {folder} is not a folder")
-    for i, file in enumerate(sorted(f for f in Path(folder).rglob("*") if f.suffix.lower() in extensions())):
-        yield "own", f"{i:05d}-{file.name}", file.read_bytes()
+    files = sorted(f for f in Path(folder).rglob("*") if f.suffix.lower() in extensions())
+    # evenly spread before any is read, with some to spare for unusable ones: the folder may hold very many
+    n = min(2 * limit, len(files))
+    for i in (k * len(files) // n for k in range(n)):
+        yield "own", f"{i:05d}-{files[i].name}", files[i].read_bytes()
 
 
 def _packaged(folder: "Path", debian: bool) -> "Iterator[tuple[str, str, bytes]]":
@@ -243,7 +270,7 @@ def _packaged(folder: "Path", debian: bool) -> "Iterator[tuple[str, str, bytes]]
         if spec is None or not spec.submodule_search_locations:
             raise ValueError(f"package {package} is not installed; pip install 'polyteach[demo]'")
         root = Path(next(iter(spec.submodule_search_locations)))
-        for file in sorted(f for f in root.rglob("*") if f.suffix.lower() in kinds and "test" not in f.parts):
+        for file in sorted(f for f in root.rglob("*") if f.suffix.lower() in kinds):
             if package == "foolbox" and not file.name.startswith("imagenet"):
                 continue  # the others are 32 pixels wide
             if package == "skimage" and file.stem not in _PHOTOGRAPHS:
@@ -276,6 +303,7 @@ def _debian(folder: "Path") -> "Iterator[tuple[str, str, bytes]]":
             subprocess.run(["apt-get", "download", DEBIAN], cwd=room, check=True, capture_output=True, timeout=120)
         subprocess.run(["dpkg-deb", "-x", next(room.glob("*.deb")).name, "."], cwd=room, check=True, timeout=120)
     except (subprocess.SubprocessError, StopIteration) as e:
+        shutil.rmtree(room)  # half a download would be taken for a whole one the next time
         _note(f"apt-get download {DEBIAN} did not work ({type(e).__name__}): going on without it")
         return
     for bundle in sorted(room.rglob("*.rcc")):
@@ -344,6 +372,7 @@ def _answered(folder: "Path") -> "tuple[Store, list[ImageRow], dict[str, LabelSe
 
 def _scores(folder: "Path") -> dict[str, Any]:
     """The student against each teacher on the photographs that it never saw, by the task's own metric."""
+    from polyteach.geometry import whole
     from polyteach.tasks import load_task
     from polyteach.tasks.contract import Policy, Target
 
@@ -362,11 +391,17 @@ def _scores(folder: "Path") -> dict[str, Any]:
         metric.update([g for g, _ in both], [a for _, a in both])
         values = metric.compute()
         best = next(iter(values))
+        # what a label that has nothing to do with the photograph would get: its neighbour's, stretched to fit
+        chance = task.metric(labels.space)
+        sizes = [(r.height, r.width) for r, a in zip(rows, answers, strict=True) if isinstance(a, Target)]
+        moved = [task.view(both[i - 1][1], whole(sizes[i - 1], sizes[i])) for i in range(len(both))]
+        chance.update(moved, [a for _, a in both])
         out[labels.name] = {
             "task": labels.task,
             "teacher": labels.info["teacher"]["spec"],
             "metric": f"{best}, student against teacher",
             "student": _rounded(values[best]),
+            "chance": _rounded(chance.compute()[best]),
             "all": {k: _rounded(v) for k, v in values.items()},
             "images": len(both),
         }
@@ -395,7 +430,8 @@ def _sheet(folder: "Path", rows: int) -> None:
     pen = ImageDraw.Draw(sheet)
     heads = [("photograph", "not seen in training")]
     for labels in sets.values():
-        heads += [(f"{labels.task}: teacher", labels.info["teacher"]["spec"]), (f"{labels.task}: student", "")]
+        spec = labels.info["teacher"]["spec"]
+        heads += [(f"{labels.name}: teacher", spec), (f"{labels.name}: student", labels.task)]
     for column, (first, second) in enumerate(heads):
         at = gap + column * (width + gap)
         pen.text((at, 6), first, font=_font(20), fill=(0, 0, 0))
@@ -443,9 +479,9 @@ def _say(report: dict[str, Any], folder: "Path") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("label set", "teacher", "metric on held-out photographs", "student", "photographs")
+    table = Table("label set", "teacher", "metric on held-out photographs", "student", "chance", "photographs")
     for name, s in report["tasks"].items():
-        table.add_row(name, s["teacher"], s["metric"], str(s["student"]), str(s["images"]))
+        table.add_row(name, s["teacher"], s["metric"], str(s["student"]), str(s["chance"]), str(s["images"]))
     console = Console(stderr=True)
     console.print(table)
     steps = ", ".join(f"{k} {v:.0f}" for k, v in report["seconds"].items())

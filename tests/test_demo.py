@@ -2,12 +2,13 @@
 
 import json
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from polyteach.__main__ import main
-from polyteach.demo import TEACHERS
+from polyteach.demo import TEACHERS, _photographs
 from polyteach.scene import random_scene, render
 from polyteach.store import Store
 from tests.conftest import png
@@ -32,7 +33,9 @@ def test_demo_makes_stores_a_student_a_sheet_and_a_report(tmp_path, capsys):
         assert scores["teacher"] == TEACHERS[name]
         assert scores["images"] == 2
         assert scores["task"]
-    assert {"label", "train", "evaluate"} <= set(report["seconds"])
+        assert scores["seconds"] == report["seconds"][f"label {name}"] > 0
+        assert "chance" in scores
+    assert {"train", "evaluate"} <= set(report["seconds"])
     with Image.open(out / "sheet.png") as sheet:
         assert sheet.width > 2000
         assert sheet.height > 400
@@ -52,3 +55,28 @@ def test_too_few_photographs_are_an_error(tmp_path, capsys):
     (tmp_path / "own").mkdir()
     assert main(["demo", "--out", str(tmp_path / "demo"), "--photos", str(tmp_path / "own")]) == 2
     assert "only 0 photographs" in capsys.readouterr().err or MISSING
+
+
+def test_one_photograph_in_two_sizes_is_taken_once(tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    for i in range(11):
+        picture = Image.fromarray(render(random_scene(i, (120, 160))).image.permute(1, 2, 0).numpy())
+        picture.save(own / f"{i:02d}.png")
+        picture.resize((240, 180)).save(own / f"{i:02d}-large.jpg")
+    assert _photographs(tmp_path, str(own), False, 100) == {"own": 11}
+    assert len(list((tmp_path / "photos").glob("*/*"))) == 11
+
+
+def test_a_large_folder_is_not_read_whole(tmp_path, monkeypatch):
+    own = tmp_path / "own"
+    own.mkdir()
+    for i in range(60):
+        (own / f"{i:02d}.png").write_bytes(png(render(random_scene(i, (100, 100))).image))
+    read = []
+    whole = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: read.append(self) or whole(self))
+    assert sum(_photographs(tmp_path, str(own), False, 10).values()) == 10
+    pictures = sorted(int(f.stem) for f in read if f.parent == own)
+    assert len(pictures) == 20
+    assert pictures[-1] - pictures[0] > 50

@@ -292,6 +292,12 @@ def test_check_of_depth_says_what_is_wrong_and_drops_impossible_pixels():
             use(Space(kind="disparity"))
 
 
+def test_larger_is_farther_in_metres_and_nearer_in_inverse_depth():
+    seen = render(random_scene(0, (24, 32)))
+    assert torch.equal(depth.truth(seen, METRIC).value, seen.depth)
+    torch.testing.assert_close(depth.truth(seen, RELATIVE).value * seen.depth, torch.ones(24, 32))
+
+
 def test_near_is_bright_whichever_way_the_numbers_run():
     image = torch.zeros(3, 64, 64, dtype=torch.uint8)
     ramp = torch.linspace(1, 10, 64).expand(64, 64)

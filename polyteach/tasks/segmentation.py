@@ -142,7 +142,8 @@ class Segmentation(Task[SegmentationTarget]):
         largest = [i for i in counts.argsort(descending=True, stable=True).tolist() if counts[i]][:5]
         if not largest:
             return caption(picture, ["all ignored"])
-        lines = [f"{space.names[i]} {counts[i] / category.numel():.0%}" for i in largest]
+        shares = {i: float(counts[i] / category.numel()) for i in largest}
+        lines = [f"{space.names[i]} {f'{share:.0%}' if share >= 0.01 else '<1%'}" for i, share in shares.items()]
         return caption(picture, lines, colours[largest])
 
     def truth(self, render: Render, space: Space) -> SegmentationTarget:
