@@ -140,6 +140,36 @@ def test_images_without_masks_miss_only_the_mask_loss():
         assert bool(torch.stack(grads).sum() > 0) == learned
 
 
+def test_mask_scores_are_of_the_images_whose_truth_has_masks():
+    space = Space(NAMES, MASKS)
+    first, second = (TASK.truth(render(random_scene(s, SIZE)), space) for s in (3, 5))
+    moved = replace(second, mask=second.mask.roll(4, -1))  # its mask scores are not perfect
+
+    def scores(predicted, true):
+        metric = TASK.metric(space)
+        for p, t in zip(predicted, true, strict=True):
+            metric.update([p], [t])
+        found = metric.compute()
+        metric.reset()
+        metric.update([first], [first])
+        assert metric.compute()["mask AP"] == pytest.approx(100)
+        return [found[k] for k in ("AP", "mask AP", "mask AP50", "mask AP75")]
+
+    some = scores([first, moved, first], [replace(first, mask=None), second, first])
+    assert some[0] == pytest.approx(100)
+    assert some[1:] == pytest.approx(scores([moved, first], [second, first])[1:])
+    assert 0 < some[1] < 95
+    none = scores([first], [replace(first, mask=None)])
+    assert none[0] == pytest.approx(100)
+    assert np.isnan(none[1:]).all()
+    assert scores([replace(first, mask=None)], [first])[1:] == [0, 0, 0]
+    nothing = replace(rows(first, torch.zeros(0, dtype=torch.long)), mask=None)
+    unsure = replace(first, score=first.score / 2)
+    found = scores([unsure, first], [first, nothing])
+    assert found[1] < 99  # what is seen where nothing is counts against the masks as against the boxes
+    assert found[1] == pytest.approx(found[0])
+
+
 @pytest.mark.parametrize("kind", [BOXES, MASKS])
 def test_an_image_labelled_without_objects_teaches_background(kind):
     empty = rows(TASK.truth(render(random_scene(3, SIZE)), Space(NAMES, kind)), torch.zeros(0, dtype=torch.long))
@@ -161,6 +191,31 @@ def test_ignored_objects_are_neither_learned_nor_background():
     assert (labels[0] == 0).all()
     _, classes = head.regions.assign_targets_to_proposals([truth.box], [given["boxes"]], [given["labels"]])
     assert (classes[0] == -1).all()
+
+
+def test_what_lies_inside_an_ignored_crowd_is_no_background():
+    head = TASK.head({f"p{k}": 8 for k in range(2, 8)}, Space(NAMES, BOXES))
+    known = torch.tensor([[0.0, 0, 100, 100], [20, 20, 40, 40]])
+    names = torch.tensor([-1, 2])
+    # inside the crowd; an eighth of it outside; half outside; outside; the object inside the crowd
+    tried = torch.tensor([[60.0, 60, 80, 80], [84, 60, 102, 80], [90, 0, 110, 20], [110, 0, 130, 20], [20, 20, 40, 40]])
+    labels, _ = head.proposals.assign_targets_to_anchors([tried], [{"boxes": known, "labels": names}])
+    assert labels[0].tolist() == [-1, -1, 0, 0, 1]
+    _, classes = head.regions.assign_targets_to_proposals([tried], [known], [names])
+    assert classes[0].tolist() == [-1, -1, 0, 0, 2]
+
+
+@pytest.mark.parametrize("kind", [BOXES, MASKS])
+def test_an_image_that_is_all_crowd_gives_a_finite_loss(kind):
+    crowd = DetectionTarget(
+        box=torch.tensor([[0.0, 0, SIZE[1], SIZE[0]]]),
+        category=torch.tensor([0]),
+        score=torch.ones(1),
+        ignore=torch.tensor([True]),
+    )
+    loss, head = losses(Space(NAMES, kind), [crowd])
+    assert loss.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in head.parameters())
 
 
 def test_bf16_autocast_works_on_the_cpu():
@@ -215,3 +270,23 @@ def test_threshold_keeps_whole_rows():
     kept = TASK.pseudo(target, Policy(score=0.5))
     assert torch.equal(kept.score, target.score[target.score >= 0.5])
     assert torch.equal(kept.box, target.box[target.score >= 0.5])
+
+
+@pytest.mark.parametrize("kind", [BOXES, MASKS])
+def test_a_world_without_objects_has_an_empty_answer(kind):
+    space = Space(NAMES, kind)
+    truth = TASK.check(TASK.truth(render(random_scene(0, SIZE, objects=0)), space), SIZE, space)
+    assert truth.box.shape == (0, 4)
+    assert (truth.mask is not None) == (kind == MASKS)
+
+
+def test_a_label_at_the_edge_of_the_picture_is_shown_whole():
+    image = torch.zeros(3, 160, 240, dtype=torch.uint8)
+    shapes = []
+    for corner in ([40.0, 40, 55, 50], [225.0, 40, 240, 50], [225.0, 150, 240, 160], [40.0, 150, 55, 160]):
+        target = replace(boxes(0, 1), box=torch.tensor([corner]), category=torch.tensor([0]), score=torch.ones(1))
+        painted = TASK.draw(image, target, Space(("dining table",), BOXES)).sum(0) > 0
+        shapes.append((int(painted.any(0).sum()), int(painted.any(1).sum())))  # the label covers the box
+    widths, heights = zip(*shapes, strict=True)
+    assert max(widths) - min(widths) <= 3
+    assert max(heights) - min(heights) <= 3

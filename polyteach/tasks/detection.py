@@ -37,7 +37,12 @@ FLOOR = 0.05
 DRAWN = 0.3
 """Least score of a box that is drawn."""
 KEPT = 0.1
-"""Least share of a box's area that must stay in a view for the box to stay: less is too little to tell what it is."""
+"""Least share of a box's area that must stay in a view for the box to stay: less is too little to tell what it is.
+
+As in YOLOv5's augmentation (`box_candidates`, area_thr).
+"""
+CROWDED = 0.7
+"""Least share of an anchor or proposal on an ignored box that makes it no negative (Detectron's crowd threshold)."""
 
 
 @final
@@ -67,6 +72,21 @@ def rows(target: DetectionTarget, keep: Bool[Tensor, " K"] | Int64[Tensor, " J"]
     )
 
 
+def _on_ignored(
+    box: Float[Tensor, "A 4"], known: Float[Tensor, "K 4"], labels: Int64[Tensor, " K"]
+) -> Bool[Tensor, " A"]:
+    """Which of `box` lie mostly on one of the `known` boxes that is ignored, as its label < 0 says.
+
+    The share is of the box's own area: what lies inside a large crowd has a small IoU with it.
+    """
+    ignored = known[labels < 0]
+    if not len(ignored):
+        return box.new_zeros(len(box), dtype=torch.bool)
+    low, high = box[:, None, :2].maximum(ignored[:, :2]), box[:, None, 2:].minimum(ignored[:, 2:])
+    shared = (high - low).clamp(min=0).prod(-1).amax(1)
+    return shared >= CROWDED * area(box)
+
+
 class Proposals(RegionProposalNetwork):
     """torchvision's, split so that `head` can be exported; anchors that lie on an ignored box are no negatives."""
 
@@ -79,8 +99,21 @@ class Proposals(RegionProposalNetwork):
             ignored = target["boxes"][target["labels"] < 0]
             if len(ignored):
                 near = box_iou(anchor, ignored).amax(1) >= 0.3  # the matcher's own bound of "background"
+                near |= _on_ignored(anchor, target["boxes"], target["labels"])
                 label[(label == 0) & near] = -1
         return labels, matched
+
+
+class Regions(RoIHeads):
+    """torchvision's, but proposals that lie mostly on an ignored box are no background."""
+
+    def assign_targets_to_proposals(
+        self, proposals: list[Tensor], gt_boxes: list[Tensor], gt_labels: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        matched, labels = super().assign_targets_to_proposals(proposals, gt_boxes, gt_labels)
+        for label, box, known, names in zip(labels, proposals, gt_boxes, gt_labels, strict=True):
+            label[(label == 0) & _on_ignored(box, known, names)] = -1
+        return matched, labels
 
 
 @dataclass(frozen=True)
@@ -128,7 +161,7 @@ class DetectionHead(nn.Module):
                 "mask_head": MaskRCNNHeads(channels, (channels,) * 4, 1, norm_layer=GroupNorm),
                 "mask_predictor": MaskRCNNPredictor(channels, channels, classes + 1),
             }
-        self.regions = RoIHeads(
+        self.regions = Regions(
             MultiScaleRoIAlign(list(LEVELS[:4]), 7, sampling_ratio=2),
             FastRCNNConvFCHead((channels, 7, 7), [channels] * 4, [width], norm_layer=GroupNorm),
             FastRCNNPredictor(width, classes + 1),
@@ -166,8 +199,11 @@ def _propose(p: DetectionPrediction) -> tuple[list[Tensor], list[Tensor], Tensor
 class AveragePrecision(MeanAveragePrecision):
     """COCO's AP, AP50 and AP75 of boxes, and of masks where the space has them, in percent; NaN without any truth.
 
-    torchmetrics with the faster-coco-eval back end. Ignored boxes count neither way.
+    torchmetrics with the faster-coco-eval back end. Ignored boxes count neither way. Mask scores are of the images
+    whose truth has masks; a prediction without masks misses them all.
     """
+
+    outlined: list[Tensor]
 
     def __init__(self, masks: bool) -> None:
         kinds: tuple[Any, ...] = ("bbox", "segm") if masks else ("bbox",)
@@ -181,6 +217,7 @@ class AveragePrecision(MeanAveragePrecision):
         )
         self.warn_on_many_detections = False
         self.masks = masks
+        self.add_state("outlined", default=[], dist_reduce_fx=None)  # per image, as are torchmetrics' own states
 
     def update(  # type: ignore[override]
         self, predicted: Sequence[DetectionTarget], true: Sequence[DetectionTarget]
@@ -192,6 +229,8 @@ class AveragePrecision(MeanAveragePrecision):
             if self.masks:
                 size = (8, 8) if t.mask is None else (t.mask.shape[1], t.mask.shape[2])
                 guess["masks"], truth["masks"] = _masks(p, size), _masks(t, size)
+            outlined = t.mask is not None or not len(t.box)  # no objects: all of their outlines are known
+            self.outlined.append(torch.tensor([outlined], device=t.box.device))
             guesses.append(guess)
             truths.append(truth)
         super().update(guesses, truths)
@@ -201,8 +240,18 @@ class AveragePrecision(MeanAveragePrecision):
         names = {"AP": "map", "AP50": "map_50", "AP75": "map_75"}
         out = {k: found[f"bbox_{v}" if self.masks else v] for k, v in names.items()}
         if self.masks:
-            out |= {f"mask {k}": found[f"segm_{v}"] for k, v in names.items()}
+            known = [bool(x) for x in self.outlined]
+            segm = found if all(known) else self._of_masks(known)
+            out |= {f"mask {k}": segm[f"segm_{v}"] for k, v in names.items()}
         return {k: 100 * float(v) if v >= 0 else float("nan") for k, v in out.items()}
+
+    def _of_masks(self, known: list[bool]) -> dict[str, Tensor]:
+        """torchmetrics' scores of only those images that `known` marks."""
+        part = AveragePrecision(masks=True)
+        for state in self._defaults:
+            setattr(part, state, [x for x, k in zip(getattr(self, state), known, strict=True) if k])
+        found: dict[str, Tensor] = MeanAveragePrecision.compute(part)
+        return found
 
 
 def _masks(target: DetectionTarget, size: tuple[int, int]) -> Bool[Tensor, "K M N"]:
@@ -290,11 +339,13 @@ class Detection(Task[DetectionTarget]):
         head, device = prediction.head, prediction.objectness[0].device
         was = head.training
         head.eval()
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            boxes, _, _, _ = _propose(prediction)
-            features = {k: v.float() for k, v in prediction.features.items()}
-            found, _ = head.regions(features, boxes, [prediction.size] * len(boxes))
-        head.train(was)
+        try:
+            with torch.no_grad(), torch.autocast(device.type, enabled=False):
+                boxes, _, _, _ = _propose(prediction)
+                features = {k: v.float() for k, v in prediction.features.items()}
+                found, _ = head.regions(features, boxes, [prediction.size] * len(boxes))
+        finally:
+            head.train(was)
         return [_target({k: v.cpu() for k, v in f.items()}, prediction.size) for f in found]
 
     def metric(self, space: Space) -> Metric:
@@ -326,15 +377,18 @@ class Detection(Task[DetectionTarget]):
         ):
             pen.rectangle(tuple(box), outline=tuple(colour), width=thick)
             text = f"{space.names[category]} {score:.0%}"
-            left, top, right, bottom = pen.textbbox((box[0] + 2, max(box[1], 0)), text, font=font)
+            _, _, right, bottom = pen.textbbox((0, 0), text, font=font)
+            # moved in from the right and bottom edges, so that all of it shows where it fits at all
+            corner = max(min(box[0] + 2, width - right - 3), 2), max(min(box[1], height - bottom - 2), 0)
+            left, top, right, bottom = pen.textbbox(corner, text, font=font)
             pen.rectangle((left - 2, top - 1, right + 2, bottom + 1), fill=tuple(colour))
             bright = sum(colour) > 380
-            pen.text((box[0] + 2, max(box[1], 0)), text, font=font, fill=(0, 0, 0) if bright else (255, 255, 255))
+            pen.text(corner, text, font=font, fill=(0, 0, 0) if bright else (255, 255, 255))
         return pil_to_tensor(picture)
 
     def truth(self, render: Render, space: Space) -> DetectionTarget:
         """The visible pixels of every object that shows at least one."""
-        masks = torch.stack([render.instance == i for i in range(len(render.category))])
+        masks = render.instance == torch.arange(len(render.category))[:, None, None]
         seen = masks.flatten(1).any(1)
         boxes = [_extent(m) for m in masks[seen]]
         return DetectionTarget(
