@@ -1,15 +1,16 @@
 """Demo: the whole method on real photographs, with real pretrained models that come inside packages."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from PIL import Image
     from torch import Tensor
 
-    from polyteach.store import ImageRow, LabelSet, Store
+    from polyteach.store import Answer, ImageRow, LabelSet, Store
+    from polyteach.teachers import Teacher
 
 TEACHERS = {
     "classes": "packaged:efficientnet_lite0",
@@ -75,7 +76,7 @@ def demo(
     import torch
 
     import polyteach
-    from polyteach.files import read_json, write_json
+    from polyteach.files import differences, read_json, write_json
 
     folder = Path(out)
     if (folder / "report.json").exists():
@@ -86,7 +87,7 @@ def demo(
     config = {"photos": photos, "debian": debian, "limit": limit, "steps": steps, "seed": seed}
     if (folder / "config.json").exists():
         old = read_json(folder / "config.json")
-        differs = [f"{k} was {old.get(k)!r}, is {v!r}" for k, v in config.items() if old.get(k) != v]
+        differs = differences(old, config)
         if differs:
             raise ValueError(f"{out} was started otherwise: {'; '.join(differs)}. Choose another folder")
     elif folder.exists() and any(folder.iterdir()):
@@ -131,11 +132,12 @@ def demo(
                 progress=progress,
             )
     with clock("evaluate"):
-        scores = _scores(folder)
+        held = _held_out(folder)
+        scores = _scores(held)
     for name, score in scores.items():
         score["seconds"] = clock.seconds[f"label {name}"]
     with clock("sheet"):
-        _sheet(folder, rows)
+        _sheet(held, rows, folder / "sheet.png")
     report = {
         "polyteach": polyteach.__version__,
         "torch": torch.__version__,
@@ -360,31 +362,43 @@ def _backbone(folder: "Path") -> "Path":
     return file
 
 
-def _answered(folder: "Path") -> "tuple[Store, list[ImageRow], dict[str, LabelSet], Any]":
+@dataclass(frozen=True)
+class _HeldOut:
+    """The photographs that the student never saw. sets, answers: by objective; answers follow the order of rows."""
+
+    store: "Store"
+    rows: "list[ImageRow]"
+    sets: "dict[str, LabelSet]"
+    answers: "dict[str, list[Answer]]"
+    student: "Teacher"
+
+
+def _held_out(folder: "Path") -> _HeldOut:
     from polyteach.store import Store
     from polyteach.teachers import load_teacher
 
     store = Store.open(folder / "heldout")
     rows = [r for part in store.parts() for r in store.images(part, data=False)]
-    student = load_teacher(f"own:{folder / 'student'}")
-    return store, rows, {f"{s.task}_{s.name}": s for s in store.sets()}, student
+    sets = {f"{s.task}_{s.name}": s for s in store.sets()}
+    answers = {k: [a for part in s.parts() for a in s.read(part)] for k, s in sets.items()}
+    return _HeldOut(store, rows, sets, answers, load_teacher(f"own:{folder / 'student'}"))
 
 
-def _scores(folder: "Path") -> dict[str, Any]:
+def _scores(held: _HeldOut) -> dict[str, Any]:
     """The student against each teacher on the photographs that it never saw, by the task's own metric."""
     from polyteach.geometry import whole
     from polyteach.tasks import load_task
     from polyteach.tasks.contract import Policy, Target
 
-    store, rows, sets, student = _answered(folder)
+    rows = held.rows
     guesses: list[dict[str, Target]] = []
     for start in range(0, len(rows), 8):
-        guesses += student([store.picture(r) for r in rows[start : start + 8]])
+        guesses += held.student([held.store.picture(r) for r in rows[start : start + 8]])
     out = {}
-    for name, labels in sets.items():
+    for name, labels in held.sets.items():
         task = load_task(labels.task)
         metric = task.metric(labels.space)
-        answers = [a for part in labels.parts() for a in labels.read(part)]
+        answers = held.answers[name]
         both = [
             (g[name], task.pseudo(a, Policy())) for g, a in zip(guesses, answers, strict=True) if isinstance(a, Target)
         ]
@@ -412,17 +426,17 @@ def _rounded(value: float) -> float | None:
     return round(value, 2) if value == value else None  # NaN is no JSON
 
 
-def _sheet(folder: "Path", rows: int) -> None:
-    """sheet.png: a row per held-out photograph; a column for it, and two per teacher: its label, the student's."""
-    from PIL import Image, ImageDraw
+def _sheet(held: _HeldOut, rows: int, file: "Path") -> None:
+    """The contact sheet: a row per held-out photograph; a column for it, two per teacher: its label, the student's."""
+    from PIL import Image, ImageDraw, ImageFont
+    from torchvision.transforms.v2.functional import to_pil_image
 
     from polyteach.files import replacing
     from polyteach.geometry import whole
     from polyteach.tasks import load_task
     from polyteach.tasks.contract import Policy, Target
 
-    store, images, sets, student = _answered(folder)
-    answers = {k: [a for p in s.parts() for a in s.read(p)] for k, s in sets.items()}
+    images, sets = held.rows, held.sets
     chosen = [i * len(images) // min(rows, len(images)) for i in range(min(rows, len(images)))]
     height, width = CELL
     gap, top = 6, 58
@@ -434,11 +448,11 @@ def _sheet(folder: "Path", rows: int) -> None:
         heads += [(f"{labels.name}: teacher", spec), (f"{labels.name}: student", labels.task)]
     for column, (first, second) in enumerate(heads):
         at = gap + column * (width + gap)
-        pen.text((at, 6), first, font=_font(20), fill=(0, 0, 0))
-        pen.text((at, 33), second, font=_font(14), fill=(90, 90, 90))
+        pen.text((at, 6), first, font=ImageFont.load_default(20), fill=(0, 0, 0))
+        pen.text((at, 33), second, font=ImageFont.load_default(14), fill=(90, 90, 90))
     for row, i in enumerate(chosen):
-        image = store.picture(images[i])
-        guess = student([image])[0]
+        image = held.store.picture(images[i])
+        guess = held.student([image])[0]
         size = (int(image.shape[1]), int(image.shape[2]))
         scale = min(height / size[0], width / size[1])
         view = whole(size, (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)))
@@ -446,27 +460,14 @@ def _sheet(folder: "Path", rows: int) -> None:
         cells = [small]
         for name, labels in sets.items():
             task = load_task(labels.task)
-            label = answers[name][i]
+            label = held.answers[name][i]
             pseudo = task.pseudo(label, Policy()) if isinstance(label, Target) else None
             for target in (pseudo, guess[name]):
                 cells.append(small if target is None else task.draw(small, task.view(target, view), labels.space))
         for column, cell in enumerate(cells):
-            sheet.paste(_picture(cell), (gap + column * (width + gap), top + row * (height + gap)))
-    with replacing(folder / "sheet.png") as temporary:
+            sheet.paste(to_pil_image(cell), (gap + column * (width + gap), top + row * (height + gap)))
+    with replacing(file) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
-
-
-def _font(points: int) -> Any:
-    from PIL import ImageFont
-
-    return ImageFont.load_default(points)
-
-
-def _picture(pixels: "Tensor") -> "Image.Image":
-    from torchvision.transforms.v2.functional import to_pil_image
-
-    picture: Image.Image = to_pil_image(pixels)
-    return picture
 
 
 def _note(line: str) -> None:

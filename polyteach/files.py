@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import socket
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,17 +26,33 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{_OWNER}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
-        with open(temporary, "rb") as f:
-            os.fsync(f.fileno())
+        sync(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync(path.parent)
+
+
+def sync(path: str | os.PathLike[str]) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
+
+
+def differences(old: Any, new: Any, where: str = "") -> list[str]:
+    """What differs between two JSON values, as "key.key was ..., is ..." for people; none where nothing does."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [d for k in old | new for d in differences(old.get(k), new.get(k), f"{where}.{k}" if where else k)]
+    return [] if old == new else [f"{where} was {_short(old)}, is {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 100 else text[:97] + "..."
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -82,3 +99,27 @@ def sweep(folder: str | os.PathLike[str]) -> None:
             leftover.unlink(missing_ok=True)
         except PermissionError:
             continue
+
+
+def read_uri(uri: str) -> bytes:
+    """The bytes at an absolute path or an fsspec URL.
+
+    Raises:
+        OSError, ValueError: they cannot be had.
+    """
+    if "://" in uri:
+        import fsspec
+
+        try:
+            with fsspec.open(uri, "rb") as f:
+                data: bytes = f.read()
+        except (OSError, ValueError):
+            raise
+        except Exception as e:  # each protocol's client has errors of its own
+            raise OSError(f"{type(e).__name__}: {e}") from e
+        return data
+    # Opening a named pipe would wait for ever.
+    mode = os.stat(uri).st_mode
+    if not stat.S_ISREG(mode):
+        raise OSError("a folder" if stat.S_ISDIR(mode) else "not a regular file")
+    return Path(uri).read_bytes()

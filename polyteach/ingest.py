@@ -133,7 +133,7 @@ def _started(path: Path, dataset: "Dataset", about: dict[str, Any]) -> "Store":
     import hashlib
 
     import polyteach
-    from polyteach.files import read_json, sweep, write_json
+    from polyteach.files import differences, read_json, sweep, write_json
     from polyteach.store import Store
 
     names = hashlib.sha256("\0".join(dataset.names).encode()).hexdigest()
@@ -142,7 +142,7 @@ def _started(path: Path, dataset: "Dataset", about: dict[str, Any]) -> "Store":
         raise ValueError(f"{about['source']} has no images{_left_out(dataset)}")
     if (path / _STATE).exists():
         old = read_json(path / _STATE)
-        differs = [f"{k} was {old[k]!r}, is {about[k]!r}" for k in _COMPARED if old[k] != about[k]]
+        differs = differences({k: old[k] for k in _COMPARED}, {k: about[k] for k in _COMPARED})
         if differs:
             raise ValueError(_other(path, "; ".join(differs)))
         if (old["entries"], old["names_sha256"]) != (entries, names):
@@ -260,7 +260,8 @@ class _Run:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _one(self, i: int, entry: "Entry") -> _Seen:
-        from polyteach.datasets import printable, read
+        from polyteach.datasets import printable
+        from polyteach.files import read_uri
         from polyteach.images import BadImage, measure
         from polyteach.store import ImageRow
 
@@ -268,7 +269,7 @@ class _Run:
         if entry.problem is not None:
             return _Seen(reject=(id, uri, entry.problem))
         try:
-            data = read(entry.uri or "") if entry.data is None else entry.data
+            data = read_uri(entry.uri or "") if entry.data is None else entry.data
         except (OSError, ValueError) as e:
             return _Seen(reject=(id, uri, f"cannot be read: {getattr(e, 'strerror', None) or e}"))
         try:
@@ -353,8 +354,9 @@ def _say(run: _Run, totals: dict[str, Any], forced: bool) -> None:
         lines.append(f"people's labels, {task}: " + ", ".join(f"{n:,} {state}" for state, n in states.items()))
     if totals["rejects"]:
         lines.append(f"{totals['rejects']:,} rejected, see {path / 'rejects'}:")
-        reasons = Counter(reason for _, _, reason in run.store.rejects())
-        first = {reason: id for id, _, reason in reversed(run.store.rejects())}
+        rejects = run.store.rejects()
+        reasons = Counter(reason for _, _, reason in rejects)
+        first = {reason: id for id, _, reason in reversed(rejects)}
         lines += [f"  {n:,} x {reason} ({first[reason]})" for reason, n in reasons.most_common(5)]
         if len(reasons) > 5:
             lines.append(f"  and {len(reasons) - 5:,} other reasons")

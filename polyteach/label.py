@@ -74,6 +74,7 @@ def label(
 
         polyteach label store --teacher depth=transformers:./dpt-large --device cuda:0 --precision bf16
     """
+    from polyteach.devices import find_device
     from polyteach.store import Store
     from polyteach.teachers import load_teacher
 
@@ -85,7 +86,7 @@ def label(
     opened = Store.open(store)
     if not opened.parts():
         raise ValueError(f"{store} has no images; finish: polyteach ingest SOURCE {store}")
-    devices = [_device(d) for d in device]
+    devices = [find_device(d) for d in device]
     run = _Run(opened, batch_size, threads, retry)
     for i, (name, spec) in enumerate(teachers.items()):
         run.add(name, load_teacher(spec, devices[i % len(devices)], precision), precision)
@@ -93,15 +94,6 @@ def label(
     run.note(config | {"threads": threads, "score": score, "retry": retry})
     run.go(progress)
     run.report(score)
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name != "auto":
-        torch.device(name)  # a typo should fail before the models are loaded
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class _Run:
@@ -167,8 +159,7 @@ class _Run:
         ]
         todo = [(p, [(t, sets) for t, sets in work if sets]) for p, work in todo]
         todo = [(p, work) for p, work in todo if work]
-        images = {p: len(self.store.images(p, data=False)) for p, _ in todo}
-        with track("label", sum(images.values()), "images", progress) as bar:
+        with track("label", sum(self.store.count(p) for p, _ in todo), "images", progress) as bar:
             for part, work in todo:
                 self._part(part, work, bar)
 
@@ -185,11 +176,14 @@ class _Run:
         for batch in self._decoded(rows, chosen):
             good = [(i, image) for i, image in batch if not isinstance(image, str)]
             for teacher, sets in work:
-                found = dict(zip((i for i, _ in good), _ask(teacher, [x for _, x in good]), strict=True))
+                # a retry keeps what was answered, and asks a teacher only for what it owes
+                owed = {i for i, _ in batch if any(isinstance(answers[id(s)][i], str) for s in sets.values())}
+                asked = [(i, image) for i, image in good if i in owed]
+                found = dict(zip((i for i, _ in asked), _ask(teacher, [x for _, x in asked]), strict=True))
                 for i, image in batch:
                     for key, labels in sets.items():
                         if not isinstance(answers[id(labels)][i], str):
-                            continue  # a retry keeps what was answered
+                            continue
                         answer = image if isinstance(image, str) else _checked(found[i], key, rows[i], labels)
                         answers[id(labels)][i] = answer
             bar.advance(len(batch))

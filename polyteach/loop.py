@@ -24,12 +24,12 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from polyteach.files import read_json, replacing
+from polyteach.devices import PRECISIONS, find_device
+from polyteach.files import read_json, replacing, sync
 from polyteach.progress import track
 from polyteach.tasks.contract import Target
 
 OPTIMIZERS = ("sgd", "adamw")
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 KEPT = 2
 """Checkpoints that stay; the older ones are removed."""
 
@@ -186,12 +186,7 @@ def check(settings: Settings) -> None:
     for name in ("ema", "momentum"):
         if not 0 <= getattr(settings, name) < 1:
             raise ValueError(f"{name} must be 0 or more and below 1; got {getattr(settings, name)}")
-    try:
-        kind = torch.device(settings.device).type
-    except RuntimeError as e:
-        raise ValueError(f"device {settings.device!r} is none: {str(e).splitlines()[0]}") from e
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {settings.device!r}: this torch sees no CUDA device; use auto or cpu")
+    find_device(settings.device)
 
 
 class _Run:
@@ -425,23 +420,15 @@ def _write(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], scala
             save_file(contiguous, temporary / f"{name}.safetensors")
         (temporary / "state.json").write_text(json.dumps(scalars), encoding="utf-8")
         for path in [*temporary.iterdir(), temporary]:
-            _sync(path)
+            sync(path)
         os.replace(temporary, final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _sync(folder)
+    sync(folder)
     for old in sorted(folder.glob("step-*"))[:-KEPT]:
         os.replace(old, folder / f".{old.name}.tmp")  # first out of sight: a half-removed one must not be loaded
         shutil.rmtree(folder / f".{old.name}.tmp")
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

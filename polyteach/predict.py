@@ -45,6 +45,7 @@ def predict(
     """
     from pathlib import Path
 
+    from polyteach.devices import find_device
     from polyteach.files import write_json
     from polyteach.progress import track
     from polyteach.teachers import load_teacher
@@ -56,10 +57,7 @@ def predict(
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     if out is not None and Path(out).exists():
         raise ValueError(f"{out} exists; predict does not overwrite, choose another --out")
-    if device == "auto":
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = find_device(device)
     teacher = load_teacher(f"own:{run}", device, precision)
     answers: list[dict[str, Target]] = []
     kept: list[Any] = []
@@ -96,9 +94,9 @@ def _say(line: str) -> None:
 def _files(images: Sequence[str]) -> list[str]:
     from pathlib import Path
 
-    from PIL import Image
+    from polyteach.images import extensions
 
-    known = Image.registered_extensions()
+    known = extensions()
     out: list[str] = []
     for given in (images,) if isinstance(images, str) else images:
         path = Path(given)

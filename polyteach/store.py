@@ -17,13 +17,13 @@ Shapes: K entries of a vector, M N cells of a map.
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,7 +33,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from polyteach.files import read_json, replacing, sweep, write_json
+from polyteach.files import differences, read_json, read_uri, replacing, sweep, write_json
 from polyteach.images import BadImage
 from polyteach.images import decode as decode_image
 from polyteach.tasks import load_task
@@ -121,6 +121,15 @@ class Store:
         """Numbers of the image parts there are, ascending."""
         return _parts(self.path / "images")
 
+    def count(self, part: int) -> int:
+        """How many images a part holds, from its footer alone.
+
+        Raises:
+            ValueError: the part is missing or broken; names the file.
+        """
+        with _opened(self.path / "images" / _name(part)) as file:
+            return int(file.metadata.num_rows)
+
     def write_images(self, part: int, rows: Sequence[ImageRow]) -> None:
         """Write a whole part of images, at most `part_size`, atomically."""
         if len(rows) > self.part_size:
@@ -149,11 +158,7 @@ class Store:
             return row.data
         if row.uri is None:
             raise OSError(f"image {row.id!r} has neither bytes nor uri")
-        if "://" not in row.uri:
-            return Path(row.uri).read_bytes()
-        with fsspec.open(row.uri, "rb") as f:
-            data: bytes = f.read()
-        return data
+        return read_uri(row.uri)
 
     def picture(self, row: ImageRow) -> UInt8[Tensor, "3 H W"]:
         """The image as RGB pixels, EXIF orientation applied: the same for every teacher and for training.
@@ -199,7 +204,7 @@ class Store:
         sweep(folder)
         if (folder / "set.json").exists():
             old = read_json(folder / "set.json")
-            differs = _differences(old, _plain(about))
+            differs = differences(old, _plain(about))
             if differs:
                 raise ValueError(
                     f"{folder} was made otherwise: {'; '.join(differs)}. Use another name, or delete that folder"
@@ -436,9 +441,20 @@ def _write(path: Path, table: pa.Table, raw: Sequence[str] = ()) -> None:
         )
 
 
-def _read(path: Path, columns: list[str] | None = None, rows: Sequence[int] | None = None) -> pa.Table:
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A part's file; what is wrong with it, then or while it is read, becomes a ValueError that names it."""
     try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+    except FileNotFoundError as e:
+        raise ValueError(f"{path} is missing") from e
+    except (pa.ArrowException, OSError) as e:
+        raise ValueError(f"{path} is broken: {e}") from e
+
+
+def _read(path: Path, columns: list[str] | None = None, rows: Sequence[int] | None = None) -> pa.Table:
+    with _opened(path) as file:
         if rows is None:
             return file.read(columns=columns)
         groups = sorted({row // ROW_GROUP for row in rows})
@@ -446,10 +462,6 @@ def _read(path: Path, columns: list[str] | None = None, rows: Sequence[int] | No
         table = file.read_row_groups(groups, columns=columns)
         at = [start[row // ROW_GROUP] + row % ROW_GROUP for row in rows]
         return table.take(pa.array(at, type=pa.int64()))
-    except FileNotFoundError as e:
-        raise ValueError(f"{path} is missing") from e
-    except (pa.ArrowException, OSError) as e:
-        raise ValueError(f"{path} is broken: {e}") from e
 
 
 def _plain(value: Any) -> Any:
@@ -457,15 +469,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def _differences(old: Any, new: Any, where: str = "") -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(old.keys() | new.keys())
-        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{where}.{k}" if where else k)]
-    return [] if old == new else [f"{where} was {_short(old)}, is {_short(new)}"]
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 80 else text[:77] + "..."

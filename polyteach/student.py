@@ -22,6 +22,7 @@ from polyteach.geometry import fit
 from polyteach.layers import Pyramid
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Space, Target
+from polyteach.weights import state_dict
 
 STRIDES = (4, 8, 16, 32)
 WEIGHTS, DESCRIPTION = "student.safetensors", "student.json"
@@ -164,7 +165,7 @@ def _backbone(name: str, init: str | None) -> Any:
     file = Path(init)
     if not file.is_file():
         raise ValueError(f"init {init!r} is neither 'pretrained', a file, nor a run's folder")
-    weights = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
+    weights = state_dict(file)
     whole: Any = timm.create_model(name, pretrained=False)
     head = whole.pretrained_cfg.get("classifier") or ()
     head = (head,) if isinstance(head, str) else tuple(head)

@@ -172,6 +172,7 @@ def train(
     import torch
 
     from polyteach.batches import Augment, Samples, batches, plan
+    from polyteach.devices import find_device
     from polyteach.loop import Mixture, Settings, check, fit
     from polyteach.store import Store
     from polyteach.student import Student, save_student
@@ -193,7 +194,7 @@ def train(
         clip=clip,
         ema=ema,
         seed=seed,
-        device=("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device,
+        device=find_device(device),
         precision=precision,
         channels_last=channels_last,
         save_every=save_every,
@@ -377,11 +378,13 @@ def _same(old: dict[str, Any], new: dict[str, Any], run: "Path") -> None:
     """Raises:
     ValueError: the unfinished run was started otherwise; names the options that differ.
     """
-    pairs = [(k, old["options"].get(k), v) for k, v in new["options"].items() if k not in FREE]
-    differ = [f"{k} was {_short(a)}, is {_short(b)}" for k, a, b in pairs if a != b]
+    from polyteach.files import differences
+
+    then, now = ({k: v for k, v in c["options"].items() if k not in FREE} for c in (old, new))
+    differ = differences(then, now)
     if not differ:  # the same command; then something that it reads has changed
-        rest = [k for k in new if k not in ("options", "data") and old.get(k) != new[k]]
-        differ = [f"{k} was {_short(old.get(k))}, is {_short(new[k])}" for k in rest]
+        then, now = ({k: v for k, v in c.items() if k not in ("options", "data")} for c in (old, new))
+        differ = differences(then, now)
         if old["data"] != new["data"]:
             changed = [k for k in new["data"] if old["data"].get(k) != new["data"][k]]
             differ.append(f"the stores have changed since then ({', '.join(changed)})")
@@ -389,11 +392,6 @@ def _same(old: dict[str, Any], new: dict[str, Any], run: "Path") -> None:
         raise ValueError(
             f"{run} was started otherwise: {'; '.join(differ)}. Give the same command to go on, or another --out"
         )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 100 else text[:97] + "..."
 
 
 def _tell(plan: "Plan", weights: dict[str, float], reasons: dict[str, str], settings: "Settings") -> None:

@@ -142,6 +142,36 @@ def test_an_image_that_is_gone_is_recorded_and_retried(tmp_path, teacher):
     assert all(torch.equal(a.probability, b.probability) for a, b in zip(answers[:2], again[:2], strict=True))
 
 
+def test_a_retry_asks_each_teacher_only_for_what_it_owes(tmp_path, monkeypatch):
+    """Two teachers that failed for different images of one part are not asked for each other's."""
+    from polyteach.tasks.classification import ClassificationTarget
+    from polyteach.tasks.contract import Objective, Space
+    from polyteach.teachers import Teacher
+
+    store = store_of(tmp_path / "s", pictures(4))
+    asked = {"a": [], "b": []}
+
+    class Moody(Teacher):
+        objectives = {"classification": Objective("classification", Space(("x", "y")))}  # noqa: RUF012
+
+        def __init__(self, name):
+            self.name, self.spec = name, name
+
+        def __call__(self, images):
+            asked[self.name].append(len(images))
+            good = ClassificationTarget(probability=torch.tensor([0.5, 0.5]))
+            bad = ClassificationTarget(probability=torch.tensor([0.5, float("nan")]))
+            at = {"a": 0, "b": 3}[self.name]
+            return [{"classification": bad if len(images) == 4 and i == at else good} for i in range(len(images))]
+
+    monkeypatch.setattr("polyteach.teachers.load_teacher", lambda spec, *_: Moody(spec))
+    polyteach.label(str(store.path), teachers={"a": "a", "b": "b"}, progress=False)
+    assert [isinstance(x, str) for x in labels_of(store, "a")] == [True, False, False, False]
+    polyteach.label(str(store.path), teachers={"a": "a", "b": "b"}, progress=False, retry=True)
+    assert asked == {"a": [4, 1], "b": [4, 1]}
+    assert not [x for name in "ab" for x in labels_of(store, name) if isinstance(x, str)]
+
+
 def test_a_teacher_that_fails_everywhere_is_an_error(tmp_path, teacher):
     store = store_of(tmp_path / "s", pictures(5, dark=range(5)))
     with pytest.raises(ValueError, match="all 5 images failed, the first with 'teacher: RuntimeError: no dark"):

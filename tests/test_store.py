@@ -102,6 +102,13 @@ def test_rows_are_read_alone_and_in_the_order_asked(tmp_path):
     assert store.images(0, data=False, rows=[5])[0].data is None
 
 
+def test_images_are_counted_without_reading_them(tmp_path):
+    store, _ = store_with(tmp_path)
+    assert [store.count(p) for p in store.parts()] == [3, 2]
+    with pytest.raises(ValueError, match=r"part-00007\.parquet is missing"):
+        store.count(7)
+
+
 def test_row_groups_are_small_and_bytes_are_not_compressed_again(tmp_path):
     store = Store.create(tmp_path / "s", 200)
     store.write_images(0, [ImageRow(id=str(i), height=1, width=1, data=bytes(100)) for i in range(200)])

@@ -89,6 +89,9 @@ def test_backbone_starts_from_a_local_checkpoint(tmp_path):
         assert torch.equal(student.backbone.layer4[1].conv2.weight, model.layer4[1].conv2.weight)
     with pytest.raises(ValueError, match=r"does not fit resnet34"):
         Student("resnet34", {}, 8, init=str(tmp_path / "w.pth"))
+    (tmp_path / "broken.pth").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match=r"broken\.pth"):
+        Student("resnet18", {}, 8, init=str(tmp_path / "broken.pth"))
     weights = dict(model.state_dict())
     del weights["layer1.0.conv1.weight"]
     torch.save(weights, tmp_path / "part.pth")

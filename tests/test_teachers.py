@@ -19,8 +19,9 @@ from polyteach.files import sha256
 from polyteach.tasks import load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space
-from polyteach.teachers import by_shape, class_names, digest, load_teacher, map_size, state_dict, torchvision_models
+from polyteach.teachers import by_shape, class_names, digest, load_teacher, map_size, torchvision_models
 from polyteach.teachers.transformers_models import Panoptic
+from polyteach.weights import state_dict
 
 SHAPES = [(48, 64), (64, 40), (48, 64), (30, 90)]
 

@@ -7,12 +7,10 @@
 import importlib
 import os
 import pkgutil
-import stat
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from polyteach.images import extensions
@@ -130,27 +128,3 @@ def kind(name: str) -> str | None:
 def printable(name: str) -> str:
     """A file name as text that UTF-8 can hold: bytes that are none are escaped (\\udce9)."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def read(uri: str) -> bytes:
-    """The bytes at an absolute path or an fsspec URL.
-
-    Raises:
-        OSError, ValueError: they cannot be had.
-    """
-    if "://" in uri:
-        import fsspec
-
-        try:
-            with fsspec.open(uri, "rb") as f:
-                data: bytes = f.read()
-        except (OSError, ValueError):
-            raise
-        except Exception as e:  # each protocol's client has errors of its own
-            raise OSError(f"{type(e).__name__}: {e}") from e
-        return data
-    # Opening a named pipe would wait for ever.
-    mode = os.stat(uri).st_mode
-    if not stat.S_ISREG(mode):
-        raise OSError("a folder" if stat.S_ISDIR(mode) else "not a regular file")
-    return Path(uri).read_bytes()

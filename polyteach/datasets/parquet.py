@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyteach.datasets import Dataset, Entry, printable, read
+from polyteach.datasets import Dataset, Entry, printable
+from polyteach.files import read_uri
 
 _BATCH = 32
 
@@ -89,7 +90,7 @@ class Parquet(Dataset):
             data, where = value, None
         if data is None and where:
             try:
-                data = read(where if "://" in where else os.path.join(os.path.dirname(path), where))
+                data = read_uri(where if "://" in where else os.path.join(os.path.dirname(path), where))
             except (OSError, ValueError) as e:
                 return Entry(problem=f"no bytes, and its path {where!r} cannot be read: {e}", split=split)
         if data is None:

@@ -33,7 +33,7 @@ from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, col
 BOXES, MASKS = "boxes", "boxes and masks"
 LEVELS = ("p3", "p4", "p5", "p6", "p7")
 FLOOR = 0.05
-"""Least score of a prediction that is kept."""
+"""Least score of a box that is kept, as in torchvision's detectors; the one that matters is chosen when training."""
 DRAWN = 0.3
 """Least score of a box that is drawn."""
 KEPT = 0.1
@@ -311,7 +311,8 @@ class Detection(Task[DetectionTarget]):
             if not targets:
                 return torch.stack([x.float().sum() for x in prediction.objectness + prediction.deltas]).sum() * 0
             net, regions = prediction.head.proposals, prediction.head.regions
-            truth = [_for_torchvision(t, prediction.size, device) for t in targets]
+            size = prediction.size if regions.has_mask() else None
+            truth = [_for_torchvision(t, size, device) for t in targets]
             boxes, anchors, objectness, deltas = _propose(prediction)
             labels, matched = net.assign_targets_to_anchors(anchors, truth)
             wanted = net.box_coder.encode(matched, anchors)
@@ -406,20 +407,16 @@ def _has_masks(space: Space) -> bool:
     return space.kind == MASKS
 
 
-def _for_torchvision(target: DetectionTarget, size: tuple[int, int], device: torch.device) -> dict[str, Tensor]:
-    """Class 0 is background there; ignored objects get -1, which its samplers pass over."""
-    labels = torch.where(target.ignore, -1, target.category + 1)
-    out = {"boxes": target.box.float(), "labels": labels, "masks": _masks_like(target, size)}
+def _for_torchvision(target: DetectionTarget, masks: tuple[int, int] | None, device: torch.device) -> dict[str, Tensor]:
+    """Class 0 is background there; ignored objects get -1, which its samplers pass over.
+
+    masks: (height, width) that a head with a mask branch wants them in; empty where the target has none, since images
+    without masks are left out of the mask loss.
+    """
+    out = {"boxes": target.box.float(), "labels": torch.where(target.ignore, -1, target.category + 1)}
+    if masks is not None:
+        out["masks"] = _masks(target, masks).to(torch.uint8)
     return {k: v.to(device) for k, v in out.items()}
-
-
-def _masks_like(target: DetectionTarget, size: tuple[int, int]) -> Tensor:
-    if target.mask is None:  # a place holder: images without masks are left out of the mask loss
-        return target.box.new_zeros(len(target.box), 1, 1)
-    mask = target.mask
-    if tuple(mask.shape[1:]) != size:
-        mask = whole((mask.shape[1], mask.shape[2]), size).dense(mask)
-    return mask.to(torch.uint8)
 
 
 def _target(found: dict[str, Tensor], size: tuple[int, int]) -> DetectionTarget:

@@ -21,15 +21,12 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from polyteach.devices import PRECISIONS
 from polyteach.files import read_json
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
-
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Teacher(ABC):
@@ -208,40 +205,6 @@ class Classifier(TorchTeacher):
 
         probabilities = by_shape([self.transform(picture(image)) for image in images], ask)
         return [{"classification": ClassificationTarget(probability=p)} for p in probabilities]
-
-
-def state_dict(file: Path) -> dict[str, Tensor]:
-    """A state dict from .safetensors, .pth, .pt or .bin, alone or in a checkpoint's "state_dict" or "model".
-
-    Nothing but tensors is unpickled. A prefix "module." on every name (DDP) is taken off.
-
-    Raises:
-        ValueError: another ending, a broken file, or no tensors in it.
-    """
-    try:
-        if file.suffix == ".safetensors":
-            content: Any = load_file(file)
-        elif file.suffix in (".pth", ".pt", ".bin"):
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        else:
-            raise ValueError(f"{file} ends in {file.suffix!r}; weights are .safetensors, .pth, .pt or .bin")
-    except (SafetensorError, RuntimeError, EOFError, OSError) as e:
-        raise ValueError(f"{file} cannot be read as weights: {e}") from e
-    except Exception as e:
-        if type(e).__name__ != "UnpicklingError":
-            raise
-        raise ValueError(
-            f"{file} holds more than tensors, and loading it could run code; save it again as a plain state dict:"
-            " torch.save(model.state_dict(), FILE)"
-        ) from e
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"{file} is not a state dict (names and tensors, as torch.save(model.state_dict(), FILE))")
-    if all(k.startswith("module.") for k in content):
-        content = {k.removeprefix("module."): v for k, v in content.items()}
-    return content
 
 
 def load_strict(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

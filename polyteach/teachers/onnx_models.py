@@ -47,7 +47,7 @@ from polyteach.files import read_json, sha256
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.depth import DepthTarget
-from polyteach.tasks.detection import DetectionTarget
+from polyteach.tasks.detection import FLOOR, DetectionTarget
 from polyteach.tasks.segmentation import SegmentationTarget
 from polyteach.teachers import Teacher, by_shape, map_size, refuse_thin, resized, size_of
 
@@ -253,7 +253,7 @@ class OnnxTeacher(Teacher):
         self.box_format = self.output.choice("format", "xyxy", "yxyx", "cxcywh")
         self.fraction = self.output.choice("unit", "pixels", "fraction") == "fraction"
         self.first = int(self.output.number("first_class", 0))
-        self.least = self.output.number("least_score", 0.05)
+        self.least = self.output.number("least_score", FLOOR)
         self.overlap = self.output.number("overlap", 1)
         self.factor = self.output.number("factor", 1)
         self.names = self._names(about)

@@ -6,10 +6,11 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from polyteach.devices import PRECISIONS
 from polyteach.files import sha256
 from polyteach.student import WEIGHTS, describe_student, load_student
 from polyteach.tasks.contract import Target
-from polyteach.teachers import PRECISIONS, Teacher
+from polyteach.teachers import Teacher
 
 
 class OwnTeacher(Teacher):

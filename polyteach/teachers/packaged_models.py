@@ -26,6 +26,7 @@ from torchvision.models._meta import _IMAGENET_CATEGORIES
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from polyteach.files import sha256
+from polyteach.geometry import area
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.detection import FLOOR, DetectionTarget
 from polyteach.tasks.segmentation import SegmentationTarget
@@ -36,8 +37,8 @@ from polyteach.teachers import (
     picture,
     resized,
     size_of,
-    state_dict,
 )
+from polyteach.weights import state_dict
 
 # the ids of COCO's 80 classes go to 90, because ten classes were dropped
 _DROPPED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -168,8 +169,7 @@ def compose(found: DetectionTarget, saliency: Float[Tensor, "M N"], size: tuple[
     probability = 1 - saliency
     unclear = (saliency > UNCLEAR[0]) & (saliency < UNCLEAR[1])
     cells = found.box * torch.tensor([saliency.shape[1] / size[1], saliency.shape[0] / size[0]]).repeat(2)
-    area = (found.box[:, 2] - found.box[:, 0]) * (found.box[:, 3] - found.box[:, 1])
-    for i in area.argsort(descending=True, stable=True).tolist():
+    for i in area(found.box).argsort(descending=True, stable=True).tolist():
         if found.score[i] < PAINTED:
             continue
         (x0, y0), (x1, y1) = cells[i, :2].floor().int().tolist(), cells[i, 2:].ceil().int().tolist()
@@ -263,7 +263,6 @@ def _lite0(file: Path) -> Any:
 
 
 def _central(image: Image.Image) -> Float[Tensor, "3 224 224"]:
-
     scale = 1.14 * 224 / min(image.size)
     seen = image.resize((round(image.width * scale), round(image.height * scale)), Resampling.BICUBIC)
     left, top = (seen.width - 224) // 2, (seen.height - 224) // 2

@@ -18,9 +18,9 @@ from polyteach.teachers import (
     digest,
     load_strict,
     no_names,
-    state_dict,
     unknown,
 )
+from polyteach.weights import state_dict
 
 _ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
 
@@ -40,8 +40,7 @@ def load(name: str, device: str, precision: str) -> Classifier:
     arch, file = at_file(name)
     if not arch.startswith(_ELSEWHERE) and not timm.is_model(arch):
         raise unknown("timm model", arch, timm.list_models())
-    teacher = _pretrained(arch, device, precision) if file is None else _local(arch, file, device, precision)
-    return teacher
+    return _pretrained(arch, device, precision) if file is None else _local(arch, file, device, precision)
 
 
 def _pretrained(arch: str, device: str, precision: str) -> Classifier:

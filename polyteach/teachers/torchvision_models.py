@@ -32,9 +32,9 @@ from polyteach.teachers import (
     refuse_thin,
     resized,
     size_of,
-    state_dict,
     unknown,
 )
+from polyteach.weights import state_dict
 
 MASK_SIDE = 640
 """Longest side of an instance mask, in cells: one answer of 100 masks is then at most 41 MB."""

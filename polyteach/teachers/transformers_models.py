@@ -19,12 +19,10 @@ from polyteach.files import sha256
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.depth import DepthTarget
-from polyteach.tasks.detection import DetectionTarget
+from polyteach.tasks.detection import FLOOR, DetectionTarget
 from polyteach.tasks.segmentation import SegmentationTarget
 from polyteach.teachers import TorchTeacher, by_shape, digest, map_size, refuse_thin, resized, size_of
 
-LEAST_SCORE = 0.05
-"""Boxes below it are not kept, as in torchvision's detectors; the threshold that matters is chosen when training."""
 LARGEST_MAP = 640
 """Longest side of the maps and masks of panoptic models, which hold as many floats for each of 100 queries."""
 _PANOPTIC = ("MaskFormerForInstanceSegmentation", "Mask2FormerForUniversalSegmentation", "DetrForSegmentation")
@@ -102,7 +100,7 @@ class Detector(_HubTeacher):
         def ask(batch: Tensor, positions: list[int]) -> Iterable[Target]:
             sizes = torch.tensor([size_of(images[i]) for i in positions], device=self.device)
             found = self.processor.post_process_object_detection(
-                self.outputs(batch), threshold=LEAST_SCORE, target_sizes=sizes
+                self.outputs(batch), threshold=FLOOR, target_sizes=sizes
             )
             return [self._target(f) for f in found]
 
@@ -203,7 +201,7 @@ class Panoptic(_HubTeacher):
         mask = inside > 0.5
         sure = (inside * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)
         score, category = best.values * sure, self.things[best.indices]
-        keep = (category >= 0) & (score >= LEAST_SCORE) & mask.any(2).any(1)
+        keep = (category >= 0) & (score >= FLOOR) & mask.any(2).any(1)
         box = masks_to_boxes(mask[keep]) + torch.tensor([0, 0, 1, 1])  # of the last cell, its far side
         cell = torch.tensor([size[1] / mask.shape[2], size[0] / mask.shape[1]]).repeat(2)
         return DetectionTarget(
