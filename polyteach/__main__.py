@@ -18,7 +18,9 @@ VERBS = {
     "ingest": "images (a folder, a list, a tar, a Parquet file) -> store",
     "label": "store + teachers -> pseudo labels in the store",
     "train": "stores -> student (or, from people's labels, a teacher)",
+    "transfer": "student + a downstream store -> scores, by one protocol for every rival",
     "predict": "student + images -> targets and pictures",
+    "report": "scores of many transfers -> one page of tables, curves and pictures",
     "demo": "the whole method on real photographs with real packaged teachers",
 }
 

@@ -11,13 +11,16 @@ one row group stay within 2,048 places of each other.
 Shapes: B images, h w pixels of the view.
 """
 
+import json
+import os
 import pickle
 import random
 import signal
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +41,8 @@ WINDOW = 32
 """Row groups that are shuffled together."""
 CACHE = 256 * 2**20
 """Bytes of encoded rows that each worker keeps."""
+REJECTS = "rejects.jsonl"
+"""File of a run with the images that could not be read."""
 ATTEMPTS = 100
 """Replacements that are tried for an image that cannot be read, before giving up."""
 
@@ -86,12 +91,22 @@ class Plan:
         store, part, number, size = (int(x) for x in self.groups[group])
         return Place(store, part, number, size, int(self.row[image]))
 
+    def ids(self) -> list[str]:
+        """Of every image, by its number."""
+        out: list[str] = []
+        for (store, part, group, size), a, b in zip(self.groups.tolist(), self.start, self.start[1:], strict=False):
+            rows = range(group * ROW_GROUP, group * ROW_GROUP + size)
+            images = self.stores[store].images(part, data=False, rows=rows)
+            out += [images[r].id for r in self.row[a:b].tolist()]
+        return out
+
 
 def plan(
     stores: Sequence[Store],
     tasks: Sequence[str] = (),
     labels: Sequence[str] = (),
-    split: str | None = None,
+    split: Sequence[str] = (),
+    only: Collection[str] | None = None,
 ) -> Plan:
     """What to learn from these stores.
 
@@ -100,7 +115,7 @@ def plan(
     without it). An image that no chosen set labels is left out.
 
     tasks, labels: names of the tasks and label sets to use (SET, or TASK/SET); all of them when empty.
-    split: only images of that split.
+    split: only images of these splits; all when empty. only: only images with these ids.
 
     Raises:
         ValueError: unknown names, a store without label sets, nothing to learn; lists what there is.
@@ -129,47 +144,84 @@ def plan(
         name: [sorted((s for s in mine if s.objective == o), key=lambda s: not by_people(s)) for mine in chosen]
         for o, name in names.items()
     }
-    groups: list[tuple[int, int, int, int]] = []
-    counts: list[int] = []
-    rows: list[np.ndarray] = []
+    found_rows = _Rows()
     labelled = dict.fromkeys(sets_of, 0)
-    unlabelled = in_split = 0
-    splits: set[str | None] = set()
-    for i, store in enumerate(stores):
-        for part in store.parts():
-            images = store.images(part, data=False)
-            splits |= {r.split for r in images}
-            wanted = np.array([split is None or r.split == split for r in images], dtype=bool)
-            answered = {k: _labelled(sets[i], part, len(images)) & wanted for k, sets in sets_of.items()}
-            some = np.logical_or.reduce(list(answered.values()))
-            for name, mask in answered.items():
-                labelled[name] += int(mask.sum())
-            in_split += int(wanted.sum())
-            unlabelled += int((wanted & ~some).sum())
-            at = np.flatnonzero(some)
-            for group in np.unique(at // ROW_GROUP):
-                inside = at[at // ROW_GROUP == group] % ROW_GROUP
-                groups.append((i, part, int(group), min(ROW_GROUP, len(images) - ROW_GROUP * int(group))))
-                counts.append(len(inside))
-                rows.append(inside.astype(np.uint8))
-    if not in_split and split is not None:
-        raise ValueError(f"no image has split {split!r}; there are {', '.join(sorted(map(str, splits)))}")
+    unlabelled = 0
+    for i, part, images, wanted in _wanted(stores, split, only):
+        answered = {k: _labelled(sets[i], part, len(images)) & wanted for k, sets in sets_of.items()}
+        some = np.logical_or.reduce(list(answered.values()))
+        for name, mask in answered.items():
+            labelled[name] += int(mask.sum())
+        unlabelled += int((wanted & ~some).sum())
+        found_rows.add(i, part, some)
     empty = [k for k, n in labelled.items() if not n]
     if empty:
         raise ValueError(
             f"no image is labelled for {', '.join(empty)} (all absent or failed); finish `polyteach label`, or choose "
             f"other label sets with labels={sorted({s.name for mine in chosen for s in mine})}"
         )
-    return Plan(
-        list(stores),
-        {name: o for o, name in names.items()},
-        sets_of,
-        np.array(groups, dtype=np.int32),
-        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        np.concatenate(rows),
-        unlabelled,
-        labelled,
-    )
+    objectives = {name: o for o, name in names.items()}
+    return Plan(list(stores), objectives, sets_of, *found_rows.arrays(), unlabelled, labelled)
+
+
+def all_images(stores: Sequence[Store], split: Sequence[str] = ()) -> Plan:
+    """A plan of the images alone, without objectives: for learning without labels.
+
+    split: only images of these splits; all when empty.
+
+    Raises:
+        ValueError: no images, or an unknown split; lists what there is.
+    """
+    rows = _Rows()
+    for i, part, _, wanted in _wanted(stores, split, None):
+        rows.add(i, part, wanted)
+    if not rows.counts:
+        raise ValueError(f"no images in {', '.join(str(s.path) for s in stores)}")
+    return Plan(list(stores), {}, {}, *rows.arrays(), 0, {})
+
+
+class _Rows:
+    """The row groups that are seen, and which rows of each."""
+
+    def __init__(self) -> None:
+        self.groups: list[tuple[int, int, int, int]] = []
+        self.counts: list[int] = []
+        self.rows: list[np.ndarray] = []
+
+    def add(self, store: int, part: int, wanted: np.ndarray) -> None:
+        """The rows of a part that `wanted`, one bool per image, marks."""
+        at = np.flatnonzero(wanted)
+        for group in np.unique(at // ROW_GROUP):
+            inside = at[at // ROW_GROUP == group] % ROW_GROUP
+            self.groups.append((store, part, int(group), min(ROW_GROUP, len(wanted) - ROW_GROUP * int(group))))
+            self.counts.append(len(inside))
+            self.rows.append(inside.astype(np.uint8))
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """groups, start and row of a `Plan`."""
+        start = np.concatenate([[0], np.cumsum(self.counts)]).astype(np.int64)
+        return np.array(self.groups, dtype=np.int32), start, np.concatenate(self.rows)
+
+
+def _wanted(
+    stores: Sequence[Store], split: Sequence[str], only: Collection[str] | None
+) -> Iterator[tuple[int, int, list[ImageRow], np.ndarray]]:
+    """Per part of every store: store number, part, its images, and a bool per image.
+
+    Raises:
+        ValueError: a split that no image has; lists what there is.
+    """
+    split = (split,) if isinstance(split, str) else split
+    splits: set[str | None] = set()
+    for i, store in enumerate(stores):
+        for part in store.parts():
+            images = store.images(part, data=False)
+            splits |= {r.split for r in images}
+            mask = [(not split or r.split in split) and (only is None or r.id in only) for r in images]
+            yield i, part, images, np.array(mask, dtype=bool)
+    missing = [s for s in split if s not in splits]
+    if missing:
+        raise ValueError(f"no image has split {missing[0]!r}; there are {', '.join(sorted(map(str, splits)))}")
 
 
 def _known(what: str, asked: Sequence[str], known: set[str], shown: set[str] | None = None) -> None:
@@ -336,7 +388,7 @@ class Samples(Dataset[Sample]):
         rejects: list[dict[str, str]] = []
         draw = random.Random(f"{self.seed}-{epoch}-{image}")
         for _ in range(ATTEMPTS):
-            row, pixels = self._image(image)
+            row, pixels = self.picture(image)
             if not isinstance(pixels, str):
                 return self._sample(image, row, pixels, draw, rejects)
             rejects.append(
@@ -345,7 +397,7 @@ class Samples(Dataset[Sample]):
             image = draw.randrange(len(self.plan))
         raise ValueError(f"{ATTEMPTS} images in a row could not be read, the last {rejects[-1]}")
 
-    def _image(self, image: int) -> tuple[ImageRow, Tensor | str]:
+    def picture(self, image: int) -> tuple[ImageRow, Tensor | str]:
         """The image's row, and its pixels or the reason why there are none."""
         store = self.plan.stores[self.plan.place(image).store]
         row: ImageRow = self._encoded(image, None)
@@ -362,11 +414,12 @@ class Samples(Dataset[Sample]):
         seen = photometric(view.image(pixels), a.magnitude, a.operations, draw)
         targets: dict[str, Target | None] = {}
         for name, objective in self.plan.objectives.items():
-            target = self._target(image, name)
+            target = self.target(image, name)
             targets[name] = None if target is None else load_task(objective.task).view(target, view)
         return Sample(seen, targets, row.id, rejects)
 
-    def _target(self, image: int, objective: str) -> Target | None:
+    def target(self, image: int, objective: str) -> Target | None:
+        """What teaches image number `image` for an objective: people's answer, else a teacher's pseudo label."""
         place = self.plan.place(image)
         for labels in self.plan.sets[objective][place.store]:
             answer: Answer = None
@@ -422,6 +475,20 @@ def batches(
     for images, rest in loader:
         targets, ids, rejects = pickle.loads(rest.numpy())
         yield Batch(images, {k: [_restored(t) for t in ts] for k, ts in targets.items()}, ids, rejects)
+
+
+def noted(stream: Iterable[Batch], file: str | os.PathLike[str]) -> Iterator[Batch]:
+    """The same batches; images that could not be read go to `file` as JSON lines, once each, also over restarts."""
+    file = Path(file)
+    lines = set(file.read_text(encoding="utf-8").splitlines()) if file.exists() else set()
+    for batch in stream:
+        for reject in batch.rejects:
+            line = json.dumps(reject, ensure_ascii=False)
+            if line not in lines:
+                lines.add(line)
+                with open(file, "a", encoding="utf-8") as f:
+                    f.write(line + "\n")
+        yield batch
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _STATE = "ingest.json"
 _COMPARED = ("source", "licence", "embed", "part_size", "max_pixels", "min_side")
-"""What two runs must agree on to fill one store. The number of threads changes nothing in it."""
+"""What two runs must agree on to fill one store. The number of threads changes nothing in it, and a run that stopped at
+a bad label may go on without it."""
 
 _AHEAD = 4
 """Pictures per thread that are read ahead: bounds the memory."""
@@ -34,20 +35,23 @@ def ingest(
     min_side: int = 8,
     workers: int = 0,
     licence: str | None = None,
+    skip_bad: bool = False,
     progress: bool = True,
 ) -> "Store":
     """Make a store of a dataset's images, and of people's labels where the dataset has them.
 
     Every image is decoded once, so that the store holds none that cannot be used, and its height and width are
-    recorded as a person sees it (EXIF orientation applied). What cannot be used goes to the store's rejects with the
-    reason, and never stops the run. The images' order is the source's (a folder's: by path), and the same source
-    makes the same store byte for byte.
+    recorded as a person sees it (EXIF orientation applied). A picture that cannot be decoded goes to the store's
+    rejects with the reason, and never stops the run. A labelled dataset that contradicts itself does (a picture that
+    is missing, a broken label), unless `skip_bad` is on. All splits go into one store. The images' order is the
+    source's (a folder's: by path), and the same source makes the same store byte for byte.
 
     Work goes part by part: what is written is whole, and a run that was stopped goes on where it was when the same
     command is given again. A finished store is never overwritten.
 
     Args:
-        source: a folder, a .txt list (one path a line), a .tar, a .parquet, or FORMAT:PATH.
+        source: a folder, a .txt list (one path a line), a .tar, a .parquet, or FORMAT:PATH, where FORMAT is a file of
+            polyteach/datasets, such as coco, imagenet, folder (class folders), voc.
         store: folder of the store to make.
         embed: keep the images' bytes in the store, else only where they lie. Archives (tar, Parquet) are always kept.
         part_size: images per part. Parts are the unit of resume and of work; embedded, one is held in memory.
@@ -55,20 +59,26 @@ def ingest(
         min_side: refuse images with a side of fewer pixels than this.
         workers: threads that read and decode; 0 is one per core.
         licence: of the images, kept with each.
+        skip_bad: leave out images whose labels are broken, and labelled pictures that are missing, and record them in
+            the rejects; else the first of them is an error.
         progress: show a progress bar and the summary.
 
     Returns:
         The store, opened.
 
     Raises:
-        ValueError: no such source, or none with images; the store exists, or is an unfinished one of other arguments
-            or of a source that has changed since.
+        ValueError: no such source, or none with images; a label is broken, and `skip_bad` is off; the store exists,
+            or is an unfinished one of other arguments or of a source that has changed since.
         OSError: the disk is full; whole parts stay.
 
     Examples:
         polyteach ingest photographs/ store
 
         polyteach ingest shards.tar store --licence CC-BY-4.0
+
+        polyteach ingest coco:/data/coco store --skip-bad
+
+        polyteach ingest folder:/data/flowers store
 
         polyteach ingest 'parquet:train-00000.parquet?image=photo' store
     """
@@ -90,6 +100,7 @@ def ingest(
         "max_pixels": max_pixels,
         "min_side": min_side,
         "workers": workers or _cores(),
+        "skip_bad": skip_bad,
     }
     _refuse_finished(Path(store), about)
     dataset = load_dataset(source)
@@ -195,6 +206,7 @@ class _Run:
         from polyteach.tasks.contract import PEOPLE
 
         self.store, self.dataset, self.about = store, dataset, about
+        self.strict = bool(dataset.spaces) and not about["skip_bad"]
         self.ids = unique(dataset.names)
         info = {
             "teacher": PEOPLE,
@@ -267,11 +279,11 @@ class _Run:
 
         id, uri = self.ids[i], None if entry.uri is None else printable(entry.uri)
         if entry.problem is not None:
-            return _Seen(reject=(id, uri, entry.problem))
+            return self._bad(id, uri, entry.problem)
         try:
             data = read_uri(entry.uri or "") if entry.data is None else entry.data
         except (OSError, ValueError) as e:
-            return _Seen(reject=(id, uri, f"cannot be read: {getattr(e, 'strerror', None) or e}"))
+            return self._bad(id, uri, f"cannot be read: {getattr(e, 'strerror', None) or e}")
         try:
             size = measure(data, self.about["max_pixels"], self.about["min_side"])
         except BadImage as e:
@@ -288,10 +300,26 @@ class _Run:
             split=entry.split,
             licence=entry.licence or self.about["licence"],
         )
-        return _Seen(row=row, answers=self._answers(entry, size, id))
+        try:
+            return _Seen(row=row, answers=self._answers(entry, size, id))
+        except (OSError, ValueError) as e:
+            return self._bad(id, uri, printable(str(e)))
+
+    def _bad(self, id: str, uri: str | None, reason: str) -> _Seen:
+        """What the dataset gets wrong: an error where it is labelled, unless it is to be skipped."""
+        if self.strict:
+            raise ValueError(
+                f"{self.about['source']}: {id}: {reason}. Mend it and give the same command again; or give --skip-bad, "
+                f"which leaves such images out and records them in {self.store.path / 'rejects'}"
+            )
+        return _Seen(reject=(id, uri, reason))
 
     def _answers(self, entry: "Entry", size: tuple[int, int], id: str) -> "dict[str, Answer]":
-        """What people say of an image, by task: a target, None where absent, the reason where it is unusable."""
+        """What people say of an image, by task: a target, or None where absent.
+
+        Raises:
+            ValueError, OSError: a label is broken or missing.
+        """
         from polyteach.tasks import load_task
 
         nothing: dict[str, Answer] = dict.fromkeys(self.sets)
@@ -299,22 +327,31 @@ class _Run:
             return nothing
         try:
             given = entry.targets(size)
-        except (OSError, ValueError) as e:
-            return dict.fromkeys(self.sets, f"people: {e}")
+        except (OSError, ValueError):
+            raise
         except Exception as e:
             e.add_note(f"in the people's labels of {id!r}")
             raise
         unknown = given.keys() - self.sets.keys()
         if unknown:
-            raise ValueError(f"{id!r} is labelled for {sorted(unknown)}; the dataset's spaces are {sorted(self.sets)}")
+            raise TypeError(f"{id!r} is labelled for {sorted(unknown)}; the dataset's spaces are {sorted(self.sets)}")
         answers = nothing | given
         for task, answer in given.items():
             if answer is not None:
                 try:
                     answers[task] = load_task(task).check(answer, size, self.sets[task].space)
                 except ValueError as e:
-                    answers[task] = f"people: {e}"
+                    raise ValueError(f"{task}: {e}") from e
         return answers
+
+    def _splits(self) -> dict[str, int]:
+        """Images by split."""
+        counts: dict[str, int] = {}
+        for part in self.store.parts():
+            for row in self.store.images(part, data=False):
+                name = "none" if row.split is None else row.split
+                counts[name] = counts.get(name, 0) + 1
+        return dict(sorted(counts.items()))
 
     def finish(self) -> dict[str, Any]:
         """Record the totals: from then on the store is finished, and refuses to be overwritten."""
@@ -325,6 +362,7 @@ class _Run:
         totals: dict[str, Any] = {"images": len(self.ids) - rejects, "rejects": rejects}
         states = {task: [s for p in labels.parts() for s in labels.states(p)] for task, labels in self.sets.items()}
         totals["people"] = {t: {s: found.count(s) for s in sorted(set(found))} for t, found in states.items()}
+        totals["splits"] = self._splits()
         write_json(path, read_json(path) | totals | {"finished": True})
         return totals
 
@@ -350,6 +388,8 @@ def _say(run: _Run, totals: dict[str, Any], forced: bool) -> None:
     lines = [f"{path}: {totals['images']:,} images{_left_out(run.dataset)}"]
     if forced:
         lines.append(f"their bytes are in the store: {run.about['source'].partition(':')[0]} gives them no address")
+    if list(totals["splits"]) != ["none"]:
+        lines.append("splits: " + ", ".join(f"{name} {n:,}" for name, n in totals["splits"].items()))
     for task, states in totals["people"].items():
         lines.append(f"people's labels, {task}: " + ", ".join(f"{n:,} {state}" for state, n in states.items()))
     if totals["rejects"]:

@@ -49,6 +49,7 @@ def label(
     threads: int = 2,
     score: float = 0.5,
     retry: bool = False,
+    split: Sequence[str] = (),
     progress: bool = True,
 ) -> None:
     """Run every teacher over every image of a store and write one pseudo label set for each of its answers.
@@ -67,6 +68,7 @@ def label(
         threads: that decode images ahead of the teachers.
         score: threshold of the statistics printed at the end; nothing is thrown away by it.
         retry: label again the images that failed before, and keep all other rows as they are.
+        split: label only images of these splits; the others stay without an answer in these label sets.
         progress: show a progress bar.
 
     Examples:
@@ -87,11 +89,11 @@ def label(
     if not opened.parts():
         raise ValueError(f"{store} has no images; finish: polyteach ingest SOURCE {store}")
     devices = [find_device(d) for d in device]
-    run = _Run(opened, batch_size, threads, retry)
+    run = _Run(opened, batch_size, threads, retry, (split,) if isinstance(split, str) else tuple(split))
     for i, (name, spec) in enumerate(teachers.items()):
         run.add(name, load_teacher(spec, devices[i % len(devices)], precision), precision)
     config = {"teacher": teachers, "device": devices, "precision": precision, "batch_size": batch_size}
-    run.note(config | {"threads": threads, "score": score, "retry": retry})
+    run.note(config | {"threads": threads, "score": score, "retry": retry, "split": list(split)})
     run.go(progress)
     run.report(score)
 
@@ -99,11 +101,18 @@ def label(
 class _Run:
     """Which parts of which label sets are missing, and the work of filling them."""
 
-    def __init__(self, store: "Store", batch_size: int, threads: int, retry: bool) -> None:
+    def __init__(self, store: "Store", batch_size: int, threads: int, retry: bool, split: tuple[str, ...] = ()) -> None:
         self.store = store
         self.batch_size = batch_size
         self.threads = threads
         self.retry = retry
+        self.split = split
+        splits = {r.split for p in store.parts() for r in store.images(p, data=False)} if split else set()
+        missing = [s for s in split if s not in splits]
+        if missing:
+            raise ValueError(f"no image has split {missing[0]!r}; there are {', '.join(sorted(map(str, splits)))}")
+        self.spent: dict[int, dict[str, Any]] = {}
+        self.flops: dict[int, float | None] = {}
         self.teachers: list[tuple[Teacher, dict[str, LabelSet]]] = []
 
     def add(self, name: str, teacher: "Teacher", precision: str) -> None:
@@ -132,16 +141,31 @@ class _Run:
                 "images": images,
                 "polyteach": polyteach.__version__,
             }
+            if self.split:  # another split under the same name would be half a label set
+                info["split"] = list(self.split)
             sets[key] = self.store.create_set(objective.task, unique, objective.space, info)
         self.teachers.append((teacher, sets))
 
     def note(self, config: dict[str, Any]) -> None:
         """Write the resolved configuration of this run beside every label set that it fills."""
-        from polyteach.files import write_json
+        from polyteach.files import read_json, write_json
+
+        for teacher, sets in self.teachers:
+            for labels in sets.values():
+                file = labels.path / "label.json"
+                old = read_json(file).get("compute", {}) if file.exists() else {}
+                self.spent[id(labels)] = {"images": 0, "flops": 0.0, "seconds": 0.0} | old
+                costs = {"compute": self.spent[id(labels)], "teachers_compute": teacher.compute(labels.name)}
+                write_json(file, config | costs)
+
+    def account(self) -> None:
+        """Write what the labelling has cost so far, over all runs, beside the label sets."""
+        from polyteach.files import read_json, write_json
 
         for _, sets in self.teachers:
             for labels in sets.values():
-                write_json(labels.path / "label.json", config)
+                file = labels.path / "label.json"
+                write_json(file, read_json(file) | {"compute": self.spent[id(labels)]})
 
     def wants(self, labels: "LabelSet", part: int) -> bool:
         """Whether the part has to be (re)written for this set."""
@@ -162,6 +186,7 @@ class _Run:
         with track("label", sum(self.store.count(p) for p, _ in todo), "images", progress) as bar:
             for part, work in todo:
                 self._part(part, work, bar)
+                self.account()
 
     def _part(self, part: int, work: "list[tuple[Teacher, dict[str, LabelSet]]]", bar: Any) -> None:
         rows = self.store.images(part)
@@ -169,7 +194,8 @@ class _Run:
         wanted: list[bool] = [False] * len(rows)
         for _, sets in work:
             for labels in sets.values():
-                old: list[Answer] = list(labels.read(part)) if labels.has(part) else ["not done"] * len(rows)
+                fresh = [None if self.split and r.split not in self.split else "not done" for r in rows]
+                old: list[Answer] = list(labels.read(part)) if labels.has(part) else list(fresh)
                 answers[id(labels)] = old
                 wanted = [w or isinstance(a, str) for w, a in zip(wanted, old, strict=True)]
         chosen = [i for i, w in enumerate(wanted) if w]
@@ -179,7 +205,7 @@ class _Run:
                 # a retry keeps what was answered, and asks a teacher only for what it owes
                 owed = {i for i, _ in batch if any(isinstance(answers[id(s)][i], str) for s in sets.values())}
                 asked = [(i, image) for i, image in good if i in owed]
-                found = dict(zip((i for i, _ in asked), _ask(teacher, [x for _, x in asked]), strict=True))
+                found = dict(zip((i for i, _ in asked), self._timed(teacher, sets, [x for _, x in asked]), strict=True))
                 for i, image in batch:
                     for key, labels in sets.items():
                         if not isinstance(answers[id(labels)][i], str):
@@ -191,6 +217,33 @@ class _Run:
         for _, sets in work:
             for labels in sets.values():
                 labels.write(part, [r.id for r in rows], answers[id(labels)])
+
+    def _timed(self, teacher: "Teacher", sets: "dict[str, LabelSet]", images: "list[Tensor]") -> list[Any]:
+        """The teacher's answers; seconds and operations are added to the account of the sets, in equal shares."""
+        import time
+
+        from polyteach.compute import counted
+
+        if not images:
+            return []
+        accounts = [self.spent[id(s)] for s in sets.values()]
+        start = time.monotonic()
+        if id(teacher) not in self.flops:  # counting slows a batch down: the first one stands for all
+            answers, found = counted(lambda: _ask(teacher, images))
+            if not any(isinstance(a, str) for a in answers):  # else the batch was asked more than once
+                self.flops[id(teacher)] = None if found is None else found / len(images)
+        else:
+            answers = _ask(teacher, images)
+        seconds = time.monotonic() - start
+        each = self.flops.get(id(teacher))
+        for account in accounts:
+            account["images"] += len(images)
+            account["seconds"] = round(account["seconds"] + seconds / len(accounts), 3)
+            if each is None or account["flops"] is None:
+                account["flops"] = None
+            else:
+                account["flops"] += each * len(images) / len(accounts)
+        return answers
 
     def _decoded(self, rows: "list[ImageRow]", chosen: list[int]) -> "Iterator[list[tuple[int, Tensor | str]]]":
         """Batches of (position, image or the reason why there is none), decoded one batch ahead."""

@@ -275,7 +275,7 @@ class _Run:
         """Add a batch's gradient; returns its losses."""
         s = self.settings
         images = batch.images.to(self.device, non_blocking=True)
-        targets = {k: [_moved(t, self.device) for t in ts] for k, ts in batch.targets.items()}
+        targets = {k: [moved(t, self.device) for t in ts] for k, ts in batch.targets.items()}
         lower = s.precision != "fp32"
         with torch.autocast(self.device.type, PRECISIONS[s.precision], enabled=lower):
             losses: dict[str, Tensor] = self.model(images, targets)
@@ -375,7 +375,8 @@ def _optimizer(parameters: list[nn.Parameter], s: Settings) -> torch.optim.Optim
     return torch.optim.SGD(groups, lr=s.lr, momentum=s.momentum, nesterov=s.nesterov)
 
 
-def _moved(target: Target | None, device: torch.device) -> Target | None:
+def moved(target: Target | None, device: torch.device) -> Target | None:
+    """The target with its tensors on that device."""
     if target is None or device.type == "cpu":
         return target
     values = {f.name: getattr(target, f.name) for f in fields(target)}

@@ -26,6 +26,8 @@ from polyteach.weights import state_dict
 
 STRIDES = (4, 8, 16, 32)
 WEIGHTS, DESCRIPTION = "student.safetensors", "student.json"
+PARTS = ("backbone", "pyramid", "heads")
+"""The modules of a student. A run's student.json lists under "trained" which of them were learned, all without it."""
 
 
 class Student(nn.Module):
@@ -33,7 +35,8 @@ class Student(nn.Module):
 
     backbone: a timm name whose features come at strides 4, 8, 16 and 32. objectives: name -> what a head answers.
     channels: of every pyramid level. init: None (random), "pretrained" (timm's hub weights), a local state dict of
-    that timm model (.safetensors, .pth), or a run's folder (everything whose name and shape agree is taken).
+    that timm model (.safetensors, .pth), or a run's folder. parts: which modules take weights from a run: everything
+    there whose name and shape agree.
 
     Raises:
         ValueError: unknown backbone, one without those strides, or weights that do not fit.
@@ -43,10 +46,16 @@ class Student(nn.Module):
     std: Tensor
 
     def __init__(
-        self, backbone: str, objectives: dict[str, Objective], channels: int = 256, init: str | None = None
+        self,
+        backbone: str,
+        objectives: dict[str, Objective],
+        channels: int = 256,
+        init: str | None = None,
+        parts: Sequence[str] = PARTS,
     ) -> None:
         super().__init__()
         self.name = backbone
+        self._frozen: tuple[str, ...] = ()
         self.objectives = dict(objectives)
         self.channels = channels
         self.backbone: Any = _backbone(backbone, init)
@@ -65,7 +74,21 @@ class Student(nn.Module):
             value = torch.tensor(config.get(name, default)) * 255
             self.register_buffer(name, value.view(1, 3, 1, 1).float(), persistent=False)
         if init and Path(init).is_dir():
-            self._take(Path(init))
+            self._take(Path(init), parts)
+
+    def freeze(self, parts: Sequence[str]) -> "Student":
+        """Keep these of `PARTS` as they are: no gradients, and normalisation by the statistics learned before."""
+        self._frozen = tuple(parts)
+        for part in parts:
+            getattr(self, part).requires_grad_(False)
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Student":
+        """As in torch; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for part in self._frozen:
+            getattr(self, part).eval()
+        return self
 
     def features(self, images: UInt8[Tensor, "B 3 H W"]) -> Pyramid:
         """The pyramid of a batch: "c5" and "p2" .. "p7"."""
@@ -130,14 +153,15 @@ class Student(nn.Module):
                 out[i][name] = task.view(target, views[i].inverse())
         return out
 
-    def _take(self, run: Path) -> None:
-        """Weights of another run, wherever name and shape agree; its backbone must be this one."""
+    def _take(self, run: Path, parts: Sequence[str]) -> None:
+        """Weights of another run for these parts, wherever name and shape agree; its backbone must be this one."""
         about = read_json(run / DESCRIPTION) if (run / DESCRIPTION).exists() else None
         if about is None or about["backbone"] != self.name:
             what = "is no finished run" if about is None else f"has backbone {about['backbone']}, not {self.name}"
             raise ValueError(f"init {run} {what}")
         mine = self.state_dict()
-        fits = {k: v for k, v in load_file(run / WEIGHTS).items() if k in mine and mine[k].shape == v.shape}
+        given = {k: v for k, v in load_file(run / WEIGHTS).items() if k.partition(".")[0] in parts}
+        fits = {k: v for k, v in given.items() if k in mine and mine[k].shape == v.shape}
         self.load_state_dict(fits, strict=False)
 
 

@@ -7,7 +7,7 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from polyteach.batches import Batch, Plan
@@ -54,7 +54,7 @@ def train(
     out: str,
     tasks: Sequence[str] = (),
     labels: Sequence[str] = (),
-    split: str | None = None,
+    split: Sequence[str] = (),
     backbone: str = "resnet50",
     init: str | None = None,
     channels: int = 256,
@@ -103,7 +103,7 @@ def train(
         out: folder of the run. A finished run is never overwritten, an unfinished one goes on.
         tasks: only label sets of these tasks.
         labels: only these label sets, by NAME or TASK/NAME; the first that labels an image wins (after people's).
-        split: only images of this split.
+        split: only images of these splits.
         backbone: a timm model with features at strides 4, 8, 16 and 32.
         init: weights to start from: "pretrained" (timm's hub), a state dict of the backbone (.safetensors, .pth), or
             the folder of another run; random without it.
@@ -171,7 +171,8 @@ def train(
 
     import torch
 
-    from polyteach.batches import Augment, Samples, batches, plan
+    from polyteach.batches import REJECTS, Augment, Samples, batches, noted, plan
+    from polyteach.compute import step_flops
     from polyteach.devices import find_device
     from polyteach.loop import Mixture, Settings, check, fit
     from polyteach.store import Store
@@ -226,7 +227,7 @@ def train(
 
     def stream(start: int) -> "Iterator[Batch]":
         pin = settings.device.startswith("cuda")
-        return _noted(batches(samples, batch_size, start, settings.steps * accumulate, workers, pin), run)
+        return noted(batches(samples, batch_size, start, settings.steps * accumulate, workers, pin), run / REJECTS)
 
     fit(student, mixture, stream, settings, run)
     teachers = {_licence(s) for sets in chosen.sets.values() for mine in sets for s in mine} - {None}
@@ -242,7 +243,13 @@ def train(
     }
     save_student(student, run, about)
     last = _last_line(run / "log.jsonl")
-    write_json(run / "train.json", {"steps": settings.steps, "seconds": last["seconds"], "losses": last["losses"]})
+    first = next(iter(batches(samples, batch_size, 0, 1)))
+    # on the CPU: what is counted does not depend on the device
+    each = step_flops(student.cpu(), first.images, first.targets)
+    seen = settings.steps * whole_batch
+    compute = {"images": seen, "flops": None if each is None else each * seen, "seconds": last["seconds"]}
+    ready = {"steps": settings.steps, "seconds": last["seconds"], "losses": last["losses"]}
+    write_json(run / "train.json", ready | {"compute": compute | {"teachers": _teachers(chosen)}})
     return out
 
 
@@ -330,6 +337,25 @@ def _licence(labels: "LabelSet") -> Any:
     return teacher.get("licence") if isinstance(teacher, dict) else labels.info.get("licence")
 
 
+def _teachers(plan: "Plan") -> list[dict[str, Any]]:
+    """What the teachers of the chosen label sets have cost, as far as it is known: their training and the labelling.
+
+    A teacher that labelled several stores was trained once.
+    """
+    from polyteach.batches import by_people
+    from polyteach.files import read_json
+
+    spent: dict[str, dict[str, Any]] = {}
+    for labels in (s for sets in plan.sets.values() for mine in sets for s in mine if not by_people(s)):
+        file = labels.path / "label.json"
+        about = read_json(file) if file.exists() else {}
+        for cost in about.get("teachers_compute", []):
+            spent.setdefault(cost["of"], cost)
+        if "compute" in about:
+            spent[str(labels.path)] = {"of": str(labels.path), "name": f"{labels.name}: labelling"} | about["compute"]
+    return list(spent.values())
+
+
 def _config(
     arguments: dict[str, Any],
     stores: "Sequence[str]",
@@ -403,22 +429,6 @@ def _tell(plan: "Plan", weights: dict[str, float], reasons: dict[str, str], sett
     for name, value in weights.items():
         lines.append(f"  {name}: {value:.4g} ({reasons[name]}); {plan.labelled[name]:,} images")
     print("\n".join(lines), file=sys.stderr, flush=True)
-
-
-def _noted(stream: "Iterable[Batch]", run: "Path") -> "Iterator[Batch]":
-    """The same batches; images that could not be read go to rejects.jsonl, once each, also over restarts."""
-    import json
-
-    file = run / "rejects.jsonl"
-    lines = set(file.read_text(encoding="utf-8").splitlines()) if file.exists() else set()
-    for batch in stream:
-        for reject in batch.rejects:
-            line = json.dumps(reject, ensure_ascii=False)
-            if line not in lines:
-                lines.add(line)
-                with open(file, "a", encoding="utf-8") as f:
-                    f.write(line + "\n")
-        yield batch
 
 
 def _last_line(log: "Path") -> dict[str, Any]:

@@ -127,6 +127,8 @@ def test_splits(tmp_path):
     store = store_of(tmp_path / "s", 6, split=lambda i: "train" if i % 2 else "val")
     label(store, "x", [soft(1, 0, 0)] * 6)
     assert set(by_id(plan([store], split="train"))) == {"1", "3", "5"}
+    assert set(by_id(plan([store], split=["train", "val"]))) == set("012345")
+    assert set(by_id(plan([store], split=["train"], only={"0", "1"}))) == {"1"}
     with pytest.raises(ValueError, match="no image has split 'test'; there are train, val"):
         plan([store], split="test")
 

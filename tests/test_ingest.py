@@ -114,7 +114,7 @@ def test_the_resolved_configuration_is_in_the_store(folder, tmp_path):
     assert state(tmp_path / "store") == {
         "verb": "ingest",
         "polyteach": polyteach.__version__,
-        "source": f"folder:{folder}",
+        "source": f"pictures:{folder}",
         "embed": False,
         "licence": "CC0-1.0",
         "part_size": 5,
@@ -315,15 +315,15 @@ def test_locate(tmp_path, monkeypatch):
         assert locate(name) == (format, str(tmp_path / name))
     (tmp_path / "dir.tar").mkdir()
     (tmp_path / "odd:name").mkdir()
-    assert locate("dir.tar") == ("folder", str(tmp_path / "dir.tar"))
-    assert locate("odd:name") == ("folder", str(tmp_path / "odd:name"))
+    assert locate("dir.tar") == ("pictures", str(tmp_path / "dir.tar"))
+    assert locate("odd:name") == ("pictures", str(tmp_path / "odd:name"))
     assert locate("list:a.csv") == ("list", str(tmp_path / "a.csv"))
     assert formats() == sorted(formats())
-    assert {"folder", "list", "parquet", "tar"} <= set(formats())
+    assert {"folder", "list", "parquet", "pictures", "tar"} <= set(formats())
     (tmp_path / "a.zip").write_bytes(b"")
     for source, error in {
         "a.zip": "of no format that its name tells",
-        "nowhere": "does not exist; give a folder, a file ending in .*FORMAT one of .*folder, list, parquet, tar",
+        "nowhere": "does not exist; give a folder, a file ending in .*FORMAT one of .*folder, .*list, .*parquet, .*tar",
         "flder:x": "does not exist",
         "tar:": "names a format and no path",
     }.items():
@@ -331,7 +331,7 @@ def test_locate(tmp_path, monkeypatch):
             locate(source)
 
 
-@pytest.mark.parametrize("source", ["list:gone.txt", "folder:gone", "gone.tar", "gone.parquet", "gone.txt"])
+@pytest.mark.parametrize("source", ["list:gone.txt", "pictures:gone", "gone.tar", "gone.parquet", "gone.txt"])
 def test_a_missing_source_is_an_error_and_leaves_nothing(tmp_path, source, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="gone"):
@@ -786,7 +786,7 @@ def toy(monkeypatch, tmp_path):
 
 def test_a_dataset_is_added_by_one_file_and_its_labels_become_people(toy, tmp_path, capsys):
     assert "toy" in formats()
-    store = ingest(toy, str(tmp_path / "store"), part_size=4)
+    store = ingest(toy, str(tmp_path / "store"), part_size=4, skip_bad=True)
     (labels,) = store.sets()
     assert (labels.task, labels.name, labels.space.names) == ("classification", "people", ("cat", "dog"))
     assert labels.info == {
@@ -796,27 +796,46 @@ def test_a_dataset_is_added_by_one_file_and_its_labels_become_people(toy, tmp_pa
         "polyteach": polyteach.__version__,
     }
     answers = [a for part in store.parts() for a in labels.read(part)]
-    assert [r.id for r in rows(store)] == ["0.png", "1.png", "2.png", "4.png", "5.png", "6.png"]
-    assert [r.split for r in rows(store)] == ["train"] * 3 + ["val"] * 3
+    assert [r.id for r in rows(store)] == ["0.png", "1.png", "4.png", "5.png"]
+    assert [r.split for r in rows(store)] == ["train"] * 2 + ["val"] * 2
     assert answers[:2] == [None, None]  # absent is not empty
-    assert answers[2] == "people: line 3 of the labels: no number"
-    for answer in answers[3:5]:
+    for answer in answers[2:]:
         assert isinstance(answer, ClassificationTarget)
         assert torch.equal(answer.probability, torch.tensor([0.0, 1.0]))
-    assert answers[5] == "people: probability has shape (3,); the space has 2 classes"
-    assert [id for id, _, _ in store.rejects()] == ["3.png"]
-    assert state(tmp_path / "store")["people"] == {"classification": {"absent": 2, "failed": 2, "labelled": 2}}
-    assert "people's labels, classification: 2 absent, 2 failed, 2 labelled" in capsys.readouterr().err
+    assert [(id, reason) for id, _, reason in store.rejects()] == [
+        ("2.png", "line 3 of the labels: no number"),
+        ("3.png", "not an image, or of an unknown format"),
+        ("6.png", "classification: probability has shape (3,); the space has 2 classes"),
+    ]
+    assert state(tmp_path / "store")["people"] == {"classification": {"absent": 2, "labelled": 2}}
+    assert state(tmp_path / "store")["splits"] == {"train": 2, "val": 2}
+    said = capsys.readouterr().err
+    assert "people's labels, classification: 2 absent, 2 labelled" in said
+    assert "splits: train 2, val 2" in said
+
+
+def test_a_broken_label_stops_the_ingest_unless_it_is_to_be_skipped(toy, tmp_path):
+    with pytest.raises(ValueError, match=r"2\.png: line 3 of the labels: no number\. Mend it .*--skip-bad"):
+        ingest(toy, str(tmp_path / "store"), part_size=2, progress=False)
+    ingest(toy, str(tmp_path / "store"), part_size=2, progress=False, skip_bad=True)  # goes on where it stopped
+    ingest(toy, str(tmp_path / "other"), part_size=2, progress=False, skip_bad=True)
+    assert digest(tmp_path / "store") == digest(tmp_path / "other")
+
+
+def test_a_missing_picture_of_a_labelled_dataset_is_an_error(toy, tmp_path):
+    (tmp_path / "toy" / "0.png").unlink()
+    with pytest.raises(ValueError, match=r"0\.png: cannot be read: No such file"):
+        ingest(toy, str(tmp_path / "store"), progress=False)
 
 
 @pytest.mark.parametrize("writes", range(5))
 def test_labels_survive_an_interruption(toy, tmp_path, monkeypatch, writes):
-    ingest(toy, str(tmp_path / "whole"), part_size=4, progress=False)
+    ingest(toy, str(tmp_path / "whole"), part_size=4, progress=False, skip_bad=True)
     with monkeypatch.context() as m:
         interrupt_after(m, writes, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
-            ingest(toy, str(tmp_path / "store"), part_size=4, progress=False)
-    ingest(toy, str(tmp_path / "store"), part_size=4, progress=False)
+            ingest(toy, str(tmp_path / "store"), part_size=4, progress=False, skip_bad=True)
+    ingest(toy, str(tmp_path / "store"), part_size=4, progress=False, skip_bad=True)
     assert digest(tmp_path / "store") == digest(tmp_path / "whole")
 
 
@@ -825,7 +844,7 @@ def test_a_dataset_that_labels_an_unknown_task_is_an_error(tmp_path, monkeypatch
     (tmp_path / "toy").mkdir()
     for i in range(7):
         (tmp_path / "toy" / f"{i}.png").write_bytes(picture())
-    with pytest.raises(ValueError, match=r"is labelled for \['classification'\]; the dataset's spaces are \['depth'\]"):
+    with pytest.raises(TypeError, match=r"is labelled for \['classification'\]; the dataset's spaces are \['depth'\]"):
         ingest(f"toy:{tmp_path / 'toy'}", str(tmp_path / "store"), progress=False)
 
 

@@ -7,13 +7,17 @@
 import importlib
 import os
 import pkgutil
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+
 from polyteach.images import extensions
+from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Space, Target
 
 _ENDINGS = {
@@ -21,6 +25,14 @@ _ENDINGS = {
     ".parquet": "parquet",
     **dict.fromkeys((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz"), "tar"),
 }
+
+SPLITS = frozenset(
+    ("train", "training", "trainval", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation")
+)
+"""Words that name a split, in small letters (Hugging Face's keywords, and "trainval")."""
+
+_MOST_CLASSES = 100_000
+"""ImageNet, the largest class list there is, has 21,843."""
 
 Labels = dict[str, Target | None]
 """What people say of one image: by task, a target or nothing."""
@@ -31,7 +43,8 @@ class Entry:
     """One picture of a dataset, not looked into yet.
 
     data: its bytes, where they are at hand; else `uri`, an absolute path or an fsspec URL, says where they lie.
-    problem: why neither can be had; the entry then goes to the rejects.
+    problem: why neither can be had, or why what people say of it is unusable: names file and field. An unlabelled
+        dataset's entry then goes to the rejects; a labelled one stops the ingest unless it is told to skip.
     targets: people's labels, given the (height, width) of the upright picture. Called in a thread, and only for a
         usable picture. It raises ValueError or OSError where a label is broken or missing: the reason is recorded.
     """
@@ -42,6 +55,30 @@ class Entry:
     split: str | None = None
     licence: str | None = None
     targets: Callable[[tuple[int, int]], Labels] | None = None
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the field measures transfer to a dataset: what `transfer --protocol NAME` stands for.
+
+    A dataset's file lists its own as `PROTOCOLS: dict[str, Protocol]`; names are unique over all files.
+
+    task: the one that is measured. train, test: splits of the store. validation: splits too, or the share of the
+        training images (0..1) that is held out where the dataset has none to spare. metric: the task's, by name.
+    size: side of the views in pixels. lrs, steps: the grid that every representation is swept over. batch_size: per
+    step. few: the few-label variant, NAME-few: {"shots": images per class} or {"fraction": share of the images}.
+    """
+
+    task: str
+    train: tuple[str, ...]
+    validation: tuple[str, ...] | float
+    test: tuple[str, ...]
+    metric: str
+    size: int
+    lrs: tuple[int | float, ...]
+    steps: tuple[int, ...]
+    batch_size: int
+    few: dict[str, int | float]
 
 
 class Dataset(ABC):
@@ -77,11 +114,17 @@ class Dataset(ABC):
 
 def formats() -> list[str]:
     """The formats there are: the files in this folder."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__))
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def _format(name: str) -> Any:
+    return importlib.import_module(f"polyteach.datasets.{name}")
 
 
 def locate(source: str) -> tuple[str, str]:
     """(format, absolute path) that `source` means: FORMAT:PATH, or a plain path whose kind tells the format.
+
+    A format without files (`PATHLESS = True` in its module) gets what stands after the colon as it is.
 
     Raises:
         ValueError: no such file or folder, or its format cannot be told.
@@ -91,10 +134,12 @@ def locate(source: str) -> tuple[str, str]:
     if colon and prefix in known:
         if not rest:
             raise ValueError(f"source {source!r} names a format and no path")
+        if getattr(_format(prefix), "PATHLESS", False):
+            return prefix, rest
         return prefix, os.path.abspath(os.path.expanduser(rest))
     path = os.path.abspath(os.path.expanduser(source))
     if os.path.isdir(path):
-        return "folder", path
+        return "pictures", path
     for ending, name in _ENDINGS.items():
         if path.lower().endswith(ending):
             return name, path
@@ -111,9 +156,37 @@ def load_dataset(source: str) -> Dataset:
         ValueError: as `locate`; or the dataset is broken.
     """
     name, path = locate(source)
-    module: Any = importlib.import_module(f"polyteach.datasets.{name}")
-    dataset: Dataset = module.load(path)
+    dataset: Dataset = _format(name).load(path)
     return dataset
+
+
+def options(path: str, defaults: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """`PATH?key=value&key=value` apart: the path, and a value for every key of `defaults`.
+
+    A path that exists as it stands, question mark and all, has no options.
+
+    Raises:
+        ValueError: an option that is not in `defaults`, or one without a value; lists what there is.
+    """
+    where, question, text = path.partition("?")
+    if not question or os.path.exists(path):
+        return path, dict(defaults)
+    values = dict(defaults)
+    for pair in text.split("&"):
+        key, equals, value = pair.partition("=")
+        if key not in defaults or not equals or not value:
+            known = ", ".join(f"{k}={v or '...'}" for k, v in defaults.items()) or "none"
+            raise ValueError(f"{pair!r} in {path!r} is no option of this format; there are: {known}")
+        values[key] = value
+    return where, values
+
+
+def protocols() -> dict[str, Protocol]:
+    """Every dataset's protocols by name."""
+    found: dict[str, Protocol] = {}
+    for name in formats():
+        found |= getattr(_format(name), "PROTOCOLS", {})
+    return found
 
 
 def kind(name: str) -> str | None:
@@ -125,6 +198,98 @@ def kind(name: str) -> str | None:
     return None if ending in extensions() else ending or "no ending"
 
 
+def of_class(index: int, classes: int, where: str) -> Labels:
+    """The labels of a picture that people gave one class of `classes`.
+
+    Raises:
+        ValueError: no such class; says `where` it stands.
+    """
+    if not 0 <= index < classes:
+        raise ValueError(
+            f"{where}: class index {index} is out of range; there are {classes:,} classes, 0..{classes - 1}"
+        )
+    probability = torch.zeros(classes)
+    probability[index] = 1
+    return {"classification": ClassificationTarget(probability=probability)}
+
+
+def split_of(name: str) -> str | None:
+    """The split that a file's path within its dataset tells, in the file's own word, or None.
+
+    As Hugging Face reads names (datasets/data_files.py): "data/SPLIT-00000-of-00002.parquet" names any split; else a
+    word of `SPLITS` that stands alone in the file's name (the last one), else in the nearest folder's.
+    """
+    if sharded := re.search(r"(?:^|/)data/([\w.]+)-\d{5}-of-\d{5}[^/]*$", name):
+        return sharded[1]
+    for part in reversed(name.split("/")):
+        words = [w for w in re.split(r"[-._ 0-9]+", part) if w.lower() in SPLITS]
+        if words:
+            return words[-1]
+    return None
+
+
+def numbered(labels: Iterable[int], where: str) -> tuple[str, ...]:
+    """Names "0", "1", ... for classes that nobody named, up to the largest label.
+
+    Raises:
+        ValueError: so large a label that it is no class index; says `where` it stands.
+    """
+    largest = max(labels, default=-1)
+    if largest >= _MOST_CLASSES:
+        raise ValueError(
+            f"{where}: label {largest} is no class index: without class names, they end at {_MOST_CLASSES}"
+        )
+    return tuple(str(i) for i in range(largest + 1))
+
+
+def walk(path: str) -> tuple[dict[str, str | None], Counter[str]]:
+    """The pictures in a folder and in all below it, links followed: path within it, with '/' -> its problem or None.
+
+    A subfolder that cannot be listed is among them, ending in '/', with its problem. Then, by kind, how many files
+    were left out (see `kind`).
+
+    Raises:
+        ValueError: `path` is no folder, or cannot be listed.
+    """
+    if not os.path.isdir(path):
+        raise ValueError(f"{path} is no folder")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise ValueError(f"{path} cannot be listed: permission denied")
+    found: dict[str, str | None] = {}
+    left_out: Counter[str] = Counter()
+    _walk(path, "", (), found, left_out)
+    return found, left_out
+
+
+def _walk(
+    path: str,
+    within: str,
+    above: tuple[tuple[int, int], ...],
+    found: dict[str, str | None],
+    left_out: Counter[str],
+) -> None:
+    try:
+        about = os.stat(path)
+        if (about.st_dev, about.st_ino) in above:  # a link to a folder that we are in
+            left_out["links in a circle"] += 1
+            return
+        items = list(os.scandir(path))
+    except OSError as e:
+        found[within] = f"folder cannot be listed: {e.strerror}"
+        return
+    for item in items:
+        name = within + item.name
+        if item.name.startswith("."):
+            left_out["hidden"] += 1
+        elif item.is_dir():
+            _walk(item.path, name + "/", (*above, (about.st_dev, about.st_ino)), found, left_out)
+        elif why := kind(name):
+            left_out[why] += 1
+        else:
+            found[name] = None
+
+
 def printable(name: str) -> str:
     """A file name as text that UTF-8 can hold: bytes that are none are escaped (\\udce9)."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+    # the same object where it can be: there may be millions
+    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,69 +1,122 @@
-"""A folder of pictures, with its subfolders: every file whose ending is an image's, sorted by path."""
+"""Class folders: the folder that a picture is in names its class.
+
+    ROOT/CLASS/**/x.jpg                 as torchvision's ImageFolder reads them (torchvision/datasets/folder.py)
+    ROOT/SPLIT/CLASS/**/x.jpg           SPLIT: train, val, valid, validation, test, ... (`polyteach.datasets.SPLITS`)
+
+The tree has splits where every folder of ROOT that holds pictures bears a split's name (`folder:ROOT?splits=no`: they
+are classes all the same). The classes are the names of the class folders of all splits, sorted, as ImageFolder numbers
+them; a class that only one split has is a class, and so is an empty folder. A split whose pictures lie in no class
+folders at all (a challenge's test set) is unlabelled.
+
+Odd cases: files that are no pictures, and hidden ones, are counted and left out; links are followed; a picture in a
+split's folder beside class folders is that picture's problem; pictures in ROOT itself are an error.
+"""
 
 import os
-from collections import Counter
+from array import array
 from collections.abc import Iterator
+from functools import partial
 
-from polyteach.datasets import Dataset, Entry, kind, printable
+from polyteach.datasets import SPLITS, Dataset, Entry, Labels, of_class, options, printable, walk
+from polyteach.tasks.contract import Space
+
+_NONE = -1
 
 
 class Folder(Dataset):
-    """Files of a folder and of all below it, links followed; named by their path within it, with '/'.
+    """Pictures in class folders, sorted by path."""
 
-    Files with other endings, and hidden ones, are counted in `left_out`. A subfolder that cannot be listed is an
-    entry of its own, with its problem.
-    """
-
-    def __init__(self, path: str) -> None:
-        found: dict[str, str | None] = {}
-        left_out: Counter[str] = Counter()
-        _walk(path, "", (), found, left_out)
+    def __init__(self, path: str, may_have_splits: bool) -> None:
+        found, left_out = walk(path)
         files = sorted(found)
+        loose = [f for f in files if "/" not in f]
+        if loose:
+            raise ValueError(
+                f"{os.path.join(path, loose[0])} is in no class folder ({len(loose):,} such pictures); for pictures "
+                f"without labels give {path} without 'folder:'"
+            )
+        splits = _splits(path, files) if may_have_splits else []
+        classes = {c for s in splits or [""] for c in _folders(os.path.join(path, s))}
+        depth = 1 if splits else 0
+        labelled = {f.split("/")[0] for f in files if f.count("/") > depth}  # splits with class folders
+        if not any(f.count("/") > depth for f in files):
+            raise ValueError(
+                f"{path} has no pictures in class folders; expected ROOT/CLASS/x.jpg or ROOT/SPLIT/CLASS/x.jpg with "
+                f"SPLIT one of {', '.join(sorted(SPLITS))}"
+            )
+        names = sorted(classes)
+        index = {c: i for i, c in enumerate(names)}
         super().__init__([printable(f) for f in files])
+        self.spaces = {"classification": Space(tuple(printable(c) for c in names))}
         self.left_out = left_out
-        self._files = [(os.path.join(path, f), found[f]) for f in files]
+        self._path, self._files = path, files
+        self._depth = depth
+        self._labels = array("i")
+        self._problems: dict[int, str] = {}
+        for i, file in enumerate(files):
+            parts = file.split("/")
+            own = parts[depth] if len(parts) > depth + 1 else None
+            self._labels.append(_NONE if own is None else index[own])
+            if found[file] is not None:
+                self._problems[i] = f"{file}: {found[file]}"
+            elif own is None and parts[0] in labelled:
+                self._problems[i] = f"{file}: is in no class folder, but others of {parts[0]} are"
 
     def entries(self, start: int, stop: int) -> Iterator[Entry]:
-        for uri, problem in self._files[start:stop]:
-            yield Entry(uri=uri, problem=problem)
+        classes = len(self.spaces["classification"].names)
+        for i in range(start, min(stop, len(self._files))):
+            file, label = self._files[i], self._labels[i]
+            yield Entry(
+                uri=os.path.join(self._path, file),
+                problem=self._problems.get(i),
+                split=printable(file.split("/")[0]) if self._depth else None,
+                targets=None if label == _NONE else partial(_targets, label, classes, file),
+            )
 
 
-def _walk(
-    path: str,
-    within: str,
-    above: tuple[tuple[int, int], ...],
-    found: dict[str, str | None],
-    left_out: Counter[str],
-) -> None:
+def _targets(label: int, classes: int, file: str, size: tuple[int, int]) -> Labels:
+    return of_class(label, classes, file)
+
+
+def _splits(path: str, files: list[str]) -> list[str]:
+    """The folders that are splits, or none where ROOT has class folders."""
+    deep: dict[str, bool] = {}  # folders of ROOT that hold pictures -> whether only in folders of their own
+    for file in files:
+        top, _, rest = file.partition("/")
+        deep[top] = deep.get(top, True) and "/" in rest
+    named = [f for f in deep if f.lower() in SPLITS]
+    others = [f for f in deep if f.lower() not in SPLITS]
+    if named and not others:
+        if not any(deep[f] for f in named):
+            raise ValueError(
+                f"{path} has folders {', '.join(named)}, which name splits, but no class folders in them; expected "
+                f"ROOT/SPLIT/CLASS/x.jpg. For pictures without labels give {path} without 'folder:'"
+            )
+        return named
+    doubtful = [f for f in named if deep[f]]
+    if doubtful:
+        raise ValueError(
+            f"{path}: {', '.join(doubtful)} look like splits (class folders within), {', '.join(others[:5])} do not; "
+            f"either all folders of ROOT that hold pictures are splits (move the others away), or they are classes "
+            f"(give folder:{path}?splits=no)"
+        )
+    return []
+
+
+def _folders(path: str) -> list[str]:
     try:
-        about = os.stat(path)
-        if (about.st_dev, about.st_ino) in above:  # a link to a folder that we are in
-            left_out["links in a circle"] += 1
-            return
-        items = list(os.scandir(path))
-    except OSError as e:
-        found[within] = f"folder cannot be listed: {e.strerror}"
-        return
-    for item in items:
-        name = within + item.name
-        if item.name.startswith("."):
-            left_out["hidden"] += 1
-        elif item.is_dir():
-            _walk(item.path, name + "/", (*above, (about.st_dev, about.st_ino)), found, left_out)
-        elif why := kind(name):
-            left_out[why] += 1
-        else:
-            found[name] = None
+        return [f.name for f in os.scandir(path) if f.is_dir() and not f.name.startswith(".")]
+    except OSError:  # `walk` made it an entry with its problem
+        return []
 
 
 def load(path: str) -> Dataset:
-    """The folder at `path`.
+    """The tree at `path`, which may end in ?splits=no.
 
     Raises:
-        ValueError: it is none, or cannot be listed.
+        ValueError: it is no folder, or its pictures are in no class folders.
     """
-    if not os.path.isdir(path):
-        raise ValueError(f"{path} is no folder")
-    if not os.access(path, os.R_OK | os.X_OK):
-        raise ValueError(f"{path} cannot be listed: permission denied")
-    return Folder(path)
+    where, option = options(path, {"splits": "auto"})
+    if option["splits"] not in ("auto", "no"):
+        raise ValueError(f"splits={option['splits']} in folder:{path}: there are auto and no")
+    return Folder(where, option["splits"] == "auto")

@@ -3,9 +3,9 @@
 Shapes: B images, K classes, H W image pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, ClassVar, final
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from polyteach.geometry import View
 from polyteach.images import caption
 from polyteach.layers import Pyramid
 from polyteach.scene import Render
-from polyteach.tasks.contract import Policy, Space, Target, Task, column
+from polyteach.tasks.contract import Policy, Probe, Space, Target, Task, column
 
 
 @final
@@ -65,12 +65,76 @@ class TopK(Metric):
         return {"top-1": 100 * int(self.hits1) / n, "top-5": 100 * int(self.hits5) / n}
 
 
+Answers = Callable[[Tensor], list[ClassificationTarget]]
+
+TEMPERATURE = 0.07
+"""Of the votes of neighbours (Wu et al., CVPR 2018)."""
+
+
+def neighbours(
+    features: Float[Tensor, "N C"], targets: Sequence[ClassificationTarget], setting: int | float
+) -> Answers:
+    """Weighted nearest neighbours by cosine, as Wu et al. (CVPR 2018) and DINO (Caron et al., ICCV 2021) measure.
+
+    setting: how many neighbours vote.
+    """
+    known = F.normalize(features, dim=1)
+    votes = torch.stack([t.probability.float() for t in targets])
+    k = min(int(setting), len(known))
+
+    def answer(seen: Tensor) -> list[ClassificationTarget]:
+        near = (F.normalize(seen, dim=1) @ known.T).topk(k, dim=1)
+        weight = ((near.values - 1) / TEMPERATURE).exp()
+        share = (weight[..., None] * votes[near.indices]).sum(1)
+        return [ClassificationTarget(probability=p) for p in share / share.sum(1, keepdim=True)]
+
+    return answer
+
+
+def regression(
+    features: Float[Tensor, "N C"], targets: Sequence[ClassificationTarget], setting: int | float
+) -> Answers:
+    """Multinomial logistic regression on standardised features by L-BFGS: the linear probe of CLIP (ICML 2021).
+
+    setting: weight of the L2 penalty, which is setting / 2 times the squared norm, beside the mean cross-entropy.
+    """
+    mean, spread = features.mean(0), features.std(0, correction=0).clamp(min=1e-6)
+    known = (features - mean) / spread
+    true = torch.stack([t.probability.float() for t in targets])
+    weight = torch.zeros(known.shape[1], true.shape[1], requires_grad=True)
+    bias = torch.zeros(true.shape[1], requires_grad=True)
+    search = torch.optim.LBFGS([weight, bias], max_iter=300, history_size=10, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        search.zero_grad()
+        value = F.cross_entropy(known @ weight + bias, true) + setting / 2 * weight.square().sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        search.step(loss)
+    weight.requires_grad_(False), bias.requires_grad_(False)
+
+    def answer(seen: Tensor) -> list[ClassificationTarget]:
+        logits = ((seen - mean) / spread) @ weight + bias
+        return [ClassificationTarget(probability=p) for p in logits.softmax(1)]
+
+    return answer
+
+
 @final
 class Classification(Task[ClassificationTarget]):
     """Soft or hard image classes; cross-entropy against the whole vector (found better than hard, METHOD)."""
 
     name = "classification"
     target = ClassificationTarget
+    probes: ClassVar[Mapping[str, Probe[Any]]] = {
+        "knn": Probe((1, 5, 10, 20, 50), neighbours),
+        "linear": Probe((1e-4, 1e-3, 1e-2, 1e-1, 1.0), regression),
+    }
+
+    def classes(self, target: ClassificationTarget) -> list[int]:
+        return [int(target.probability.argmax())]
 
     def check(self, target: ClassificationTarget, size: tuple[int, int], space: Space) -> ClassificationTarget:
         p = target.probability

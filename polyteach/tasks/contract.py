@@ -4,7 +4,7 @@ Shapes: B images of a batch, H W image pixels.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -110,6 +110,18 @@ def check_map(name: str, field: Tensor, size: tuple[int, int], channels: int = 0
 T = TypeVar("T", bound=Target)
 
 
+@dataclass(frozen=True)
+class Probe(Generic[T]):
+    """A way to answer from an image's pooled features alone, without training the network.
+
+    settings: what is swept, chosen on validation. fit: called as fit(features (N, C) float32, N targets, setting);
+    returns features (M, C) -> M targets.
+    """
+
+    settings: tuple[int | float, ...]
+    fit: Callable[[Tensor, Sequence[T], int | float], Callable[[Tensor], list[T]]]
+
+
 class Task(ABC, Generic[T]):
     """Abstract; every subclass is final and lives in the file that bears its name, as `TASK`."""
 
@@ -117,6 +129,17 @@ class Task(ABC, Generic[T]):
     kinds: ClassVar[tuple[str, ...]] = ("",)
     """The values of `Space.kind` that the task knows."""
     target: type[T]
+    probes: ClassVar[Mapping[str, Probe[Any]]] = {}
+    """By mode of `transfer`. Only a task that one vector can answer has any."""
+    lower_is_better: ClassVar[frozenset[str]] = frozenset()
+    """Names of the metric's scores that are errors."""
+
+    def classes(self, target: T) -> list[int]:
+        """Indices of the classes that the image shows, ascending: what a budget of labels per class counts.
+
+        Empty where the task has no classes.
+        """
+        return []
 
     @abstractmethod
     def check(self, target: T, size: tuple[int, int], space: Space) -> T:

@@ -131,6 +131,7 @@ class Depth(Task[DepthTarget]):
     name = "depth"
     kinds = (RELATIVE, METRIC)
     target = DepthTarget
+    lower_is_better = frozenset({"AbsRel", "RMSE"})
 
     def check(self, target: DepthTarget, size: tuple[int, int], space: Space) -> DepthTarget:
         """As the contract says; the rest of a metric map where depth is not positive becomes invalid.

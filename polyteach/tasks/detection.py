@@ -268,6 +268,10 @@ class Detection(Task[DetectionTarget]):
     kinds = (BOXES, MASKS)
     target = DetectionTarget
 
+    def classes(self, target: DetectionTarget) -> list[int]:
+        """Of the objects that are learned."""
+        return sorted(set(target.category[~target.ignore].tolist()))
+
     def check(self, target: DetectionTarget, size: tuple[int, int], space: Space) -> DetectionTarget:
         n = len(target.box)
         for name in ("category", "score", "ignore", "mask"):

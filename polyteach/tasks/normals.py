@@ -77,6 +77,7 @@ class Normals(Task[NormalsTarget]):
 
     name = "normals"
     target = NormalsTarget
+    lower_is_better = frozenset({"mean angle", "median angle"})
 
     def check(self, target: NormalsTarget, size: tuple[int, int], space: Space) -> NormalsTarget:
         normal, valid = target.normal, target.valid

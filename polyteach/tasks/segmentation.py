@@ -77,6 +77,9 @@ class Segmentation(Task[SegmentationTarget]):
     name = "segmentation"
     target = SegmentationTarget
 
+    def classes(self, target: SegmentationTarget) -> list[int]:
+        return [int(c) for c in target.category.unique() if c != IGNORE]
+
     def check(self, target: SegmentationTarget, size: tuple[int, int], space: Space) -> SegmentationTarget:
         category, p = target.category, target.probability
         check_map("category", category, size)

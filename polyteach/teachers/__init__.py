@@ -46,6 +46,13 @@ class Teacher(ABC):
     learning_rate: float | None = None
     batch_size: int | None = None
 
+    def compute(self, name: str) -> list[dict[str, Any]]:
+        """What the teacher called `name` has cost to train, and its own teachers: of, name, images, flops, seconds.
+
+        `of` tells entries of the same training apart from others. Empty where it is not known.
+        """
+        return []
+
     @abstractmethod
     def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
         """One answer per image and objective, on the CPU, in pixels of that image; images may differ in size.

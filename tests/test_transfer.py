@@ -1,0 +1,397 @@
+"""Transfer: what is taken, frozen and chosen; nothing done twice; scores against hand computations."""
+
+import importlib
+import inspect
+import json
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from polyteach.batches import plan
+from polyteach.datasets import protocols
+from polyteach.evaluate import evaluate, interval, resampled, score_names
+from polyteach.scene import random_scene, render
+from polyteach.store import ImageRow, Store
+from polyteach.student import Student, save_student
+from polyteach.tasks import all_tasks, load_task
+from polyteach.tasks.classification import ClassificationTarget, neighbours, regression
+from polyteach.tasks.contract import Objective, Space
+from polyteach.transfer import digest, ranked, transfer
+from tests.conftest import png
+
+module = importlib.import_module("polyteach.transfer")  # the package gives the function of that name
+NAMES = ("red", "green", "blue")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def downstream(path, train=12, test=6, tasks=None, size=(48, 64)):
+    """A store with people's exact labels: `train` images, then `test` ones."""
+    store = Store.create(path, 5)
+    count = train + test
+    renders = {f"{i}": render(random_scene(100 + i, size)) for i in range(count)}
+    for part, start in enumerate(range(0, count, 5)):
+        numbers = range(start, min(start + 5, count))
+        rows = [
+            ImageRow(f"{i}", *size, png(renders[f"{i}"].image), split="train" if i < train else "test") for i in numbers
+        ]
+        store.write_images(part, rows)
+        for name in tasks or all_tasks():
+            task = load_task(name)
+            space = Space(NAMES, task.kinds[-1] if name == "depth" else task.kinds[0])
+            labels = store.create_set(name, "people", space, {"teacher": "people"})
+            labels.write(part, [r.id for r in rows], [task.truth(renders[r.id], space) for r in rows])
+    return str(path)
+
+
+def options(**more):
+    small = {
+        "backbone": "test_resnet",
+        "channels": 8,
+        "size": 64,
+        "batch_size": 4,
+        "lrs": (0.01, 0.03),
+        "steps": (3,),
+        "seeds": (0, 1),
+        "held_out": 0.25,
+        "resamples": 20,
+        "examples": 2,
+        "workers": 0,
+        "device": "cpu",
+        "progress": False,
+    }
+    return small | more
+
+
+def representation(path, trained=("backbone", "pyramid", "heads")):
+    """A run's folder with random weights, as `train` and `pretrain` leave it."""
+    torch.manual_seed(7)
+    student = Student("test_resnet", {"classification_people": Objective("classification", Space(NAMES))}, 8)
+    save_student(student, path, {"size": [64, 64], "trained": list(trained)})
+    return str(path)
+
+
+def result(out):
+    return json.loads((out / "transfer.json").read_text())
+
+
+# ---- the verb ----
+
+
+@pytest.mark.parametrize("task", all_tasks())
+def test_every_task_is_scored_by_every_part(tmp_path, task):
+    store = downstream(tmp_path / "store", tasks=[task])
+    transfer(store, out=str(tmp_path / "out"), init=representation(tmp_path / "run"), **options(steps=(2,)))
+    found = result(tmp_path / "out")
+    assert found["downstream"]["task"] == task
+    assert found["downstream"]["metric"] in score_names(Objective(task, Space(NAMES, load_task(task).kinds[0])))
+    assert [r["parts"] for r in found["results"]] == ["backbone", "pyramid"]
+    assert (found["budget"]["images"], found["downstream"]["validation_images"]) == (9, 3)
+    for r in found["results"]:
+        assert {(c["lr"], c["steps"]) for c in r["sweep"]} == {(0.01, 2), (0.03, 2)}
+        assert [t["seed"] for t in r["tests"]] == [0, 1]
+        best = max(c["validation"] for c in r["sweep"])
+        assert next(c for c in r["sweep"] if c["lr"] == r["chosen"]["lr"])["validation"] == best
+        values = [t["scores"][found["downstream"]["metric"]] for t in r["tests"]]
+        assert r["mean"] == pytest.approx(sum(values) / 2)
+        assert r["spread"] == pytest.approx(abs(values[0] - values[1]) / math.sqrt(2))
+        assert all(len(t["resamples"]) in (0, 20) for t in r["tests"])
+    assert found["examples"] == [f"examples/{p}-{k}.png" for p in ("backbone", "pyramid") for k in (0, 1)]
+    # 2 parts x (2 learning rates + 1 further seed) x 2 steps x 4 images
+    assert found["compute"]["transfer"]["images"] == 2 * 3 * 2 * 4
+    assert found["compute"]["transfer"]["flops"] > 0
+    assert not list((tmp_path / "out" / "cells").rglob("student.safetensors"))
+
+
+def test_scratch_brings_no_pyramid_and_neither_does_a_run_that_did_not_train_one(tmp_path):
+    store = downstream(tmp_path / "store", tasks=["normals"])
+    transfer(store, out=str(tmp_path / "a"), **options(steps=(1,)))
+    assert [r["parts"] for r in result(tmp_path / "a")["results"]] == ["backbone"]
+    assert result(tmp_path / "a")["representation"]["name"] == "scratch"
+    run = representation(tmp_path / "ssl", trained=["backbone"])
+    transfer(store, out=str(tmp_path / "b"), init=run, **options(steps=(1,)))
+    assert [r["parts"] for r in result(tmp_path / "b")["results"]] == ["backbone"]
+    assert result(tmp_path / "b")["representation"]["name"] == "ssl"
+    with pytest.raises(ValueError, match="has no trained pyramid"):
+        transfer(store, out=str(tmp_path / "c"), init=run, **options(parts=("pyramid",)))
+
+
+def test_what_is_taken_is_what_parts_say_and_heads_are_always_new(tmp_path):
+    run = representation(tmp_path / "run")
+    given = load_file(tmp_path / "run" / "student.safetensors")
+    objectives = {"classification_people": Objective("classification", Space(NAMES))}
+    for taken in (("backbone",), ("backbone", "pyramid")):
+        torch.manual_seed(1)
+        mine = Student("test_resnet", objectives, 8, run, taken).state_dict()
+        for name in ("backbone", "pyramid", "heads"):
+            weights = [k for k in mine if k.startswith(name) and k.endswith("weight") and given[k].ndim > 1]
+            assert weights
+            assert all(torch.equal(mine[k], given[k]) == (name in taken) for k in weights)
+
+
+@pytest.mark.parametrize("part", ["backbone", "pyramid"])
+def test_frozen_parts_do_not_move_and_the_rest_does(tmp_path, part):
+    store = downstream(tmp_path / "store", tasks=["normals"])
+    run = representation(tmp_path / "run")
+    more = options(mode="frozen", parts=(part,), seeds=(0,), lrs=(0.1,), keep=True)
+    transfer(store, out=str(tmp_path / "out"), init=run, **more)
+    before = load_file(tmp_path / "run" / "student.safetensors")
+    (file,) = (tmp_path / "out" / "cells").rglob("student.safetensors")
+    after = load_file(file)
+    for k, v in after.items():
+        name = k.partition(".")[0]
+        if name == "backbone" or (name == "pyramid" and part == "pyramid"):
+            assert torch.equal(v, before[k]), k  # statistics of batch normalisation included
+    learned = [k for k in after if k.startswith("heads")]
+    torch.manual_seed(0)
+    fresh = Student("test_resnet", {"normals_people": Objective("normals", Space(NAMES))}, 8, run, ("backbone",))
+    assert any(not torch.equal(after[k], fresh.state_dict()[k]) for k in learned)
+
+
+def test_nothing_is_done_twice(tmp_path, monkeypatch):
+    store = downstream(tmp_path / "store", tasks=["classification"])
+    whole = options(seeds=(0, 1))
+    transfer(store, out=str(tmp_path / "whole"), **whole)
+    trained = []
+    real = module._Job._fit
+
+    def counted(self, student, settings, cell):
+        trained.append(cell.name)
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return real(self, student, settings, cell)
+
+    monkeypatch.setattr(module._Job, "_fit", counted)
+    with pytest.raises(KeyboardInterrupt):
+        transfer(store, out=str(tmp_path / "out"), **whole)
+    assert not (tmp_path / "out" / "transfer.json").exists()
+    transfer(store, out=str(tmp_path / "out"), **whole)
+    # two cells of the sweep, then the second seed, which was interrupted and done again
+    assert len(trained) == 4
+    assert trained[2] == trained[3]
+    a, b = result(tmp_path / "whole"), result(tmp_path / "out")
+    assert a["results"][0]["mean"] == b["results"][0]["mean"]
+    assert [t["resamples"] for t in a["results"][0]["tests"]] == [t["resamples"] for t in b["results"][0]["tests"]]
+    with pytest.raises(ValueError, match="holds this transfer, finished"):
+        transfer(store, out=str(tmp_path / "out"), **whole)
+    transfer(store, out=str(tmp_path / "out"), **options(seeds=(0, 1, 2)))  # a further seed adds to it
+    assert len(trained) == 5
+    assert [t["seed"] for t in result(tmp_path / "out")["results"][0]["tests"]] == [0, 1, 2]
+
+
+def test_a_folder_of_another_transfer_is_refused(tmp_path):
+    store = downstream(tmp_path / "store", tasks=["classification"])
+    transfer(store, out=str(tmp_path / "out"), **options(seeds=(0,), lrs=(0.01,)))
+    with pytest.raises(ValueError, match=r"was started otherwise: .*lrs"):
+        transfer(store, out=str(tmp_path / "out"), **options(seeds=(0,), lrs=(0.02,)))
+    with pytest.raises(ValueError, match="the first seed, which sweeps, was 0"):
+        transfer(store, out=str(tmp_path / "out"), **options(seeds=(1, 0), lrs=(0.01,)))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("")
+    with pytest.raises(ValueError, match="exists and is no transfer"):
+        transfer(store, out=str(tmp_path / "other"), **options())
+
+
+def test_a_cell_whose_loss_is_not_finite_is_recorded_and_not_chosen(tmp_path):
+    store = downstream(tmp_path / "store", tasks=["normals"])
+    transfer(store, out=str(tmp_path / "out"), **options(seeds=(0,), lrs=(1e30, 0.01), clip=0.0))
+    (found,) = result(tmp_path / "out")["results"]
+    failed = next(c for c in found["sweep"] if c["lr"] == 1e30)
+    assert failed["validation"] is None
+    assert "not finite" in failed["failed"]
+    assert found["chosen"]["lr"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"task": "nothing"}, "unknown task 'nothing'"),
+        ({"metric": "F1"}, "metric 'F1' is none of top-1, top-5"),
+        ({"mode": "magic"}, "mode 'magic' is not one for classification; it has finetune, frozen, knn, linear"),
+        ({"train_split": "nope"}, "no image has split 'nope'; there are test, train"),
+        ({"train_split": ("train", "test")}, "images are in both the training and the test set"),
+        ({"validation_split": "test", "held_out": None}, "images are in both the validation and the test set"),
+        ({"shots": 1, "fraction": 0.5}, "one budget at a time"),
+        ({"fraction": 2.0}, "fraction must be above 0 and at most 1; got 2.0"),
+        ({"lrs": (0.1, 0.1)}, "has a value twice"),
+        ({"seeds": ()}, "seeds: give at least one"),
+        ({"size": 33}, "size must be a multiple of 32; got 33"),
+        ({"protocol": "nope"}, "unknown protocol 'nope'; there are "),
+        ({"parts": ("heads",)}, "parts must be backbone or pyramid"),
+        ({"held_out": 1.0}, "held_out must be between 0 and 1"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_written(tmp_path, wrong, why):
+    store = downstream(tmp_path / "store", tasks=["classification"])
+    with pytest.raises(ValueError, match=why):
+        transfer(store, out=str(tmp_path / "out"), **options(**wrong))
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_tasks_need_a_choice_and_a_task_without_classes_takes_no_shots(tmp_path):
+    store = downstream(tmp_path / "store", tasks=["classification", "normals"])
+    with pytest.raises(ValueError, match="for classification, normals; choose one with --task"):
+        transfer(store, out=str(tmp_path / "out"), **options())
+    with pytest.raises(ValueError, match="normals has no classes to count images of; give --fraction"):
+        transfer(store, out=str(tmp_path / "out"), task="normals", **options(shots=2))
+    with pytest.raises(ValueError, match="mode 'knn' is not one for normals; it has finetune, frozen"):
+        transfer(store, out=str(tmp_path / "out2"), task="normals", **options(mode="knn"))
+
+
+# ---- budgets ----
+
+
+def test_budgets_nest_and_shots_count_classes(tmp_path):
+    store = downstream(tmp_path / "store", train=40, test=4, tasks=["classification"])
+
+    def drawn(seed=0, **budget):
+        defaults = {k: p.default for k, p in inspect.signature(transfer).parameters.items()}
+        given = module._resolved(defaults | {"store": store, "out": "x"} | options(**budget))
+        job = module._Job(given)
+        return job, job.train(seed)
+
+    _, five = drawn(fraction=0.2)
+    _, ten = drawn(fraction=0.5)
+    assert len(five) == 6
+    assert set(five.ids()) < set(ten.ids())
+    assert set(drawn(fraction=0.2)[1].ids()) == set(five.ids())
+    assert set(drawn(1, fraction=0.2)[1].ids()) != set(five.ids())
+    job, two = drawn(shots=2)
+    assert not set(two.ids()) & set(job.validation.ids())
+    labels = {id: a for part in (0, 1, 2, 3, 4, 5, 6, 7) for id, a in _answers(store, part)}
+    counts = torch.stack([labels[i].probability for i in two.ids()]).sum(0)
+    available = torch.stack([labels[i].probability for i in job.train_ids]).sum(0)
+    assert counts.tolist() == available.clamp(max=2).tolist()
+
+
+def _answers(store, part):
+    opened = Store.open(store)
+    (labels,) = opened.sets()
+    return [(r.id, a) for r, a in zip(opened.images(part, data=False), labels.read(part), strict=True)]
+
+
+def test_ranked_is_a_permutation_and_a_new_id_moves_no_other():
+    ids = [f"{i}" for i in range(50)]
+    order = ranked(ids, "salt")
+    assert sorted(order) == sorted(ids)
+    assert order != ranked(ids, "other")
+    assert [i for i in ranked([*ids, "new"], "salt") if i != "new"] == order
+    assert digest(ids) == digest(order) != digest(ids[1:])
+
+
+# ---- probes ----
+
+
+def test_knn_and_linear_on_the_verb(tmp_path):
+    store = downstream(tmp_path / "store", train=16, test=5, tasks=["classification"])
+    run = representation(tmp_path / "run")
+    for mode in ("knn", "linear"):
+        transfer(store, out=str(tmp_path / mode), init=run, **options(mode=mode))
+        found = result(tmp_path / mode)
+        (r,) = found["results"]
+        assert r["parts"] == "backbone"
+        assert found["mode"] == mode
+        assert len(r["sweep"]) == len(load_task("classification").probes[mode].settings)
+        assert len(r["tests"]) == 1  # nothing is random without a budget
+        assert 0 <= r["mean"] <= 100
+
+
+def test_neighbours_vote_as_written_down():
+    features = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.6, 0.8]])
+    targets = [ClassificationTarget(torch.eye(3)[i]) for i in range(3)]
+    seen = torch.tensor([[2.0, 0.0]])
+    assert neighbours(features, targets, 1)(seen)[0].probability.tolist() == [1, 0, 0]
+    weight = np.exp(np.array([1.0, 0.0, 0.6]) / 0.07)
+    three = neighbours(features, targets, 3)(seen)[0].probability
+    assert np.allclose(three, weight / weight.sum(), atol=1e-6)
+    two = neighbours(features, targets, 2)(seen)[0].probability
+    assert np.allclose(two, [weight[0] / weight[[0, 2]].sum(), 0, weight[2] / weight[[0, 2]].sum()], atol=1e-6)
+
+
+def test_regression_finds_the_minimum_of_its_loss():
+    draw = torch.Generator().manual_seed(0)
+    features = torch.randn(60, 3, generator=draw)
+    true = (features @ torch.tensor([[2.0, -1], [0, 1], [1, 0]])).argmax(1)
+    targets = [ClassificationTarget(torch.eye(2)[c]) for c in true]
+    answer = regression(features, targets, 0.1)
+    probability = torch.stack([a.probability for a in answer(features)])
+    assert (probability.argmax(1) == true).float().mean() > 0.95
+    # at the minimum the gradient of the mean cross-entropy by the bias is zero: mean prediction = mean label
+    assert torch.allclose(probability.mean(0), torch.eye(2)[true].mean(0), atol=1e-4)
+    # and by the weights it is minus the penalty's; both classes' weights then add up to zero
+    standard = (features - features.mean(0)) / features.std(0, correction=0)
+    gradient = standard.T @ (probability - torch.eye(2)[true]) / 60
+    assert torch.allclose(gradient.sum(1), torch.zeros(3), atol=1e-5)
+    logit = (probability[:, 0] / probability[:, 1]).log()
+    weight = torch.linalg.lstsq(torch.cat([standard, torch.ones(60, 1)], 1), logit[:, None]).solution[:3, 0]
+    assert torch.allclose(gradient[:, 0] - gradient[:, 1], -0.1 * weight, atol=1e-3)
+
+
+# ---- evaluation ----
+
+
+@pytest.mark.parametrize("task", all_tasks())
+def test_resamples_are_the_metric_of_the_resampled_images(tmp_path, task):
+    store = downstream(tmp_path / "store", train=5, test=4, tasks=[task])
+    seen = plan([Store.open(store)], split="test")
+    (name,) = seen.objectives
+    about = seen.objectives[name]
+    first = load_task(task)
+    # the truth of the neighbouring image: neither perfect nor hopeless
+    truths = [a for part in (0, 1) for _, a in _answers(store, part)]
+    it = iter([truths[i] for i in (6, 5, 8, 7)])
+    found = evaluate(lambda images: [next(it) for _ in images], seen, name, resamples=3, batch_size=3)
+    pairs = list(zip((truths[i] for i in (6, 5, 8, 7)), (truths[i] for i in (5, 6, 7, 8)), strict=True))
+    whole = first.metric(about.space)
+    whole.update([p for p, _ in pairs], [t for _, t in pairs])
+    assert found.scores == pytest.approx(whole.compute(), nan_ok=True)
+    drawn = np.random.default_rng([4, 3]).integers(4, size=(3, 4))
+    for value, indices in zip(found.resamples, drawn, strict=True):
+        again = first.metric(about.space)
+        again.update([pairs[i][0] for i in indices], [pairs[i][1] for i in indices])
+        assert value == pytest.approx(next(iter(again.compute().values())), nan_ok=True)
+
+
+def test_interval_and_unreadable_images(tmp_path):
+    assert interval([float(i) for i in range(101)]) == pytest.approx((2.5, 97.5))
+    assert interval([]) is None
+    store = downstream(tmp_path / "store", train=2, test=3, tasks=["classification"])
+    opened = Store.open(store)
+    rows = opened.images(0)
+    opened.write_images(0, [*rows[:4], ImageRow("4", 48, 64, b"broken", split="test")])
+    seen = plan([Store.open(store)], split="test")
+    guess = ClassificationTarget(torch.tensor([1.0, 0, 0]))
+    found = evaluate(lambda images: [guess] * len(images), seen, "classification_people")
+    assert [id for id, _ in found.failed] == ["4"]
+    with pytest.raises(ValueError, match="metric 'F1' is none of top-1, top-5"):
+        evaluate(lambda images: [guess] * len(images), seen, "classification_people", metric="F1")
+
+
+def test_a_metric_without_sums_needs_its_own_way():
+    metric = load_task("detection").metric(Space(NAMES, "boxes"))
+    if hasattr(metric, "resampled"):
+        pytest.skip("it has one")
+    with pytest.raises(TypeError, match="give the metric a `resampled`"):
+        resampled(metric, [{}], np.array([1]))
+
+
+def test_protocols_are_sane():
+    known = protocols()
+    for name, p in known.items():
+        assert "-few" not in name
+        task = load_task(p.task)
+        space = Space(NAMES, task.kinds[0])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert p.metric in score_names(Objective(p.task, space))
+        assert p.lrs
+        assert p.steps
+        assert p.size % 32 == 0
+        assert set(p.few) <= {"shots", "fraction"}
