@@ -19,18 +19,20 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["ingest", "label", "load_student", "predict", "report", "train", "transfer"]
+__all__ = ["ingest", "label", "load_student", "predict", "pretrain", "report", "train", "transfer"]
 
 if TYPE_CHECKING:
     from polyteach.ingest import ingest
     from polyteach.label import label
     from polyteach.predict import predict
+    from polyteach.pretrain import pretrain
     from polyteach.report import report
     from polyteach.student import load_student
     from polyteach.train import train
     from polyteach.transfer import transfer
 
-_HOME = {name: f"polyteach.{name}" for name in ("ingest", "label", "train", "transfer", "predict", "report")}
+_VERBS = ("ingest", "label", "train", "pretrain", "transfer", "predict", "report")
+_HOME = {name: f"polyteach.{name}" for name in _VERBS}
 _HOME["load_student"] = "polyteach.student"
 
 

@@ -18,6 +18,7 @@ VERBS = {
     "ingest": "images (a folder, a list, a tar, a Parquet file) -> store",
     "label": "store + teachers -> pseudo labels in the store",
     "train": "stores -> student (or, from people's labels, a teacher)",
+    "pretrain": "images -> backbone, without labels (SimCLR, VICReg): the rivals",
     "transfer": "student + a downstream store -> scores, by one protocol for every rival",
     "predict": "student + images -> targets and pictures",
     "report": "scores of many transfers -> one page of tables, curves and pictures",

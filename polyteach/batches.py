@@ -384,13 +384,16 @@ class Samples(Dataset[Sample]):
         self.__init__(**state)  # type: ignore[misc]
 
     def __getitem__(self, place: int) -> Sample:
-        epoch, image = self.order.at(place)
+        return self.drawn(*self.order.at(place))
+
+    def drawn(self, epoch: int, image: int, salt: str = "") -> Sample:
+        """The view of image number `image` in an epoch; `salt` makes another one of it."""
         rejects: list[dict[str, str]] = []
-        draw = random.Random(f"{self.seed}-{epoch}-{image}")
+        draw = random.Random(f"{self.seed}-{epoch}-{image}{salt}")
         for _ in range(ATTEMPTS):
             row, pixels = self.picture(image)
             if not isinstance(pixels, str):
-                return self._sample(image, row, pixels, draw, rejects)
+                return self.sample(image, row, pixels, draw, rejects)
             rejects.append(
                 {"store": str(self.plan.stores[self.plan.place(image).store].path), "id": row.id, "reason": pixels}
             )
@@ -406,9 +409,10 @@ class Samples(Dataset[Sample]):
         except (OSError, BadImage) as e:
             return row, str(e)
 
-    def _sample(
+    def sample(
         self, image: int, row: ImageRow, pixels: Tensor, draw: random.Random, rejects: list[dict[str, str]]
     ) -> Sample:
+        """A random view of an image that could be read, and of its targets."""
         a = self.augment
         view = random_view((row.height, row.width), a.size, draw, a.scale, a.mirror)
         seen = photometric(view.image(pixels), a.magnitude, a.operations, draw)

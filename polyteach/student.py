@@ -10,7 +10,7 @@ from typing import Any
 
 import timm
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
@@ -90,8 +90,8 @@ class Student(nn.Module):
             getattr(self, part).eval()
         return self
 
-    def features(self, images: UInt8[Tensor, "B 3 H W"]) -> Pyramid:
-        """The pyramid of a batch: "c5" and "p2" .. "p7"."""
+    def levels(self, images: UInt8[Tensor, "B 3 H W"]) -> list[Tensor]:
+        """The backbone's maps of a batch, at strides 4, 8, 16 and 32."""
         if images.shape[-2] % 32 or images.shape[-1] % 32:
             raise ValueError(f"images must have sides that 32 divides; got {tuple(images.shape[-2:])}")
         pixels = (images.to(self.mean.dtype) - self.mean) / self.std
@@ -100,7 +100,15 @@ class Student(nn.Module):
         levels = self.backbone(pixels)
         wanted = self.backbone.feature_info.channels()
         # some timm models (Swin) give channels last
-        levels = [x if x.shape[1] == c else x.permute(0, 3, 1, 2) for x, c in zip(levels, wanted, strict=True)]
+        return [x if x.shape[1] == c else x.permute(0, 3, 1, 2) for x, c in zip(levels, wanted, strict=True)]
+
+    def pooled(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
+        """One vector per image: the last map, averaged."""
+        return self.levels(images)[-1].float().mean((2, 3))
+
+    def features(self, images: UInt8[Tensor, "B 3 H W"]) -> Pyramid:
+        """The pyramid of a batch: "c5" and "p2" .. "p7"."""
+        levels = self.levels(images)
         named = {f"p{k}": x for k, x in enumerate(levels, start=2)}
         tops: Pyramid = dict(zip((f"p{k}" for k in range(2, 8)), self.pyramid(named).values(), strict=True))
         return {"c5": levels[-1], **tops}

@@ -653,8 +653,8 @@ class _Job:
         size = (g["size"], g["size"])
         views = [fit((i.shape[1], i.shape[2]), size).image(i) for i in images]
         with torch.inference_mode(), torch.autocast(kind, PRECISIONS[g["precision"]], enabled=g["precision"] != "fp32"):
-            found = student.features(torch.stack(views).to(self.device))["c5"]
-        return found.float().mean((2, 3)).cpu().clone()
+            found = student.pooled(torch.stack(views).to(self.device))
+        return found.cpu().clone()
 
     def _features(self, student: "Student", plan: "Plan") -> "tuple[Tensor, list[Any]]":
         import torch
@@ -760,7 +760,8 @@ def _test(scores: "Scores", seed: int) -> dict[str, Any]:
 
     plain = {k: v if math.isfinite(v) else None for k, v in scores.scores.items()}
     drawn = [v if math.isfinite(v) else None for v in scores.resamples]
-    return {"seed": seed, "scores": plain, "resamples": drawn if None not in drawn else [], "unreadable": [list(f) for f in scores.failed]}
+    unreadable = [list(f) for f in scores.failed]
+    return {"seed": seed, "scores": plain, "resamples": drawn if None not in drawn else [], "unreadable": unreadable}
 
 
 def _made(run: "Path") -> dict[str, Any]:

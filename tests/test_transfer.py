@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from polyteach.batches import plan
 from polyteach.datasets import protocols
-from polyteach.evaluate import evaluate, interval, resampled, score_names
+from polyteach.evaluate import evaluate, interval, score_names
 from polyteach.scene import random_scene, render
 from polyteach.store import ImageRow, Store
 from polyteach.student import Student, save_student
@@ -372,14 +372,6 @@ def test_interval_and_unreadable_images(tmp_path):
     assert [id for id, _ in found.failed] == ["4"]
     with pytest.raises(ValueError, match="metric 'F1' is none of top-1, top-5"):
         evaluate(lambda images: [guess] * len(images), seen, "classification_people", metric="F1")
-
-
-def test_a_metric_without_sums_needs_its_own_way():
-    metric = load_task("detection").metric(Space(NAMES, "boxes"))
-    if hasattr(metric, "resampled"):
-        pytest.skip("it has one")
-    with pytest.raises(TypeError, match="give the metric a `resampled`"):
-        resampled(metric, [{}], np.array([1]))
 
 
 def test_protocols_are_sane():

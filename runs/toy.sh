@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# The whole method and its rivals on a rendered world, small enough for a laptop.
+#
+#   bash runs/toy.sh DIR          everything, to DIR/report.html and DIR/report.json
+#   bash runs/toy.sh DIR tiny     the same commands with next to no images and steps: shows that they work, and no more
+#
+# Four specialists learn from 1,000 labelled images each, of four worlds that look different and name different things.
+# They label 3,000 images of a fifth; one student learns from that. It and its rivals, all with the same network and as
+# many steps, are then fine-tuned on six worlds of new shapes: classes, boxes, two kinds of regions, depth and normals
+# (which no teacher knows). What to expect, and how long it took: docs/toy.md.
+#
+# A run that was stopped goes on when the same command is given again.
+set -euo pipefail
+
+DIR=${1:?"usage: bash runs/toy.sh DIR [tiny]"}
+SCALE=${2:-small}
+JOBS=${JOBS:-$(nproc)}
+case $SCALE in
+  small) LABELS=1000 POOL=3000 STEPS=600 SELF_STEPS=600 BATCH=16 DOWN="train:400,val:100,test:300" TUNE=100 SEEDS="0 1" LRS="0.001 0.004" RESAMPLES=200 ;;
+  tiny) LABELS=12 POOL=12 STEPS=2 SELF_STEPS=2 BATCH=4 DOWN="train:8,val:8,test:8" TUNE=1 SEEDS="0" LRS="0.002" RESAMPLES=10 ;;
+  *) echo "$0: unknown scale '$SCALE'; there are small and tiny" >&2; exit 2 ;;
+esac
+
+# one thread per process and as many processes as cores: quicker than one process with many threads for a small network
+export OMP_NUM_THREADS=1
+mkdir -p "$DIR"
+cd "$DIR"
+
+# "NAME COMMAND" from stdin, one a line, as many at once as there are cores. What a command says goes to logs/NAME; that
+# done/NAME exists means that it is finished.
+mkdir -p logs done
+one() {
+  echo "+ $2" >&2
+  if eval "$2" > "logs/$1" 2>&1; then touch "done/$1"; else echo "failed: $2" >&2; tail -n 20 "logs/$1" >&2; exit 255; fi
+}
+export -f one
+all() {
+  while read -r name command; do
+    [ -e "done/$name" ] || printf '%s\0%s\0' "$name" "$command"
+  done | xargs -0 -r -P "$JOBS" -n 2 bash -c 'one "$1" "$2"' all
+}
+P="polyteach"
+NET="--backbone test_resnet --channels 32 --size 64 --device cpu --workers 0"
+LEARN="--steps $STEPS --batch-size $BATCH --optimizer adamw --lr 0.002 --ema 0.99 --scale 0.7 1.5 --seed 0 $NET"
+TEACHERS="classes boxes regions depth"
+WORLDS="classes boxes regions parts depth normals"
+
+# 1. images: what teachers learn from, the pool (without labels, and with exact ones for the oracle), six downstream sets
+{
+  for t in $TEACHERS; do
+    echo "ingest-teach-$t $P ingest 'shapes:teach-$t?count=train:$LABELS' stores/teach-$t --workers 1"
+  done
+  echo "ingest-pool $P ingest 'shapes:pool?count=train:$POOL&tasks=none' stores/pool --workers 1"
+  echo "ingest-oracle $P ingest 'shapes:pool?count=train:$POOL&tasks=all' stores/oracle --workers 1"
+  for w in $WORLDS; do
+    echo "ingest-down-$w $P ingest 'shapes:down-$w?count=$DOWN' stores/down-$w --workers 1"
+  done
+} | all
+
+# 2. teach: four specialists; beside them the rivals that need no teacher
+{
+  for t in $TEACHERS; do
+    echo "train-specialist-$t $P train stores/teach-$t --labels people --out runs/specialist-$t $LEARN"
+  done
+  echo "train-supervised $P train stores/teach-classes stores/teach-boxes stores/teach-regions stores/teach-depth --labels people --out runs/supervised $LEARN"
+  echo "train-oracle $P train stores/oracle --labels people --out runs/oracle $LEARN"
+  for m in simclr vicreg; do
+    echo "train-$m $P pretrain stores/pool --method $m --out runs/$m --steps $SELF_STEPS --batch-size $BATCH --optimizer adamw --lr 0.002 --seed 0 --backbone test_resnet --size 64 --device cpu --workers 0"
+  done
+} | all
+
+# 3. label: all teachers over the pool
+NAMES=$(for t in $TEACHERS; do echo "$t=own:runs/specialist-$t"; done)
+echo "label $P label stores/pool --teacher $(echo $NAMES) --device cpu" | all
+
+# 4. train: the student of all teachers; and of one, which is single-task self-training
+{
+  echo "train-student $P train stores/pool --out runs/student $LEARN"
+  echo "train-self-boxes $P train stores/pool --labels boxes --out runs/self-boxes $LEARN"
+} | all
+
+# 5. transfer: everything that was made, and a network that knows nothing, to six tasks
+{
+  for w in boxes regions parts depth normals classes; do
+    for r in student oracle supervised self-boxes specialist-boxes specialist-classes specialist-regions specialist-depth simclr vicreg scratch; do
+      INIT=$([ "$r" = scratch ] || echo "--init runs/$r")
+      echo "transfer-$r-$w $P transfer stores/down-$w --downstream $w --name $r $INIT --out transfer/$r/$w --validation-split val --lrs $LRS --steps $TUNE --seeds $SEEDS --batch-size $BATCH --optimizer adamw --scale 0.7 1.5 --resamples $RESAMPLES $NET"
+    done
+  done
+} | all
+
+# 6. report
+$P report transfer --out report --ours student --title "Many teachers, one student: the toy run ($SCALE)"
+cp report/report.html report/report.md report/report.json .
+echo "$PWD/report.html" >&2

@@ -1,0 +1,192 @@
+"""Self-supervised learning: the losses as the papers write them, the views, and the same run however it was stopped."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss
+from safetensors.torch import load_file
+
+from polyteach.batches import all_images, batches
+from polyteach.pretrain import distorted, nt_xent, pairs, pretrain, siamese
+from polyteach.store import ImageRow, Store
+from polyteach.student import Student
+from tests.conftest import png
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def pictures(path, count=10, side=48):
+    """A store of unlabelled pictures, each with a colour of its own."""
+    store = Store.create(path, 4)
+    draw = torch.Generator().manual_seed(3)
+    for part, start in enumerate(range(0, count, 4)):
+        rows = [
+            ImageRow(f"{i}", side, side, png(_picture(draw)), split="train" if i % 2 else "val")
+            for i in range(start, min(start + 4, count))
+        ]
+        store.write_images(part, rows)
+    return str(path)
+
+
+def _picture(draw, side=48):
+    colour = torch.randint(256, (3, 1, 1), generator=draw)
+    return (colour + torch.randint(-20, 20, (3, side, side), generator=draw)).clamp(0, 255).to(torch.uint8)
+
+
+def options(**more):
+    small = {
+        "backbone": "test_resnet",
+        "channels": 8,
+        "size": 32,
+        "steps": 4,
+        "batch_size": 4,
+        "workers": 0,
+        "device": "cpu",
+        "progress": False,
+        "save_every": 2,
+    }
+    return small | more
+
+
+# ---- losses ----
+
+
+def test_nt_xent_is_equation_1_of_the_paper():
+    draw = torch.Generator().manual_seed(0)
+    one, other = torch.randn(5, 7, generator=draw), torch.randn(5, 7, generator=draw)
+    z = np.concatenate([one.numpy(), other.numpy()]).astype(np.float64)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    losses = []
+    for i in range(10):
+        partner = (i + 5) % 10
+        others = [k for k in range(10) if k != i]
+        losses.append(-np.log(np.exp(z[i] @ z[partner] / 0.2) / sum(np.exp(z[i] @ z[k] / 0.2) for k in others)))
+    assert float(nt_xent(one, other, 0.2)) == pytest.approx(np.mean(losses), abs=1e-5)
+    library = SelfSupervisedLoss(NTXentLoss(temperature=0.2))(one, other)
+    assert float(nt_xent(one, other, 0.2)) == pytest.approx(float(library), abs=1e-5)
+
+
+def test_vicreg_is_the_paper_s_sum_over_neighbouring_pairs():
+    torch.manual_seed(0)
+    model = siamese(Student("test_resnet", {}, 8), "vicreg", 0.1).train()
+    images = torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8)
+    found = float(model(images, {})["vicreg"].detach())
+    with torch.no_grad():
+        z = model.projector(model.student.pooled(images)).double().numpy()
+    a, b = z[0::2], z[1::2]
+    d = a.shape[1]
+    assert d == 4 * model.student.backbone.feature_info.channels()[-1]
+    same = ((a - b) ** 2).mean()
+    spread = sum(np.maximum(0, 1 - np.sqrt(v.var(0, ddof=1) + 1e-4)).mean() for v in (a, b)) / 2
+    covariances = [np.cov(v.T) for v in (a, b)]
+    apart = sum((c**2).sum() - (np.diag(c) ** 2).sum() for c in covariances) / d
+    assert found == pytest.approx(25 * same + 25 * spread + apart, rel=1e-3)
+
+
+# ---- views ----
+
+
+def test_neighbours_are_two_views_of_one_image(tmp_path):
+    plan = all_images([Store.open(pictures(tmp_path / "store"))])
+    stream = list(batches(pairs(plan, 0, 32, (0.2, 1.0), "simclr"), 10, 0, 2))
+    for batch in stream:
+        assert batch.ids[0::2] == batch.ids[1::2]
+        assert batch.images.shape == (10, 3, 32, 32)
+        assert not any(torch.equal(a, b) for a, b in zip(batch.images[0::2], batch.images[1::2], strict=True))
+    assert len({i for b in stream for i in b.ids}) == 10  # an epoch sees every image
+    again = list(batches(pairs(plan, 0, 32, (0.2, 1.0), "simclr"), 10, 0, 2, workers=2))
+    assert all(torch.equal(a.images, b.images) for a, b in zip(stream, again, strict=True))
+
+
+def test_a_view_follows_from_its_draw_and_leaves_the_global_state_alone():
+    pixels = _picture(torch.Generator().manual_seed(1))
+    before = torch.get_rng_state()
+    one = distorted(pixels, random.Random("a"), 32, (0.08, 1.0), "vicreg")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one, distorted(pixels, random.Random("a"), 32, (0.08, 1.0), "vicreg"))
+    assert not torch.equal(one, distorted(pixels, random.Random("b"), 32, (0.08, 1.0), "vicreg"))
+
+
+# ---- the verb ----
+
+
+@pytest.mark.parametrize("method", ["simclr", "vicreg"])
+def test_a_run_trains_the_backbone_and_says_so(tmp_path, method):
+    store = pictures(tmp_path / "store")
+    assert pretrain(store, out=str(tmp_path / "run"), **options(method=method)) == str(tmp_path / "run")
+    about = json.loads((tmp_path / "run" / "student.json").read_text())
+    assert about["trained"] == ["backbone"]
+    assert about["objectives"] == {}
+    done = json.loads((tmp_path / "run" / "pretrain.json").read_text())
+    assert done["compute"]["images"] == 2 * 4 * 4
+    assert done["compute"]["flops"] > 0
+    torch.manual_seed(0)
+    fresh = Student("test_resnet", {}, 8).state_dict()
+    weights = load_file(tmp_path / "run" / "student.safetensors")
+    for k, v in weights.items():
+        if v.ndim > 1:
+            assert torch.equal(v, fresh[k]) != k.startswith("backbone"), k
+    taken = Student("test_resnet", {}, 8, str(tmp_path / "run"), ("backbone",)).state_dict()
+    assert all(torch.equal(taken[k], v) for k, v in weights.items() if k.startswith("backbone"))
+    with pytest.raises(ValueError, match="holds a finished run"):
+        pretrain(store, out=str(tmp_path / "run"), **options(method=method))
+
+
+def test_loss_goes_down(tmp_path):
+    pretrain(
+        pictures(tmp_path / "store"),
+        out=str(tmp_path / "run"),
+        **options(steps=30, batch_size=10, optimizer="adamw", lr=2e-3, save_every=100),
+    )
+    losses = [json.loads(x)["loss"] for x in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert np.mean(losses[-6:]) < np.mean(losses[:6])
+
+
+def test_a_run_that_was_stopped_ends_in_the_same_weights(tmp_path, monkeypatch):
+    store = pictures(tmp_path / "store")
+    pretrain(store, out=str(tmp_path / "whole"), **options(steps=6))
+    import polyteach.loop as loop
+
+    real, steps = loop._Run.update, []
+
+    def update(self, stream):
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        steps.append(1)
+        return real(self, stream)
+
+    with monkeypatch.context() as m:
+        m.setattr(loop._Run, "update", update)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(store, out=str(tmp_path / "run"), **options(steps=6))
+    with pytest.raises(ValueError, match=r"was started otherwise: .*method"):
+        pretrain(store, out=str(tmp_path / "run"), **options(steps=6, method="vicreg"))
+    pretrain(store, out=str(tmp_path / "run"), **options(steps=6, workers=2))
+    assert (tmp_path / "run" / "student.safetensors").read_bytes() == (
+        tmp_path / "whole" / "student.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"method": "magic"}, "method 'magic' is not one of simclr, vicreg"),
+        ({"batch_size": 1}, "batch_size must be at least 2"),
+        ({"size": 40}, "size must be a multiple of 32"),
+        ({"crop": (0.5, 1.5)}, "crop must be LOW HIGH"),
+        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"epochs": 2.0}, "give steps or epochs, not both"),
+        ({"split": ("nope",)}, "no image has split 'nope'; there are train, val"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_written(tmp_path, wrong, why):
+    store = pictures(tmp_path / "store", 4)
+    with pytest.raises(ValueError, match=why):
+        pretrain(store, out=str(tmp_path / "run"), **options(**wrong))
+    assert not (tmp_path / "run").exists()
