@@ -78,7 +78,7 @@ def test_ap_agrees_with_pycocotools(seed, crowd):
     for p, t in zip(predicted, true, strict=True):
         metric.update([p], [t])
     found = metric.compute()
-    assert [found[k] for k in ("AP", "AP50", "AP75")] == pytest.approx(coco_ap(predicted, true), abs=1e-5)
+    assert [found[k] for k in ("AP", "AP50", "AP75")] == pytest.approx(coco_ap(predicted, true), abs=1e-6)
     assert 5 < found["AP"] < 95
 
 

@@ -9,7 +9,8 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from faster_coco_eval.core import mask as coco_mask
+from jaxtyping import Bool, Float, Int, Int64, UInt8
 from PIL import ImageDraw, ImageFont
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -27,6 +28,7 @@ from torchvision.utils import draw_segmentation_masks
 from polyteach.geometry import View, area, whole
 from polyteach.images import palette
 from polyteach.layers import GroupNorm, Pyramid
+from polyteach.precision import Judged, Ranking, judge_coco, judge_voc, overlap
 from polyteach.scene import Render
 from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column
 
@@ -43,6 +45,9 @@ As in YOLOv5's augmentation (`box_candidates`, area_thr).
 """
 CROWDED = 0.7
 """Least share of an anchor or proposal on an ignored box that makes it no negative (Detectron's crowd threshold)."""
+REGIONS = 128
+"""Regions per image that the box head learns from; 512 elsewhere. Pseudo labels have few boxes, and it is the dearest
+head."""
 
 
 @final
@@ -167,7 +172,7 @@ class DetectionHead(nn.Module):
             FastRCNNPredictor(width, classes + 1),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
-            batch_size_per_image=128,  # 512 elsewhere; pseudo labels have few boxes, and this head is the dearest
+            batch_size_per_image=REGIONS,
             positive_fraction=0.25,
             bbox_reg_weights=None,
             score_thresh=FLOOR,
@@ -181,6 +186,14 @@ class DetectionHead(nn.Module):
         objectness, deltas = self.proposals.head(list(features.values()))
         height, width = (4 * int(s) for s in pyramid["p2"].shape[-2:])
         return DetectionPrediction(objectness, deltas, features, (height, width), self)
+
+
+def sampled(size: tuple[int, int]) -> int:
+    """How many regions of an image of (height, width) `size` the box head learns from: one per 16x16 pixels.
+
+    At least 32 and at most `REGIONS`. A small picture has few places that differ.
+    """
+    return min(max(size[0] * size[1] // 256, 32), REGIONS)
 
 
 def _propose(p: DetectionPrediction) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
@@ -197,10 +210,13 @@ def _propose(p: DetectionPrediction) -> tuple[list[Tensor], list[Tensor], Tensor
 
 
 class AveragePrecision(MeanAveragePrecision):
-    """COCO's AP, AP50 and AP75 of boxes, and of masks where the space has them, in percent; NaN without any truth.
+    """COCO's AP, AP50 and AP75 of boxes, and of masks where the space has them; Pascal VOC's AP of boxes.
 
-    torchmetrics with the faster-coco-eval back end. Ignored boxes count neither way. Mask scores are of the images
-    whose truth has masks; a prediction without masks misses them all.
+    In percent; NaN without any truth. VOC's by the rules of its 2007 challenge (11 recalls) and of those from 2010 on
+    (area), at an overlap of one half. Ignored boxes, which are COCO's crowds and VOC's difficult objects, count neither
+    way. Mask scores are of the images whose truth has masks; a prediction without masks misses them all.
+
+    torchmetrics keeps the answers, and its masks as run-length codes; `polyteach/precision.py` scores them.
     """
 
     outlined: list[Tensor]
@@ -210,7 +226,7 @@ class AveragePrecision(MeanAveragePrecision):
         super().__init__(
             box_format="xyxy",
             iou_type=kinds,
-            # torchmetrics makes its defaults in float32, which moves a recall of exactly 0.6 across its threshold
+            # in float64: torchmetrics' own are float32, which moves a recall of exactly 0.6 across its threshold
             iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
             rec_thresholds=np.linspace(0, 1, 101).tolist(),
             backend="faster_coco_eval",
@@ -218,10 +234,12 @@ class AveragePrecision(MeanAveragePrecision):
         self.warn_on_many_detections = False
         self.masks = masks
         self.add_state("outlined", default=[], dist_reduce_fx=None)  # per image, as are torchmetrics' own states
+        self._rankings: dict[str, Ranking] = {}
 
     def update(  # type: ignore[override]
         self, predicted: Sequence[DetectionTarget], true: Sequence[DetectionTarget]
     ) -> None:
+        self._rankings = {}
         guesses, truths = [], []
         for p, t in zip(predicted, true, strict=True):
             guess = {"boxes": p.box, "labels": p.category, "scores": p.score}
@@ -235,23 +253,73 @@ class AveragePrecision(MeanAveragePrecision):
             truths.append(truth)
         super().update(guesses, truths)
 
-    def compute(self) -> dict[str, float]:
-        found = super().compute()
-        names = {"AP": "map", "AP50": "map_50", "AP75": "map_75"}
-        out = {k: found[f"bbox_{v}" if self.masks else v] for k, v in names.items()}
-        if self.masks:
-            known = [bool(x) for x in self.outlined]
-            segm = found if all(known) else self._of_masks(known)
-            out |= {f"mask {k}": segm[f"segm_{v}"] for k, v in names.items()}
-        return {k: 100 * float(v) if v >= 0 else float("nan") for k, v in out.items()}
+    def reset(self) -> None:
+        self._rankings = {}
+        super().reset()
 
-    def _of_masks(self, known: list[bool]) -> dict[str, Tensor]:
-        """torchmetrics' scores of only those images that `known` marks."""
-        part = AveragePrecision(masks=True)
-        for state in self._defaults:
-            setattr(part, state, [x for x, k in zip(getattr(self, state), known, strict=True) if k])
-        found: dict[str, Tensor] = MeanAveragePrecision.compute(part)
-        return found
+    def compute(self) -> dict[str, float]:
+        self._rankings = {}  # the states may be those of several processes now
+        return self.resampled(np.ones(len(self.outlined), dtype=np.int64))
+
+    def resampled(self, counts: Int[np.ndarray, " N"]) -> dict[str, float]:
+        """The scores as if image i had been seen counts[i] times: judged once, then a curve for each call."""
+        recalls = np.asarray(self.rec_thresholds)
+        out = _summary("", self._ranking("bbox").coco(counts, recalls))
+        if self.masks:
+            known = np.array([bool(x) for x in self.outlined], dtype=bool)
+            out |= _summary("mask ", self._ranking("segm").coco(counts * known, recalls))
+        eleven, area = self._ranking("voc").voc(counts)
+        return out | {"VOC07 AP": _percent(eleven), "VOC10 AP": _percent(area)}
+
+    def _ranking(self, kind: str) -> Ranking:
+        """The answers of all images, judged by COCO's rules for "bbox" or "segm", or by those of "voc"."""
+        if kind not in self._rankings:
+            rules = 1 if kind == "voc" else len(self.iou_thresholds)
+            self._rankings[kind] = Ranking([self._judged(kind, i) for i in range(len(self.outlined))], rules)
+        return self._rankings[kind]
+
+    def _judged(self, kind: str, i: int) -> Judged:
+        """Image `i`. torchmetrics keeps its boxes as x, y, width, height, and its masks as run-length codes."""
+        category, true = self.detection_labels[i].cpu().numpy(), self.groundtruth_labels[i].cpu().numpy()
+        score = self.detection_scores[i].double().cpu().numpy()
+        ignore = self.groundtruth_crowds[i].bool().cpu().numpy()
+        shared = self._overlap(kind, i, ignore & (kind != "voc"))
+        if kind == "voc":
+            return judge_voc(shared, category, score, true, ignore)
+        area = self.detection_box[i][:, 2:].double().prod(1).cpu().numpy() if kind == "bbox" else np.ones(len(score))
+        return judge_coco(shared, category, score, true, ignore, area, self.iou_thresholds)
+
+    def _overlap(self, kind: str, i: int, crowd: Bool[np.ndarray, " G"]) -> Float[np.ndarray, "D G"]:
+        if kind != "segm":
+            return overlap(_corners(self.detection_box[i]), _corners(self.groundtruth_box[i]), crowd)
+        seen, true = (
+            [{"size": list(size), "counts": counts} for size, counts in masks[i]]
+            for masks in (self.detection_mask, self.groundtruth_mask)
+        )
+        if not seen or not true:
+            return np.zeros((len(seen), len(true)))
+        return np.asarray(coco_mask.iou(seen, true, crowd.astype(int).tolist()), dtype=np.float64)
+
+
+def _corners(box: Tensor) -> Float[np.ndarray, "K 4"]:
+    """x, y, width, height -> x0, y0, x1, y1 in float64."""
+    known: Float[np.ndarray, "K 4"] = box.double().cpu().numpy().reshape(-1, 4)
+    return np.concatenate([known[:, :2], known[:, :2] + known[:, 2:]], 1)
+
+
+def _percent(precision: Float[np.ndarray, "*any"]) -> float:
+    """The mean over the classes (and thresholds) that have any truth."""
+    known = precision[~np.isnan(precision)]
+    return 100 * float(known.mean()) if len(known) else float("nan")
+
+
+def _summary(prefix: str, precision: Float[np.ndarray, "10 C"]) -> dict[str, float]:
+    """COCO's names; the thresholds are 0.5, 0.55, ... 0.95."""
+    return {
+        f"{prefix}AP": _percent(precision),
+        f"{prefix}AP50": _percent(precision[0]),
+        f"{prefix}AP75": _percent(precision[5]),
+    }
 
 
 def _masks(target: DetectionTarget, size: tuple[int, int]) -> Bool[Tensor, "K M N"]:
@@ -323,6 +391,7 @@ class Detection(Task[DetectionTarget]):
             parts = list(net.compute_loss(objectness, deltas, labels, wanted))
             features = {k: v.float() for k, v in prediction.features.items()}
             sizes = [prediction.size] * len(truth)
+            regions.fg_bg_sampler.batch_size_per_image = sampled(prediction.size)
             boxes, matches, classes, offsets = regions.select_training_samples(boxes, truth)
             logits, regression = regions.box_predictor(regions.box_head(regions.box_roi_pool(features, boxes, sizes)))
             if len(logits):

@@ -1,0 +1,456 @@
+"""COCO's JSON annotation files of any size: read once as a stream, then kept as positions in the file.
+
+The format: https://cocodataset.org/#format-data and pycocotools' `coco.py`. One JSON object with the fields
+`images: [{id, file_name, height, width}]`, `annotations: [{id, image_id, category_id, bbox, segmentation, iscrowd}]`
+and `categories: [{id, name}]`, in any order; bbox is x, y, width, height in pixels from the picture's corner.
+
+Objects365's training file is 5.6 GB with 25 million annotations: as Python objects that would be some 60 GB. Here an
+annotation costs 16 bytes (where it stands; some 100 while the file is read), and is read again with its image.
+"""
+
+import io
+import json
+import math
+import os
+import posixpath
+import re
+from array import array
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from faster_coco_eval.core import mask as coco_mask
+from jaxtyping import Bool
+
+from polyteach.tasks.detection import DetectionTarget
+
+_CHUNK = 1 << 22
+_TOKEN = 1 << 24
+"""More bytes than any one string or number: a JSON error that far before the end of what was read is a real one."""
+_BLANK = re.compile(r"[ \t\n\r]*")
+_NONE = -(1 << 63)
+"""Stands for an id that is missing or no whole number."""
+
+
+class _Stream:
+    """The values of a JSON object, and the elements of the arrays in it, one by one with their place in the file.
+
+    The bytes are read as Latin-1, so that places in the text are places in the file; all of JSON's marks are ASCII.
+    """
+
+    def __init__(self, path: str, file: io.BufferedIOBase) -> None:
+        self._path, self._file = path, file
+        self._text, self._at, self._start = "", 0, 0
+        self._decoder = json.JSONDecoder()
+        self._more()
+        if self._text.startswith("\xef\xbb\xbf"):
+            self._at = 3
+
+    def fields(self, arrays: frozenset[str]) -> Iterator[tuple[str, int, Any, int, int]]:
+        """(field, index, value, first byte, bytes); the index is -1 where a value is whole.
+
+        arrays: the fields that are given element by element; an empty array gives (field, -1, [], ...).
+
+        Raises:
+            ValueError: not a JSON object; names the file and the byte.
+        """
+        self._take("{")
+        more = self._peek() != "}" or self._take("}") != "}"
+        while more:
+            if self._peek() != '"':
+                raise self._error("a field's name", self._at)
+            field = str(self._value()[0])
+            self._take(":")
+            if field in arrays:
+                yield from self._elements(field)
+            else:
+                yield field, -1, *self._value()
+            more = self._take(",}") == ","
+        if self._peek():
+            raise self._error("the end of the file", self._at)
+
+    def _elements(self, field: str) -> Iterator[tuple[str, int, Any, int, int]]:
+        self._take("[")
+        yield field, -1, [], 0, 0
+        more = self._peek() != "]" or self._take("]") != "]"
+        index = 0
+        while more:
+            yield field, index, *self._value()
+            more = self._take(",]") == ","
+            index += 1
+
+    def _more(self) -> bool:
+        """Read on, as much again as is at hand; False at the end of the file, and then all places stay."""
+        block = self._file.read(max(_CHUNK, len(self._text) - self._at))
+        if block:
+            self._text = self._text[self._at :] + block.decode("latin-1")
+            self._start, self._at = self._start + self._at, 0
+        return bool(block)
+
+    def _peek(self) -> str:
+        while True:
+            match = _BLANK.match(self._text, self._at)
+            assert match is not None
+            self._at = match.end()
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if not self._more():
+                return ""
+
+    def _take(self, allowed: str) -> str:
+        mark = self._peek()
+        if not mark or mark not in allowed:
+            raise self._error(" or ".join(allowed), self._at)
+        self._at += 1
+        return mark
+
+    def _value(self) -> tuple[Any, int, int]:
+        self._peek()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as e:
+                wrong = self._error(e.msg, e.pos)
+                if len(self._text) - e.pos > _TOKEN or not self._more():
+                    raise wrong from e
+                continue
+            except RecursionError as e:
+                raise self._error("less deeply nested values", self._at) from e
+            if end + 2 >= len(self._text) and self._more():
+                continue  # a number may go on: 12 of 12.5 or of 12e+3
+            begin, length = self._start + self._at, end - self._at
+            if length and not (raw := self._text[self._at : end]).isascii():
+                try:
+                    value = json.loads(raw.encode("latin-1").decode("utf-8"))
+                except UnicodeDecodeError as e:
+                    raise self._error("UTF-8", self._at) from e
+            self._at = end
+            return value, begin, length
+
+    def _error(self, wanted: str, at: int) -> ValueError:
+        if not wanted.startswith("Expecting"):
+            wanted = f"Expecting {wanted}" if len(wanted) < 30 else wanted
+        return ValueError(f"{self._path} is broken or no JSON object: {wanted} at byte {self._start + at:,}")
+
+
+class CocoFile:
+    """One annotation file. Shapes: N images in the file's order.
+
+    names: `file_name` of every image. sizes: (N, 2) height and width as the file says, 0 where it does not. licences:
+    (N,) index into `licence_names`. categories: names in the order of their ids. broken: by image, what is wrong with
+    its record. problems: (where, what) of what belongs to no image.
+    """
+
+    def __init__(self, path: str, *, labelled: bool = True) -> None:
+        """Read the file through.
+
+        labelled: `annotations` and `categories` are wanted too.
+
+        Raises:
+            ValueError: not JSON, or a field is missing; names both.
+        """
+        self.path = path
+        self.file = os.path.basename(path)
+        self.names: list[str] = []
+        self.broken: dict[int, str] = {}
+        self.problems: list[tuple[str, str]] = []
+        self.licence_names: list[str | None] = [None]
+        self.outlined = False
+        """Whether any annotation has a segmentation."""
+        self._rows: dict[int, int] = {}
+        self._sizes, self._licences = array("q"), array("q")
+        wanted = ("images", "annotations", "categories") if labelled else ("images",)
+        annotations, categories, licences = _Annotations(), list[Any](), dict[int, int]()
+        seen: set[str] = set()
+        try:
+            with open(path, "rb") as file:
+                for field, index, value, begin, length in _Stream(path, file).fields(frozenset(wanted)):
+                    seen.add(field)
+                    if index < 0:
+                        if field == "licenses":
+                            licences = self._licence(value)
+                    elif field == "images":
+                        self._image(index, value)
+                    elif field == "annotations":
+                        annotations.add(value, begin, length)
+                        self.outlined = self.outlined or bool(isinstance(value, dict) and value.get("segmentation"))
+                    else:
+                        categories.append(value)
+        except OSError as e:
+            raise ValueError(f"{path} cannot be read: {e.strerror}") from e
+        for field in wanted:
+            if field not in seen:
+                raise ValueError(f"{path}: {field}: missing; the fields are {', '.join(sorted(seen)) or 'none'}")
+        self.sizes = np.array(self._sizes, dtype=np.int32).reshape(-1, 2)
+        self.licences = np.array([licences.get(i, 0) for i in self._licences], dtype=np.int32)
+        self._index, self.categories = _categories(path, categories)
+        self._settle(annotations)
+        del self._sizes, self._licences, self._rows
+
+    def _licence(self, value: Any) -> dict[int, int]:
+        found: dict[int, int] = {}
+        for one in value if isinstance(value, list) else []:
+            if isinstance(one, dict) and isinstance(one.get("id"), int) and one.get("name"):
+                found[one["id"]] = len(self.licence_names)
+                self.licence_names.append(" ".join(str(one[k]) for k in ("name", "url") if one.get(k)))
+        return found
+
+    def _image(self, index: int, value: Any) -> None:
+        where = f"{self.file}: images[{index}]"
+        if not isinstance(value, dict):
+            self.problems.append((where, f"{where}: is no object but {value!r:.60}"))
+            return
+        name = value.get("file_name")
+        if not isinstance(name, str) or not name:
+            self.problems.append((where, f"{where}.file_name: must name a file; got {name!r:.60}"))
+            return
+        row, id = len(self.names), _whole(value.get("id"))
+        self.names.append(name)
+        self._licences.append(_whole(value.get("license")))
+        size = [value.get("height"), value.get("width")]
+        known = [0 if side is None else _whole(side) for side in size]
+        if min(known) < 0 or max(known) >= 1 << 31:
+            self.broken[row] = f"{where}: height, width: must be pixels; got {size[0]!r:.40}, {size[1]!r:.40}"
+            known = [0, 0]
+        self._sizes.extend(known)
+        if posixpath.isabs(name) or posixpath.normpath(name).split("/")[0] == "..":
+            self.broken[row] = f"{where}.file_name: {name!r} lies outside of the dataset"
+        if id == _NONE:
+            self.broken[row] = f"{where}.id: must be a whole number; got {value.get('id')!r:.40}"
+        elif id in self._rows:
+            self.broken[row] = f"{where}.id: {id} is also the id of {self.names[self._rows[id]]}"
+        else:
+            self._rows[id] = row
+
+    def _settle(self, found: "_Annotations") -> None:
+        """Sort the annotations by image; note those that are of no image, and ids that come twice."""
+        ids = np.fromiter(self._rows, dtype=np.int64, count=len(self._rows))
+        rows = np.fromiter(self._rows.values(), dtype=np.int64, count=len(self._rows))
+        sort = ids.argsort(kind="stable")
+        ids, rows = ids[sort], rows[sort]
+        image = np.array(found.image, dtype=np.int64)
+        at = np.searchsorted(ids, image)
+        known = at < len(ids)
+        known[known] = ids[at[known]] == image[known]
+        owner = np.full(len(image), len(self.names), dtype=np.int32)  # those of no image: behind all images
+        owner[known] = rows[at[known]]
+        del at, image
+        self._order = owner.argsort(kind="stable").astype(np.int32)
+        self._begin = np.array(found.begin, dtype=np.int64)[self._order]
+        self._length = np.array(found.length, dtype=np.int32)[self._order]
+        self._first = np.searchsorted(owner[self._order], np.arange(len(self.names) + 1)).astype(np.int64)
+        for where, value in self._read(int(self._first[-1]), len(owner)):
+            what = ".image_id" if isinstance(value, dict) else ""
+            got = value.get("image_id") if isinstance(value, dict) else value
+            none = f"{got!r:.40} is the id of no image" if what else f"is no object but {got!r:.60}"
+            self.problems.append((where, f"{where}{what}: {none}"))
+        own = np.array(found.own, dtype=np.int64)
+        sort = own.argsort(kind="stable")
+        again = np.nonzero((own[sort][1:] == own[sort][:-1]) & (own[sort][1:] != _NONE))[0]
+        for a, b in zip(sort[again], sort[again + 1], strict=True):
+            text = f"{self.file}: annotations[{b}].id: {own[b]} is also the id of annotations[{a}]"
+            if owner[b] < len(self.names):
+                self.broken.setdefault(int(owner[b]), text)
+
+    def annotations(self, row: int) -> list[tuple[str, dict[str, Any]]]:
+        """(where it stands, the annotation) of image `row`, in the file's order.
+
+        Raises:
+            ValueError, OSError: the file has changed since.
+        """
+        return list(self._read(int(self._first[row]), int(self._first[row + 1])))
+
+    def _read(self, start: int, stop: int) -> Iterator[tuple[str, Any]]:
+        if start == stop:
+            return
+        with open(self.path, "rb") as file:
+            for i in range(start, stop):
+                file.seek(int(self._begin[i]))
+                where = f"{self.file}: annotations[{self._order[i]}]"
+                try:
+                    value = json.loads(file.read(int(self._length[i])))
+                except ValueError as e:
+                    raise ValueError(f"{where}: is no JSON any more: {self.path} has changed") from e
+                yield where, value
+
+    def check_size(self, row: int, size: tuple[int, int]) -> None:
+        """Compare the size in the file with the picture's (height, width).
+
+        Raises:
+            ValueError: they differ.
+        """
+        height, width = (int(s) for s in self.sizes[row])
+        if (height and height != size[0]) or (width and width != size[1]):
+            turned = " (turned by its EXIF orientation?)" if (width, height) == size else ""
+            raise ValueError(
+                f"{self.file}: images, {self.names[row]}: height, width: {height} x {width}, but the picture is "
+                f"{size[0]} x {size[1]}{turned}"
+            )
+
+    def category(self, where: str, value: dict[str, Any]) -> int:
+        """The index of an annotation's or segment's class.
+
+        Raises:
+            ValueError: its `category_id` is not in the file.
+        """
+        id = value.get("category_id")
+        index = self._index.get(_whole(id))
+        if index is None:
+            raise ValueError(f"{where}.category_id: {id!r:.40} is none of the file's {len(self.categories)} categories")
+        return index
+
+    def boxes(self, row: int, size: tuple[int, int], outlines: bool) -> DetectionTarget:
+        """The objects of image `row`, whose picture is (height, width) `size`.
+
+        A crowd (`iscrowd`), or what is marked `ignore`, is ignored. outlines: give masks; they are None where an
+        object of the image has no segmentation.
+
+        Raises:
+            ValueError: a box without a size, an unknown category, a broken outline; says which.
+        """
+        self.check_size(row, size)
+        found = self.annotations(row)
+        masks = [outline(w, a, size) for w, a in found] if outlines else []
+        shown = [m for m in masks if m is not None]
+        mask = None
+        if outlines and len(shown) == len(found):
+            mask = torch.from_numpy(np.stack(shown)) if shown else torch.zeros(0, *size, dtype=torch.bool)
+        return DetectionTarget(
+            box=torch.tensor([_box(w, a) for w, a in found], dtype=torch.float64).view(-1, 4).float(),
+            category=torch.tensor([self.category(w, a) for w, a in found], dtype=torch.int64),
+            score=torch.ones(len(found)),
+            ignore=torch.tensor([flag(w, a, "iscrowd") | flag(w, a, "ignore") for w, a in found], dtype=torch.bool),
+            mask=mask,
+        )
+
+
+class _Annotations:
+    """What is kept of annotations while a file is read."""
+
+    def __init__(self) -> None:
+        self.image, self.own, self.begin, self.length = array("q"), array("q"), array("q"), array("i")
+
+    def add(self, value: Any, begin: int, length: int) -> None:
+        """One annotation, and where it stands."""
+        known = value if isinstance(value, dict) else {}
+        self.image.append(_whole(known.get("image_id")))
+        self.own.append(_whole(known.get("id")))
+        self.begin.append(begin)
+        self.length.append(length)
+
+
+def _whole(value: Any) -> int:
+    """`value` where it is a whole number of 64 bits, else `_NONE`."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    whole = isinstance(value, int) and not isinstance(value, bool) and _NONE < value < -_NONE
+    return value if whole else _NONE
+
+
+def _categories(path: str, found: list[Any]) -> tuple[dict[int, int], tuple[str, ...]]:
+    """Index by id, and names, in the order of the ids."""
+    names: dict[int, str] = {}
+    for i, value in enumerate(found):
+        where = f"{path}: categories[{i}]"
+        id, name = (_whole(value.get("id")), value.get("name")) if isinstance(value, dict) else (_NONE, None)
+        if id == _NONE or not isinstance(name, str):
+            raise ValueError(f"{where}: must have a whole number `id` and a text `name`; got {value!r:.80}")
+        if id in names:
+            raise ValueError(f"{where}.id: {id} is also the id of {names[id]!r}")
+        names[id] = name.strip()
+    return {id: i for i, id in enumerate(sorted(names))}, tuple(names[id] for id in sorted(names))
+
+
+def flag(where: str, annotation: dict[str, Any], field: str) -> bool:
+    """A field that is 0 or 1, and 0 where it is missing.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    value = annotation.get(field, 0)
+    if value not in (0, 1):
+        raise ValueError(f"{where}.{field}: must be 0 or 1; got {value!r:.40}")
+    return bool(value)
+
+
+def _numbers(value: Any) -> bool:
+    """A list of finite numbers; JSON's whole numbers have no bound, and a truth value is none."""
+    return isinstance(value, list) and all(
+        math.isfinite(x) if type(x) is float else type(x) is int and abs(x) < 1 << 53 for x in value
+    )
+
+
+def _box(where: str, annotation: dict[str, Any]) -> list[float]:
+    """x0, y0, x1, y1 of an annotation's bbox."""
+    box = annotation.get("bbox")
+    if not isinstance(box, list) or not _numbers(box) or len(box) != 4:
+        raise ValueError(f"{where}.bbox: must be 4 finite numbers x, y, width, height; got {box!r:.80}")
+    x, y, width, height = (float(number) for number in box)
+    if width <= 0 or height <= 0:
+        raise ValueError(f"{where}.bbox: width and height must be above 0; got {box}")
+    return [x, y, x + width, y + height]
+
+
+def outline(where: str, annotation: dict[str, Any], size: tuple[int, int]) -> Bool[np.ndarray, "H W"] | None:
+    """An annotation's segmentation as a mask of (height, width) `size`; None where it has none.
+
+    A list of polygons [x0, y0, x1, y1, ...], a run-length code with a list of counts, or one with a string. A polygon
+    of fewer than three points covers nothing and is passed over, as Detectron does; where there are no others, the
+    outline is unknown.
+
+    Raises:
+        ValueError: it is something else, or of another size.
+    """
+    found, at = annotation.get("segmentation"), f"{where}.segmentation"
+    if isinstance(found, dict):
+        return _runs(at, found, size)
+    if found is None or found == []:
+        return None
+    if not isinstance(found, list) or not all(_numbers(p) and len(p) % 2 == 0 for p in found):
+        raise ValueError(f"{at}: must be polygons [x, y, x, y, ...] or {{size, counts}}; got {found!r:.80}")
+    polygons = [p for p in found if len(p) >= 6]
+    far = 2 * max(size)
+    if any(abs(x) > far for p in polygons for x in p):  # pycocotools' drawing takes memory by a polygon's extent
+        raise ValueError(f"{at}: a polygon reaches far beyond the picture of {size[0]} x {size[1]}")
+    if not polygons:
+        return None
+    codes = coco_mask.frPyObjects([[float(x) for x in p] for p in polygons], *size)
+    mask: Bool[np.ndarray, "H W"] = coco_mask.decode(coco_mask.merge(codes)).astype(bool)
+    return mask
+
+
+def _runs(where: str, code: dict[str, Any], size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
+    """A run-length code, decoded here: compiled decoders trust the counts and write where these say."""
+    if code.get("size") != list(size):
+        raise ValueError(f"{where}.size: {code.get('size')!r:.40}, but the picture is {size[0]} x {size[1]}")
+    counts = code.get("counts")
+    runs = _text_runs(counts) if isinstance(counts, str) else counts
+    right = isinstance(runs, list) and all(type(n) is int and n >= 0 for n in runs)
+    if not isinstance(runs, list) or not right or sum(runs) != size[0] * size[1]:
+        raise ValueError(f"{where}.counts: the runs must be at least 0 and add up to {size[0]} x {size[1]} pixels")
+    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return np.ascontiguousarray(flat.reshape(size[1], size[0]).T)
+
+
+def _text_runs(text: str) -> list[int] | None:
+    """The counts of COCO's compressed form (`rleFrString` in maskApi.c); None where it is broken.
+
+    Six bits a character, from "0" on: five of the number, the lowest first, and one that says that it goes on. From
+    the fourth number on, the difference to the last but one is kept.
+    """
+    runs: list[int] = []
+    number = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            return None
+        number |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            number -= 1 << shift
+        runs.append(number + (runs[-2] if len(runs) > 2 else 0))
+        number = shift = 0
+    return None if shift else runs
