@@ -363,6 +363,7 @@ class _Run:
         states = {task: [s for p in labels.parts() for s in labels.states(p)] for task, labels in self.sets.items()}
         totals["people"] = {t: {s: found.count(s) for s in sorted(set(found))} for t, found in states.items()}
         totals["splits"] = self._splits()
+        totals["skip_bad"] = self.about["skip_bad"]  # of the run that ended it, which may be another than began it
         write_json(path, read_json(path) | totals | {"finished": True})
         return totals
 

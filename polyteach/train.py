@@ -10,9 +10,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from torch import Tensor
+
     from polyteach.batches import Batch, Plan
     from polyteach.loop import Settings
     from polyteach.store import LabelSet
+    from polyteach.student import Student
 
 RULES = ("rule", "equal", "learned")
 FREE = ("workers", "progress", "save_every", "save_minutes")
@@ -218,6 +221,7 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = Student(backbone, chosen.objectives, channels, init)
+    before = {k: v.clone() for k, v in student.named_parameters()}
     write_json(run / "config.json", config)  # after everything that can be refused
     if compile:
         student.backbone.compile()
@@ -238,6 +242,7 @@ def train(
         "steps": settings.steps,
         "weights": mixture.effective(),
         "averaged": bool(ema),
+        "trained": _changed(student, before, init),
         "licence": f"learned from labels under {', '.join(sorted(map(str, teachers)))}" if teachers else None,
         "data": config["data"],
     }
@@ -335,6 +340,17 @@ def _trained(labels: "LabelSet") -> tuple[float, float] | None:
 def _licence(labels: "LabelSet") -> Any:
     teacher = labels.info.get("teacher")
     return teacher.get("licence") if isinstance(teacher, dict) else labels.info.get("licence")
+
+
+def _changed(student: "Student", before: "dict[str, Tensor]", init: str | None) -> list[str]:
+    """The parts that have been learned, here or in the run that this one started from: classes leave the pyramid."""
+    from pathlib import Path
+
+    from polyteach.student import PARTS, describe_student
+
+    known = describe_student(init).get("trained", PARTS) if init and Path(init).is_dir() else ()
+    moved = {k.partition(".")[0] for k, v in student.named_parameters() if not v.detach().cpu().equal(before[k])}
+    return [p for p in PARTS if p in moved or p in known]
 
 
 def _teachers(plan: "Plan") -> list[dict[str, Any]]:

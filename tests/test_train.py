@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from polyteach.batches import Batch, plan
+from polyteach.label import label
 from polyteach.loop import Average, Interrupted, Mixture, NonFinite, Settings, check, fit, latest, rate
 from polyteach.scene import random_scene, render
 from polyteach.store import ImageRow, Store
@@ -41,7 +42,7 @@ def world(path, count=8, tasks=None, size=(48, 64), first=0, info=TEACHER, name=
     for part, start in enumerate(range(0, count, 4)):
         rows = [ImageRow(f"{first + i}", *size, png(renders[i].image)) for i in range(start, min(start + 4, count))]
         store.write_images(part, rows)
-        for task_name in tasks or all_tasks():
+        for task_name in all_tasks() if tasks is None else tasks:
             task = load_task(task_name)
             space = Space(NAMES, task.kinds[0])
             labels = store.create_set(task_name, name, space, info)
@@ -76,6 +77,36 @@ def log_of(run):
 
 
 # ---- the verb ----
+
+
+def test_a_run_says_what_it_has_trained(tmp_path):
+    store = world(tmp_path / "store")
+
+    def trained(run):
+        return json.loads((tmp_path / run / "student.json").read_text())["trained"]
+
+    train(store, out=str(tmp_path / "classes"), tasks=["classification"], **options())
+    assert trained("classes") == ["backbone", "heads"]  # classes are read off the backbone
+    train(store, out=str(tmp_path / "all"), **options())
+    assert trained("all") == ["backbone", "pyramid", "heads"]
+    train(store, out=str(tmp_path / "more"), tasks=["classification"], init=str(tmp_path / "all"), **options())
+    assert trained("more") == ["backbone", "pyramid", "heads"]
+
+
+def test_the_cost_of_a_run_includes_its_teachers(tmp_path):
+    store = world(tmp_path / "store", 8, ["normals"], name="people", info={"teacher": "people"})
+    train(store, out=str(tmp_path / "teacher"), **options())
+    own = json.loads((tmp_path / "teacher" / "train.json").read_text())["compute"]
+    assert own["images"] == 6 * 4
+    assert own["teachers"] == []
+    pool = world(tmp_path / "pool", 6, [])
+    label(pool, teachers={"angles": f"own:{tmp_path / 'teacher'}"}, device=["cpu"], progress=False)
+    train(pool, out=str(tmp_path / "student"), **options())
+    spent = json.loads((tmp_path / "student" / "train.json").read_text())["compute"]
+    assert [(t["name"], t["images"]) for t in spent["teachers"]] == [("angles: training", 24), ("angles: labelling", 6)]
+    assert spent["teachers"][0]["flops"] == own["flops"]
+    # backward is about twice forward, so a labelled image costs about a third of one that is learned from
+    assert 0.2 < spent["teachers"][1]["flops"] / 6 / (own["flops"] / 24) < 0.5
 
 
 def test_same_seed_same_weights_for_any_workers_and_another_seed_differs(tmp_path):

@@ -273,7 +273,7 @@ def _walk(
         if (about.st_dev, about.st_ino) in above:  # a link to a folder that we are in
             left_out["links in a circle"] += 1
             return
-        items = list(os.scandir(path))
+        items = [*os.scandir(path)]  # list(...) would be the module datasets/list.py, once that is imported
     except OSError as e:
         found[within] = f"folder cannot be listed: {e.strerror}"
         return

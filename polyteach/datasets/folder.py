@@ -80,20 +80,19 @@ def _targets(label: int, classes: int, file: str, size: tuple[int, int]) -> Labe
 
 def _splits(path: str, files: list[str]) -> list[str]:
     """The folders that are splits, or none where ROOT has class folders."""
-    deep: dict[str, bool] = {}  # folders of ROOT that hold pictures -> whether only in folders of their own
-    for file in files:
-        top, _, rest = file.partition("/")
-        deep[top] = deep.get(top, True) and "/" in rest
-    named = [f for f in deep if f.lower() in SPLITS]
-    others = [f for f in deep if f.lower() not in SPLITS]
+    tops = {f.split("/")[0] for f in files}
+    nested = {f.split("/")[0] for f in files if f.count("/") > 1}  # hold pictures in folders of their own
+    loose = {f.split("/")[0] for f in files if f.count("/") == 1}
+    named = sorted(t for t in tops if t.lower() in SPLITS)
+    others = sorted(tops.difference(named))
     if named and not others:
-        if not any(deep[f] for f in named):
+        if not nested:
             raise ValueError(
                 f"{path} has folders {', '.join(named)}, which name splits, but no class folders in them; expected "
                 f"ROOT/SPLIT/CLASS/x.jpg. For pictures without labels give {path} without 'folder:'"
             )
         return named
-    doubtful = [f for f in named if deep[f]]
+    doubtful = [t for t in named if t in nested and t not in loose]
     if doubtful:
         raise ValueError(
             f"{path}: {', '.join(doubtful)} look like splits (class folders within), {', '.join(others[:5])} do not; "

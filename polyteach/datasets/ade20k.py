@@ -1,0 +1,352 @@
+"""ADE20K (Zhou et al., CVPR 2017 and IJCV 2019): classes of pixels, in two releases.
+
+SceneParse150, the benchmark of 150 classes (http://sceneparsing.csail.mit.edu, ADEChallengeData2016.zip):
+
+    ROOT/ADEChallengeData2016/objectInfo150.txt                     Idx Ratio Train Val Stuff Name
+                              images/training/ADE_train_00000001.jpg
+                              annotations/training/ADE_train_00000001.png
+                              images/validation/  annotations/validation/       ROOT may be the folder itself
+    ROOT/release_test/testing/ADE_test_00000001.jpg                 no annotations (release_test.zip)
+
+- An annotation is a PNG of 8-bit indices: 0 is any other object and ignored, 1..150 are the classes.
+- A class is named by all its words: "building, edifice".
+
+The full release (https://github.com/CSAILVision/ADE20K, its README and utils/utils_ade20k.py), over 3,000 classes:
+
+    ROOT/ADE20K_2021_17_01/index_ade20k.pkl                         ROOT may be the folder itself
+                           images/ADE/training/urban/street/ADE_train_00016869.jpg
+                                                            ADE_train_00016869_seg.png
+                                                            ADE_train_00016869.json
+                                                            ADE_train_00016869_parts_1.png  ADE_train_00016869/
+                           images/ADE/validation/
+
+- A pixel of a *_seg.png is the class (R div 10) * 256 + G, from 1; 0 is not labelled and ignored. B tells instances.
+- Classes are those of the index, in its order; without an index, those that any object of any JSON names by `name_ndx`
+  and `name`, in the order of name_ndx. All JSON files are then read at the start, which takes minutes. The index is a
+  pickle, which can run code: it is opened by a reader that makes lists, text and numbers, and keeps no array.
+- Parts of objects (*_parts_*.png) and the folders of single instances are not read.
+
+Splits are "training", "validation" and "test".
+"""
+
+import json
+import os
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from polyteach.datasets import Dataset, Entry, Labels, Protocol, kind, options, printable
+from polyteach.tasks.contract import Space
+from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
+
+_CHALLENGE, _FULL = "ADEChallengeData2016", "ADE20K_2021_17_01"
+_SPLITS = ("training", "validation")
+_LAYOUT = (
+    f"expected ROOT/{_CHALLENGE} with images/training/ and annotations/training/ (SceneParse150), "
+    f"or ROOT/{_FULL} with images/ADE/training/ (the full release)"
+)
+_INDEX = "index_ade20k.pkl"
+
+# METHOD.md: 20k training pictures, mIoU. The paper's schedule was not recovered: batch 16, 512-pixel views, 80,000
+# steps and a learning rate of 0.01 are the usual ones for ADE20K with SGD (MMSegmentation's configurations).
+PROTOCOLS = {
+    "ade20k": Protocol(
+        task="segmentation",
+        train=("training",),
+        validation=0.1,
+        test=("validation",),
+        metric="mIoU",
+        size=512,
+        lrs=(0.003, 0.01, 0.03, 0.1),
+        steps=(20_000, 80_000),
+        batch_size=16,
+        few={"fraction": 0.1},
+    )
+}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A picture. picture, labels: files; no `labels` means unlabelled. problem: why it cannot be used."""
+
+    picture: str
+    labels: str | None
+    split: str
+    problem: str | None = None
+
+
+class Ade20k(Dataset):
+    """By split, training first, then by path."""
+
+    def __init__(self, root: str, rows: list[_Row], classes: dict[int, str], full: bool) -> None:
+        """`classes`: by what annotations call them. `full`: annotations are colours, not indices."""
+        super().__init__([printable(os.path.relpath(row.picture, root).replace(os.sep, "/")) for row in rows])
+        self._rows = rows
+        self._read = _colours if full else _indices
+        self.spaces = {"segmentation": Space(tuple(classes.values()))}
+        self._lookup = np.full(max(classes) + 1, -1, np.int64)
+        self._lookup[list(classes)] = np.arange(len(classes))
+        self._lookup[0] = IGNORE
+
+    def entries(self, start: int, stop: int) -> Iterator[Entry]:
+        for row in self._rows[start:stop]:
+            if row.problem is not None:
+                yield Entry(problem=row.problem, split=row.split)
+            else:
+                targets = None if row.labels is None else partial(self._targets, row.labels)
+                yield Entry(uri=row.picture, split=row.split, targets=targets)
+
+    def _targets(self, path: str, size: tuple[int, int]) -> Labels:
+        called = self._read(path)
+        if called.shape != size:
+            height, width = called.shape
+            raise ValueError(
+                f"{path}: is {height} x {width} (height x width), but the picture is {size[0]} x {size[1]}"
+            )
+        found = np.unique(called)
+        known = found < len(self._lookup)
+        known[known] = self._lookup[found[known]] >= 0
+        if not known.all():
+            names = self.spaces["segmentation"].names
+            raise ValueError(
+                f"{path}: class {found[~known][0]} is out of range: none of the {len(names):,} that there are"
+            )
+        category = torch.from_numpy(self._lookup[called])
+        return {"segmentation": SegmentationTarget(category=category, probability=(category != IGNORE).float())}
+
+
+def _indices(path: str) -> np.ndarray:
+    """int64 (H, W) as SceneParse150 stores them."""
+    mode, pixels = _pixels(path)
+    if mode not in ("L", "P"):
+        raise ValueError(f"{path}: must be a PNG of 8-bit indices; it is {mode}")
+    return pixels.astype(np.int64)
+
+
+def _colours(path: str) -> np.ndarray:
+    """int64 (H, W) from the full release's red and green."""
+    mode, pixels = _pixels(path)
+    if mode not in ("RGB", "RGBA"):
+        raise ValueError(f"{path}: must be an RGB PNG, whose red and green are the class; it is {mode}")
+    return pixels[..., 0].astype(np.int64) // 10 * 256 + pixels[..., 1]
+
+
+def _pixels(path: str) -> tuple[str, np.ndarray]:
+    try:
+        with Image.open(path) as picture:
+            return picture.mode, np.asarray(picture)
+    except FileNotFoundError as e:
+        raise ValueError(f"{path}: missing") from e
+    except (OSError, SyntaxError) as e:
+        raise ValueError(f"{path}: broken: {e}") from e
+
+
+# ---------------------------------------------------------------- SceneParse150
+
+
+def _challenge(root: str, base: str) -> Ade20k:
+    classes = _object_info(os.path.join(base, "objectInfo150.txt"))
+    rows: list[_Row] = []
+    left = 0
+    for split in _SPLITS:
+        folders = [os.path.join(base, name, split) for name in ("images", "annotations")]
+        pictures, others = _pictures(folders[0])
+        annotations, strange = _pictures(folders[1])
+        left += others + strange
+        for stem in sorted(pictures.keys() | annotations.keys()):
+            picture, labels = pictures.get(stem), annotations.get(stem)
+            problem = None
+            if picture is None:
+                problem = f"{os.path.join(folders[0], stem)}.jpg: missing; {labels} annotates it"
+            elif labels is None:
+                problem = f"{os.path.join(folders[1], stem)}.png: missing"
+            rows.append(_Row(picture or f"{os.path.join(folders[0], stem)}.jpg", labels, split, problem))
+    for folder in dict.fromkeys(
+        os.path.join(x, "release_test", "testing") for x in (root, base, os.path.dirname(base))
+    ):
+        pictures, others = _pictures(folder)
+        left += others
+        rows += [_Row(pictures[stem], None, "test") for stem in sorted(pictures)]
+        if pictures:
+            break
+    if not any(row.labels for row in rows):
+        raise ValueError(f"ade20k:{root} has no annotations: {_LAYOUT}")
+    dataset = Ade20k(root, rows, classes, full=False)
+    if left:
+        dataset.left_out["files that are no pictures, or second ones of a name"] += left
+    return dataset
+
+
+def _pictures(folder: str) -> tuple[dict[str, str], int]:
+    """Files of a folder by name without ending, and how many are no pictures; nothing where there is no folder."""
+    if not os.path.isdir(folder):
+        return {}, 0
+    files = os.listdir(folder)
+    taken = [f for f in files if kind(f) is None]
+    found = {os.path.splitext(f)[0]: os.path.join(folder, f) for f in sorted(taken)}
+    return found, len(files) - len(found)
+
+
+def _object_info(path: str) -> dict[int, str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [(i, line.split(None, 5)) for i, line in enumerate(file, 1) if line.strip()]
+    except (OSError, UnicodeDecodeError) as e:
+        raise ValueError(f"{path} cannot be read: {getattr(e, 'strerror', None) or e}; it names the classes") from e
+    if lines and lines[0][1][0] == "Idx":
+        lines = lines[1:]
+    classes: dict[int, str] = {}
+    for i, words in lines:
+        if len(words) != 6 or words[0] != str(len(classes) + 1):
+            raise ValueError(f"{path}: line {i}: must be Idx Ratio Train Val Stuff Name, with Idx {len(classes) + 1}")
+        classes[int(words[0])] = words[5].strip()
+    if not classes:
+        raise ValueError(f"{path}: names no class")
+    return classes
+
+
+# ---------------------------------------------------------------- the full release
+
+
+def _full(root: str, base: str) -> Ade20k:
+    rows: list[_Row] = []
+    left = 0
+    index = os.path.join(base, _INDEX)
+    indexed = os.path.isfile(index)
+    classes = _object_names(index) if indexed else {}
+    for split in _SPLITS:
+        for folder, folders, files in os.walk(os.path.join(base, "images", "ADE", split)):
+            there = set(files)
+            stems = {f.removesuffix(".jpg") for f in files if f.endswith(".jpg")}
+            marked = {f.removesuffix("_seg.png") for f in files if f.endswith("_seg.png")}
+            # a folder named like a picture holds a file for each of its instances
+            folders[:] = sorted(f for f in folders if f not in stems | marked)
+            taken = {f"{s}{ending}" for s in stems | marked for ending in (".jpg", ".json", "_seg.png")}
+            left += sum(f not in taken and "_parts_" not in f for f in files)
+            for stem in sorted(stems | marked):
+                start = os.path.join(folder, stem)
+                needed = [f"{stem}.jpg", f"{stem}_seg.png"] + ([] if indexed else [f"{stem}.json"])
+                absent = [os.path.join(folder, f) for f in needed if f not in there]
+                problem = f"{absent[0]}: missing" if absent else None
+                if problem is None and not indexed:
+                    problem = _add_names(f"{start}.json", classes)
+                rows.append(_Row(f"{start}.jpg", f"{start}_seg.png", split, problem))
+    if not rows:
+        raise ValueError(f"ade20k:{root} has no pictures: {_LAYOUT}")
+    if not classes:
+        raise ValueError(f"ade20k:{root}: no JSON file names an object (annotation.object), and there is no {index}")
+    # os.walk is by folder; names are by path
+    order = sorted(rows, key=lambda row: (_SPLITS.index(row.split), row.picture))
+    dataset = Ade20k(root, order, dict(sorted(classes.items())), full=True)
+    if left:
+        dataset.left_out["files of no picture"] += left
+    return dataset
+
+
+def _add_names(path: str, classes: dict[int, str]) -> str | None:
+    """Add to `classes` what the objects of a JSON file are called; the problem if it is broken."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as e:
+        return f"{path}: cannot be read: {e.strerror}"
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")  # what annotators typed; the names themselves are ASCII
+    try:
+        objects = json.loads(text)
+        for key in ("annotation", "object"):
+            objects = objects[key]
+    except (ValueError, RecursionError) as e:
+        return f"{path}: is no JSON: {e}"
+    except (KeyError, TypeError):
+        return f"{path}: annotation.object: missing"
+    if isinstance(objects, dict):
+        objects = [objects]  # how MATLAB's exporter writes a list of one
+    if not isinstance(objects, list):
+        return f"{path}: annotation.object: must be a list"
+    found: dict[int, str] = {}
+    for i, thing in enumerate(objects):
+        thing = thing if isinstance(thing, dict) else {}
+        number, name = thing.get("name_ndx"), thing.get("name")
+        if type(number) is not int or not 0 < number < IGNORE:
+            return f"{path}: annotation.object[{i}].name_ndx: must be a whole number above 0; got {number!r}"
+        if not isinstance(name, str):
+            return f"{path}: annotation.object[{i}].name: must be text; got {name!r}"
+        known = found.get(number, classes.get(number))
+        if known is not None and known != name:
+            return f"{path}: annotation.object[{i}].name: {number} is {name!r} here and {known!r} elsewhere"
+        found[number] = name
+    classes |= found
+    return None
+
+
+class _Nothing:
+    """Stands for a NumPy array or dtype of the index, which is not kept."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+_ARRAYS = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+    ("_codecs", "encode"),
+}
+"""The globals that a pickle of arrays names."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes lists, dictionaries, text and numbers."""
+
+    def find_class(self, module: str, name: str) -> type[_Nothing]:
+        if (module, name) not in _ARRAYS:
+            raise pickle.UnpicklingError(f"global '{module}.{name}' is refused")
+        return _Nothing
+
+
+def _object_names(path: str) -> dict[int, str]:
+    """The names of the index by number, from 1."""
+    try:
+        with open(path, "rb") as file:
+            content = _Unpickler(file).load()
+    except Exception as e:  # a broken pickle raises nearly anything
+        raise ValueError(f"{path} is broken or no index of ADE20K: {type(e).__name__}: {e}") from e
+    names = content.get("objectnames") if isinstance(content, dict) else None
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise ValueError(f"{path}: field 'objectnames' is missing or no list of text")
+    return dict(enumerate(names, 1))
+
+
+def load(path: str) -> Dataset:
+    """The tree at `path`.
+
+    Raises:
+        ValueError: no such tree, or both releases; a file that names the classes is missing or broken.
+    """
+    root, _ = options(path, {})
+    if not os.path.isdir(root):
+        raise ValueError(f"ade20k:{root} is no folder: {_LAYOUT}")
+    marks = {_CHALLENGE: "annotations", _FULL: os.path.join("images", "ADE")}
+    found = {}
+    for name, mark in marks.items():
+        for base in (root, os.path.join(root, name)):
+            if os.path.isdir(os.path.join(base, mark)):
+                found[name] = base
+    if len(found) != 1:
+        both = f"holds both releases, whose classes differ; give one, such as ade20k:{os.path.join(root, _FULL)}"
+        raise ValueError(f"ade20k:{root} {both if found else f'holds neither release: {_LAYOUT}'}")
+    ((name, base),) = found.items()
+    return _challenge(root, base) if name == _CHALLENGE else _full(root, base)

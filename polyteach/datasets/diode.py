@@ -1,0 +1,195 @@
+"""DIODE (Vasiljevic et al., arXiv 1908.00463): depth and surface normals, indoors and outdoors, by one laser scanner.
+
+    ROOT/train/indoors/scene_00000/scan_00000/00000_00000_indoors_000_000.png
+                                              00000_00000_indoors_000_000_depth.npy       (H, W, 1) float32, metres
+                                              00000_00000_indoors_000_000_depth_mask.npy  (H, W), 1 = valid
+                                              00000_00000_indoors_000_000_normal.npy      (H, W, 3) float32
+    ROOT/train/outdoor/  ROOT/val/indoors/  ROOT/val/outdoor/
+
+From https://github.com/diode-dataset/diode-devkit (README.md, diode.py): train.tar.gz, val.tar.gz, and their normals in
+train_normals.tar.gz and val_normals.tar.gz, unpacked into one tree. Splits are "train/indoors", "train/outdoor",
+"val/indoors" and "val/outdoor". Pictures are 768 x 1024; other sizes are taken. Odd cases:
+
+- Depth is known where the mask is above 0 (as the devkit reads it), and depth is finite and above 0.
+- A normal of (0, 0, 0) is invalid (README.md). So is one that is not finite.
+- Where one picture of train (or of val) has a normal map, all of train (of val) must: they come in one archive. Where
+  none in ROOT has depth, only normals are read. Pictures of test may be without labels.
+
+The normals' axes are not stated in the devkit. They are taken for x right, y up, z towards the camera, so y and z are
+negated here: likely, not sure. Those are the axes of Marigold's predictions (github.com/prs-eth/Marigold,
+DIODENormalsDataset), which its evaluation compares with these files without changing a sign; DIODE's own pictures were
+not at hand to check. Look at some before you mix them with other normals: drawn by `Normals.draw`, floors are green and
+walls that face you blue. What is learned and measured on DIODE alone is the same with either sign of y and z. A map of
+which nearly every normal would face away from the camera is an error. `diode:ROOT?axes=down` takes the files for x
+right, y down, z away, and changes no sign.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from polyteach.datasets import Dataset, Entry, Labels, Protocol, options, printable
+from polyteach.tasks.contract import Space
+from polyteach.tasks.depth import METRIC, DepthTarget
+from polyteach.tasks.normals import NormalsTarget
+
+_SPLITS = tuple((a, b) for a in ("train", "val", "test") for b in ("indoors", "outdoor"))
+_DEPTH, _MASK, _NORMAL = "_depth.npy", "_depth_mask.npy", "_normal.npy"
+_ENDINGS = (".png", _MASK, _DEPTH, _NORMAL)
+_AXES = {"up": (1.0, -1.0, -1.0), "down": (1.0, 1.0, 1.0)}
+"""Signs of x, y and z that make DIODE's axes ours."""
+_AWAY = 0.9
+"""Share of normals with the wrong sign of z that noise does not explain."""
+_LAYOUT = "expected ROOT/train/outdoor/scene_00000/scan_00000/NAME.png with NAME_depth.npy and NAME_depth_mask.npy"
+
+# METHOD.md: the 17k outdoor pictures, share of pixels within 11.25 degrees. The paper's schedule was not recovered: the
+# grid is that of the other pixel tasks, and the steps are 5 and 20 passes over the pictures.
+PROTOCOLS = {
+    "diode-normals": Protocol(
+        task="normals",
+        train=("train/outdoor",),
+        validation=0.1,
+        test=("val/outdoor",),
+        metric="within 11.25",
+        size=512,
+        lrs=(0.003, 0.01, 0.03, 0.1),
+        steps=(5_000, 20_000),
+        batch_size=16,
+        few={"fraction": 0.1},
+    )
+}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """start: of the files' paths. has: which of `_ENDINGS` there are."""
+
+    start: str
+    split: str
+    has: frozenset[str]
+
+
+class Diode(Dataset):
+    """By split, then by path."""
+
+    def __init__(self, root: str, rows: list[_Row], other: int, axes: str) -> None:
+        super().__init__([printable(os.path.relpath(row.start, root).replace(os.sep, "/")) + ".png" for row in rows])
+        self._rows = rows
+        self._signs = np.array(_AXES[axes], np.float32)
+        normals = {_part(row) for row in rows if _NORMAL in row.has}
+        depth = {_part(row) for row in rows if row.has & {_DEPTH, _MASK}}
+        if depth or not normals:
+            depth |= {"train", "val"}
+            self.spaces["depth"] = Space((), METRIC)
+        if normals:
+            self.spaces["normals"] = Space()
+        self._needed = {
+            part: (*((_DEPTH, _MASK) if part in depth else ()), *((_NORMAL,) if part in normals else ()))
+            for part in ("train", "val", "test")
+        }
+        if other:
+            self.left_out["files of no picture"] += other
+
+    def entries(self, start: int, stop: int) -> Iterator[Entry]:
+        for row in self._rows[start:stop]:
+            needed = self._needed[_part(row)]
+            absent = [ending for ending in (".png", *needed) if ending not in row.has]
+            if absent:
+                yield Entry(problem=f"{row.start}{absent[0]}: missing", split=row.split)
+            else:
+                targets = partial(self._targets, row.start, needed) if needed else None
+                yield Entry(uri=f"{row.start}.png", split=row.split, targets=targets)
+
+    def _targets(self, start: str, needed: tuple[str, ...], size: tuple[int, int]) -> Labels:
+        found: Labels = {}
+        if _DEPTH in needed:
+            found["depth"] = _depth(start, size)
+        if _NORMAL in needed:
+            found["normals"] = _facing(start + _NORMAL, size, self._signs)
+        return found
+
+
+def _part(row: _Row) -> str:
+    return row.split.partition("/")[0]
+
+
+def _depth(start: str, size: tuple[int, int]) -> DepthTarget:
+    value, mask = (_array(start + ending, size, 1).squeeze(-1) for ending in (_DEPTH, _MASK))
+    with np.errstate(invalid="ignore"):  # NaN is not above 0
+        valid = (mask > 0) & (value > 0) & np.isfinite(value)
+    return DepthTarget(
+        value=torch.from_numpy(np.where(valid, value, 0).astype(np.float32)), valid=torch.from_numpy(valid)
+    )
+
+
+def _facing(path: str, size: tuple[int, int], signs: np.ndarray) -> NormalsTarget:
+    vector = _array(path, size, 3).astype(np.float32) * signs
+    length = np.linalg.norm(vector, axis=-1)
+    with np.errstate(invalid="ignore"):
+        valid = np.isfinite(length) & (length > 0)
+    wrong = valid & (np.abs(length - 1) > 0.1)
+    if wrong.any():
+        raise ValueError(f"{path}: normals must have length 1, or 0 where invalid; got {length[wrong][0]:g}")
+    if valid.any() and (vector[valid, 2] > 0).mean() > _AWAY:
+        raise ValueError(f"{path}: nearly every normal faces away from the camera: its axes are others; see ?axes=")
+    unit = np.where(valid[..., None], vector / np.where(valid, length, 1)[..., None], 0)
+    return NormalsTarget(
+        normal=torch.from_numpy(np.ascontiguousarray(unit.transpose(2, 0, 1), np.float32)),
+        valid=torch.from_numpy(valid),
+    )
+
+
+def _array(path: str, size: tuple[int, int], channels: int) -> np.ndarray:
+    """Numbers (H, W, channels) of a file; one of one channel may be (H, W)."""
+    try:
+        found = np.load(path, allow_pickle=False)
+    except FileNotFoundError as e:
+        raise ValueError(f"{path}: missing") from e
+    except (OSError, ValueError, EOFError) as e:
+        raise ValueError(f"{path}: broken: {e}") from e
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "biuf":
+        raise ValueError(f"{path}: must be one array of numbers")
+    if channels == 1 and found.ndim == 2:
+        found = found[..., None]
+    if found.ndim != 3 or found.shape[2] != channels:
+        raise ValueError(f"{path}: must be (height, width, {channels}); has shape {found.shape}")
+    if found.shape[:2] != size:
+        height, width = found.shape[:2]
+        raise ValueError(f"{path}: is {height} x {width} (height x width), but the picture is {size[0]} x {size[1]}")
+    return found
+
+
+def _rows(root: str) -> tuple[list[_Row], int]:
+    """The pictures of all splits, and how many files belong to none."""
+    rows: list[_Row] = []
+    other = 0
+    for part, place in _SPLITS:
+        found: dict[str, set[str]] = {}
+        for folder, _, files in os.walk(os.path.join(root, part, place)):
+            for file in files:
+                ending = next((e for e in _ENDINGS if file.endswith(e)), None)
+                if ending is None or file.startswith("."):
+                    other += 1
+                else:
+                    found.setdefault(os.path.join(folder, file.removesuffix(ending)), set()).add(ending)
+        rows += [_Row(start, f"{part}/{place}", frozenset(found[start])) for start in sorted(found)]
+    return rows, other
+
+
+def load(path: str) -> Dataset:
+    """The tree at `path`, which may end in ?axes=down.
+
+    Raises:
+        ValueError: no such tree, or an unknown option.
+    """
+    root, values = options(path, {"axes": "up"})
+    if values["axes"] not in _AXES:
+        raise ValueError(f"axes={values['axes']} in diode:{path}: axes is one of {', '.join(_AXES)}")
+    rows, other = _rows(root)
+    if not any(".png" in row.has for row in rows):
+        raise ValueError(f"diode:{root} has no pictures: {_LAYOUT}")
+    return Diode(root, rows, other, values["axes"])
