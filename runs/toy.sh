@@ -16,8 +16,14 @@ DIR=${1:?"usage: bash runs/toy.sh DIR [tiny]"}
 SCALE=${2:-small}
 JOBS=${JOBS:-$(nproc)}
 case $SCALE in
-  small) LABELS=1000 POOL=3000 STEPS=600 SELF_STEPS=600 BATCH=16 DOWN="train:400,val:100,test:300" TUNE=100 SEEDS="0 1" LRS="0.001 0.004" RESAMPLES=200 ;;
-  tiny) LABELS=12 POOL=12 STEPS=2 SELF_STEPS=2 BATCH=4 DOWN="train:8,val:8,test:8" TUNE=1 SEEDS="0" LRS="0.002" RESAMPLES=10 ;;
+  small)
+    ARMS="student oracle supervised self-boxes specialist-boxes specialist-classes specialist-regions specialist-depth simclr vicreg scratch"
+    LABELS=1000 POOL=3000 STEPS=600 SELF_STEPS=600 BATCH=16 DOWN="train:400,val:100,test:300" TUNE=100 SEEDS="0 1" LRS="0.001 0.004" RESAMPLES=200
+    ;;
+  tiny)
+    ARMS="student oracle specialist-boxes simclr scratch"
+    LABELS=12 POOL=12 STEPS=2 SELF_STEPS=2 BATCH=4 DOWN="train:8,val:8,test:8" TUNE=1 SEEDS="0" LRS="0.002" RESAMPLES=10
+    ;;
   *) echo "$0: unknown scale '$SCALE'; there are small and tiny" >&2; exit 2 ;;
 esac
 
@@ -39,6 +45,7 @@ all() {
     [ -e "done/$name" ] || printf '%s\0%s\0' "$name" "$command"
   done | xargs -0 -r -P "$JOBS" -n 2 bash -c 'one "$1" "$2"' all
 }
+wanted() { [[ " $ARMS " == *" $1 "* ]]; }
 P="polyteach"
 NET="--backbone test_resnet --channels 32 --size 64 --device cpu --workers 0"
 LEARN="--steps $STEPS --batch-size $BATCH --optimizer adamw --lr 0.002 --ema 0.99 --scale 0.7 1.5 --seed 0 $NET"
@@ -62,11 +69,12 @@ WORLDS="classes boxes regions parts depth normals"
   for t in $TEACHERS; do
     echo "train-specialist-$t $P train stores/teach-$t --labels people --out runs/specialist-$t $LEARN"
   done
-  echo "train-supervised $P train stores/teach-classes stores/teach-boxes stores/teach-regions stores/teach-depth --labels people --out runs/supervised $LEARN"
+  wanted supervised && echo "train-supervised $P train stores/teach-classes stores/teach-boxes stores/teach-regions stores/teach-depth --labels people --out runs/supervised $LEARN"
   echo "train-oracle $P train stores/oracle --labels people --out runs/oracle $LEARN"
   for m in simclr vicreg; do
-    echo "train-$m $P pretrain stores/pool --method $m --out runs/$m --steps $SELF_STEPS --batch-size $BATCH --optimizer adamw --lr 0.002 --seed 0 --backbone test_resnet --size 64 --device cpu --workers 0"
+    wanted $m && echo "train-$m $P pretrain stores/pool --method $m --out runs/$m --steps $SELF_STEPS --batch-size $BATCH --optimizer adamw --lr 0.002 --seed 0 --backbone test_resnet --size 64 --device cpu --workers 0"
   done
+  true
 } | all
 
 # 3. label: all teachers over the pool
@@ -76,13 +84,14 @@ echo "label $P label stores/pool --teacher $(echo $NAMES) --device cpu" | all
 # 4. train: the student of all teachers; and of one, which is single-task self-training
 {
   echo "train-student $P train stores/pool --out runs/student $LEARN"
-  echo "train-self-boxes $P train stores/pool --labels boxes --out runs/self-boxes $LEARN"
+  wanted self-boxes && echo "train-self-boxes $P train stores/pool --labels boxes --out runs/self-boxes $LEARN"
+  true
 } | all
 
 # 5. transfer: everything that was made, and a network that knows nothing, to six tasks
 {
   for w in boxes regions parts depth normals classes; do
-    for r in student oracle supervised self-boxes specialist-boxes specialist-classes specialist-regions specialist-depth simclr vicreg scratch; do
+    for r in $ARMS; do
       INIT=$([ "$r" = scratch ] || echo "--init runs/$r")
       echo "transfer-$r-$w $P transfer stores/down-$w --downstream $w --name $r $INIT --out transfer/$r/$w --validation-split val --lrs $LRS --steps $TUNE --seeds $SEEDS --batch-size $BATCH --optimizer adamw --scale 0.7 1.5 --resamples $RESAMPLES $NET"
     done
