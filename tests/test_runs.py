@@ -1,0 +1,49 @@
+"""The whole method by its own script, next to nothing of it: every step works, and stopping costs nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUNS = Path(__file__).parent.parent / "runs"
+
+
+@pytest.mark.parametrize("script", sorted(RUNS.glob("*.sh")), ids=lambda f: f.name)
+def test_a_script_is_bash(script):
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_an_unknown_scale_is_an_error(tmp_path):
+    run = subprocess.run(["bash", str(RUNS / "toy.sh"), str(tmp_path), "huge"], capture_output=True, text=True)
+    assert run.returncode == 2
+    assert "unknown scale 'huge'; there are small and tiny" in run.stderr
+
+
+@pytest.mark.slow
+def test_toy_from_nothing_to_the_report(tmp_path):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", str(RUNS / "toy.sh"), str(tmp_path), "tiny"]
+    run = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PATH": path})
+    assert run.returncode == 0, run.stderr[-3000:]
+    found = sorted(tmp_path.glob("transfer/*/*/transfer.json"))
+    assert len(found) == 5 * 6
+    arms = {json.loads(f.read_text())["representation"]["name"] for f in found}
+    assert arms == {"student", "oracle", "specialist-boxes", "simclr", "scratch"}
+    scores = json.loads((tmp_path / "report.json").read_text())
+    shown = json.dumps(scores)
+    for name in (*arms, "classes", "boxes", "regions", "parts", "depth", "normals"):
+        assert f'"{name}"' in shown
+    page = (tmp_path / "report.html").read_text()
+    assert 'src="http' not in page
+    student = json.loads((tmp_path / "transfer/student/boxes/transfer.json").read_text())
+    names = {t["name"] for t in student["compute"]["teachers"]}
+    assert names == {
+        f"{t}: {what}" for t in ("classes", "boxes", "regions", "depth") for what in ("training", "labelling")
+    }
+    # once more: nothing is left to do but the report
+    again = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PATH": path})
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "+ polyteach" not in again.stderr
