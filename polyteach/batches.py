@@ -390,6 +390,7 @@ class Samples(Dataset[Sample]):
         """The view of image number `image` in an epoch; `salt` makes another one of it."""
         rejects: list[dict[str, str]] = []
         draw = random.Random(f"{self.seed}-{epoch}-{image}{salt}")
+        instead = random.Random(f"{self.seed}-{epoch}-{image}")  # no salt: views of one image get the same replacement
         for _ in range(ATTEMPTS):
             row, pixels = self.picture(image)
             if not isinstance(pixels, str):
@@ -397,7 +398,7 @@ class Samples(Dataset[Sample]):
             rejects.append(
                 {"store": str(self.plan.stores[self.plan.place(image).store].path), "id": row.id, "reason": pixels}
             )
-            image = draw.randrange(len(self.plan))
+            image = instead.randrange(len(self.plan))
         raise ValueError(f"{ATTEMPTS} images in a row could not be read, the last {rejects[-1]}")
 
     def picture(self, image: int) -> tuple[ImageRow, Tensor | str]:

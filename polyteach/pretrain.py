@@ -117,8 +117,11 @@ def pretrain(
     _sane(arguments)
     given = (stores,) if isinstance(stores, str) else tuple(stores)
     plan = all_images([Store.open(s) for s in given], split)
-    if len(plan) < 2:
-        raise ValueError("views are compared between images; the stores have fewer than two")
+    if len(plan) < batch_size:
+        raise ValueError(
+            f"batch_size {batch_size} is more than the {len(plan)} images, so that every batch would compare images "
+            "with themselves; give at most that many"
+        )
     if steps is None:
         steps = max(1, round((epochs or 100) * len(plan) / batch_size))
     settings = Settings(
@@ -267,6 +270,7 @@ def siamese(student: "Student", method: str, temperature: float) -> "nn.Module":
     Raises:
         ValueError: the package of vicreg's loss is missing.
     """
+    import torch
     from torch import nn
     from torchvision.ops import MLP
 
@@ -289,9 +293,10 @@ def siamese(student: "Student", method: str, temperature: float) -> "nn.Module":
         def forward(self, images: "Tensor", targets: dict[str, Any]) -> "dict[str, Tensor]":
             z = self.projector(self.student.pooled(images)).float()
             one, other = z[0::2], z[1::2]
-            if criterion is None:
-                return {method: nt_xent(one, other, temperature)}
-            return {method: criterion(one, ref_emb=other)}
+            # autocast would lower the products of the losses again: similarities, and covariances of a whole batch
+            with torch.autocast(images.device.type, enabled=False):
+                loss = nt_xent(one, other, temperature) if criterion is None else criterion(one, ref_emb=other)
+            return {method: loss}
 
     return Siamese()
 
@@ -302,9 +307,16 @@ def pairs(plan: "Plan", seed: int, size: int, crop: tuple[float, float], method:
     from polyteach.tasks.contract import Policy
 
     class Pairs(Samples):
+        last: tuple[int, Any] = (-1, None)
+
         def __getitem__(self, place: int) -> Sample:
             epoch, image = self.order.at(place // 2)
             return self.drawn(epoch, image, f"-{place % 2}")
+
+        def picture(self, image: int) -> Any:
+            if image != self.last[0]:  # its second view follows at once: read and decode it once
+                self.last = (image, super().picture(image))
+            return self.last[1]
 
         def __reduce__(self) -> Any:
             return pairs, (self.plan, self.seed, size, crop, method)

@@ -1,6 +1,7 @@
 """Labelling: nothing is lost, one bad image or answer stops nothing, a kill costs at most the part in hand."""
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -278,3 +279,28 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, teacher):
     assert "Traceback" not in said
     subprocess.run(command, check=True, capture_output=True)
     assert len(labels_of(store, "a")) == 40
+
+
+def test_only_the_images_of_a_split_are_labelled(tmp_path, teacher):
+    store = Store.create(tmp_path / "s", 3)
+    seen = pictures(5)
+    for part, numbers in enumerate(((0, 1, 2), (3, 4))):
+        rows = [ImageRow(f"{i}", *seen[i].shape[1:], png(seen[i]), split="train" if i % 2 else "val") for i in numbers]
+        store.write_images(part, rows)
+    with pytest.raises(ValueError, match="no image has split 'test'; there are train, val"):
+        polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, split=("test",), progress=False)
+    polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, split=("train",), progress=False)
+    assert [a is None for a in labels_of(store, "a")] == [True, False, True, False, True]
+    with pytest.raises(ValueError, match=r"was made otherwise: .*split"):
+        polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, progress=False)
+
+
+def test_what_labelling_costs_adds_up_over_restarts(tmp_path, teacher):
+    store = store_of(tmp_path / "s", pictures(5))
+    polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, progress=False)
+    file = store.path / "labels" / "classification" / "a" / "label.json"
+    first = json.loads(file.read_text())["compute"]
+    assert first["images"] == 5
+    assert first["flops"] is None  # torch saw no product: unknown, not nothing
+    polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, progress=False)  # nothing is left to do
+    assert json.loads(file.read_text())["compute"] == first

@@ -20,6 +20,10 @@ class OwnTeacher(Teacher):
 
     def __init__(self, run: str, device: str, precision: str) -> None:
         about = describe_student(run)
+        if not about["objectives"]:
+            raise ValueError(
+                f"{run} has no heads, only a backbone; train some with: polyteach train STORE --init {run}"
+            )
         self.student = load_student(run, device)
         self.objectives = self.student.objectives
         self.size = (int(about["size"][0]), int(about["size"][1]))
@@ -48,6 +52,6 @@ def load(name: str, device: str, precision: str) -> OwnTeacher:
     """The student in the folder `name`.
 
     Raises:
-        ValueError: no finished run there.
+        ValueError: no finished run there, or one without heads.
     """
     return OwnTeacher(name, device, precision)
