@@ -705,7 +705,7 @@ class _Job:
             "verb": "transfer",
             "polyteach": polyteach.__version__,
             "date": time.strftime("%Y-%m-%d"),
-            "command": _command(g),
+            "command": _command("transfer", g, "store", ["protocol"]),  # all that a protocol says is spelled out
             "machine": {
                 "processor": platform.machine(),
                 "threads": torch.get_num_threads(),
@@ -771,7 +771,10 @@ def _made(run: "Path") -> dict[str, Any]:
     about: dict[str, Any] = {}
     if (run / "config.json").exists():
         config = read_json(run / "config.json")
-        about = {"seed": config.get("options", {}).get("seed"), "command": config.get("command")}
+        options = config["options"]
+        # steps were resolved from epochs, and only one of them may be given
+        command = _command(config["verb"], options | {"out": str(run)}, "stores", ["epochs"])
+        about = {"seed": options.get("seed"), "command": command}
     for name in ("train.json", "pretrain.json"):
         if (run / name).exists():
             compute = dict(read_json(run / name).get("compute") or {})
@@ -817,19 +820,20 @@ def _thinned(points: list[list[Any]], most: int = 50) -> list[list[Any]]:
     return [[g[-1][0], round(sum(p[1] for p in g) / len(g), 5)] for g in groups]
 
 
-def _command(given: dict[str, Any]) -> str:
+def _command(verb: str, given: dict[str, Any], positional: str, skipped: Sequence[str] = ()) -> str:
     """The command line that gives these options; those with no value are left out."""
     import shlex
 
-    words = ["polyteach", "transfer", given["store"]]
+    first = given[positional]
+    words = ["polyteach", verb, *([first] if isinstance(first, str) else first)]
     for key, value in given.items():
         flag = f"--{key.replace('_', '-')}"
-        if key == "store" or value is None or value == [] or value == ():
+        if key == positional or key in skipped or value is None or value == [] or value == ():
             continue
-        if key == "protocol":
-            continue  # all that it stands for is spelled out
         if isinstance(value, bool):
             words += [flag if value else f"--no-{flag[2:]}"]
+        elif isinstance(value, dict):
+            words += [flag, *(f"{k}={v}" for k, v in value.items())]
         elif isinstance(value, list | tuple):
             words += [flag, *map(str, value)]
         else:

@@ -5,7 +5,7 @@
 #   bash runs/toy.sh DIR tiny     the same commands with next to no images and steps: shows that they work, and no more
 #
 # Four specialists learn from 1,000 labelled images each, of four worlds that look different and name different things.
-# They label 3,000 images of a fifth; one student learns from that. It and its rivals, all with the same network and as
+# They label 2,000 images of a fifth; one student learns from that. It and its rivals, all with the same network and as
 # many steps, are then fine-tuned on six worlds of new shapes: classes, boxes, two kinds of regions, depth and normals
 # (which no teacher knows). What to expect, and how long it took: docs/toy.md.
 #
@@ -18,7 +18,7 @@ JOBS=${JOBS:-$(nproc)}
 case $SCALE in
   small)
     ARMS="student oracle supervised self-boxes specialist-boxes specialist-classes specialist-regions specialist-depth simclr vicreg scratch"
-    LABELS=1000 POOL=3000 STEPS=600 SELF_STEPS=600 BATCH=16 DOWN="train:400,val:100,test:300" TUNE=100 SEEDS="0 1" LRS="0.001 0.004" RESAMPLES=200
+    LABELS=1000 POOL=2000 STEPS=500 SELF_STEPS=500 BATCH=16 DOWN="train:400,val:100,test:200" TUNE=80 SEEDS="0" LRS="0.001 0.004" RESAMPLES=100
     ;;
   tiny)
     ARMS="student oracle specialist-boxes simclr scratch"

@@ -279,7 +279,8 @@ def test_parquet_names_rows_and_choice_of_column(tmp_path):
         load_dataset(str(path))
     store = ingest(f"parquet:{path}?image=b", str(tmp_path / "store"), progress=False)
     assert [(r.id, store.read(r)) for r in rows(store)] == [("7", data[1]), ("7#2", data[0])]
-    for option, error in {"image=c": "no column 'c' of bytes; it has a, b", "column=a": "is no option of this format"}.items():
+    errors = {"image=c": "no column 'c' of bytes; it has a, b", "column=a": "is no option of this format"}
+    for option, error in errors.items():
         with pytest.raises(ValueError, match=error):
             load_dataset(f"parquet:{path}?{option}")
 
