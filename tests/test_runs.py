@@ -23,6 +23,7 @@ def test_an_unknown_scale_is_an_error(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_toy_from_nothing_to_the_report(tmp_path):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = ["bash", str(RUNS / "toy.sh"), str(tmp_path), "tiny"]
