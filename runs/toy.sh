@@ -14,7 +14,7 @@ set -euo pipefail
 
 DIR=${1:?"usage: bash runs/toy.sh DIR [tiny]"}
 SCALE=${2:-small}
-JOBS=${JOBS:-$(nproc)}
+JOBS=${JOBS:-$(env -u OMP_NUM_THREADS nproc)} # nproc itself obeys that variable
 case $SCALE in
   small)
     ARMS="student oracle supervised self-boxes specialist-boxes specialist-classes specialist-regions specialist-depth simclr vicreg scratch"

@@ -40,8 +40,9 @@ def challenge(tmp_path):
         for i in range(1, count + 1):
             picture(base / f"images/{split}/ADE_{part}_{i:08d}.jpg")
             png(base / f"annotations/{split}/ADE_{part}_{i:08d}.png", MAP)
-    lines = ["Idx\tRatio\tTrain\tVal\tStuff\tName"]
-    lines += [f"{i}\t0.1576\t11664\t1172\t1\t{n}" for i, n in enumerate(NAMES, 1)]
+    lines = ["Idx\tRatio\tTrain\tVal\tName"]
+    # as published, with its stray spaces
+    lines += [f"{i}{' ' * (i == 22)}\t0.1576\t11664\t1172\t{n}{' ' * (i == 8)}" for i, n in enumerate(NAMES, 1)]
     (base / "objectInfo150.txt").write_text("\n".join(lines) + "\n")
     (base / "sceneCategories.txt").write_text("ADE_train_00000001 airport_terminal\n")
     return tmp_path
@@ -119,11 +120,26 @@ class TestSceneParse150:
         path.write_bytes(path.read_bytes()[:40])
         refused(tmp_path, f"ade20k:{challenge}", r"ADE_val_00000001\.png: broken")
 
+    def test_a_list_of_classes_with_a_column_more(self, challenge):
+        lines = ["Idx\tRatio\tTrain\tVal\tStuff\tName"]
+        lines += [f"{i}\t0.1\t9\t9\t1\t{n}" for i, n in enumerate(NAMES, 1)]
+        (challenge / "ADEChallengeData2016/objectInfo150.txt").write_text("\n".join(lines))
+        assert list(load_dataset(f"ade20k:{challenge}").spaces["segmentation"].names) == NAMES
+
     def test_class_names_are_needed(self, challenge):
         info = challenge / "ADEChallengeData2016/objectInfo150.txt"
-        info.write_text("Idx\tRatio\tTrain\tVal\tStuff\tName\n1\t0.1\t1\t1\t1\twall\n3\t0.1\t1\t1\t1\tsky\n")
-        with pytest.raises(ValueError, match=r"objectInfo150\.txt: line 3: .* Idx 2"):
-            load_dataset(f"ade20k:{challenge}")
+        for text, match in [
+            ("1\t0.1\t1\t1\twall\n3\t0.1\t1\t1\tsky\n", r"line 3: must be Idx Ratio Train Val Name, with Idx 2"),
+            ("1\t0.1\t1\t1\twall\n2\t0.1\t1\tsky\n", "line 3: must be Idx Ratio Train Val Name"),
+            ("", "names no class"),
+        ]:
+            info.write_text("Idx\tRatio\tTrain\tVal\tName\n" + text)
+            with pytest.raises(ValueError, match=rf"objectInfo150\.txt: {match}"):
+                load_dataset(f"ade20k:{challenge}")
+        for text in ("", "1\t0.1576\t11664\t1172\twall\n"):
+            info.write_text(text)
+            with pytest.raises(ValueError, match=r"objectInfo150\.txt: line 1: must name the columns"):
+                load_dataset(f"ade20k:{challenge}")
         info.unlink()
         with pytest.raises(ValueError, match=r"objectInfo150\.txt cannot be read: .*names the classes"):
             load_dataset(f"ade20k:{challenge}")

@@ -110,6 +110,38 @@ def test_axes_can_be_said_to_be_ours(root):
         entry.targets((H, W))
 
 
+@pytest.mark.parametrize("pitch", [-20, 10, 20])
+@pytest.mark.parametrize("up", [1, -1])
+def test_ground_and_ceiling_of_a_pitched_camera_face_it(root, pitch, up):
+    """Only what lies below (above) the horizon is ground (ceiling); of one that is seen, z may have any sign."""
+    angle = np.deg2rad(pitch)
+    slope = 384 / 927.06 * (1 - (2 * np.arange(H) + 1) / H)  # of the rays, upwards
+    seen = up * (slope * np.cos(angle) + np.sin(angle)) < 0
+    assert seen.any()
+    normal = np.zeros((H, W, 3), np.float32)
+    normal[seen] = np.array([0, np.cos(angle), -np.sin(angle)]) * up
+    np.save(f"{start(root, SPLITS[0])}_normal.npy", normal)
+    (entry,) = load_dataset(f"diode:{root}").entries(0, 1)
+    target = entry.targets((H, W))["normals"]
+    assert np.array_equal(target.valid.numpy(), np.repeat(seen[:, None], W, 1))
+    assert target.normal[2][target.valid].mean() == pytest.approx(up * np.sin(angle), abs=1e-6)
+
+
+def test_a_handful_of_wrong_normals_is_no_sign_of_other_axes(root):
+    normal = np.zeros((200, 200, 3), np.float32)
+    normal[100, 100:105] = (0, 0, -1)
+    path = start(root, SPLITS[0])
+    Image.fromarray(np.zeros((200, 200, 3), np.uint8)).save(f"{path}.png")
+    for ending, value in (("_depth.npy", np.ones((200, 200))), ("_depth_mask.npy", np.ones((200, 200)))):
+        np.save(f"{path}{ending}", value)
+    np.save(f"{path}_normal.npy", normal)
+    (entry,) = load_dataset(f"diode:{root}").entries(0, 1)
+    assert entry.targets((200, 200))["normals"].valid.sum() == 5
+    np.save(f"{path}_normal.npy", np.full((200, 200, 3), (0, 0, -1), np.float32))
+    with pytest.raises(ValueError, match="faces away"):
+        entry.targets((200, 200))
+
+
 def test_without_normals_there_is_depth_only(tmp_path):
     scan(tmp_path, "val/outdoor", normal=False)
     dataset = load_dataset(f"diode:{tmp_path}")

@@ -2,14 +2,16 @@
 
 SceneParse150, the benchmark of 150 classes (http://sceneparsing.csail.mit.edu, ADEChallengeData2016.zip):
 
-    ROOT/ADEChallengeData2016/objectInfo150.txt                     Idx Ratio Train Val Stuff Name
+    ROOT/ADEChallengeData2016/objectInfo150.txt                     Idx Ratio Train Val Name
                               images/training/ADE_train_00000001.jpg
                               annotations/training/ADE_train_00000001.png
                               images/validation/  annotations/validation/       ROOT may be the folder itself
     ROOT/release_test/testing/ADE_test_00000001.jpg                 no annotations (release_test.zip)
 
 - An annotation is a PNG of 8-bit indices: 0 is any other object and ignored, 1..150 are the classes.
-- A class is named by all its words: "building, edifice".
+- A class is named by all its words: "building, edifice". Copies of the list with a column Stuff before Name are read
+  too, since its first line names the columns. The published one (https://github.com/CSAILVision/sceneparsing) has stray
+  spaces: "22 ", "bed ".
 
 The full release (https://github.com/CSAILVision/ADE20K, its README and utils/utils_ade20k.py), over 3,000 classes:
 
@@ -22,8 +24,9 @@ The full release (https://github.com/CSAILVision/ADE20K, its README and utils/ut
 
 - A pixel of a *_seg.png is the class (R div 10) * 256 + G, from 1; 0 is not labelled and ignored. B tells instances.
 - Classes are those of the index, in its order; without an index, those that any object of any JSON names by `name_ndx`
-  and `name`, in the order of name_ndx. All JSON files are then read at the start, which takes minutes. The index is a
-  pickle, which can run code: it is opened by a reader that makes lists, text and numbers, and keeps no array.
+  and `name`, in the order of name_ndx. All JSON files are then read at the start, which takes minutes. Class 165 is the
+  index's objectnames[164] (issue 15 of that repository). The index is a pickle, which can run code: it is opened by a
+  reader that makes lists, text and numbers, and keeps no array.
 - Parts of objects (*_parts_*.png) and the folders of single instances are not read.
 
 Splits are "training", "validation" and "test".
@@ -196,16 +199,18 @@ def _pictures(folder: str) -> tuple[dict[str, str], int]:
 def _object_info(path: str) -> dict[int, str]:
     try:
         with open(path, encoding="utf-8") as file:
-            lines = [(i, line.split(None, 5)) for i, line in enumerate(file, 1) if line.strip()]
+            lines = [(i, line.strip()) for i, line in enumerate(file, 1) if line.strip()]
     except (OSError, UnicodeDecodeError) as e:
         raise ValueError(f"{path} cannot be read: {getattr(e, 'strerror', None) or e}; it names the classes") from e
-    if lines and lines[0][1][0] == "Idx":
-        lines = lines[1:]
+    columns = lines[0][1].split() if lines else []
+    if len(columns) < 2 or (columns[0], columns[-1]) != ("Idx", "Name"):
+        raise ValueError(f"{path}: line 1: must name the columns: Idx Ratio Train Val Name")
     classes: dict[int, str] = {}
-    for i, words in lines:
-        if len(words) != 6 or words[0] != str(len(classes) + 1):
-            raise ValueError(f"{path}: line {i}: must be Idx Ratio Train Val Stuff Name, with Idx {len(classes) + 1}")
-        classes[int(words[0])] = words[5].strip()
+    for i, line in lines[1:]:
+        words = line.split(None, len(columns) - 1)  # only names have spaces in them
+        if len(words) != len(columns) or words[0] != str(len(classes) + 1):
+            raise ValueError(f"{path}: line {i}: must be {' '.join(columns)}, with Idx {len(classes) + 1}")
+        classes[int(words[0])] = words[-1]
     if not classes:
         raise ValueError(f"{path}: names no class")
     return classes

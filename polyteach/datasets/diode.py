@@ -16,12 +16,17 @@ train_normals.tar.gz and val_normals.tar.gz, unpacked into one tree. Splits are 
   none in ROOT has depth, only normals are read. Pictures of test may be without labels.
 
 The normals' axes are not stated in the devkit. They are taken for x right, y up, z towards the camera, so y and z are
-negated here: likely, not sure. Those are the axes of Marigold's predictions (github.com/prs-eth/Marigold,
-DIODENormalsDataset), which its evaluation compares with these files without changing a sign; DIODE's own pictures were
-not at hand to check. Look at some before you mix them with other normals: drawn by `Normals.draw`, floors are green and
-walls that face you blue. What is learned and measured on DIODE alone is the same with either sign of y and z. A map of
-which nearly every normal would face away from the camera is an error. `diode:ROOT?axes=down` takes the files for x
-right, y down, z away, and changes no sign.
+negated here. Two public codes agree: Metric3D (github.com/YvanYin/Metric3D, training/mono/datasets/diode_dataset.py)
+negates y and z of these files for a camera with y down and z away, and Marigold (github.com/prs-eth/Marigold,
+DIODENormalsDataset) compares them, without changing a sign, with predictions of x right, y up, z towards. DIODE's own
+pictures were not at hand to check. Look at some before you mix them with other normals: drawn by `Normals.draw`, floors
+are green and walls that face you blue. What is learned and measured on DIODE alone is the same with either sign of y
+and z. `diode:ROOT?axes=down` takes the files for x right, y down, z away, and changes no sign.
+
+A map of which nearly every normal would clearly face away from the camera is an error: its axes are others. "Away" is
+seen along each pixel's own ray (intrinsics.txt of the devkit), not by the sign of z: pictures are taken at 0 to 50
+degrees of pitch, and the ground before a raised camera has z > 0 where it is seen. A few such normals are left as they
+are; Metric3D turns them round.
 """
 
 import os
@@ -43,7 +48,13 @@ _ENDINGS = (".png", _MASK, _DEPTH, _NORMAL)
 _AXES = {"up": (1.0, -1.0, -1.0), "down": (1.0, 1.0, 1.0)}
 """Signs of x, y and z that make DIODE's axes ours."""
 _AWAY = 0.9
-"""Share of normals with the wrong sign of z that noise does not explain."""
+"""Share of normals facing away that noise does not explain."""
+_CLEARLY = 0.2
+"""Cosine between ray and normal from which a surface clearly faces away; distant ground is seen at some 0 to -0.2."""
+_FEWEST = 0.01
+"""Share of the picture that must be known before its normals can tell their axes."""
+_SLOPES = 512 / 886.81, 384 / 927.06
+"""Of the rays at the right and lower edge: half of width and height by focal length, as in intrinsics.txt."""
 _LAYOUT = "expected ROOT/train/outdoor/scene_00000/scan_00000/NAME.png with NAME_depth.npy and NAME_depth_mask.npy"
 
 # METHOD.md: the 17k outdoor pictures, share of pixels within 11.25 degrees. The paper's schedule was not recovered: the
@@ -134,13 +145,21 @@ def _facing(path: str, size: tuple[int, int], signs: np.ndarray) -> NormalsTarge
     wrong = valid & (np.abs(length - 1) > 0.1)
     if wrong.any():
         raise ValueError(f"{path}: normals must have length 1, or 0 where invalid; got {length[wrong][0]:g}")
-    if valid.any() and (vector[valid, 2] > 0).mean() > _AWAY:
-        raise ValueError(f"{path}: nearly every normal faces away from the camera: its axes are others; see ?axes=")
     unit = np.where(valid[..., None], vector / np.where(valid, length, 1)[..., None], 0)
+    away = valid & ((unit * _rays(*size)).sum(-1) > _CLEARLY)
+    if away.sum() > _AWAY * max(valid.sum(), _FEWEST * valid.size):
+        raise ValueError(f"{path}: nearly every normal faces away from the camera: its axes are others; see ?axes=")
     return NormalsTarget(
         normal=torch.from_numpy(np.ascontiguousarray(unit.transpose(2, 0, 1), np.float32)),
         valid=torch.from_numpy(valid),
     )
+
+
+def _rays(height: int, width: int) -> np.ndarray:
+    """Unit directions (height, width, 3) in which the pixels look: x right, y down, z away."""
+    x, y = (s * ((2 * np.arange(n) + 1) / n - 1) for s, n in zip(_SLOPES, (width, height), strict=True))
+    rays = np.stack([*np.meshgrid(x, y), np.ones((height, width))], -1)
+    return (rays / np.linalg.norm(rays, axis=-1, keepdims=True)).astype(np.float32)
 
 
 def _array(path: str, size: tuple[int, int], channels: int) -> np.ndarray:

@@ -16,7 +16,8 @@ Options, as nyu:ROOT?depth=raw&crop=none:
 
 - depth=filled (default; what the field measures on) or raw.
 - crop=eigen (default) or none. Eigen et al. (NeurIPS 2014) and their followers measure in rows 45..470 and columns
-  41..600 of 480 x 640 only (of other sizes: in proportion); the rest is invalid.
+  41..600 of 480 x 640 only (of other sizes: in proportion); the rest is invalid, in every split: beside the window lie
+  the picture's white frame and depth that the filling made up.
 - segmentation=none (default) or 894: the classes of `names`. Pixels of no class are ignored.
 - split=file (default): "train" and "test" by splits.mat; none: pictures have no split, and splits.mat is not needed.
 
