@@ -461,7 +461,8 @@ def _sheet(held: _HeldOut, rows: int, file: "Path") -> None:
         for name, labels in sets.items():
             task = load_task(labels.task)
             label = held.answers[name][i]
-            pseudo = task.pseudo(label, Policy()) if isinstance(label, Target) else None
+            # with the teacher's scores, which are drawn
+            pseudo = task.pseudo(label, Policy(confidence=True)) if isinstance(label, Target) else None
             for target in (pseudo, guess[name]):
                 cells.append(small if target is None else task.draw(small, task.view(target, view), labels.space))
         for column, cell in enumerate(cells):

@@ -9,6 +9,7 @@ Shapes: B images of a batch, h w their pixels.
 import json
 import math
 import os
+import random
 import shutil
 import signal
 import threading
@@ -30,6 +31,8 @@ from polyteach.progress import track
 from polyteach.tasks.contract import Target
 
 OPTIMIZERS = ("sgd", "adamw")
+FIRST = 10
+"""Forward passes over which the size of a loss is measured, for `Mixture`'s dropping."""
 KEPT = 2
 """Checkpoints that stay; the older ones are removed."""
 
@@ -89,24 +92,76 @@ class Mixture(nn.Module):
 
     learned: homoscedastic uncertainty of Kendall, Gal and Cipolla (CVPR 2018), L = sum_i exp(-s_i) w_i L_i + s_i / 2
     with one learned s_i per objective, from 0. Least at exp(s_i) = 2 w_i L_i, so every term is drawn to weigh alike.
+
+    drop: teacher dropping of UNIC (Sariyildiz et al., ECCV 2024; its modeling/teacher_dropping.py): the objective with
+    the largest loss is always kept, every other one is left out with this probability, and the terms of those kept are
+    multiplied by (number there) / (number kept), so that every pass weighs alike. What is left out acts as if the batch
+    had no target for it. 0: off. Where it differs from UNIC, and why:
+
+    - UNIC draws for every image. A loss here is one number per forward pass (detectors sample their regions from the
+      whole of it), so that is what is drawn for; a step of several passes has several draws.
+    - UNIC compares losses as they are: they are of one kind, on standardised features. Cross-entropies and metres are
+      not, so every loss is divided by its own mean over the first `FIRST` passes that had it (GradNorm, Chen et al.,
+      ICML 2018, compares L(t) / L(0), and calls it the inverse training rate): the largest is the objective that has
+      learned the least of what there was to learn. A running mean would not do: every ratio to it stays near 1, and
+      which one is largest says only for which objective the batch was hard. A loss that cannot fall to 0, such as the
+      cross-entropy with soft labels, is therefore kept more often than others; where a run starts from a trained
+      student, so is what that one knew already. An objective is not left out before its mean is known. Weights play no
+      part in the comparison, and objectives with a weight of 0 have none either.
+
+    seed: of the draws. They follow from (seed, number of the forward pass, name) alone.
     """
 
-    def __init__(self, weights: Mapping[str, float], learned: bool = False) -> None:
+    def __init__(
+        self, weights: Mapping[str, float], learned: bool = False, drop: int | float = 0.0, seed: int = 0
+    ) -> None:
         super().__init__()
         self.weights = dict(weights)
         names = self.weights if learned else {}
         self.log_variance = nn.ParameterDict({k: nn.Parameter(torch.zeros(())) for k in names})
+        self.drop, self.seed = drop, seed
+        self.numbers = {k: i for i, k in enumerate(self.weights)}
+        if drop:  # buffers, so that a checkpoint has them; by number, as names may hold dots
+            self.register_buffer("first_sum", torch.zeros(len(self.weights)))
+            self.register_buffer("first_count", torch.zeros(len(self.weights), dtype=torch.long))
 
-    def forward(self, losses: dict[str, Tensor]) -> Float[Tensor, ""]:
-        """losses: objective -> scalar; at least one."""
+    def forward(self, losses: dict[str, Tensor], factors: Mapping[str, float] | None = None) -> Float[Tensor, ""]:
+        """losses: objective -> scalar; at least one. factors: see `kept`; all 1 without it."""
         terms = []
         for name, loss in losses.items():
+            if factors is not None and name not in factors:
+                continue
             term = self.weights[name] * loss
             if name in self.log_variance:
                 s = self.log_variance[name]
                 term = torch.exp(-s) * term + s / 2
-            terms.append(term)
+            terms.append(term if factors is None else factors[name] * term)
         return torch.stack(terms).sum()
+
+    def kept(self, losses: Mapping[str, float], at: int) -> dict[str, float] | None:
+        """Objectives that are not left out, and what their terms are multiplied with; None where nothing is ever.
+
+        Takes note of the losses, so it is called once for every forward pass that has any.
+
+        losses: of the pass, finite. at: number of the pass in the training, from 0.
+        """
+        if not self.drop:
+            return None
+        first_sum, first_count = self.get_buffer("first_sum"), self.get_buffer("first_count")
+        counted = {k: v for k, v in losses.items() if self.weights[k]}
+        left: dict[str, float] = {}  # share of its first size that a loss still has
+        for name, loss in counted.items():
+            i = self.numbers[name]
+            if first_count[i] == FIRST:
+                left[name] = loss / float(first_sum[i] / FIRST)
+            elif loss > 0:  # 0 where nothing in the batch was valid
+                first_sum[i] += loss
+                first_count[i] += 1
+        largest = max(left, key=lambda k: left[k], default=None)
+        draw = {k: random.Random(f"drop-{self.seed}-{at}-{k}").random() for k in left if k != largest}
+        out = {k for k, value in draw.items() if value < self.drop}
+        scale = len(counted) / max(len(counted) - len(out), 1)
+        return {k: scale if k in counted else 1.0 for k in losses if k not in out}
 
     def effective(self) -> dict[str, float]:
         """What each loss is multiplied with now."""
@@ -246,11 +301,14 @@ class _Run:
             group["lr"] = lr
         sums: dict[str, list[float]] = {}
         ids: list[str] = []
-        for _ in range(s.accumulate):
+        kept: dict[str, int] = {}
+        for i in range(s.accumulate):
             batch = next(stream)
             ids += batch.ids
-            for name, value in self.backward(batch).items():
+            parts, factors = self.backward(batch, self.step * s.accumulate + i)
+            for name, value in parts.items():
                 sums.setdefault(name, []).append(value)
+                kept[name] = kept.get(name, 0) + (factors is None or name in factors)
         losses = {k: sum(v) / len(v) for k, v in sums.items()}
         norm = self.apply(losses, ids)
         if self.average is not None:
@@ -259,7 +317,7 @@ class _Run:
         spent = time.monotonic() - start
         self.seconds += spent
         weights = self.mixture.effective()
-        return {
+        line: dict[str, Any] = {
             "step": self.step,
             "loss": sum(weights[k] * v for k, v in losses.items()),
             "losses": losses,
@@ -270,9 +328,11 @@ class _Run:
             "images_per_second": round(len(ids) / spent, 3),
             "seconds": round(self.seconds, 3),
         }
+        # the loss is of all objectives all the same, so that curves compare
+        return line | {"kept": {k: n / len(sums[k]) for k, n in kept.items()}} if self.mixture.drop else line
 
-    def backward(self, batch: Seen) -> dict[str, float]:
-        """Add a batch's gradient; returns its losses."""
+    def backward(self, batch: Seen, at: int) -> tuple[dict[str, float], dict[str, float] | None]:
+        """Add the gradient of forward pass number `at`; returns its losses, and what `Mixture.kept` says of them."""
         s = self.settings
         images = batch.images.to(self.device, non_blocking=True)
         targets = {k: [moved(t, self.device) for t in ts] for k, ts in batch.targets.items()}
@@ -280,14 +340,15 @@ class _Run:
         with torch.autocast(self.device.type, PRECISIONS[s.precision], enabled=lower):
             losses: dict[str, Tensor] = self.model(images, targets)
         if not losses:
-            return {}
+            return {}, None
         values = torch.stack([v.detach().float() for v in losses.values()]).tolist()
         parts = dict(zip(losses, values, strict=True))
         if not all(map(math.isfinite, values)):
             raise self.not_finite("the loss", parts, batch.ids)
-        total = self.mixture(losses) / s.accumulate
+        factors = self.mixture.kept(parts, at)
+        total = self.mixture(losses, factors) / s.accumulate
         (total if self.scaler is None else self.scaler.scale(total)).backward()
-        return parts
+        return parts, factors
 
     def apply(self, losses: dict[str, float], ids: list[str]) -> float | None:
         """Update the weights by the gradient that was added up; returns its norm, None where it overflowed fp16."""

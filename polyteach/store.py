@@ -399,7 +399,8 @@ def _pixels(png: bytes, how: Column) -> np.ndarray:
 
 
 def _columns(target: type[Target]) -> dict[str, Column]:
-    return {f.name: f.metadata["column"] for f in fields(target)}
+    kept = {f.name: f.metadata["column"] for f in fields(target)}
+    return {name: how for name, how in kept.items() if how.kind != "none"}
 
 
 def _arrow(how: Column) -> pa.DataType:

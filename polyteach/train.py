@@ -78,7 +78,9 @@ def train(
     augment: float = 0.0,
     soft: bool = True,
     score: float = 0.5,
+    confidence: bool = False,
     weights: _Weights = "rule",
+    drop: float = 0.0,
     seed: int = 0,
     device: str = "auto",
     precision: str = "fp32",
@@ -128,9 +130,13 @@ def train(
         augment: magnitude of RandAugment's photometric operations, 0 (off) to 10; two per image.
         soft: learn the teachers' class probabilities; --no-soft learns only the most probable class.
         score: least score of a pseudo box, least probability of a pseudo label's pixel.
+        confidence: let every pseudo label count by how probable its teacher found it (a box's score, the probability
+            of a pixel's class or of the picture's likeliest class); people's labels count fully.
         weights: of the losses. rule: (b * lr_teacher) / (b_teacher * lr) from what the teacher recorded, 1 where it
             recorded nothing. equal: 1. learned: by uncertainty (Kendall et al. 2018). Or NAME=VALUE pairs by
             objective; those not named follow the rule.
+        drop: teacher dropping (UNIC, ECCV 2024): in every forward pass the objective that has learned the least is
+            kept, every other one is left out with this probability (0.5 in UNIC).
         seed: of the weights, the order of the images and their views.
         device: auto (CUDA where there is one, else the CPU), cpu, cuda:0, ...
         precision: fp32, or bf16 or fp16 by autocast.
@@ -183,6 +189,7 @@ def train(
     from polyteach.tasks.contract import Policy
 
     chosen = plan([Store.open(s) for s in given], tasks, labels, split)
+    _meaningful(chosen, confidence, drop)
     whole_batch = batch_size * accumulate
     if steps is None:
         steps = max(1, -int(-(epochs or 10) * len(chosen) // whole_batch))
@@ -226,8 +233,9 @@ def train(
     if compile:
         student.backbone.compile()
         student.pyramid.compile()
-    mixture = Mixture(values, learned=weights == "learned")
-    samples = Samples(chosen, Augment((size, size), scale, mirror, augment), Policy(soft=soft, score=score), seed)
+    mixture = Mixture(values, learned=weights == "learned", drop=drop, seed=seed)
+    policy = Policy(soft=soft, score=score, confidence=confidence)
+    samples = Samples(chosen, Augment((size, size), scale, mirror, augment), policy, seed)
 
     def stream(start: int) -> "Iterator[Batch]":
         pin = settings.device.startswith("cuda")
@@ -262,7 +270,7 @@ def _sane(a: dict[str, Any]) -> None:
     for name, low in {"batch_size": 1, "accumulate": 1, "channels": 1, "workers": 0, "seed": 0}.items():
         if a[name] < low:
             raise ValueError(f"{name} must be at least {low}; got {a[name]}")
-    for name, low, high in (("mirror", 0, 1), ("augment", 0, 10), ("score", 0, 1)):
+    for name, low, high in (("mirror", 0, 1), ("augment", 0, 10), ("score", 0, 1), ("drop", 0, 1)):
         if not low <= a[name] <= high:
             raise ValueError(f"{name} must be {low} to {high}; got {a[name]}")
     if a["size"] < 32 or a["size"] % 32:
@@ -275,6 +283,27 @@ def _sane(a: dict[str, Any]) -> None:
         raise ValueError(f"epochs must be above 0; got {a['epochs']}")
     if a["nesterov"] and a["optimizer"] != "sgd":
         raise ValueError(f"nesterov is for optimizer sgd; got {a['optimizer']}")
+
+
+def _meaningful(plan: "Plan", confidence: bool, drop: float) -> None:
+    """Raises:
+    ValueError: an option that is on could change nothing for these label sets.
+    """
+    from polyteach.batches import by_people
+    from polyteach.tasks import load_task
+
+    sets = [s for mine in plan.sets.values() for by_store in mine for s in by_store]
+    if confidence and not any(load_task(s.task).confidence and not by_people(s) for s in sets):
+        given = ", ".join(sorted({f"{s.task}/{s.name}" for s in sets}))
+        raise ValueError(
+            f"confidence=True weighs teachers' labels, and none of the label sets ({given}) has a teacher that says "
+            "how sure it is; leave it out, or choose other label sets"
+        )
+    if drop and len(plan.objectives) < 2:
+        raise ValueError(
+            f"drop={drop:g} leaves objectives out, and there is one ({', '.join(plan.objectives)}); leave it out, or "
+            "choose label sets with several spaces"
+        )
 
 
 def loss_weights(

@@ -267,7 +267,7 @@ def test_check_tidies_and_refuses():
 
 def test_threshold_keeps_whole_rows():
     target = boxes(0, 10)
-    kept = TASK.pseudo(target, Policy(score=0.5))
+    kept = TASK.pseudo(target, Policy(score=0.5, confidence=True))
     assert torch.equal(kept.score, target.score[target.score >= 0.5])
     assert torch.equal(kept.box, target.box[target.score >= 0.5])
 

@@ -311,15 +311,136 @@ def test_maps_of_another_resolution_are_drawn_and_scored(case):
 
 @every_case
 @settings(deadline=None, max_examples=20)
-@given(soft=st.booleans(), score=st.floats(0, 1), seed=st.integers(0, 5))
-def test_a_pseudo_label_of_a_pseudo_label_is_the_same(case, soft, score, seed):
+@given(soft=st.booleans(), score=st.floats(0, 1), confidence=st.booleans(), seed=st.integers(0, 5))
+def test_a_pseudo_label_of_a_pseudo_label_is_the_same(case, soft, score, confidence, seed):
     head = case.head().eval()
     with torch.no_grad():
         answers = [case.truth(seed), *case.task.decode(head(pyramid()))]
-    policy = Policy(soft, score)
+    policy = Policy(soft, score, confidence)
     for answer in answers:
         once = case.task.pseudo(answer, policy)
         assert_same(case.task.pseudo(once, policy), once)
+
+
+def counting(target: Any, name: str, much: float) -> Any:
+    """The target with that much confidence everywhere."""
+    field = getattr(target, name)
+    return replace(target, **{name: torch.full(() if field is None else field.shape, much)})
+
+
+def otherwise(target: Any) -> Any:
+    """The target with every class exchanged for the next one."""
+    if hasattr(target, "category"):
+        known = target.category < 3  # not IGNORE
+        return replace(target, category=torch.where(known, (target.category + 1) % 3, target.category))
+    return replace(target, probability=target.probability.roll(1))
+
+
+def loss_and_gradient(case: Case, targets: list[Any]) -> tuple[float, torch.Tensor]:
+    head = case.head()
+    torch.manual_seed(0)  # a loss may sample
+    loss = case.task.loss(head({k: v[: len(targets)] for k, v in pyramid().items()}), targets)
+    return float(loss.detach()), gradients(loss, head)
+
+
+def answers_of(case: Case) -> list[Any]:
+    """A teacher's answers that are neither certain nor all alike."""
+    with torch.no_grad():
+        decoded = case.task.decode(case.head().eval()(pyramid()))
+    name = case.task.confidence
+    g = torch.Generator().manual_seed(1)
+    out = []
+    for truth, guess in zip([case.truth(i) for i in range(BATCH)], decoded, strict=True):
+        field = getattr(truth, name)
+        if field is None:
+            out.append(guess)  # a softmax, from which the task reads how sure it is
+        else:
+            out.append(replace(truth, **{name: 0.5 + 0.49 * torch.rand(field.shape, generator=g)}))
+    return out
+
+
+@every_case
+def test_confidence_is_a_field_of_the_target_or_the_policy_changes_nothing(case):
+    name = case.task.confidence
+    if name:
+        assert name in {f.name for f in fields(case.task.target)}
+        return
+    for answer in [case.truth(0), *case.task.decode(case.head().eval()(pyramid()))]:
+        assert_same(case.task.pseudo(answer, Policy(confidence=True)), case.task.pseudo(answer, Policy()), 0)
+
+
+@every_case
+def test_pseudo_labels_count_by_confidence_only_where_the_policy_asks(case):
+    name = case.task.confidence
+    if not name:
+        return
+    for answer in answers_of(case):
+        plain, weighed = (case.task.pseudo(answer, Policy(confidence=on)) for on in (False, True))
+        sure = getattr(weighed, name)
+        assert sure.numel()
+        assert ((sure > 0) & (sure < 1)).any()
+        assert ((sure >= 0) & (sure <= 1)).all()
+        ones = getattr(plain, name)
+        assert ones is None or (ones == 1).all()
+        assert_same(replace(weighed, **{name: ones}), plain, 0)
+
+
+@every_case
+def test_confidence_of_one_everywhere_is_no_weighting(case):
+    name = case.task.confidence
+    if not name:
+        return
+    plain = [case.task.pseudo(a, Policy()) for a in answers_of(case)]
+    ones = [counting(case.task.pseudo(a, Policy(confidence=True)), name, 1.0) for a in answers_of(case)]
+    nearly = [counting(t, name, 1 - 1e-6) for t in ones]
+    loss, gradient = loss_and_gradient(case, plain)
+    for targets in (ones, nearly):  # the second cannot take a short cut past the weights
+        other, theirs = loss_and_gradient(case, targets)
+        assert other == pytest.approx(loss, rel=1e-5)
+        torch.testing.assert_close(theirs, gradient, rtol=1e-3, atol=1e-5)
+
+
+@every_case
+def test_a_label_of_no_confidence_adds_nothing(case):
+    """Nobody learns what it says: neither where it is alone, nor beside a label that counts."""
+    name = case.task.confidence
+    if not name:
+        return
+    sure, unsure = case.truth(0), counting(case.truth(1), name, 0.0)
+    for targets in ([unsure], [sure, unsure]):
+        loss, gradient = loss_and_gradient(case, targets)
+        other, theirs = loss_and_gradient(case, [*targets[:-1], otherwise(unsure)])
+        assert math.isfinite(loss)
+        assert other == pytest.approx(loss, rel=1e-6, abs=1e-9)
+        torch.testing.assert_close(theirs, gradient, rtol=1e-4, atol=1e-7)
+        learned, changed = ([*targets[:-1], counting(t, name, 0.5)] for t in (unsure, otherwise(unsure)))
+        assert loss_and_gradient(case, learned)[0] != pytest.approx(loss_and_gradient(case, changed)[0], rel=1e-4)
+    alone, together = loss_and_gradient(case, [sure]), loss_and_gradient(case, [sure, unsure])
+    if not hasattr(sure, "box"):  # of boxes, the background of the second image does teach
+        assert loss_and_gradient(case, [unsure])[0] == 0
+        assert together[0] == pytest.approx(alone[0], rel=1e-5)
+        torch.testing.assert_close(together[1], alone[1], rtol=1e-3, atol=1e-6)
+
+
+@every_case
+def test_a_surer_label_counts_more(case):
+    """Of two labels that contradict each other on the same features, the loss follows the surer one."""
+    name = case.task.confidence
+    if not name:
+        return
+    head, features = case.head(), {k: v[:1].expand(2, -1, -1, -1) for k, v in pyramid().items()}
+    first, second = case.truth(0), otherwise(case.truth(0))
+
+    def loss(a: float, b: float) -> float:
+        torch.manual_seed(0)
+        targets = [counting(first, name, a), counting(second, name, b)]
+        return float(case.task.loss(head(features), targets).detach())
+
+    # monotone from one label's side to the other's
+    steps = [loss(*w) for w in ((0.9, 0.1), (0.7, 0.3), (0.5, 0.5), (0.3, 0.7), (0.1, 0.9))]
+    falls = [b < a for a, b in pairwise(steps)]
+    assert all(falls) or not any(falls)
+    assert steps[0] != pytest.approx(steps[-1], rel=1e-4)
 
 
 @every_case

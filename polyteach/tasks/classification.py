@@ -17,15 +17,20 @@ from polyteach.geometry import View
 from polyteach.images import caption
 from polyteach.layers import Pyramid
 from polyteach.scene import Render
-from polyteach.tasks.contract import Policy, Probe, Space, Target, Task, column
+from polyteach.tasks.contract import Policy, Probe, Space, Target, Task, column, weighted_mean
 
 
 @final
 @dataclass(frozen=True)
 class ClassificationTarget(Target):
-    """How probable each class is, 0..1, summing to 1; one-hot for a hard label."""
+    """How probable each class is, 0..1, summing to 1; one-hot for a hard label.
+
+    confidence: how much the picture counts in the loss, 0..1; None: 1. Set by `pseudo`, so that a hard label too knows
+    how sure the teacher was.
+    """
 
     probability: Float[Tensor, " K"] = column("vector", "float16")
+    confidence: Float[Tensor, ""] | None = column("none", "float32", default=None)
 
 
 class ClassificationHead(nn.Module):
@@ -128,6 +133,7 @@ class Classification(Task[ClassificationTarget]):
 
     name = "classification"
     target = ClassificationTarget
+    confidence = "confidence"
     probes: ClassVar[Mapping[str, Probe[Any]]] = {
         "knn": Probe((1, 5, 10, 20, 50), neighbours),
         "linear": Probe((1e-4, 1e-3, 1e-2, 1e-1, 1.0), regression),
@@ -150,10 +156,12 @@ class Classification(Task[ClassificationTarget]):
         return target
 
     def pseudo(self, target: ClassificationTarget, policy: Policy) -> ClassificationTarget:
-        if policy.soft:
-            return target
-        p = target.probability
-        return ClassificationTarget(probability=F.one_hot(p.argmax(), len(p)).to(p.dtype))
+        p, sure = target.probability, None
+        if policy.confidence:
+            sure = (p.max() / p.sum()).float() if target.confidence is None else target.confidence
+        if not policy.soft:
+            p = F.one_hot(p.argmax(), len(p)).to(p.dtype)
+        return ClassificationTarget(probability=p, confidence=sure)
 
     def head(self, widths: dict[str, int], space: Space) -> nn.Module:
         return ClassificationHead(widths["c5"], len(space.names))
@@ -162,7 +170,12 @@ class Classification(Task[ClassificationTarget]):
         if not targets:
             return prediction.sum() * 0
         soft = torch.stack([t.probability for t in targets]).to(prediction)
-        return F.cross_entropy(prediction, soft / soft.sum(1, keepdim=True))  # float16 on disk: not quite 1
+        soft = soft / soft.sum(1, keepdim=True)  # float16 on disk: not quite 1
+        if all(t.confidence is None for t in targets):
+            return F.cross_entropy(prediction, soft)
+        one = prediction.new_ones(())
+        weight = torch.stack([one if t.confidence is None else t.confidence.to(one) for t in targets])
+        return weighted_mean(F.cross_entropy(prediction, soft, reduction="none"), weight)
 
     def decode(self, prediction: Float[Tensor, "B K"]) -> list[ClassificationTarget]:
         return [ClassificationTarget(probability=p) for p in prediction.detach().float().softmax(-1).cpu()]

@@ -28,10 +28,11 @@ class Column:
         "rows": `width` numbers per entry, (K, width); Parquet list<fixed_size_list<dtype>[width]>.
         "map": a picture-shaped field, (M, N) or (3, M, N); Parquet binary, a PNG. float16 is kept by its bits.
         "masks": one bool map per entry, (K, M, N); Parquet struct of size and COCO run-length counts.
+        "none": not kept at all; it follows from the rest when training. Its default must be None.
     dtype: numpy name of the number on disk. scale: value in memory = number on disk * scale. unit: of the value.
     """
 
-    kind: Literal["vector", "rows", "map", "masks"]
+    kind: Literal["vector", "rows", "map", "masks", "none"]
     dtype: str
     width: int = 0
     scale: float = 1.0
@@ -39,7 +40,7 @@ class Column:
 
 
 def column(
-    kind: Literal["vector", "rows", "map", "masks"],
+    kind: Literal["vector", "rows", "map", "masks", "none"],
     dtype: str,
     *,
     width: int = 0,
@@ -85,10 +86,24 @@ class Policy:
 
     soft: keep the whole probability vector (else its argmax). score: the least score of a box and the least
     probability of a pixel's class (MuST: 0.5).
+
+    confidence: let every pseudo label count in its loss by how probable the teacher found it, 0..1: a box by its score,
+    a pixel by the probability of its class, a picture by that of its most probable class. Otherwise, and for people's
+    labels always, by 1; a teacher that says only a value (of depth, of normals) counts by 1 too. SoftMatch (Chen et
+    al., ICLR 2023) calls this the sample weight, of which a threshold is the special case 0 or 1.
+
+    Of a class vector it is the largest probability and not 1 - entropy / log(classes) (Iscen et al., CVPR 2019): it is
+    the same quantity as a box's score and a pixel's probability, it does not depend on how many classes the vocabulary
+    has, and it is what the labelling reports.
+
+    The weighted losses are means: divided by the sum of the weights, not by the number of labels. So a weight of 0 is
+    the same as a label that is ignored, which is what a threshold does; and an unsure teacher's loss keeps its size:
+    confidence decides between the labels of one objective, and leaves the balance of the objectives to their weights.
     """
 
     soft: bool = True
     score: float = 0.5
+    confidence: bool = False
 
 
 def check_map(name: str, field: Tensor, size: tuple[int, int], channels: int = 0) -> None:
@@ -105,6 +120,11 @@ def check_map(name: str, field: Tensor, size: tuple[int, int], channels: int = 0
     (m, n), (h, w) = shape[-2:], size
     if abs(m * w - n * h) > max(h, w):
         raise ValueError(f"{name} is {m}x{n} (height x width): the wrong size for an image of {h}x{w}, by its aspect")
+
+
+def weighted_mean(loss: Float[Tensor, "*N"], weight: Float[Tensor, "*N"]) -> Float[Tensor, ""]:
+    """Sum of weight * loss over the sum of the weights (each 0..1); 0 with a gradient where they are all 0."""
+    return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
 
 
 T = TypeVar("T", bound=Target)
@@ -131,6 +151,11 @@ class Task(ABC, Generic[T]):
     target: type[T]
     probes: ClassVar[Mapping[str, Probe[Any]]] = {}
     """By mode of `transfer`. Only a task that one vector can answer has any."""
+    confidence: ClassVar[str] = ""
+    """Name of the target's field that says how much it counts in the loss, 0..1 (`Policy.confidence`).
+
+    One number per row or pixel, or for the whole image. Empty where teachers do not say how sure they are.
+    """
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
     """Names of the metric's scores that are errors."""
 
@@ -155,7 +180,10 @@ class Task(ABC, Generic[T]):
 
     @abstractmethod
     def pseudo(self, target: T, policy: Policy) -> T:
-        """The pseudo label made of a teacher's answer. Not applied to people's labels."""
+        """The pseudo label made of a teacher's answer. Not applied to people's labels.
+
+        The field named by `confidence` says how sure the teacher is where the policy asks for it, else 1 (or None).
+        """
 
     @abstractmethod
     def head(self, widths: dict[str, int], space: Space) -> nn.Module:
@@ -163,9 +191,9 @@ class Task(ABC, Generic[T]):
 
     @abstractmethod
     def loss(self, prediction: Any, targets: Sequence[T]) -> Float[Tensor, ""]:
-        """Mean over what is valid; 0 with a gradient where nothing is. One target per image of the prediction.
+        """Mean over what is valid, weighted by confidence; 0 with a gradient where nothing is.
 
-        Targets are in pixels of the batch, maps at its resolution.
+        One target per image of the prediction. Targets are in pixels of the batch, maps at its resolution.
         """
 
     @abstractmethod

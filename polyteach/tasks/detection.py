@@ -9,6 +9,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from faster_coco_eval.core import mask as coco_mask
 from jaxtyping import Bool, Float, Int, Int64, UInt8
 from PIL import ImageDraw, ImageFont
@@ -19,7 +20,13 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_loss, paste_masks_in_image
+from torchvision.models.detection.roi_heads import (
+    RoIHeads,
+    fastrcnn_loss,
+    maskrcnn_loss,
+    paste_masks_in_image,
+    project_masks_on_boxes,
+)
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
@@ -30,7 +37,7 @@ from polyteach.images import palette
 from polyteach.layers import GroupNorm, Pyramid
 from polyteach.precision import Judged, Ranking, judge_coco, judge_voc, overlap
 from polyteach.scene import Render
-from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column
+from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column, weighted_mean
 
 BOXES, MASKS = "boxes", "boxes and masks"
 LEVELS = ("p3", "p4", "p5", "p6", "p7")
@@ -55,6 +62,7 @@ head."""
 class DetectionTarget(Target):
     """box: x0, y0, x1, y1 in pixels. score: 0..1, 1 for people. ignore: crowd or difficult, not learned, not counted.
 
+    What an object counts in the loss is its score.
     mask: None where outlines are not known. No rows: labelled, and there is nothing (absent is another thing).
     """
 
@@ -108,6 +116,37 @@ class Proposals(RegionProposalNetwork):
                 label[(label == 0) & near] = -1
         return labels, matched
 
+    def weights(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]], labels: list[Tensor]
+    ) -> Float[Tensor, " A"]:
+        """What every anchor of all images counts: the score of its object; 1 where there is none."""
+        out = []
+        for anchor, target, label in zip(anchors, targets, labels, strict=True):
+            weight = torch.ones_like(label)
+            learned = target["labels"] >= 0
+            if learned.any():
+                match = self.proposal_matcher(self.box_similarity(target["boxes"][learned], anchor)).clamp(min=0)
+                weight = target["scores"][learned][match].where(label == 1, weight)
+            out.append(weight)
+        return torch.cat(out)
+
+    def weighted_loss(
+        self,
+        objectness: Float[Tensor, "A 1"],
+        deltas: Float[Tensor, "A 4"],
+        labels: list[Tensor],
+        wanted: Float[Tensor, "A 4"],
+        weight: Float[Tensor, " A"],
+    ) -> tuple[Tensor, Tensor]:
+        """`compute_loss`, with weighted means."""
+        positive, negative = (torch.cat(x).bool() for x in self.fg_bg_sampler(labels))
+        seen = positive | negative
+        error = F.binary_cross_entropy_with_logits(objectness[seen, 0], torch.cat(labels)[seen], reduction="none")
+        # background is left out of the sum: in an image without objects its wanted offset is infinite
+        off = F.smooth_l1_loss(deltas[positive], wanted[positive], beta=1 / 9, reduction="none").sum(1)
+        share = (off * weight[positive]).sum() / weight[seen].sum().clamp(min=1e-6)
+        return weighted_mean(error, weight[seen]), share
+
 
 class Regions(RoIHeads):
     """torchvision's, but proposals that lie mostly on an ignored box are no background."""
@@ -119,6 +158,32 @@ class Regions(RoIHeads):
         for label, box, known, names in zip(labels, proposals, gt_boxes, gt_labels, strict=True):
             label[(label == 0) & _on_ignored(box, known, names)] = -1
         return matched, labels
+
+
+def weighted_region_loss(
+    logits: Float[Tensor, "R C"],
+    regression: Float[Tensor, "R D"],
+    classes: Int64[Tensor, " R"],
+    offsets: Float[Tensor, "R 4"],
+    weight: Float[Tensor, " R"],
+) -> list[Tensor]:
+    """torchvision's `fastrcnn_loss`, with weighted means."""
+    positive = torch.where(classes > 0)[0]  # as above, background has no offset
+    mine = regression.view(len(logits), -1, 4)[positive, classes[positive]]
+    off = F.smooth_l1_loss(mine, offsets[positive], beta=1 / 9, reduction="none").sum(1)
+    share = (off * weight[positive]).sum() / weight.sum().clamp(min=1e-6)
+    return [weighted_mean(F.cross_entropy(logits, classes, reduction="none"), weight), share]
+
+
+def weighted_mask_loss(
+    outlines: Float[Tensor, "R C M M"],
+    classes: Int64[Tensor, " R"],
+    wanted: Float[Tensor, "R M M"],
+    weight: Float[Tensor, " R"],
+) -> Float[Tensor, ""]:
+    """torchvision's `maskrcnn_loss`, with weighted means."""
+    mine = outlines[torch.arange(len(outlines), device=outlines.device), classes]
+    return weighted_mean(F.binary_cross_entropy_with_logits(mine, wanted, reduction="none").mean((1, 2)), weight)
 
 
 @dataclass(frozen=True)
@@ -335,6 +400,7 @@ class Detection(Task[DetectionTarget]):
     name = "detection"
     kinds = (BOXES, MASKS)
     target = DetectionTarget
+    confidence = "score"
 
     def classes(self, target: DetectionTarget) -> list[int]:
         """Of the objects that are learned."""
@@ -371,13 +437,19 @@ class Detection(Task[DetectionTarget]):
         return rows(replace(target, box=box, mask=mask), keep)
 
     def pseudo(self, target: DetectionTarget, policy: Policy) -> DetectionTarget:
-        return rows(target, target.score >= policy.score)
+        kept = rows(target, target.score >= policy.score)
+        return kept if policy.confidence else replace(kept, score=torch.ones_like(kept.score))
 
     def head(self, widths: dict[str, int], space: Space) -> nn.Module:
         return DetectionHead(widths["p3"], len(space.names), _has_masks(space))
 
     def loss(self, prediction: DetectionPrediction, targets: Sequence[DetectionTarget]) -> Float[Tensor, ""]:
-        """Sum of objectness, proposal, class, box and mask losses, each a mean. Images without masks miss the last."""
+        """Sum of objectness, proposal, class, box and mask losses, each a mean. Images without masks miss the last.
+
+        Anchors, proposals and masks count by the score of their object. Background counts by 1: what the teacher
+        thought of a place where it found nothing is not kept. (Soft Teacher, Xu et al., ICCV 2021, asks its teacher
+        about the background too.)
+        """
         device = prediction.objectness[0].device
         with torch.autocast(device.type, enabled=False):
             if not targets:
@@ -385,17 +457,25 @@ class Detection(Task[DetectionTarget]):
             net, regions = prediction.head.proposals, prediction.head.regions
             size = prediction.size if regions.has_mask() else None
             truth = [_for_torchvision(t, size, device) for t in targets]
+            sure = all(bool((t["scores"][t["labels"] >= 0] == 1).all()) for t in truth)
             boxes, anchors, objectness, deltas = _propose(prediction)
             labels, matched = net.assign_targets_to_anchors(anchors, truth)
             wanted = net.box_coder.encode(matched, anchors)
-            parts = list(net.compute_loss(objectness, deltas, labels, wanted))
+            if sure:
+                parts = list(net.compute_loss(objectness, deltas, labels, wanted))
+            else:
+                weight = net.weights(anchors, truth, labels)
+                parts = list(net.weighted_loss(objectness, deltas, labels, torch.cat(wanted), weight))
             features = {k: v.float() for k, v in prediction.features.items()}
             sizes = [prediction.size] * len(truth)
             regions.fg_bg_sampler.batch_size_per_image = sampled(prediction.size)
             boxes, matches, classes, offsets = regions.select_training_samples(boxes, truth)
             logits, regression = regions.box_predictor(regions.box_head(regions.box_roi_pool(features, boxes, sizes)))
-            if len(logits):
+            if len(logits) and sure:
                 parts += fastrcnn_loss(logits, regression, classes, offsets)
+            elif len(logits):
+                weight = torch.cat([_counts(t, m, c) for t, m, c in zip(truth, matches, classes, strict=True)])
+                parts += weighted_region_loss(logits, regression, torch.cat(classes), torch.cat(offsets), weight)
             if regions.has_mask():
                 here = [
                     torch.where(c > 0)[0] if t.mask is not None else c.new_zeros(0)
@@ -405,7 +485,15 @@ class Detection(Task[DetectionTarget]):
                 outlines = regions.mask_predictor(regions.mask_head(regions.mask_roi_pool(features, chosen, sizes)))
                 indices = [m[i] for m, i in zip(matches, here, strict=True)]
                 masks, names = [t["masks"] for t in truth], [t["labels"] for t in truth]
-                parts.append(maskrcnn_loss(outlines, chosen, masks, names, indices))
+                if sure or not len(outlines):
+                    parts.append(maskrcnn_loss(outlines, chosen, masks, names, indices))
+                else:
+                    cells = outlines.shape[-1]
+                    each = zip(masks, chosen, indices, strict=True)
+                    true = torch.cat([project_masks_on_boxes(m, b, i, cells) for m, b, i in each])
+                    shown = torch.cat([n[i] for n, i in zip(names, indices, strict=True)])
+                    weight = torch.cat([t["scores"][i] for t, i in zip(truth, indices, strict=True)])
+                    parts.append(weighted_mask_loss(outlines, shown, true, weight))
             return torch.stack(parts).sum()
 
     def decode(self, prediction: DetectionPrediction) -> list[DetectionTarget]:
@@ -486,10 +574,17 @@ def _for_torchvision(target: DetectionTarget, masks: tuple[int, int] | None, dev
     masks: (height, width) that a head with a mask branch wants them in; empty where the target has none, since images
     without masks are left out of the mask loss.
     """
-    out = {"boxes": target.box.float(), "labels": torch.where(target.ignore, -1, target.category + 1)}
+    labels = torch.where(target.ignore, -1, target.category + 1)
+    out = {"boxes": target.box.float(), "labels": labels, "scores": target.score.float()}
     if masks is not None:
         out["masks"] = _masks(target, masks).to(torch.uint8)
     return {k: v.to(device) for k, v in out.items()}
+
+
+def _counts(truth: dict[str, Tensor], match: Int64[Tensor, " R"], classes: Int64[Tensor, " R"]) -> Float[Tensor, " R"]:
+    """What every region counts: the score of the object that it shows, 1 for background."""
+    one = torch.ones(len(classes), device=classes.device)
+    return truth["scores"][match].where(classes > 0, one) if len(truth["scores"]) else one
 
 
 def _target(found: dict[str, Tensor], size: tuple[int, int]) -> DetectionTarget:

@@ -4,7 +4,7 @@ Shapes: B images, K classes, H W pixels of the batch or image, M N cells of a ma
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -17,7 +17,7 @@ from polyteach.geometry import View, whole
 from polyteach.images import caption, palette
 from polyteach.layers import PixelHead
 from polyteach.scene import WALL, Render
-from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column
+from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column, weighted_mean
 
 IGNORE = 65535
 """Category of a pixel that is neither learned nor counted."""
@@ -26,7 +26,7 @@ IGNORE = 65535
 @final
 @dataclass(frozen=True)
 class SegmentationTarget(Target):
-    """Class index per pixel, or IGNORE; and how probable it is, 0..1 (1 for people's labels)."""
+    """Class index per pixel, or IGNORE; and how probable it is, 0..1 (1 for people's labels), by which it counts."""
 
     category: Int64[Tensor, "M N"] = column("map", "uint16", unit="class index, 65535 = ignore")
     probability: Float[Tensor, "M N"] = column("map", "uint8", scale=1 / 255)
@@ -76,6 +76,7 @@ class Segmentation(Task[SegmentationTarget]):
 
     name = "segmentation"
     target = SegmentationTarget
+    confidence = "probability"
 
     def classes(self, target: SegmentationTarget) -> list[int]:
         return [int(c) for c in target.category.unique() if c != IGNORE]
@@ -103,8 +104,9 @@ class Segmentation(Task[SegmentationTarget]):
         )
 
     def pseudo(self, target: SegmentationTarget, policy: Policy) -> SegmentationTarget:
-        unsure = target.probability < policy.score
-        return replace(target, category=target.category.masked_fill(unsure, IGNORE))
+        p = target.probability
+        category = target.category.masked_fill(p < policy.score, IGNORE)
+        return SegmentationTarget(category=category, probability=p if policy.confidence else torch.ones_like(p))
 
     def head(self, widths: dict[str, int], space: Space) -> nn.Module:
         return PixelHead(widths["p2"], len(space.names))
@@ -114,9 +116,14 @@ class Segmentation(Task[SegmentationTarget]):
         if not targets:
             return logits.sum() * 0
         true = torch.stack([t.category for t in targets]).to(logits.device)
+        valid = true != IGNORE
+        weight = torch.stack([t.probability for t in targets]).to(logits)
         with torch.autocast(logits.device.type, enabled=False):
-            total = F.cross_entropy(logits, true, ignore_index=IGNORE, reduction="sum")
-        return total / (true != IGNORE).sum().clamp(min=1)
+            if bool((weight == 1).where(valid, True).all()):
+                total = F.cross_entropy(logits, true, ignore_index=IGNORE, reduction="sum")
+                return total / valid.sum().clamp(min=1)
+            each = F.cross_entropy(logits, true, ignore_index=IGNORE, reduction="none")
+        return weighted_mean(each, weight * valid)
 
     def decode(self, prediction: Float[Tensor, "B K H W"]) -> list[SegmentationTarget]:
         best = prediction.detach().float().softmax(1).max(1)
