@@ -31,10 +31,16 @@ def tower(channels: int, depth: int) -> nn.Sequential:
 
 
 def fuse(pyramid: Pyramid) -> Float[Tensor, "B C h w"]:
-    """All pyramid levels rescaled to level 2 and summed, with no parameters (MuST's pixel tasks)."""
-    fine = pyramid["p2"]
-    levels = [level for name, level in pyramid.items() if name.startswith("p") and name != "p2"]
-    return torch.stack([fine, *(F.interpolate(level, fine.shape[-2:], mode="bilinear") for level in levels)]).sum(0)
+    """All pyramid levels rescaled to level 2 and summed, with no parameters (MuST's pixel tasks).
+
+    Kept in the pyramid as "fused", for the other heads that want it.
+    """
+    if "fused" not in pyramid:
+        fine = pyramid["p2"]
+        levels = [level for name, level in pyramid.items() if name.startswith("p") and name != "p2"]
+        every = [fine, *(F.interpolate(level, fine.shape[-2:], mode="bilinear") for level in levels)]
+        pyramid["fused"] = torch.stack(every).sum(0)
+    return pyramid["fused"]
 
 
 class PixelHead(nn.Module):

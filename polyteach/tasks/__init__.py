@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from functools import cache
 from typing import Any
 
 from polyteach.tasks.contract import Task
@@ -12,6 +13,7 @@ def all_tasks() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "contract")
 
 
+@cache  # every target of every image asks
 def load_task(name: str) -> Task[Any]:
     """The task defined in `tasks/<name>.py`.
 
