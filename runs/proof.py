@@ -1,0 +1,472 @@
+"""The jobs of the proof, what each needs, and what runs them; runs/proof.sh is the way in."""
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+TEACHERS = ("classes", "boxes", "regions", "depth")
+WORLDS = ("boxes", "regions", "parts", "depth", "normals", "classes")
+TASKS = "classification,detection,segmentation,depth"
+"""What teachers teach, and the oracle: no normals."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """labels: images of the splits n1, n2 and n3 of every teacher; teachers learn from n1 and n2 unless the label curve
+    says otherwise. pool: images of its splits a, b, c, d; students learn from a, b and c. steps, batch: of every
+    pretraining. down: labelled images of every downstream task (boxes get twice as many to train on). tune: steps of
+    every fine-tuning. seeds: of the pretrainings that decide the claims.
+    """
+
+    labels: tuple[int, int, int]
+    pool: tuple[int, int, int, int]
+    steps: int
+    batch: int
+    down: tuple[int, int, int]
+    tune: int
+    lrs: tuple[float, ...]
+    seeds: tuple[int, ...]
+    resamples: int
+
+
+SCALES = {
+    "full": Scale(
+        labels=(300, 700, 2000), pool=(3000, 7000, 10000, 20000), steps=2000, batch=32, down=(500, 200, 500), tune=200,
+        lrs=(0.001, 0.004), seeds=(0, 1, 2), resamples=400,
+    ),
+    "quick": Scale(
+        labels=(40, 80, 120), pool=(100, 150, 250, 300), steps=40, batch=16, down=(80, 40, 80), tune=15,
+        lrs=(0.004,), seeds=(0,), resamples=100,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command. words: of `polyteach`, or of a script in runs/ where the first ends in .py. store: which no other
+    job may write at the same time. group: "core" decides the claims, "more" are ablations, controls and curves.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    store: str = ""
+    group: str = "more"
+
+    @property
+    def command(self) -> str:
+        """As a user would type it."""
+        first = ("python", f"runs/{self.words[0]}") if self.words[0].endswith(".py") else ("polyteach", self.words[0])
+        return shlex.join([*first, *self.words[1:]])
+
+
+@dataclass
+class Plan:
+    """All jobs, in the order in which they are wanted."""
+
+    scale: Scale
+    world: str
+    extra: str = ""
+    jobs: dict[str, Job] = field(default_factory=dict)
+    group: str = "core"
+
+    def add(self, name: str, words: str, needs: tuple[str, ...] = (), store: str = "") -> str:
+        """The job's name; added once."""
+        job = Job(name, tuple(shlex.split(words)), needs, store, self.group)
+        if self.jobs.setdefault(name, job).words != job.words:
+            raise ValueError(f"two jobs are called {name}")
+        return name
+
+    # ---- stages ----
+
+    def ingest(self, name: str, domain: str, count: str, tasks: str = "own") -> str:
+        source = f"{self.world}:{domain}?count={count}&tasks={tasks}{self.extra}"
+        return self.add(f"ingest-{name}", f"ingest '{source}' stores/{name} --workers 1", store=name)
+
+    def pool(self, oracle: bool = False) -> str:
+        count = ",".join(f"{s}:{n}" for s, n in zip("abcd", self.scale.pool, strict=True))
+        return self.ingest("oracle" if oracle else "pool", "pool", count, TASKS if oracle else "none")
+
+    def source(self, teacher: str) -> str:
+        count = ",".join(f"n{i}:{n}" for i, n in enumerate(self.scale.labels, 1))
+        return self.ingest(f"teach-{teacher}", f"teach-{teacher}", count)
+
+    @property
+    def net(self) -> str:
+        return "--backbone test_resnet --size 64 --device cpu --workers 0 --no-progress"
+
+    def learn(self, seed: int, lr: float, steps: int) -> str:
+        s = self.scale
+        return (
+            f"--steps {steps or s.steps} --batch-size {s.batch} --optimizer adamw --lr {lr} --ema 0.99 --scale 0.7 1.5 "
+            f"--seed {seed} --channels 32 {self.net}"
+        )
+
+    def train(
+        self, name: str, stores: str, options: str, seed: int, needs: tuple[str, ...], lr: float = 0.002, steps: int = 0
+    ) -> str:
+        words = f"train {stores} --out runs/{name} {options} {self.learn(seed, lr, steps)}"
+        return self.add(f"train-{name}", words, needs)
+
+    def pretrain(self, name: str, method: str, seed: int, lr: float = 0.002, init: str = "") -> str:
+        s = self.scale
+        words = (
+            f"pretrain stores/pool --method {method} --out runs/{name} --split a b c --steps {s.steps} --batch-size "
+            f"{s.batch} --optimizer adamw --lr {lr} --seed {seed} {self.net}"
+        )
+        needs = (self.pool(), *([f"train-{init}"] if init else []))
+        return self.add(f"train-{name}", words + (f" --init runs/{init}" if init else ""), needs)
+
+    def specialist(self, teacher: str, seed: int, splits: str = "n1 n2", tag: str = "") -> str:
+        """`tag` tells it from the one that learned from the usual labels; "-untrained" learns nothing in one step."""
+        name, words = f"specialist-{teacher}{tag}-s{seed}", f"--labels people --split {splits}"
+        store, needs = f"stores/teach-{teacher}", (self.source(teacher),)
+        if tag == "-untrained":
+            return self.train(name, store, words, seed, needs, lr=1e-9, steps=1)
+        return self.train(name, store, words, seed, needs)
+
+    def label(
+        self, teachers: tuple[str, ...], seed: int, tag: str = "", store: str = "pool", splits: str = "a b c"
+    ) -> str:
+        """Pseudo labels of a store's images, in sets called TEACHER[TAG]-sSEED."""
+        spec = " ".join(f"{t}{tag}-s{seed}=own:runs/specialist-{t}{tag}-s{seed}" for t in teachers)
+        needs = tuple(f"train-specialist-{t}{tag}-s{seed}" for t in teachers)
+        made = self.pool() if store == "pool" else self.source(store.removeprefix("teach-"))
+        only = "" if splits == "a b c d" else f" --split {splits}"
+        words = f"label stores/{store} --teacher {spec}{only} --device cpu --batch-size 32 --no-progress"
+        return self.add(f"label-{store}{tag}-s{seed}", words, (*needs, made), store)
+
+    def student(
+        self, name: str, teachers: tuple[str, ...], seed: int, options: str = "", tag: str = "", splits: str = "a b c",
+        needs: tuple[str, ...] = (), shuffled: str = "", labelled: str = "",
+    ) -> str:  # fmt: skip
+        sets = " ".join(f"{t}{tag}-s{seed}{shuffled}" for t in teachers)
+        words = f"--labels {sets} --split {splits} {options}"
+        return self.train(
+            f"{name}-s{seed}", "stores/pool", words, seed, (labelled or f"label-pool{tag}-s{seed}", *needs)
+        )
+
+    def transfer(self, arm: str, seed: int) -> None:
+        """Fine-tune what is in runs/ARM-sSEED on the six tasks."""
+        s, scratch = self.scale, arm == "scratch"
+        for world in WORLDS:
+            n = s.down[0] * (2 if world == "boxes" else 1)
+            made = self.ingest(f"down-{world}", f"down-{world}", f"train:{n},val:{s.down[1]},test:{s.down[2]}")
+            init = "" if scratch else f"--init runs/{arm}-s{seed}"
+            seeds = " ".join(map(str, s.seeds)) if scratch else "0"
+            words = (
+                f"transfer stores/down-{world} --downstream {world} --name {arm} {init} "
+                f"--out transfer/{arm}-s{seed}/{world} --validation-split val --parts backbone "
+                f"--lrs {' '.join(map(str, s.lrs))} --steps {s.tune} --seeds {seeds} --batch-size {s.batch} "
+                f"--optimizer adamw --scale 0.7 1.5 --resamples {s.resamples} --channels 32 {self.net}"
+            )
+            self.add(f"transfer-{arm}-s{seed}-{world}", words, (made,) if scratch else (made, f"train-{arm}-s{seed}"))
+
+
+def jobs(scale: Scale, world: str, extra: str) -> dict[str, Job]:
+    """The whole design. The order is that in which jobs start when what they need is there."""
+    p = Plan(scale, world, extra)
+    people = " ".join(f"stores/teach-{t}" for t in TEACHERS)
+    for seed in scale.seeds:
+        for t in TEACHERS:
+            p.specialist(t, seed)
+        sources = tuple(p.source(t) for t in TEACHERS)
+        p.label(TEACHERS, seed, splits="a b c d" if seed == 0 else "a b c")
+        p.student("student", TEACHERS, seed)
+        p.transfer("student", seed)
+        if seed == scale.seeds[0]:
+            p.transfer("scratch", seed)
+        p.train(f"oracle-s{seed}", "stores/oracle", "--labels people --split a b c", seed, (p.pool(oracle=True),))
+        p.transfer("oracle", seed)
+        p.train(f"supervised-s{seed}", people, "--labels people --split n1 n2", seed, sources)
+        p.transfer("supervised", seed)
+        for t in TEACHERS:
+            p.transfer(f"specialist-{t}", seed)
+        p.pretrain(f"simclr-s{seed}", "simclr", seed)
+        p.transfer("simclr", seed)
+        p.pretrain(f"vicreg-s{seed}", "vicreg", seed)
+        p.transfer("vicreg", seed)
+        filled = tuple(p.label(TEACHERS, seed, store=f"teach-{t}", splits="n1 n2") for t in TEACHERS)
+        sets = " ".join(f"{t}-s{seed}" for t in TEACHERS)
+        needs = (f"label-pool-s{seed}", *filled)
+        words = f"--labels people {sets} --split a b c n1 n2"
+        p.train(f"student-union-s{seed}", f"stores/pool {people}", words, seed, needs)
+        p.transfer("student-union", seed)
+        for t in TEACHERS:
+            p.student(f"self-{t}", (t,), seed)
+            p.transfer(f"self-{t}", seed)
+
+    p.group, seed = "more", 0
+
+    def arm(name: str, teachers: tuple[str, ...] = TEACHERS, **more: Any) -> None:
+        p.student(name, teachers, seed, **more)
+        p.transfer(name, seed)
+
+    # controls
+    for t in TEACHERS:
+        p.specialist(t, seed, tag="-untrained")
+    p.label(TEACHERS, seed, tag="-untrained")
+    arm("control-untrained", tag="-untrained", options="--score 0")
+    shuffle = f"shuffle_labels.py stores/pool {' '.join(f'{t}-s{seed}' for t in TEACHERS)}"
+    p.add("shuffle", shuffle, (f"label-pool-s{seed}",), "pool")
+    arm("control-shuffled", shuffled="-shuffled", needs=("shuffle",))
+    # how many labels and images it takes
+    for tag, splits in (("-few", "n1"), ("-many", "n1 n2 n3")):
+        for t in TEACHERS:
+            p.specialist(t, seed, splits, tag)
+        p.label(TEACHERS, seed, tag)
+        arm(f"student{tag}", tag=tag)
+        p.train(
+            f"supervised{tag}-s{seed}",
+            people,
+            f"--labels people --split {splits}",
+            seed,
+            tuple(map(p.source, TEACHERS)),
+        )
+        p.transfer(f"supervised{tag}", seed)
+    arm("student-pool-a", splits="a")
+    arm("student-pool-ab", splits="a b")
+    arm("student-pool-abcd", splits="a b c d")
+    # which teachers
+    for t in TEACHERS:
+        arm(f"student-without-{t}", tuple(x for x in TEACHERS if x != t))
+    arm("student-classes-boxes", ("classes", "boxes"))
+    arm("student-regions-depth", ("regions", "depth"))
+    # a strong checkpoint, with and without
+    arm("simclr-then-student", options="--init runs/simclr-s0", needs=("train-simclr-s0",))
+    p.pretrain("simclr-then-simclr-s0", "simclr", 0, init="simclr-s0")
+    p.transfer("simclr-then-simclr", seed)
+    # how labels are used
+    arm("student-hard", options="--no-soft")
+    arm("student-score0.3", options="--score 0.3")
+    arm("student-score0.7", options="--score 0.7")
+    arm("student-learned", options="--weights learned")
+    # beyond the paper
+    arm("student-confidence", options="--confidence")
+    arm("student-drop", options="--drop 0.5")
+    teacher = f"--teacher round2=own:runs/student-s{seed}"
+    again = f"label stores/pool {teacher} --split a b c --device cpu --batch-size 32 --no-progress"
+    p.add("label-round2", again, (f"train-student-s{seed}", f"label-pool-s{seed}"), "pool")
+    p.train(f"student-round2-s{seed}", "stores/pool", "--labels round2 --split a b c", seed, ("label-round2",))
+    p.transfer("student-round2", seed)
+    # self-supervision with other learning rates
+    for lr in (0.0005, 0.006):
+        p.pretrain(f"simclr-lr{lr}-s0", "simclr", 0, lr)
+        p.transfer(f"simclr-lr{lr}", seed)
+    return p.jobs
+
+
+class Runner:
+    """Runs jobs, several at once, each as soon as what it needs is done and a core is free.
+
+    A job is a fork of this process, which has loaded polyteach: hundreds of short commands would spend most of their
+    time on importing it.
+    """
+
+    def __init__(self, folder: Path, planned: dict[str, Job], wanted: set[str], cores: int) -> None:
+        self.folder, self.jobs, self.wanted, self.cores = folder, planned, wanted, cores
+        self.running: dict[int, tuple[Job, float]] = {}
+        self.failed: set[str] = set()
+        self.commit = commit()
+
+    def done(self, name: str) -> bool:
+        return (self.folder / "done" / f"{name}.json").exists()
+
+    def go(self) -> bool:
+        """Whether all that was wanted is done now."""
+        for name in ("logs", "done"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        total, before = len(self.wanted), sum(map(self.done, self.wanted))
+        began = time.monotonic()
+        try:
+            while True:
+                while len(self.running) < self.cores and (job := self.next()):
+                    self.start(job)
+                if not self.running:
+                    break
+                job, seconds = self.finish()
+                n = sum(map(self.done, self.wanted))
+                left = (time.monotonic() - began) / max(n - before, 1) * (total - n)
+                state = "FAILED" if job.name in self.failed else f"{seconds:.0f} s"
+                print(f"[{n}/{total}, about {left / 60:.0f} min left] {job.name}: {state}", flush=True)
+        except KeyboardInterrupt:
+            for pid in self.running:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+            while self.running:
+                self.finish()
+            print("stopped; the same command goes on", file=sys.stderr)
+            raise SystemExit(130) from None
+        return all(map(self.done, self.wanted))
+
+    def next(self) -> Job | None:
+        busy = {job.store for job, _ in self.running.values() if job.store}
+        names = {job.name for job, _ in self.running.values()}
+        for name, job in self.jobs.items():
+            if name not in self.wanted or name in names or name in self.failed or self.done(name):
+                continue
+            if all(map(self.done, job.needs)) and job.store not in busy:
+                return job
+        return None
+
+    def start(self, job: Job) -> None:
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid:
+            self.running[pid] = (job, time.monotonic())
+            return
+        code = 1
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which passes it on
+            log = os.open(self.folder / "logs" / f"{job.name}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            os.chdir(self.folder)
+            if job.words[0].endswith(".py"):
+                code = subprocess.call([sys.executable, str(HERE / job.words[0]), *job.words[1:]])
+            else:
+                from polyteach.__main__ import main
+
+                code = main(list(job.words))
+        except SystemExit as e:
+            code = e.code if isinstance(e.code, int) else 1
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def finish(self) -> tuple[Job, float]:
+        pid, status = os.wait()
+        job, began = self.running.pop(pid)
+        seconds = time.monotonic() - began
+        if os.waitstatus_to_exitcode(status) == 0:
+            said = {"command": job.command, "seconds": round(seconds, 1), "commit": self.commit, "group": job.group}
+            path = self.folder / "done" / f"{job.name}.json"
+            path.with_suffix(".new").write_text(json.dumps(said | {"date": time.strftime("%Y-%m-%d")}) + "\n")
+            path.with_suffix(".new").replace(path)
+        else:
+            self.failed.add(job.name)
+            text = (self.folder / "logs" / f"{job.name}.log").read_text(errors="replace")
+            print(f"{job.command}\n{text[-2000:]}", file=sys.stderr, flush=True)
+        return job, seconds
+
+
+def commit() -> str:
+    """Of the code that runs; -dirty where it is not that which was committed."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def gather(folder: Path) -> None:
+    """proof.json: per arm, task and seed the score, beside what made it."""
+    numbers = json.loads((folder / "report" / "report.json").read_text())
+    table = numbers["tables"][0]
+    rows = []
+    for path in sorted((folder / "transfer").glob("*/*/transfer.json")):
+        said = json.loads(path.read_text())
+        arm, world = said["representation"]["name"], said["downstream"]["name"]
+        run, metric = path.parts[-3], said["downstream"]["metric"]
+        made, tuned = (folder / "done" / f"{n}.json" for n in (f"train-{run}", f"transfer-{run}-{world}"))
+        before = json.loads(made.read_text()) if made.exists() else {}
+        after = json.loads(tuned.read_text()) if tuned.exists() else {}
+        for test in said["results"][0]["tests"]:
+            rows.append(
+                {
+                    "arm": arm,
+                    "task": world,
+                    "pretraining_seed": said["representation"]["pretraining_seed"],
+                    "seed": test["seed"],
+                    "metric": metric,
+                    "score": None if test["scores"] is None else test["scores"][metric],
+                    "chosen": said["results"][0]["chosen"],
+                    "normalised_of_arm": table["normalised"].get(arm, {}).get(world),
+                    "pretraining": before,
+                    "transfer": after,
+                }
+            )
+    averages = table["normalised_average"]
+    out = {
+        "scores": rows,
+        "normalised_average": averages,
+        "wins": table["wins"],
+        "machine": numbers["runs"][0]["machine"],
+    }
+    (folder / "proof.json").write_text(json.dumps(out, indent=1) + "\n")
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="bash runs/proof.sh", description="see the head of runs/proof.sh and docs/proof.md"
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path)
+    parser.add_argument("--quick", action="store_true", help="small, to see that it all runs")
+    parser.add_argument("--world", choices=("rooms", "shapes"), default="shapes")
+    parser.add_argument("--only", choices=("core", "more"), help="core: the arms that decide the claims")
+    parser.add_argument("--extra", default="", help="more options of the world's reader, as &furniture=DIR")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="at once; one a core")
+    parser.add_argument("--list", action="store_true", help="say what there is to do, and do nothing")
+    given = parser.parse_args()
+    planned = jobs(SCALES["quick" if given.quick else "full"], given.world, given.extra)
+    wanted = {n for n, j in planned.items() if given.only in (None, j.group)}
+    grown = True
+    while grown:  # and what those need
+        more = {need for n in wanted for need in planned[n].needs} - wanted
+        wanted, grown = wanted | more, bool(more)
+    folder = given.folder.resolve()
+    runner = Runner(folder, planned, wanted, max(given.jobs, 1))
+    if given.list:
+        for name in planned:
+            if name in wanted:
+                print(f"{'done' if runner.done(name) else '    '} {name}: {planned[name].command}")
+        return 0
+    # loaded before forking
+    import polyteach.__main__
+    import polyteach.label
+    import polyteach.pretrain
+    import polyteach.student
+    import polyteach.tasks.detection
+    import polyteach.train
+    import polyteach.transfer
+
+    whole = runner.go()
+    if any((folder / "transfer").glob("*/*/transfer.json")):
+        title = f"The proof ({'quick' if given.quick else 'full'}, {given.world})"
+        words = [
+            "report",
+            str(folder / "transfer"),
+            "--out",
+            str(folder / "report"),
+            "--ours",
+            "student",
+            "--title",
+            title,
+        ]
+        if polyteach.__main__.main(words):
+            return 1
+        gather(folder)
+    return 0 if whole else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
