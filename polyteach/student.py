@@ -35,8 +35,8 @@ class Student(nn.Module):
 
     backbone: a timm name whose features come at strides 4, 8, 16 and 32. objectives: name -> what a head answers.
     channels: of every pyramid level. init: None (random), "pretrained" (timm's hub weights), a local state dict of
-    that timm model (.safetensors, .pth), or a run's folder. parts: which modules take weights from a run: everything
-    there whose name and shape agree.
+    that timm model (.safetensors, .pth), or a run's folder. parts: which modules take weights from a run: of heads
+    what agrees in name and shape, of the backbone and the pyramid all, where the run has learned them.
 
     Raises:
         ValueError: unknown backbone, one without those strides, or weights that do not fit.
@@ -162,7 +162,7 @@ class Student(nn.Module):
         return out
 
     def _take(self, run: Path, parts: Sequence[str]) -> None:
-        """Weights of another run for these parts, wherever name and shape agree; its backbone must be this one."""
+        """Weights of another run for these parts: heads where name and shape agree, all of what else it has learned."""
         about = read_json(run / DESCRIPTION) if (run / DESCRIPTION).exists() else None
         if about is None or about["backbone"] != self.name:
             what = "is no finished run" if about is None else f"has backbone {about['backbone']}, not {self.name}"
@@ -170,6 +170,18 @@ class Student(nn.Module):
         mine = self.state_dict()
         given = {k: v for k, v in load_file(run / WEIGHTS).items() if k.partition(".")[0] in parts}
         fits = {k: v for k, v in given.items() if k in mine and mine[k].shape == v.shape}
+        learned = set(parts) & set(about.get("trained", PARTS)) - {"heads"}
+        for name in (k for k in mine if k.partition(".")[0] in learned and k not in fits):
+            has = f"with shape {tuple(given[name].shape)}" if name in given else "without it"
+            fix = (
+                f"give --channels {about['channels']}, or leave the pyramid out"
+                if "pyramid" in name
+                else "train it again"
+            )
+            raise ValueError(
+                f"init {run}: its {WEIGHTS} comes {has}, this network's {name} has shape {tuple(mine[name].shape)} "
+                f"({self.channels} channels; the run has {about['channels']}); {fix}"
+            )
         self.load_state_dict(fits, strict=False)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import polyteach
 from polyteach.scene import random_scene, render
@@ -106,6 +106,17 @@ def test_starts_from_a_run(tmp_path):
     other = Student("resnet18", {name: objectives()[name]}, 16, init=str(tmp_path / "run"))
     for key, value in other.state_dict().items():
         assert torch.equal(value, first.state_dict()[key])
+    with pytest.raises(ValueError, match=r"\(16, .*network's pyramid.*--channels 16, or leave the pyramid out"):
+        Student("resnet18", {}, 8, init=str(tmp_path / "run"))
+    narrow = Student("resnet18", {}, 8, init=str(tmp_path / "run"), parts=("backbone",))
+    assert torch.equal(narrow.backbone.conv1.weight, first.backbone.conv1.weight)
+    save_student(first, tmp_path / "selfsup", {"trained": ["backbone"]})  # its pyramid is as it was at the start
+    Student("resnet18", {}, 8, init=str(tmp_path / "selfsup"))
+    weights = load_file(tmp_path / "run" / "student.safetensors")
+    del weights["backbone.conv1.weight"]
+    save_file(weights, tmp_path / "run" / "student.safetensors")
+    with pytest.raises(ValueError, match=r"comes without it, this network's backbone\.conv1\.weight"):
+        Student("resnet18", {}, 16, init=str(tmp_path / "run"))
     with pytest.raises(ValueError, match="has backbone resnet18, not resnet34"):
         Student("resnet34", {}, 16, init=str(tmp_path / "run"))
 
