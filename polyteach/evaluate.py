@@ -60,7 +60,7 @@ def evaluate(
     paired, resample by resample.
 
     Raises:
-        ValueError: the metric has no such score; lists those it has.
+        ValueError: the metric has no such score; lists those it has. No image could be read; gives the first reason.
     """
     about = plan.objectives[objective]
     whole = load_task(about.task).metric(about.space)
@@ -79,14 +79,17 @@ def evaluate(
                     single.update([guess], [target])
                     states.append({k: getattr(single, k) for k in single._defaults})
             bar.advance(len(found))
+    if not whole.update_count:
+        first = f"; the first: {failed[0][0]}: {failed[0][1]}" if failed else ""
+        raise ValueError(f"none of {len(plan)} images could be scored for {objective}{first}")
     scores = whole.compute()
     name = metric or next(iter(scores))
     if name not in scores:
         raise ValueError(f"metric {name!r} is none of {', '.join(scores)}")
     n = int(whole.update_count)
-    drawn = np.random.default_rng([n, resamples]).integers(max(n, 1), size=(resamples, n))
+    drawn = np.random.default_rng([n, resamples]).integers(n, size=(resamples, n))
     counts = [np.bincount(d, minlength=n) for d in drawn]
-    values = [resampled(whole, states, c)[name] for c in counts] if n else []
+    values = [resampled(whole, states, c)[name] for c in counts]
     return Scores(scores, values, failed)
 
 

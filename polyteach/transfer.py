@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from polyteach.batches import Plan
+    from polyteach.batches import Plan, Samples
     from polyteach.evaluate import Scores
     from polyteach.loop import Settings
     from polyteach.student import Student
@@ -142,6 +142,9 @@ def transfer(
     folder = Path(out)
     given = _resolved(arguments)
     job = _Job(given)
+    if given["mode"] not in TRAINED:
+        _unused(arguments)
+    job.check()
     config = job.config()
     if (folder / "config.json").exists():
         _same(read_json(folder / "config.json"), config, folder)
@@ -168,12 +171,13 @@ def _resolved(a: dict[str, Any]) -> dict[str, Any]:
     from pathlib import Path
 
     from polyteach.datasets import protocols
+    from polyteach.devices import PRECISIONS
     from polyteach.files import read_json
     from polyteach.loop import OPTIMIZERS
     from polyteach.student import DESCRIPTION
 
     a = dict(a)
-    for key in ("train_split", "validation_split", "test_split"):
+    for key in ("train_split", "validation_split", "test_split", "parts"):
         a[key] = (a[key],) if isinstance(a[key], str) else tuple(a[key])
     fallback: dict[str, Any] = {
         "train_split": ("train",),
@@ -194,11 +198,13 @@ def _resolved(a: dict[str, Any]) -> dict[str, Any]:
             )
         p = known[base]
         fallback |= {k: getattr(p, k) for k in ("task", "metric", "size", "lrs", "steps", "batch_size")}
+        if a["optimizer"] != "sgd":  # its learning rates are those of SGD
+            fallback["lrs"] = LRS.get(a["optimizer"], ())
         fallback |= {"train_split": p.train, "test_split": p.test, "downstream": a["protocol"]}
         if isinstance(p.validation, tuple):
             if a["held_out"] is None:
                 fallback["validation_split"] = p.validation
-        else:
+        elif not a["validation_split"]:
             fallback["held_out"] = p.validation
         if base != a["protocol"] and a["shots"] is None and a["fraction"] is None:
             fallback |= p.few
@@ -233,6 +239,8 @@ def _resolved(a: dict[str, Any]) -> dict[str, Any]:
         ("held_out", a["held_out"] is None or 0 < a["held_out"] < 1, "between 0 and 1"),
         ("held_out", a["held_out"] is None or not a["validation_split"], "given without validation_split"),
         ("batch_size", a["batch_size"] > 0, "above 0"),
+        ("workers", a["workers"] >= 0, "0 or more"),
+        ("precision", a["precision"] in PRECISIONS, " or ".join(PRECISIONS)),
         ("mirror", 0 <= a["mirror"] <= 1, "0 to 1"),
         ("augment", 0 <= a["augment"] <= 10, "0 to 10"),
         ("scale", 0 < a["scale"][0] <= a["scale"][1], "LOW HIGH with 0 < LOW <= HIGH"),
@@ -243,6 +251,21 @@ def _resolved(a: dict[str, Any]) -> dict[str, Any]:
         if not fine:
             raise ValueError(f"{key} must be {allowed}; got {a[key]}")
     return a
+
+
+def _unused(a: dict[str, Any]) -> None:
+    """Raises:
+    ValueError: a probe was given an option of training, which it would not look at.
+    """
+    import inspect
+
+    defaults = {k: p.default for k, p in inspect.signature(transfer).parameters.items()}
+    for key in ("parts", "lrs", "steps", "optimizer", "weight_decay", "clip", "scale", "mirror", "augment", "keep"):
+        given = tuple(a[key]) if isinstance(a[key], list | tuple) else a[key]
+        if given != defaults[key]:
+            raise ValueError(
+                f"{key} is for modes {' and '.join(TRAINED)}; mode {a['mode']} trains nothing: leave it out"
+            )
 
 
 class _Job:
@@ -286,6 +309,8 @@ class _Job:
             held = set(ranked(ids, "validation")[: max(1, round(given["held_out"] * len(ids)))])
             self.validation = chosen(given["train_split"], held)
             ids = [i for i in ids if i not in held]
+        if not ids:
+            raise ValueError(f"held_out {given['held_out']} of {len(whole)} training images leaves none to train on")
         self.test = chosen(given["test_split"])
         self.train_ids = ids
         for a, b, first, second in (
@@ -359,6 +384,19 @@ class _Job:
         plain: dict[str, Any] = json.loads(json.dumps(config))
         return plain
 
+    def check(self) -> None:
+        """Whatever would be refused later, before anything is written.
+
+        Raises:
+            ValueError: a representation that cannot be had or does not fit, or settings that cannot be met here.
+        """
+        g = self.given
+        for lr in g["lrs"]:
+            for steps in g["steps"]:
+                self._settings(lr, steps, g["seeds"][0])
+        for part in self.brought():
+            self._student(part, g["seeds"][0])
+
     def brought(self) -> list[str]:
         """Which of the wanted parts the representation has been trained to bring."""
         from pathlib import Path
@@ -386,7 +424,7 @@ class _Job:
         g = self.given
         grid = [(lr, n) for lr in g["lrs"] for n in g["steps"]]
         first, *others = g["seeds"]
-        names = {(lr, n, s): f"{part}-lr{lr:g}-steps{n}-seed{s}" for lr, n in grid for s in g["seeds"]}
+        names = {(lr, n, s): f"{part}-lr{lr!r}-steps{n}-seed{s}" for lr, n in grid for s in g["seeds"]}
         total = len(grid) + len(others)
         sweep = []
         for i, (lr, n) in enumerate(grid, 1):
@@ -403,9 +441,12 @@ class _Job:
         for i, seed in enumerate(g["seeds"]):
             name = names[lr, n, seed]
             about = self._cell(name, part, lr, n, seed, f"{len(grid) + i}/{total}")
-            if about["validation"] is None:
-                raise ValueError(f"{self.folder / 'cells' / name}: {about['failed']}")
-            tests.append(self._tested(name, seed, about))
+            if about["validation"] is None:  # another seed diverged: it is shown as failed, and no mean is given
+                nothing = {"seed": seed, "scores": {self.metric: None}, "resamples": [], "unreadable": []}
+                failed = {"failed": about["failed"]} | {k: about[k] for k in ("curve", "seconds", "images")}
+                tests.append(nothing | failed)
+            else:
+                tests.append(self._tested(name, seed, about))
             if not g["keep"]:
                 self._forget(name)
         return self._result(part, {"lr": lr, "steps": n}, sweep, tests)
@@ -419,7 +460,7 @@ class _Job:
 
         values = [t["scores"][self.metric] for t in tests]
         usable = all(v is not None for v in values)
-        drawn = [fmean(v) for v in zip(*(t["resamples"] for t in tests), strict=True)]
+        drawn = [fmean(v) for v in zip(*(t["resamples"] for t in tests), strict=True)] if usable else []
         return {
             "parts": part,
             "chosen": chosen,
@@ -446,12 +487,15 @@ class _Job:
             return about
         if g["progress"]:
             print(f"{g['name']} on {g['downstream']}, {count}: {name}", file=sys.stderr, flush=True)
-        about = {"lr": lr, "steps": steps, "seed": seed, "validation": None, "failed": None, "flops": None}
+        about = {"lr": lr, "steps": steps, "seed": seed, "validation": None, "failed": None, "unreadable": []}
         student = self._student(part, seed)
         settings = self._settings(lr, steps, seed)
+        samples = self._samples(seed)
+        each = self._flops(student, samples)
         try:
-            about["flops"] = self._fit(student, settings, cell)
-            score = self._score(student, self.validation, 0).scores[self.metric]
+            self._fit(student, samples, settings, cell)
+            found = self._score(student, self.validation, 0)
+            score, about["unreadable"] = found.scores[self.metric], [list(f) for f in found.failed]
             if math.isfinite(score):
                 about["validation"] = score
             else:
@@ -461,6 +505,7 @@ class _Job:
         lines = _log(cell / "log.jsonl")
         about["seconds"] = lines[-1]["seconds"] if lines else 0.0
         about["images"] = sum(line["images"] for line in lines)
+        about["flops"] = None if each is None else each * about["images"]
         about["curve"] = _thinned([[line["step"], line["loss"]] for line in lines])
         save_student(student, cell, {"size": [g["size"]] * 2, "learning_rate": lr, "batch_size": g["batch_size"]})
         write_json(cell / "cell.json", about)
@@ -485,6 +530,9 @@ class _Job:
         from polyteach.loop import Settings, check
 
         g = self.given
+        if g["precision"] == "bf16" and self.device == "cpu" and g["size"] < 96:
+            # oneDNN computes wrong gradients there, as in `train`
+            raise ValueError(f"size must be at least 96 with precision bf16 on the CPU; got {g['size']}. Or use fp32")
         settings = Settings(
             steps=steps,
             optimizer=g["optimizer"],
@@ -502,16 +550,27 @@ class _Job:
         check(settings)
         return settings
 
-    def _fit(self, student: "Student", settings: "Settings", cell: "Path") -> float | None:
-        """Train; returns the operations that it took."""
-        from polyteach.batches import REJECTS, Augment, Samples, batches, noted
-        from polyteach.compute import step_flops
-        from polyteach.loop import Mixture, fit
+    def _samples(self, seed: int) -> "Samples":
+        from polyteach.batches import Augment, Samples
         from polyteach.tasks.contract import Policy
 
         g = self.given
         augment = Augment((g["size"], g["size"]), (g["scale"][0], g["scale"][1]), g["mirror"], g["augment"])
-        samples = Samples(self.train(settings.seed), augment, Policy(), settings.seed)
+        return Samples(self.train(seed), augment, Policy(), seed)
+
+    def _flops(self, student: "Student", samples: "Samples") -> float | None:
+        """Operations that training takes per image, counted on two of them: counting keeps all that a step makes."""
+        from polyteach.batches import batches
+        from polyteach.compute import step_flops
+
+        batch = next(iter(batches(samples, min(2, self.given["batch_size"]), 0, 1)))
+        return step_flops(student, batch.images, batch.targets)
+
+    def _fit(self, student: "Student", samples: "Samples", settings: "Settings", cell: "Path") -> None:
+        from polyteach.batches import REJECTS, batches, noted
+        from polyteach.loop import Mixture, fit
+
+        g = self.given
         cell.mkdir(parents=True, exist_ok=True)
 
         def stream(start: int) -> Any:
@@ -520,9 +579,6 @@ class _Job:
             return noted(found, cell / REJECTS)
 
         fit(student, Mixture({self.objective: 1.0}, learned=False), stream, settings, cell)
-        batch = next(iter(batches(samples, g["batch_size"], 0, 1)))
-        each = step_flops(student, batch.images.to(settings.device), _moved(batch.targets, settings.device))
-        return None if each is None else each * g["batch_size"] * settings.steps
 
     # --- scoring ---
 
@@ -613,7 +669,7 @@ class _Job:
         first = g["seeds"][0]
         sweep = []
         for setting in probe.settings:
-            cell = self.folder / "cells" / f"{g['mode']}-{setting:g}-seed{first}"
+            cell = self.folder / "cells" / f"{g['mode']}-{setting!r}-seed{first}"
             if not (cell / "cell.json").exists():
                 score = self._answered(answer(setting, first), self.validation, 0).scores[self.metric]
                 about = {"setting": setting, "seed": first, "validation": score, "failed": None}
@@ -623,7 +679,7 @@ class _Job:
         best = max(sweep, key=lambda c: c["validation"] if self.higher else -c["validation"])["setting"]
         tests = []
         for seed in g["seeds"] if g["shots"] or g["fraction"] else g["seeds"][:1]:
-            file = self.folder / "cells" / f"{g['mode']}-{best:g}-seed{seed}" / "test.json"
+            file = self.folder / "cells" / f"{g['mode']}-{best!r}-seed{seed}" / "test.json"
             if not file.exists():
                 scores = self._answered(answer(best, seed), self.test, g["resamples"])
                 write_json(file, _test(scores, seed) | {"curve": [], "seconds": 0.0, "images": 0})
@@ -675,6 +731,8 @@ class _Job:
                     features.append(self._pooled(student, [x for _, x in good]))
                     targets += [samples.target(i, self.objective) for i, _ in good]
                 bar.advance(len(group))
+        if not features:
+            raise ValueError(f"none of {len(plan)} training images could be read")
         return torch.cat(features), targets
 
     # --- the result ---
@@ -745,14 +803,6 @@ class _Job:
             "examples": shown,
             "seeds": g["seeds"],
         }
-
-
-def _moved(targets: dict[str, list[Any]], device: str) -> dict[str, list[Any]]:
-    import torch
-
-    from polyteach.loop import moved
-
-    return {k: [moved(t, torch.device(device)) for t in ts] for k, ts in targets.items()}
 
 
 def _test(scores: "Scores", seed: int) -> dict[str, Any]:
@@ -851,6 +901,8 @@ def _same(old: dict[str, Any], new: dict[str, Any], folder: "Path") -> None:
     differ = differences(then, now)
     if old["options"]["seeds"][0] != new["options"]["seeds"][0]:
         differ.append(f"the first seed, which sweeps, was {old['options']['seeds'][0]}")
+    elif lost := set(old["options"]["seeds"]) - set(new["options"]["seeds"]):
+        differ.append(f"seeds {sorted(lost)} were asked for before; give them too")
     differ += differences(
         {k: old[k] for k in ("polyteach", "init_sha256", "data")},
         {k: new[k] for k in ("polyteach", "init_sha256", "data")},

@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from polyteach.batches import plan
 from polyteach.datasets import protocols
 from polyteach.evaluate import evaluate, interval, score_names
+from polyteach.loop import NonFinite
 from polyteach.scene import random_scene, render
+from polyteach.scores import read
 from polyteach.store import ImageRow, Store
 from polyteach.student import Student, save_student
 from polyteach.tasks import all_tasks, load_task
@@ -162,11 +164,11 @@ def test_nothing_is_done_twice(tmp_path, monkeypatch):
     trained = []
     real = module._Job._fit
 
-    def counted(self, student, settings, cell):
+    def counted(self, student, samples, settings, cell):
         trained.append(cell.name)
         if len(trained) == 3:
             raise KeyboardInterrupt
-        return real(self, student, settings, cell)
+        return real(self, student, samples, settings, cell)
 
     monkeypatch.setattr(module._Job, "_fit", counted)
     with pytest.raises(KeyboardInterrupt):
@@ -209,6 +211,91 @@ def test_a_cell_whose_loss_is_not_finite_is_recorded_and_not_chosen(tmp_path):
     assert found["chosen"]["lr"] == 0.01
 
 
+def test_a_further_seed_that_diverges_is_recorded_and_stops_nothing(tmp_path, monkeypatch):
+    store = downstream(tmp_path / "store", tasks=["normals"])
+    real = module._Job._fit
+
+    def breaks(self, student, samples, settings, cell):
+        if settings.seed == 1:
+            cell.mkdir(parents=True)
+            raise NonFinite("the loss is not finite")
+        real(self, student, samples, settings, cell)
+
+    monkeypatch.setattr(module._Job, "_fit", breaks)
+    transfer(store, out=str(tmp_path / "out"), **options(seeds=(0, 1), lrs=(0.01,)))
+    found = result(tmp_path / "out")
+    first, second = found["results"][0]["tests"]
+    assert first["scores"]["within 11.25"] is not None
+    assert second["scores"] == {found["downstream"]["metric"]: None}
+    assert "not finite" in second["failed"]
+    assert found["results"][0]["mean"] is None
+    assert read([str(tmp_path / "out")])[0].name == "scratch"
+
+
+def test_cost_counts_what_was_trained_and_probes_a_few_images(tmp_path, monkeypatch):
+    from polyteach import compute
+
+    store = downstream(tmp_path / "store", tasks=["normals"])
+    sizes = []
+    real = compute.step_flops
+
+    def noted(model, images, targets):
+        sizes.append(len(images))
+        return real(model, images, targets)
+
+    monkeypatch.setattr(compute, "step_flops", noted)
+    transfer(store, out=str(tmp_path / "out"), **options(seeds=(0,), lrs=(1e30, 0.01), clip=0.0))
+    (found,) = result(tmp_path / "out")["results"]
+    assert set(sizes) == {2}
+    whole, broken = (next(c for c in found["sweep"] if c["lr"] == lr) for lr in (0.01, 1e30))
+    assert whole["images"] == 12
+    assert broken["images"] < 12
+    assert broken["flops"] / max(broken["images"], 1) == pytest.approx(whole["flops"] / 12 if broken["images"] else 0)
+    assert result(tmp_path / "out")["compute"]["transfer"]["flops"] == broken["flops"] + whole["flops"]
+
+
+def test_seeds_that_were_asked_for_stay(tmp_path):
+    store = downstream(tmp_path / "store", tasks=["normals"])
+    transfer(store, out=str(tmp_path / "out"), **options(seeds=(0, 1), lrs=(0.01,)))
+    with pytest.raises(ValueError, match=r"seeds \[1\] were asked for before; give them too"):
+        transfer(store, out=str(tmp_path / "out"), **options(seeds=(0, 2), lrs=(0.01,)))
+
+
+def test_a_single_part_need_not_be_a_list(tmp_path):
+    store = downstream(tmp_path / "store", tasks=["normals"])
+    run = representation(tmp_path / "run")
+    transfer(store, out=str(tmp_path / "out"), init=run, **options(seeds=(0,), lrs=(0.01,), parts="backbone"))
+    assert [r["parts"] for r in result(tmp_path / "out")["results"]] == ["backbone"]
+
+
+def test_rates_that_print_alike_are_two_cells(tmp_path):
+    store = downstream(tmp_path / "store", tasks=["normals"])
+    transfer(store, out=str(tmp_path / "out"), **options(seeds=(0,), lrs=(0.01, 0.01 + 1e-9)))
+    assert len(list((tmp_path / "out" / "cells").iterdir())) == 2
+
+
+def test_nothing_readable_is_an_error_that_says_why(tmp_path):
+    store = Store.create(tmp_path / "store", 5)
+    rows = [ImageRow(f"{i}", 8, 8, b"no picture", split="test") for i in range(3)]
+    store.write_images(0, rows)
+    labels = store.create_set("classification", "people", Space(NAMES), {"teacher": "people"})
+    labels.write(0, [r.id for r in rows], [ClassificationTarget(torch.tensor([1.0, 0.0, 0.0]))] * 3)
+    chosen = plan([store])
+    with pytest.raises(ValueError, match=r"none of 3 images could be scored for classification_people; the first: 0: "):
+        evaluate(lambda images: [], chosen, "classification_people")
+
+
+@pytest.mark.parametrize(("optimizer", "rates"), [("sgd", "protocol"), ("adamw", "own")])
+def test_a_protocols_rates_are_those_of_sgd(optimizer, rates):
+    name, protocol = next(iter(protocols().items()))
+    arguments = {k: p.default for k, p in inspect.signature(transfer).parameters.items()}
+    arguments |= {"store": "store", "out": "out", "protocol": name, "optimizer": optimizer, "mode": "finetune"}
+    found = module._resolved(arguments)["lrs"]
+    assert found == list(protocol.lrs if rates == "protocol" else module.LRS["adamw"])
+    arguments["validation_split"] = "mine"  # wins over a share that the protocol holds out
+    assert module._resolved(arguments)["validation_split"] == ("mine",)
+
+
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
@@ -226,6 +313,14 @@ def test_a_cell_whose_loss_is_not_finite_is_recorded_and_not_chosen(tmp_path):
         ({"protocol": "nope"}, "unknown protocol 'nope'; there are "),
         ({"parts": ("heads",)}, "parts must be backbone or pyramid"),
         ({"held_out": 1.0}, "held_out must be between 0 and 1"),
+        ({"held_out": 0.99}, "leaves none to train on"),
+        ({"workers": -1}, "workers must be 0 or more; got -1"),
+        ({"precision": "fp8"}, "precision must be fp32 or fp16 or bf16; got fp8"),
+        ({"precision": "bf16"}, "size must be at least 96 with precision bf16 on the CPU; got 64"),
+        ({"clip": -1.0}, "clip must be at least 0"),
+        ({"backbone": "resnet81"}, "unknown backbone 'resnet81'"),
+        ({"init": "/nowhere/run"}, "neither 'pretrained', a file"),
+        ({"mode": "knn"}, "lrs is for modes finetune and frozen; mode knn trains nothing"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_written(tmp_path, wrong, why):
@@ -293,7 +388,8 @@ def test_knn_and_linear_on_the_verb(tmp_path):
     store = downstream(tmp_path / "store", train=16, test=5, tasks=["classification"])
     run = representation(tmp_path / "run")
     for mode in ("knn", "linear"):
-        transfer(store, out=str(tmp_path / mode), init=run, **options(mode=mode))
+        plain = {k: v for k, v in options(mode=mode).items() if k not in ("lrs", "steps")}
+        transfer(store, out=str(tmp_path / mode), init=run, **plain)
         found = result(tmp_path / mode)
         (r,) = found["results"]
         assert r["parts"] == "backbone"

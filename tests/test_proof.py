@@ -1,0 +1,138 @@
+"""The proof: its jobs are commands that exist and needs that are met; its runner goes on; the shuffled control."""
+
+import functools
+import importlib
+import importlib.util
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from polyteach.__main__ import main
+from polyteach.store import Store
+from tests.test_train import world
+
+RUNS = Path(__file__).parent.parent / "runs"
+spec = importlib.util.spec_from_file_location("proof", RUNS / "proof.py")
+assert spec is not None
+assert spec.loader is not None
+proof = importlib.util.module_from_spec(spec)
+sys.modules["proof"] = proof
+spec.loader.exec_module(proof)
+
+
+def designs():
+    return [proof.jobs(scale, world, "") for scale in proof.SCALES.values() for world in ("shapes", "rooms")]
+
+
+def test_every_need_is_a_job_that_comes_before():
+    for jobs in designs():
+        seen = set()
+        for name, job in jobs.items():
+            assert name == job.name
+            assert set(job.needs) <= set(jobs)
+            seen.add(name)
+        done: set[str] = set()
+        while ready := {n for n, j in jobs.items() if n not in done and set(j.needs) <= done}:
+            done |= ready
+        assert done == set(jobs)  # no circle
+
+
+def test_what_a_command_reads_is_what_it_needs():
+    """Runs and stores that a command names are made by jobs that it waits for, however far back."""
+    for jobs in designs():
+        before: dict[str, set[str]] = {}
+
+        def all_of(name, jobs=jobs, before=before):
+            if name not in before:
+                before[name] = {name}.union(*(all_of(n) for n in jobs[name].needs))
+            return before[name]
+
+        for name, job in jobs.items():
+            words = job.command.replace("=own:", " own:").split()
+            made = {f"runs/{n.removeprefix('train-')}" for n in all_of(name) if n.startswith("train-")}
+            kept = {f"stores/{n.removeprefix('ingest-')}" for n in all_of(name) if n.startswith("ingest-")}
+            named = {w.removeprefix("own:") for w in words}
+            assert {w for w in named if w.startswith("runs/") and not w.endswith(".py")} <= made
+            assert {w for w in named if w.startswith("stores/")} <= kept
+
+
+def test_every_command_is_one_that_the_cli_takes(monkeypatch):
+    calls = []
+    for verb in ("ingest", "train", "pretrain", "label", "transfer"):
+        module = importlib.import_module(f"polyteach.{verb}")
+
+        @functools.wraps(getattr(module, verb))
+        def noted(*args, verb=verb, **options):
+            calls.append((verb, options))
+
+        monkeypatch.setattr(module, verb, noted)
+    jobs = proof.jobs(proof.SCALES["quick"], "shapes", "")
+    commands = [shlex.split(j.command) for j in jobs.values() if j.command.startswith("polyteach ")]
+    # one transfer is like the others
+    chosen = [c[1:] for c in commands if c[1] != "transfer"] + [c[1:] for c in commands if c[1] == "transfer"][:12]
+    for words in chosen:
+        assert main(words) == 0
+    assert len(calls) == len(chosen)
+    assert any(o.get("drop") == 0.5 for _, o in calls)
+
+
+def test_the_runner_goes_on_after_a_failure_and_does_nothing_twice(tmp_path, capfd):
+    jobs = {
+        "a": proof.Job("a", ("--version",)),
+        "bad": proof.Job("bad", ("nonsense",), ("a",)),
+        "after": proof.Job("after", ("--version",), ("bad",)),
+        "other": proof.Job("other", ("--version",), ("a",), "store"),
+        "same": proof.Job("same", ("--version",), (), "store"),
+    }
+    assert not proof.Runner(tmp_path, jobs, set(jobs), 2).go()
+    done = {p.stem for p in (tmp_path / "done").iterdir()}
+    assert done == {"a", "other", "same"}
+    assert "nonsense" in capfd.readouterr().err
+    assert json.loads((tmp_path / "done" / "a.json").read_text())["command"] == "polyteach --version"
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "done").iterdir()}
+    jobs["bad"] = proof.Job("bad", ("--version",), ("a",))
+    assert proof.Runner(tmp_path, jobs, set(jobs), 2).go()
+    assert all(p.stat().st_mtime_ns == t for p, t in stamps.items())
+    assert {p.stem for p in (tmp_path / "done").iterdir()} == set(jobs)
+
+
+def test_shuffled_labels_are_the_same_labels_on_other_images(tmp_path):
+    store = world(tmp_path / "store", count=8, tasks=("depth", "classification"))
+    script = [sys.executable, str(RUNS / "shuffle_labels.py"), store]
+    for _ in range(2):  # the second time there is nothing left to do
+        subprocess.run([*script, "oracle"], check=True, capture_output=True)
+    sets = {(s.task, s.name): s for s in Store.open(store).sets()}
+    assert set(sets) == {(t, n) for t in ("depth", "classification") for n in ("oracle", "oracle-shuffled")}
+    before, after = sets["depth", "oracle"], sets["depth", "oracle-shuffled"]
+    assert before.objective == after.objective
+    moved = 0
+    for part in before.parts():
+        assert before.ids(part) == after.ids(part)
+        old, new = before.read(part), after.read(part)
+        where = [next(i for i, a in enumerate(old) if torch.equal(a.value, b.value)) for b in new]
+        assert sorted(where) == list(range(len(old)))
+        moved += sum(i != k for k, i in enumerate(where))
+    assert moved > 0
+    wrong = subprocess.run([*script, "nobody"], check=False, capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "has no label set nobody" in wrong.stderr
+
+
+@pytest.mark.parametrize("flag", ["--list", "--quick"])
+def test_the_way_in_lists_what_there_is_to_do(tmp_path, flag):
+    words = [
+        "bash",
+        str(RUNS / "proof.sh"),
+        "--list",
+        *(["--quick"] if flag == "--quick" else []),
+        str(tmp_path / "dir"),
+    ]
+    said = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert any("train-student-s0: polyteach train stores/pool" in line for line in said)
+    assert len(said) > 200
+    assert not (tmp_path / "dir").exists()
