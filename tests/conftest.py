@@ -1,5 +1,7 @@
 """What several tests share: a rendered store, and quiet, deterministic torch."""
 
+import functools
+import importlib
 import io
 import random
 
@@ -37,3 +39,17 @@ def photographs(tmp_path):
         size = [(48, 64), (64, 48), (40, 40)][i % 3]
         (folder / f"{i}.png").write_bytes(png(render(random_scene(i, size)).image))
     return folder
+
+
+@pytest.fixture
+def verbs(monkeypatch):
+    """Calls of the verbs as (name, options): the command line is read as ever, and nothing is done."""
+    calls = []
+    for name in ("ingest", "train", "pretrain", "label", "transfer", "report"):
+        module = importlib.import_module(f"polyteach.{name}")
+
+        def noted(*args, verb=name, **options):  # a verb may have an option "name"
+            calls.append((verb, options))
+
+        monkeypatch.setattr(module, name, functools.wraps(getattr(module, name))(noted))
+    return calls

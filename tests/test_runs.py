@@ -8,12 +8,40 @@ from pathlib import Path
 
 import pytest
 
+from polyteach.__main__ import main
+from polyteach.compare import is_specialist
+
 RUNS = Path(__file__).parent.parent / "runs"
 
 
 @pytest.mark.parametrize("script", sorted(RUNS.glob("*.sh")), ids=lambda f: f.name)
 def test_a_script_is_bash(script):
     subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_the_papers_commands_are_ones_that_the_cli_takes(tmp_path, verbs):
+    """The script runs, with a `polyteach` that only notes what it is asked."""
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin" / "polyteach"
+    fake.write_text('#!/bin/bash\nprintf "%s\\0" "$@" >> "$ASKED"; printf "\\n" >> "$ASKED"\n')
+    fake.chmod(0o755)
+    more = {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "ASKED": str(tmp_path / "asked")}
+    more |= {"DATA": "/data", "WORK": str(tmp_path / "work")}
+    subprocess.run(["bash", str(RUNS / "paper.sh")], check=True, env=os.environ | more)
+    asked = [line.split("\0")[:-1] for line in (tmp_path / "asked").read_text().splitlines()]
+    for words in asked:
+        assert main(words) == 0
+    assert len(verbs) == len(asked) > 60
+    made = {o["out"] for verb, o in verbs if verb in ("train", "pretrain")}
+    used = {o["init"] for verb, o in verbs if verb == "transfer" and o.get("init")}
+    assert used == made
+    assert {o["name"] for verb, o in verbs if verb == "transfer" and is_specialist(o["name"])} == {
+        "specialist-classes",
+        "specialist-boxes",
+        "specialist-regions",
+    }
+    learned = {"train", "train2017"}
+    assert all(set(o["split"]) <= learned and o["split"] for v, o in verbs if v in ("train", "pretrain", "label"))
 
 
 def test_an_unknown_scale_is_an_error(tmp_path):
