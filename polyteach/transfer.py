@@ -460,7 +460,9 @@ class _Job:
 
         values = [t["scores"][self.metric] for t in tests]
         usable = all(v is not None for v in values)
-        drawn = [fmean(v) for v in zip(*(t["resamples"] for t in tests), strict=True)] if usable else []
+        # null where the metric is undefined on the resampled images: then there is no interval, and `report` says why
+        drawn = [v for t in tests for v in t["resamples"]]
+        paired = zip(*(t["resamples"] for t in tests), strict=True) if usable and None not in drawn else ()
         return {
             "parts": part,
             "chosen": chosen,
@@ -468,7 +470,7 @@ class _Job:
             "tests": tests,
             "mean": fmean(values) if usable else None,
             "spread": stdev(values) if usable and len(values) > 1 else None,
-            "interval": interval(drawn) if usable else None,
+            "interval": interval([fmean(v) for v in paired]),
         }
 
     def _cell(self, name: str, part: str, lr: float, steps: int, seed: int, count: str) -> dict[str, Any]:
@@ -811,7 +813,7 @@ def _test(scores: "Scores", seed: int) -> dict[str, Any]:
     plain = {k: v if math.isfinite(v) else None for k, v in scores.scores.items()}
     drawn = [v if math.isfinite(v) else None for v in scores.resamples]
     unreadable = [list(f) for f in scores.failed]
-    return {"seed": seed, "scores": plain, "resamples": drawn if None not in drawn else [], "unreadable": unreadable}
+    return {"seed": seed, "scores": plain, "resamples": drawn, "unreadable": unreadable}
 
 
 def _made(run: "Path") -> dict[str, Any]:

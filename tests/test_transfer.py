@@ -5,6 +5,7 @@ import inspect
 import json
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from polyteach.batches import plan
+from polyteach.compare import pool
 from polyteach.datasets import protocols
 from polyteach.evaluate import evaluate, interval, score_names
 from polyteach.loop import NonFinite
@@ -230,6 +232,24 @@ def test_a_further_seed_that_diverges_is_recorded_and_stops_nothing(tmp_path, mo
     assert "not finite" in second["failed"]
     assert found["results"][0]["mean"] is None
     assert read([str(tmp_path / "out")])[0].name == "scratch"
+
+
+def test_a_resample_without_a_score_is_kept_as_null(tmp_path, monkeypatch):
+    store = downstream(tmp_path / "store", tasks=["normals"])
+    real = module._Job._score
+
+    def one_undefined(self, student, plan, resamples):
+        found = real(self, student, plan, resamples)
+        return replace(found, resamples=[math.nan, *found.resamples[1:]]) if resamples else found
+
+    monkeypatch.setattr(module._Job, "_score", one_undefined)
+    transfer(store, out=str(tmp_path / "out"), **options(seeds=(0, 1), lrs=(0.01,)))
+    (found,) = result(tmp_path / "out")["results"]
+    assert [t["resamples"].count(None) for t in found["tests"]] == [1, 1]
+    assert found["mean"] is not None
+    assert found["interval"] is None
+    cell = pool(read([str(tmp_path / "out")]), "backbone")
+    assert cell.why_no_interval == "the metric is undefined on some resamples"
 
 
 def test_cost_counts_what_was_trained_and_probes_a_few_images(tmp_path, monkeypatch):
