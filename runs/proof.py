@@ -15,7 +15,16 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 TEACHERS = ("classes", "boxes", "regions", "depth")
-WORLDS = ("boxes", "regions", "parts", "depth", "normals", "classes")
+WORLDS = {
+    "boxes": "AP50",
+    "regions": "mIoU",
+    "parts": "mIoU",
+    "depth": "delta<1.25",
+    "normals": "within 22.5",
+    "classes": "top-1",
+}
+"""Downstream sets, each with the score that decides."""
+PEOPLE = " ".join(f"stores/teach-{t}" for t in TEACHERS)
 TASKS = "classification,detection,segmentation,depth"
 """What teachers teach, and the oracle: no normals."""
 
@@ -41,8 +50,8 @@ class Scale:
 
 SCALES = {
     "full": Scale(
-        labels=(300, 700, 2000), pool=(3000, 7000, 10000, 20000), steps=2000, batch=32, down=(500, 200, 500), tune=200,
-        lrs=(0.001, 0.004), seeds=(0, 1, 2), resamples=400,
+        labels=(300, 700, 2000), pool=(3000, 7000, 10000, 10000), steps=1500, batch=32, down=(500, 200, 500), tune=300,
+        lrs=(0.003,), seeds=(0, 1, 2), resamples=400,
     ),
     "quick": Scale(
         labels=(40, 80, 120), pool=(100, 150, 250, 300), steps=40, batch=16, down=(80, 40, 80), tune=15,
@@ -159,14 +168,15 @@ class Plan:
     def transfer(self, arm: str, seed: int) -> None:
         """Fine-tune what is in runs/ARM-sSEED on the six tasks."""
         s, scratch = self.scale, arm == "scratch"
-        for world in WORLDS:
+        for world, metric in WORLDS.items():
             n = s.down[0] * (2 if world == "boxes" else 1)
             made = self.ingest(f"down-{world}", f"down-{world}", f"train:{n},val:{s.down[1]},test:{s.down[2]}")
             init = "" if scratch else f"--init runs/{arm}-s{seed}"
             seeds = " ".join(map(str, s.seeds)) if scratch else "0"
             words = (
                 f"transfer stores/down-{world} --downstream {world} --name {arm} {init} "
-                f"--out transfer/{arm}-s{seed}/{world} --validation-split val --parts backbone "
+                f"--out transfer/{arm}-s{seed}/{world} --metric {shlex.quote(metric)} "
+                f"--validation-split val --parts backbone "
                 f"--lrs {' '.join(map(str, s.lrs))} --steps {s.tune} --seeds {seeds} --batch-size {s.batch} "
                 f"--optimizer adamw --scale 0.7 1.5 --resamples {s.resamples} --channels 32 {self.net}"
             )
@@ -176,50 +186,75 @@ class Plan:
 def jobs(scale: Scale, world: str, extra: str) -> dict[str, Job]:
     """The whole design. The order is that in which jobs start when what they need is there."""
     p = Plan(scale, world, extra)
-    people = " ".join(f"stores/teach-{t}" for t in TEACHERS)
-    for seed in scale.seeds:
-        for t in TEACHERS:
-            p.specialist(t, seed)
-        sources = tuple(p.source(t) for t in TEACHERS)
-        p.label(TEACHERS, seed, splits="a b c d" if seed == 0 else "a b c")
-        p.student("student", TEACHERS, seed)
-        p.transfer("student", seed)
-        if seed == scale.seeds[0]:
-            p.transfer("scratch", seed)
-        p.train(f"oracle-s{seed}", "stores/oracle", "--labels people --split a b c", seed, (p.pool(oracle=True),))
-        p.transfer("oracle", seed)
-        p.train(f"supervised-s{seed}", people, "--labels people --split n1 n2", seed, sources)
-        p.transfer("supervised", seed)
-        for t in TEACHERS:
-            p.transfer(f"specialist-{t}", seed)
-        p.pretrain(f"simclr-s{seed}", "simclr", seed)
-        p.transfer("simclr", seed)
-        p.pretrain(f"vicreg-s{seed}", "vicreg", seed)
-        p.transfer("vicreg", seed)
-        filled = tuple(p.label(TEACHERS, seed, store=f"teach-{t}", splits="n1 n2") for t in TEACHERS)
-        sets = " ".join(f"{t}-s{seed}" for t in TEACHERS)
-        needs = (f"label-pool-s{seed}", *filled)
-        words = f"--labels people {sets} --split a b c n1 n2"
-        p.train(f"student-union-s{seed}", f"stores/pool {people}", words, seed, needs)
-        p.transfer("student-union", seed)
+    seed = scale.seeds[0]
+    decide(p, seed)
+    controls(p, seed)
+    for other in scale.seeds[1:]:
+        decide(p, other)
+    more(p, seed)
+    return p.jobs
+
+
+def decide(p: Plan, seed: int) -> None:
+    """The arms that decide the claims, with one seed of pretraining; the first seed has students of one teacher too."""
+    p.group, first = "core", seed == p.scale.seeds[0]
+    for t in TEACHERS:
+        p.specialist(t, seed)
+    p.label(TEACHERS, seed, splits="a b c d" if first else "a b c")
+    p.student("student", TEACHERS, seed)
+    p.train(f"oracle-s{seed}", "stores/oracle", "--labels people --split a b c", seed, (p.pool(oracle=True),))
+    sources = tuple(p.source(t) for t in TEACHERS)
+    p.train(f"supervised-s{seed}", PEOPLE, "--labels people --split n1 n2", seed, sources)
+    if first:
+        p.transfer("scratch", seed)
+    for arm in ("student", "supervised", "oracle"):
+        p.transfer(arm, seed)
+    for method in ("simclr", "vicreg"):
+        p.pretrain(f"{method}-s{seed}", method, seed)
+        p.transfer(method, seed)
+    filled = tuple(p.label(TEACHERS, seed, store=f"teach-{t}", splits="n1 n2") for t in TEACHERS)
+    sets = " ".join(f"{t}-s{seed}" for t in TEACHERS)
+    words = f"--labels people {sets} --split a b c n1 n2"
+    p.train(f"student-union-s{seed}", f"stores/pool {PEOPLE}", words, seed, (f"label-pool-s{seed}", *filled))
+    p.transfer("student-union", seed)
+    for t in TEACHERS:
+        p.transfer(f"specialist-{t}", seed)
+    if first:
         for t in TEACHERS:
             p.student(f"self-{t}", (t,), seed)
             p.transfer(f"self-{t}", seed)
 
-    p.group, seed = "more", 0
+
+def controls(p: Plan, seed: int) -> None:
+    """Labels of teachers that learned nothing, and labels of other pictures."""
+    p.group = "more"
+    for t in TEACHERS:
+        p.specialist(t, seed, tag="-untrained")
+    p.label(TEACHERS, seed, tag="-untrained")
+    p.student("control-untrained", TEACHERS, seed, tag="-untrained", options="--score 0")
+    p.transfer("control-untrained", seed)
+    shuffle = f"shuffle_labels.py stores/pool {' '.join(f'{t}-s{seed}' for t in TEACHERS)}"
+    p.add("shuffle", shuffle, (f"label-pool-s{seed}",), "pool")
+    p.student("control-shuffled", TEACHERS, seed, shuffled="-shuffled", needs=("shuffle",))
+    p.transfer("control-shuffled", seed)
+
+
+def more(p: Plan, seed: int) -> None:
+    """Curves and ablations."""
+    p.group = "more"
 
     def arm(name: str, teachers: tuple[str, ...] = TEACHERS, **more: Any) -> None:
         p.student(name, teachers, seed, **more)
         p.transfer(name, seed)
 
-    # controls
-    for t in TEACHERS:
-        p.specialist(t, seed, tag="-untrained")
-    p.label(TEACHERS, seed, tag="-untrained")
-    arm("control-untrained", tag="-untrained", options="--score 0")
-    shuffle = f"shuffle_labels.py stores/pool {' '.join(f'{t}-s{seed}' for t in TEACHERS)}"
-    p.add("shuffle", shuffle, (f"label-pool-s{seed}",), "pool")
-    arm("control-shuffled", shuffled="-shuffled", needs=("shuffle",))
+    # beyond the paper
+    arm("student-confidence", options="--confidence")
+    arm("student-drop", options="--drop 0.5")
+    teacher = f"--teacher round2=own:runs/student-s{seed}"
+    again = f"label stores/pool {teacher} --split a b c --device cpu --batch-size 32 --no-progress"
+    p.add("label-round2", again, (f"train-student-s{seed}", f"label-pool-s{seed}"), "pool")
+    p.train(f"student-round2-s{seed}", "stores/pool", "--labels round2 --split a b c", seed, ("label-round2",))
+    p.transfer("student-round2", seed)
     # how many labels and images it takes
     for tag, splits in (("-few", "n1"), ("-many", "n1 n2 n3")):
         for t in TEACHERS:
@@ -228,7 +263,7 @@ def jobs(scale: Scale, world: str, extra: str) -> dict[str, Job]:
         arm(f"student{tag}", tag=tag)
         p.train(
             f"supervised{tag}-s{seed}",
-            people,
+            PEOPLE,
             f"--labels people --split {splits}",
             seed,
             tuple(map(p.source, TEACHERS)),
@@ -251,19 +286,10 @@ def jobs(scale: Scale, world: str, extra: str) -> dict[str, Job]:
     arm("student-score0.3", options="--score 0.3")
     arm("student-score0.7", options="--score 0.7")
     arm("student-learned", options="--weights learned")
-    # beyond the paper
-    arm("student-confidence", options="--confidence")
-    arm("student-drop", options="--drop 0.5")
-    teacher = f"--teacher round2=own:runs/student-s{seed}"
-    again = f"label stores/pool {teacher} --split a b c --device cpu --batch-size 32 --no-progress"
-    p.add("label-round2", again, (f"train-student-s{seed}", f"label-pool-s{seed}"), "pool")
-    p.train(f"student-round2-s{seed}", "stores/pool", "--labels round2 --split a b c", seed, ("label-round2",))
-    p.transfer("student-round2", seed)
     # self-supervision with other learning rates
     for lr in (0.0005, 0.006):
         p.pretrain(f"simclr-lr{lr}-s0", "simclr", 0, lr)
         p.transfer(f"simclr-lr{lr}", seed)
-    return p.jobs
 
 
 class Runner:

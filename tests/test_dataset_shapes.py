@@ -195,7 +195,10 @@ def test_normals_face_the_ray_that_sees_them():
     """All shapes, so also the inside of a tube and the back of a plane."""
     for shapes_of in (shapes.PRIMITIVES, shapes.COMPOUNDS):
         domain = replace(DOMAINS["pool"], shapes=tuple(shapes_of))
-        things = shapes._things(domain, stream("pool", 0, "train", 0), list(range(len(shapes_of))), False, 0.5)
+        up = np.array([0, -0.8, -0.6])
+        things = shapes._things(
+            domain, stream("pool", 0, "train", 0), list(range(len(shapes_of))), False, 0.5, up, True
+        )
         face, depth, normal = World(things).truth(48, 2 * np.degrees(np.arctan(0.5)))
         x = (np.arange(48) + 0.5) / 48 - 0.5
         d = np.stack([*np.meshgrid(x, x), np.ones((48, 48))], -1)

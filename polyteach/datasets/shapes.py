@@ -11,10 +11,12 @@ count: images by split, or one number, which makes the split "train". tasks: "ow
 exact truth of every task: an oracle), "none" (an unlabelled pool), or tasks by name: "depth,normals". outlines: "yes"
 adds the objects' outlines to their boxes.
 
-Solids come from `trimesh.creation`, and compounds of them; they float, stand, hang or lie in piles before one or two
-large planes. The rays are embree's. What must not give an answer away is drawn at random: textures and colours are
-independent of the shape, and the planes face any way, so that neither colour tells the class nor height in the picture
-the depth. A scene that hides what it is about is thrown away, and its objects are placed anew.
+Solids come from `trimesh.creation`, and compounds of them; they float, stand, hang or lie in piles before a floor or a
+ceiling and one or two walls. The rays are embree's. What must not give an answer away is drawn at random: textures and
+colours are independent of the shape, and the camera looks down at a floor as often as up at a ceiling, rolled to either
+side, so that neither colour tells the class nor height in the picture the depth. What tells them can be seen: light
+comes from above, textures are of one period in metres, things of one kind are about as large. A scene that hides what
+it is about is thrown away, and its objects are placed anew.
 
 Labels: the class of a picture is that of the object with the most visible pixels, which is the one in the middle where
 there is one. Boxes are around visible pixels; an object that shows next to none of them is ignored, as what is
@@ -491,12 +493,13 @@ class Domain:
 
     task: its own. shapes: what objects are of; their order is that of the classes. objects: how many, beside the one
     in the middle. centric: share of the scenes with one large object in the middle. resting: share of the scenes whose
-    objects stand, hang, lean and are piled up on a plane; elsewhere they float. tilt: of floating objects, degrees.
-    planes: how many, beside the last wall.
+    objects stand, hang and are piled up on the floor or ceiling; elsewhere they float. tilt: of floating objects,
+    degrees. pitch: of the camera, down at a floor or up at a ceiling, degrees; roll: to either side at most. walls: how
+    many, beside the last one.
 
-    textures: of objects and planes. plain: share of the surfaces that have none; with textures everywhere a small
-    network learns next to no shape from 1,500 images. contrast: of a texture's two colours, 1 for any two that may be
-    drawn. colour: saturation.
+    textures: of objects and planes. plain: share of the objects that have none, and twice the share of the planes; with
+    textures everywhere a small network learns next to no shape from 1,500 images. contrast: of a texture's two colours,
+    1 for any two that may be drawn. colour: saturation.
 
     lights: how many. tint: how coloured they are, 0..1. ambient: light from everywhere. shadows: share of the scenes
     that have them. angle: of the camera's field of view, degrees. exposure, blur, noise: as in `Film`.
@@ -511,7 +514,9 @@ class Domain:
     centric: float | int = 0
     resting: float | int = 0.5
     tilt: Pair = (0, 40)
-    planes: tuple[int, int] = (1, 2)
+    pitch: Pair = (15, 50)
+    roll: float | int = 25
+    walls: tuple[int, int] = (0, 1)
     colour: Pair = (0.1, 0.9)
     plain: float | int = 0.6
     contrast: Pair = (0.1, 0.5)
@@ -552,8 +557,8 @@ DOMAINS: dict[str, Domain] = {
     ),
     "pool": _POOL,
     "down-classes": replace(_DOWN, task="classification", objects=(0, 2), centric=1),
-    "down-boxes": replace(_DOWN, task="detection"),
-    "down-regions": replace(_DOWN, task="segmentation", ambient=(0.3, 0.5), exposure=(0.6, 0.9)),
+    "down-boxes": replace(_DOWN, task="detection", shapes=tuple(COMPOUNDS)[::2]),
+    "down-regions": replace(_DOWN, task="segmentation", shapes=tuple(COMPOUNDS)[1::2], ambient=(0.3, 0.5)),
     "down-parts": replace(_DOWN, task="segmentation", objects=(0, 3), centric=1, by_part=True),
     "down-depth": replace(_DOWN, task="depth", objects=(2, 6), angle=(45, 65)),
     "down-normals": replace(_DOWN, task="normals", noise=(4, 10), shadows=1),
@@ -576,7 +581,8 @@ def view(domain: Domain, draw: np.random.Generator, size: int) -> View:
     categories = draw.integers(len(domain.shapes), size=objects).tolist()
     for _ in range(_TRIES):
         angle = float(draw.uniform(*domain.angle))
-        world = World(_things(domain, draw, categories, centric, float(np.tan(np.radians(angle) / 2))))
+        up, floor = _up(draw, domain)
+        world = World(_things(domain, draw, categories, centric, float(np.tan(np.radians(angle) / 2)), up, floor))
         if _shows(world, angle, centric):
             break
     else:
@@ -584,6 +590,8 @@ def view(domain: Domain, draw: np.random.Generator, size: int) -> View:
     lights = int(draw.integers(domain.lights[0], domain.lights[1] + 1))
     towards = draw.normal(size=(lights, 3))
     towards[:, 2] = -np.abs(towards[:, 2])  # none from behind the scene
+    towards /= np.linalg.norm(towards, axis=1, keepdims=True)
+    towards += (0.2 + np.maximum(-towards @ up, 0))[:, None] * up  # all from above: light tells which way things face
     towards /= np.linalg.norm(towards, axis=1, keepdims=True)
     colour = (1 + domain.tint * draw.uniform(-1, 1, (lights, 3))) * draw.uniform(0.7, 1.1) / lights**0.5
     light = Light(towards, colour, float(draw.uniform(*domain.ambient)), bool(draw.uniform() < domain.shadows))
@@ -605,37 +613,43 @@ def _shows(world: World, angle: int | float, centric: bool) -> bool:
 
 
 def _things(
-    domain: Domain, draw: np.random.Generator, categories: list[int], centric: bool, wide: float
+    domain: Domain,
+    draw: np.random.Generator,
+    categories: list[int],
+    centric: bool,
+    wide: float,
+    up: np.ndarray,
+    floor: bool,
 ) -> list[Thing]:
-    """Objects, the planes, and a last wall. wide: half the width of the view at 1 metre."""
+    """Objects, the floor or ceiling, and walls. wide: half the width of the view at 1 metre."""
     resting = bool(draw.uniform() < domain.resting)
-    normal = _leaning(draw, 25, 70) if resting else _leaning(draw, 0, 60)
-    front, found = 3.0, []
-    ground = None  # a point of the plane that objects rest on
+    normal = up if floor else -up
+    front = 2.6
+    found: list[Thing] = []
+    ground = -float(draw.uniform(1.2, 2.5)) * normal  # a point of the floor
     for k, category in enumerate(categories):
         scale = float(draw.uniform(0.6, 1))  # of one size, as things are: how large it looks tells how far it is
         if main := centric and k == 0:
             front = float(scale / (wide * draw.uniform(0.38, 0.6)))
-        spread, z = (0.12, front) if main else (0.85, draw.uniform(front + 0.5, front + 5))
+        spread, z = (0.12, front) if main else (0.85, draw.uniform(front + 0.3, front + 3.5))
         at = z * np.array([*(draw.uniform(-spread, spread, 2) * wide), 1.0])
-        turn = _standing(draw, normal) if resting else _turned(draw, _leaned_up(draw, domain.tilt))
-        skin = _skin(draw, domain, (0.7, 2))
-        thing = solid(domain.shapes[category], category, turn, scale, at, skin)
-        if ground is not None:
+        turn = _turned(draw, up if resting else _leaned_up(draw, domain.tilt))
+        thing = solid(domain.shapes[category], category, turn, scale, at, _skin(draw, domain, (0.7, 2), domain.plain))
+        if resting and not found:
+            ground = at + ((thing.vertices - at) @ normal).min() * normal
+        elif resting:
             below = found[int(draw.integers(k))] if draw.uniform() < 0.3 else None
             thing = _put_down(thing, below, ground, normal)
-        elif resting:
-            ground = at + ((thing.vertices - at) @ normal).min() * normal
         found.append(thing)
-    far = front + draw.uniform(3, 6)
-    planes = int(draw.integers(domain.planes[0], domain.planes[1] + 1))
-    for k in range(planes):
-        if k == 0 and ground is not None:
-            point, facing = ground, normal
-        else:
-            point, facing = np.array([0, 0, far]), normal if k == 0 else _leaning(draw, 0, 60)
-        found.append(plane(point, facing, _skin(draw, domain, (0.3, 0.9))))
-    found.append(plane(np.array([0, 0, 1.6 * far]), np.array([0.0, 0, -1]), _skin(draw, domain, (0.3, 0.9))))
+    far = front + draw.uniform(3, 5)
+    walls = int(draw.integers(domain.walls[0], domain.walls[1] + 1))
+    found.append(plane(ground, normal, _skin(draw, domain, (0.5, 1), domain.plain / 2)))
+    for k in range(walls + 1):
+        last = k == walls
+        facing = _wall(draw, up, 20 if last else 60)
+        found.append(
+            plane(np.array([0, 0, 1.3 * far if last else far]), facing, _skin(draw, domain, (0.5, 1), domain.plain / 2))
+        )
     return found
 
 
@@ -665,12 +679,21 @@ def _leaned_up(draw: np.random.Generator, tilt: Pair) -> np.ndarray:
     return np.array([x, z, y])
 
 
-def _standing(draw: np.random.Generator, normal: np.ndarray) -> np.ndarray:
-    """How an object stands on a floor or hangs from a ceiling; at a wall it is any way round."""
-    upwards = -normal[1]
-    if abs(upwards) > 0.5:
-        return _turned(draw, normal * np.sign(upwards))
-    return _turned(draw, _leaned_up(draw, (0, 60)))
+def _up(draw: np.random.Generator, domain: Domain) -> tuple[np.ndarray, bool]:
+    """What is up, to the camera, and whether it looks down at a floor, else up at a ceiling."""
+    pitch, roll = np.radians(draw.uniform(*domain.pitch)), np.radians(draw.uniform(-domain.roll, domain.roll))
+    floor = bool(draw.uniform() < 0.5)
+    z = -np.sin(pitch) if floor else np.sin(pitch)
+    return np.array([np.sin(roll) * np.cos(pitch), -np.cos(roll) * np.cos(pitch), z]), floor
+
+
+def _wall(draw: np.random.Generator, up: np.ndarray, turn: float | int) -> np.ndarray:
+    """The normal of an upright plane that faces the camera, turned by at most `turn` degrees to either side."""
+    face = np.array([0.0, 0, -1]) + up[2] * up
+    face /= np.linalg.norm(face)
+    by = np.radians(draw.uniform(-turn, turn))
+    out: np.ndarray = np.cos(by) * face + np.sin(by) * np.cross(up, face)
+    return out
 
 
 def _turned(draw: np.random.Generator, up: np.ndarray) -> np.ndarray:
@@ -683,8 +706,8 @@ def _turned(draw: np.random.Generator, up: np.ndarray) -> np.ndarray:
     return out
 
 
-def _skin(draw: np.random.Generator, domain: Domain, periods: Pair) -> Skin:
-    """A random surface. periods: per metre, or per unit of a shape."""
+def _skin(draw: np.random.Generator, domain: Domain, periods: Pair, plain: float | int) -> Skin:
+    """A random surface. periods: per metre, or per unit of a shape. plain: how often it has no texture."""
 
     def colour() -> np.ndarray:
         return np.array(colorsys.hsv_to_rgb(draw.uniform(), draw.uniform(*domain.colour), draw.uniform(0.2, 0.95)))
@@ -692,7 +715,7 @@ def _skin(draw: np.random.Generator, domain: Domain, periods: Pair) -> Skin:
     axes = np.linalg.qr(draw.normal(size=(3, 3)))[0] * np.exp(draw.uniform(*np.log(periods)))
     low = colour()
     high = low + draw.uniform(*domain.contrast) * (colour() - low)
-    texture = "plain" if draw.uniform() < domain.plain else str(draw.choice(domain.textures))
+    texture = "plain" if draw.uniform() < plain else str(draw.choice(domain.textures))
     return Skin(texture, low, high, axes, draw.uniform(0, 16, 3))
 
 
