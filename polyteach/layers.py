@@ -30,6 +30,24 @@ def tower(channels: int, depth: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+class Adapter(nn.Module):
+    """A bottleneck beside its input: 1x1 to `hidden` channels, GELU, 1x1 back, added (Houlsby et al., ICML 2019).
+
+    Its last layer begins at zero, so that it begins as the identity. Keeps shape: (B, channels, h, w).
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(channels, hidden, 1)
+        self.up = nn.Conv2d(hidden, channels, 1)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(torch.as_tensor(self.up.bias))
+
+    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+        out: Tensor = x + self.up(F.gelu(self.down(x)))
+        return out
+
+
 def fuse(pyramid: Pyramid) -> Float[Tensor, "B C h w"]:
     """All pyramid levels rescaled to level 2 and summed, with no parameters (MuST's pixel tasks).
 

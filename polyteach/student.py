@@ -19,13 +19,14 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 import polyteach
 from polyteach.files import read_json, replacing, write_json
 from polyteach.geometry import fit
-from polyteach.layers import Pyramid
+from polyteach.layers import Adapter, Pyramid
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.weights import state_dict
 
 STRIDES = (4, 8, 16, 32)
 WEIGHTS, DESCRIPTION = "student.safetensors", "student.json"
+ADAPTER = "adapter"
 PARTS = ("backbone", "pyramid", "heads")
 """The modules of a student. A run's student.json lists under "trained" which of them were learned, all without it."""
 
@@ -36,7 +37,10 @@ class Student(nn.Module):
     backbone: a timm name whose features come at strides 4, 8, 16 and 32. objectives: name -> what a head answers.
     channels: of every pyramid level. init: None (random), "pretrained" (timm's hub weights), a local state dict of
     that timm model (.safetensors, .pth), or a run's folder. parts: which modules take weights from a run: of heads
-    what agrees in name and shape, of the backbone and the pyramid all, where the run has learned them.
+    what agrees in name and shape, of the backbone and the pyramid all, where the run has learned them. adapters: hidden
+    channels of a bottleneck per objective before its head, one for all pyramid levels and one for "c5", where the head
+    reads them: what tasks disagree on need not be in the features that they share (task adapters as in SAK, Lu et al.,
+    ICLR 2025, here on the feature maps alone). 0 for none. They belong to the heads.
 
     Raises:
         ValueError: unknown backbone, one without those strides, or weights that do not fit.
@@ -52,6 +56,7 @@ class Student(nn.Module):
         channels: int = 256,
         init: str | None = None,
         parts: Sequence[str] = PARTS,
+        adapters: int = 0,
     ) -> None:
         super().__init__()
         self.name = backbone
@@ -69,6 +74,11 @@ class Student(nn.Module):
         )
         if len(self.heads) != len(self.objectives):
             raise ValueError(f"objectives {sorted(self.objectives)} differ only in dots; rename a label set")
+        self.adapters = adapters
+        for k, o in self.objectives.items() if adapters else ():
+            reads = load_task(o.task).reads
+            own = {_map(level): Adapter(widths[level], adapters) for level in reads}
+            self.heads[_key(k)].add_module(ADAPTER, nn.ModuleDict(own))
         config = self.backbone.pretrained_cfg if hasattr(self.backbone, "pretrained_cfg") else {}
         for name, default in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))):
             value = torch.tensor(config.get(name, default)) * 255
@@ -122,7 +132,7 @@ class Student(nn.Module):
         if targets is not None:
             return self.losses(images, targets)
         pyramid = self.features(images)
-        return {k: self.heads[_key(k)](pyramid) for k in self.objectives}
+        return {k: self._head(k, pyramid) for k in self.objectives}
 
     def losses(self, images: UInt8[Tensor, "B 3 H W"], targets: dict[str, list[Target | None]]) -> dict[str, Tensor]:
         """The loss of every objective that the batch has at least one target for.
@@ -139,8 +149,16 @@ class Student(nn.Module):
             index = torch.tensor(here, device=images.device)
             part = pyramid if len(here) == len(images) else {k: v[index] for k, v in pyramid.items()}
             task = load_task(self.objectives[name].task)
-            out[name] = task.loss(self.heads[_key(name)](part), [t for t in answers if t is not None])
+            out[name] = task.loss(self._head(name, part), [t for t in answers if t is not None])
         return out
+
+    def _head(self, objective: str, pyramid: Pyramid) -> Any:
+        head = self.heads[_key(objective)]
+        if not self.adapters:
+            return head(pyramid)
+        own: Any = getattr(head, ADAPTER)
+        reads = load_task(self.objectives[objective].task).reads
+        return head({level: own[_map(level)](pyramid[level]) for level in reads})
 
     @torch.inference_mode()
     def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]], size: tuple[int, int]) -> list[dict[str, Target]]:
@@ -183,6 +201,11 @@ class Student(nn.Module):
                 f"({self.channels} channels; the run has {about['channels']}); {fix}"
             )
         self.load_state_dict(fits, strict=False)
+
+
+def _map(level: str) -> str:
+    """All levels of the pyramid share an adapter, as they share a head."""
+    return "pyramid" if level.startswith("p") else level
 
 
 def _key(objective: str) -> str:
@@ -250,6 +273,8 @@ def save_student(student: Student, folder: str | Path, extra: dict[str, Any]) ->
         "channels": student.channels,
         "objectives": objectives,
     }
+    if student.adapters:
+        about["adapters"] = student.adapters
     write_json(folder / DESCRIPTION, about | extra)
 
 
@@ -277,7 +302,7 @@ def load_student(run: str | Path, device: str = "cpu") -> Student:
         k: Objective(o["task"], Space(tuple(o["space"]["names"]), o["space"]["kind"]))
         for k, o in about["objectives"].items()
     }
-    student = Student(about["backbone"], objectives, about["channels"])
+    student = Student(about["backbone"], objectives, about["channels"], adapters=about.get("adapters", 0))
     try:
         student.load_state_dict(load_file(Path(run) / WEIGHTS))
     except RuntimeError as e:

@@ -81,6 +81,7 @@ def train(
     confidence: bool = False,
     weights: _Weights = "rule",
     drop: float = 0.0,
+    adapters: int = 0,
     seed: int = 0,
     device: str = "auto",
     precision: str = "fp32",
@@ -137,6 +138,8 @@ def train(
             objective; those not named follow the rule.
         drop: teacher dropping (UNIC, ECCV 2024): in every forward pass the objective that has learned the least is
             kept, every other one is left out with this probability (0.5 in UNIC).
+        adapters: channels of a bottleneck of its own before every head, against interference between tasks (SAK, ICLR
+            2025); 0 for none. The heads keep them; `transfer` and `--init` of another network take what they share.
         seed: of the weights, the order of the images and their views.
         device: auto (CUDA where there is one, else the CPU), cpu, cuda:0, ...
         precision: fp32, or bf16 or fp16 by autocast.
@@ -227,7 +230,7 @@ def train(
     _tell(chosen, values, reasons, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        student = Student(backbone, chosen.objectives, channels, init)
+        student = Student(backbone, chosen.objectives, channels, init, adapters=adapters)
     before = {k: v.clone() for k, v in student.named_parameters()}
     write_json(run / "config.json", config)  # after everything that can be refused
     if compile:
@@ -267,7 +270,7 @@ def train(
 
 
 def _sane(a: dict[str, Any]) -> None:
-    for name, low in {"batch_size": 1, "accumulate": 1, "channels": 1, "workers": 0, "seed": 0}.items():
+    for name, low in {"batch_size": 1, "accumulate": 1, "channels": 1, "workers": 0, "seed": 0, "adapters": 0}.items():
         if a[name] < low:
             raise ValueError(f"{name} must be at least {low}; got {a[name]}")
     for name, low, high in (("mirror", 0, 1), ("augment", 0, 10), ("score", 0, 1), ("drop", 0, 1)):

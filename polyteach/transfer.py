@@ -408,6 +408,8 @@ class _Job:
         if init is not None and Path(init).is_dir():
             trained = tuple(describe_student(init).get("trained", PARTS))
         wanted = [p for p in self.given["parts"] if p in trained]
+        if "backbone" in wanted and not any(level.startswith("p") for level in self.task.reads):
+            wanted = ["backbone"]  # the head reads no pyramid: with it the same network would be trained twice
         if not wanted:
             raise ValueError(f"parts: {init} has no trained {' or '.join(self.given['parts'])}; it has {trained}")
         return wanted

@@ -250,6 +250,7 @@ def more(p: Plan, seed: int) -> None:
     # beyond the paper
     arm("student-confidence", options="--confidence")
     arm("student-drop", options="--drop 0.5")
+    arm("student-adapters", options="--adapters 8")
     teacher = f"--teacher round2=own:runs/student-s{seed}"
     again = f"label stores/pool {teacher} --split a b c --device cpu --batch-size 32 --no-progress"
     p.add("label-round2", again, (f"train-student-s{seed}", f"label-pool-s{seed}"), "pool")

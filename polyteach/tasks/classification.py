@@ -134,6 +134,7 @@ class Classification(Task[ClassificationTarget]):
     name = "classification"
     target = ClassificationTarget
     confidence = "confidence"
+    reads = ("c5",)
     probes: ClassVar[Mapping[str, Probe[Any]]] = {
         "knn": Probe((1, 5, 10, 20, 50), neighbours),
         "linear": Probe((1e-4, 1e-3, 1e-2, 1e-1, 1.0), regression),

@@ -156,6 +156,8 @@ class Task(ABC, Generic[T]):
 
     One number per row or pixel, or for the whole image. Empty where teachers do not say how sure they are.
     """
+    reads: ClassVar[tuple[str, ...]] = ("p2", "p3", "p4", "p5", "p6", "p7")
+    """Names of the feature maps that the head reads: "c5", the backbone's last, or levels of the pyramid."""
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
     """Names of the metric's scores that are errors."""
 

@@ -249,7 +249,7 @@ class DetectionHead(nn.Module):
     def forward(self, pyramid: Pyramid) -> DetectionPrediction:
         features = {k: pyramid[k] for k in LEVELS}
         objectness, deltas = self.proposals.head(list(features.values()))
-        height, width = (4 * int(s) for s in pyramid["p2"].shape[-2:])
+        height, width = (8 * int(s) for s in pyramid["p3"].shape[-2:])
         return DetectionPrediction(objectness, deltas, features, (height, width), self)
 
 
@@ -398,6 +398,7 @@ class Detection(Task[DetectionTarget]):
     """Hard boxes above a score, as in MuST; human boxes as they are."""
 
     name = "detection"
+    reads = ("p3", "p4", "p5", "p6", "p7")
     kinds = (BOXES, MASKS)
     target = DetectionTarget
     confidence = "score"
