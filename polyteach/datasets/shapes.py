@@ -30,20 +30,32 @@ Shapes: h w pixels, F faces, V vertices, R rays, L lights.
 """
 
 import colorsys
-import io
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from typing import Any, ClassVar
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from polyteach.datasets import Dataset, Entry, Labels, options
+from polyteach.datasets import Dataset, options
+from polyteach.datasets._raycast import (
+    Film,
+    Meshes,
+    Pair,
+    Rendered,
+    View,
+    answer,
+    counted,
+    facing,
+    number,
+    packages,
+    rays,
+    stream,
+    tasks_named,
+    with_outlines,
+)
 from polyteach.scene import WALL, Render
-from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Space
 from polyteach.tasks.segmentation import SegmentationTarget
 
@@ -52,9 +64,6 @@ PATHLESS = True
 
 PARTS = ("slab", "ball", "rod", "spike", "ring")
 """What solids are made of: the second space of regions."""
-
-SLIVER = 1 / 400
-"""Share of the picture below which an object is too small to be found: 10 pixels of 64 x 64."""
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Solids: about 2 metres wide, upright (y points down), around 0
@@ -339,68 +348,26 @@ class Light:
     shadows: bool
 
 
-@dataclass(frozen=True)
-class Film:
-    """exposure: factor on the light. blur: 0..1, share of a pixel's light that goes to its neighbours, half each way.
-
-    noise: standard deviation in grey levels.
-    """
-
-    exposure: float = 1.0
-    blur: float = 0.0
-    noise: int | float = 0.0
-
-
-@dataclass(frozen=True)
-class View:
-    """What the camera sees: a `Render`, and for every pixel the part that it shows, (h, w), or -1."""
-
-    render: Render
-    part: np.ndarray
-
-
-def rays(size: int, angle: int | float, fine: int = 1) -> np.ndarray:
-    """Directions (R, 3) float32 with z = 1, through the centres of `fine` x `fine` cells of every pixel, row by row.
-
-    angle: of the camera's field of view, degrees.
-    """
-    n = size * fine
-    at = (2 * (np.arange(n) + 0.5) / n - 1) * np.tan(np.radians(angle) / 2)
-    x, y = np.meshgrid(at, at)
-    return np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3).astype(np.float32)
-
-
-class World:
+class World(Meshes):
     """Things before the camera.
 
-    normal: (F, 3) of all faces. thing: (F,) which of `things` a face belongs to. instance: (F,) index of the object,
-    or WALL. part: (F,). category: of every object.
+    thing: (F,) which of `things` a face belongs to. instance: (F,) index of the object, or WALL. part: (F,).
+    category: of every object.
     """
 
     def __init__(self, things: Sequence[Thing]) -> None:
-        from embreex.mesh_construction import TriangleMesh
-        from embreex.rtcore_scene import EmbreeScene
-
-        self.things = things
         first = np.cumsum([0, *(len(t.vertices) for t in things)])
-        vertices = np.concatenate([t.vertices for t in things]).astype(np.float32)
-        faces = np.concatenate([t.faces + k for t, k in zip(things, first, strict=False)]).astype(np.int32)
-        a, b, c = (vertices[faces[:, k]] for k in range(3))
-        normal = np.cross(b - a, c - a)
-        self.normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-20)
+        super().__init__(
+            np.concatenate([t.vertices for t in things]).astype(np.float32),
+            np.concatenate([t.faces + k for t, k in zip(things, first, strict=False)]).astype(np.int32),
+        )
+        self.things = things
         self.thing = np.repeat(np.arange(len(things)), [len(t.faces) for t in things])
         self.part = np.concatenate([t.part for t in things])
         self.category = [t.category for t in things if t.category is not None]
         objects = np.cumsum([t.category is not None for t in things]) - 1
         index = [k if t.category is not None else WALL for t, k in zip(things, objects, strict=True)]
         self.instance = np.array(index)[self.thing]
-        self._scene = EmbreeScene()
-        TriangleMesh(self._scene, vertices, faces)
-
-    def cast(self, origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For rays (R, 3) float32: index of the face that each hits, -1 for none, and how many `direction`s away."""
-        hit = self._scene.run(np.ascontiguousarray(origin), np.ascontiguousarray(direction), output=True)
-        return hit["primID"], hit["tfar"]
 
     def look(self, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`cast` from the camera.
@@ -417,7 +384,7 @@ class World:
         """At the pixels' centres: face (h, w), depth (h, w) in metres, normal (h, w, 3) towards the camera."""
         directions = rays(size, angle)
         face, z = self.look(directions)
-        normal = _facing(self.normal[face], directions)
+        normal = facing(self.normal[face], directions)
         return face.reshape(size, size), z.reshape(size, size), normal.reshape(size, size, 3)
 
     def photograph(
@@ -427,7 +394,7 @@ class World:
         directions = rays(size, angle, fine=2)
         face, z = self.look(directions)
         point = directions * z[:, None]
-        normal = _facing(self.normal[face], directions)
+        normal = facing(self.normal[face], directions)
         bright = np.full((len(face), 3), light.ambient, dtype=np.float32)
         for towards, colour in zip(light.towards.astype(np.float32), light.colour.astype(np.float32), strict=True):
             lambert = np.maximum(normal @ towards, 0)
@@ -438,15 +405,8 @@ class World:
                 blocker, _ = self.cast(origin, np.broadcast_to(towards, origin.shape))
                 lambert[lit] *= (blocker < 0) | (self.instance[blocker] == WALL)
             bright += lambert[:, None] * colour
-        linear = (self._paint(face, point) * bright).reshape(size, 2, size, 2, 3).mean((1, 3)) * film.exposure
-        if film.blur:
-            for axis in (0, 1):
-                before = np.concatenate([linear.take([0], axis), linear.take(range(size - 1), axis)], axis)
-                after = np.concatenate([linear.take(range(1, size), axis), linear.take([-1], axis)], axis)
-                linear = (1 - film.blur) * linear + film.blur / 2 * (before + after)
-        pixels = linear.clip(0, 1) ** (1 / 1.8) * 255 + film.noise * draw.standard_normal(linear.shape)
-        out: np.ndarray = pixels.clip(0, 255).round().astype(np.uint8)
-        return out
+        light_of_pixels = (self._paint(face, point) * bright).reshape(size, 2, size, 2, 3).mean((1, 3))
+        return film.developed(light_of_pixels, draw)
 
     def _paint(self, face: np.ndarray, point: np.ndarray) -> np.ndarray:
         """Colours of the surfaces at points (R, 3) on their faces."""
@@ -472,19 +432,8 @@ class World:
         return View(render, self.part[face])
 
 
-def _facing(normal: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """The normals (R, 3), turned against the rays that see them."""
-    away = np.einsum("rk,rk->r", normal, directions) > 0
-    out: np.ndarray = np.where(away[:, None], -normal, normal)
-    return out
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Domains
-
-
-Pair = tuple[float | int, float | int]
-"""Least and most."""
 
 
 @dataclass(frozen=True)
@@ -723,33 +672,16 @@ def _skin(draw: np.random.Generator, domain: Domain, periods: Pair, plain: float
 # The dataset
 
 
-class Shapes(Dataset):
+class Shapes(Rendered):
     """Pictures of one domain, rendered when they are asked for: once, for the picture and its labels."""
 
-    embed: ClassVar[bool] = True
+    licence = "none: rendered from a seed"
 
-    def __init__(self, name: str, counts: dict[str, int], seed: int, size: int, spaces: dict[str, Space]) -> None:
-        self._name, self._seed, self._size = name, seed, size
-        self._at = [(split, i) for split, count in counts.items() for i in range(count)]
-        super().__init__([f"{name}-{seed}/{split}/{i:06d}.png" for split, i in self._at])
-        self.spaces = spaces
-        self.licence = "none: rendered from a seed"
+    def view(self, split: str, index: int) -> View:
+        return view(DOMAINS[self._name], stream(self._name, self._seed, split, index), self._size)
 
-    def entries(self, start: int, stop: int) -> Iterator[Entry]:
-        for split, i in self._at[start:stop]:
-            seen = view(DOMAINS[self._name], stream(self._name, self._seed, split, i), self._size)
-            buffer = io.BytesIO()
-            # little is won by compressing noise hard
-            Image.fromarray(seen.render.image.permute(1, 2, 0).numpy()).save(buffer, format="png", compress_level=3)
-            yield Entry(data=buffer.getvalue(), split=split, targets=partial(self._targets, seen))
-
-    def _targets(self, seen: View, size: tuple[int, int]) -> Labels:
-        return {task: truth(task, seen, DOMAINS[self._name], space) for task, space in self.spaces.items()}
-
-
-def stream(domain: str, seed: int, split: str, index: int) -> np.random.Generator:
-    """The random numbers of one image, and of no other."""
-    return np.random.default_rng([zlib.crc32(domain.encode()), seed, zlib.crc32(split.encode()), index])
+    def truth(self, task: str, seen: View) -> Any:
+        return truth(task, seen, DOMAINS[self._name], self.spaces[task])
 
 
 def space(task: str, domain: Domain, outlines: bool = False) -> Space:
@@ -770,11 +702,7 @@ def truth(task: str, seen: View, domain: Domain, space: Space) -> Any:
         shape = torch.cat([r.category + 1, r.category.new_zeros(1)])  # the last one is for the instance -1, WALL
         category = torch.from_numpy(seen.part + 1) if domain.by_part else shape[r.instance]
         return SegmentationTarget(category=category, probability=torch.ones(category.shape))
-    answer = load_task(task).truth(r, space)
-    if task == "detection":
-        pixels = r.instance[r.instance != WALL].bincount(minlength=len(r.category))
-        return replace(answer, ignore=pixels[pixels > 0] < SLIVER * r.instance.numel())
-    return answer
+    return answer(task, r, space)
 
 
 def load(path: str) -> Dataset:
@@ -783,51 +711,18 @@ def load(path: str) -> Dataset:
     Raises:
         ValueError: an unknown domain or option, or a value that is none; lists what there is. A package is missing.
     """
-    import importlib.util
-
-    lacking = [m for m in ("trimesh", "embreex") if importlib.util.find_spec(m) is None]
-    if lacking:
-        raise ValueError(f"shapes: needs {' and '.join(lacking)}: pip install 'polyteach[worlds]'")
+    packages("shapes", "trimesh", "embreex")
     defaults = {"count": "train:1000", "seed": "0", "size": "64", "tasks": "own", "outlines": "no"}
     name, given = options(path, defaults)
     if name not in DOMAINS:
         raise ValueError(f"shapes: unknown domain {name!r}; there are {', '.join(DOMAINS)}")
-    domain = DOMAINS[name]
-    if given["outlines"] not in ("no", "yes"):
-        raise ValueError(f"shapes:{path}: outlines must be yes or no; got {given['outlines']!r}")
-    sets = {"own": [domain.task], "all": all_tasks(), "none": []}
-    tasks = sets.get(given["tasks"], given["tasks"].split(","))
-    if unknown := [t for t in tasks if t not in all_tasks()]:
-        raise ValueError(
-            f"shapes:{path}: tasks must be own, all, none or names of {', '.join(all_tasks())}, with commas between "
-            f"them; got {unknown[0]!r}"
-        )
-    outlines = given["outlines"] == "yes"
-    if outlines and "detection" not in tasks:
-        raise ValueError(f"shapes:{path}: outlines=yes goes with boxes, and tasks has no detection")
+    domain, where = DOMAINS[name], f"shapes:{path}"
+    tasks = tasks_named(where, given["tasks"], domain.task)
+    outlines = with_outlines(where, given["outlines"], tasks)
     return Shapes(
         name,
-        _counts(path, given["count"]),
-        _number(path, "seed", given["seed"], 0),
-        _number(path, "size", given["size"], 16),
+        counted(where, given["count"]),
+        number(where, "seed", given["seed"], 0),
+        number(where, "size", given["size"], 16),
         {task: space(task, domain, outlines) for task in tasks},
     )
-
-
-def _counts(path: str, text: str) -> dict[str, int]:
-    """Images by split, of "SPLIT:NUMBER,SPLIT:NUMBER" or of a number."""
-    counts: dict[str, int] = {}
-    for pair in text.split(",") if ":" in text else [f"train:{text}"]:
-        split, _, number = pair.partition(":")
-        if not split or split in counts or "/" in split:
-            raise ValueError(
-                f"shapes:{path}: count must be SPLIT:NUMBER,SPLIT:NUMBER with different splits, or NUMBER; got {text!r}"
-            )
-        counts[split] = _number(path, f"count of {split}", number, 1)
-    return counts
-
-
-def _number(path: str, what: str, text: str, least: int) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) < least:
-        raise ValueError(f"shapes:{path}: {what} must be a whole number of at least {least}; got {text!r}")
-    return int(text)
