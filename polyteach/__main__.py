@@ -22,8 +22,22 @@ VERBS = {
     "transfer": "student + a downstream store -> scores, by one protocol for every rival",
     "predict": "student + images -> targets and pictures",
     "report": "scores of many transfers -> one page of tables, curves and pictures",
+    "store": "look after a store: check, info, merge, drop-labels, repair",
     "demo": "the whole method on real photographs with real packaged teachers",
 }
+GROUPS = {
+    "store": (
+        "stores",
+        {
+            "check": "verify every part, and say what is broken",
+            "info": "what is in it: images, label sets, their statistics and classes",
+            "merge": "several stores into a new one",
+            "drop-labels": "delete label sets",
+            "repair": "take out what is broken, and nothing else",
+        },
+    )
+}
+"""Verbs of verbs: the module, and what there is in it."""
 
 
 def usage() -> str:
@@ -68,25 +82,36 @@ def main(argv: list[str] | None = None) -> int:
         )
         print(f"verbs: {', '.join(VERBS)}", file=sys.stderr)
         return 2
-    verb: Callable[..., Any] = getattr(importlib.import_module(f"polyteach.{argv[0]}"), argv[0])
+    module, name, prog, rest = argv[0], argv[0], argv[0], argv[1:]
+    if argv[0] in GROUPS:
+        module, known = GROUPS[argv[0]]
+        if not rest or rest[0] not in known:
+            asked = bool(rest) and rest[0] in ("-h", "--help")
+            lines = [f"usage: polyteach {argv[0]} VERB [ARGUMENTS]", "", *(f"  {k:12}{v}" for k, v in known.items())]
+            if rest and not asked:
+                lines.insert(0, f"polyteach {argv[0]}: unknown verb {rest[0]!r}")
+            print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
+            return 0 if asked else 2
+        prog, name, rest = f"{argv[0]} {rest[0]}", rest[0].replace("-", "_"), rest[1:]
+    verb: Callable[..., Any] = getattr(importlib.import_module(f"polyteach.{module}"), name)
     try:
-        _call(verb, argv[1:])
+        _call(verb, prog, rest)
     except KeyboardInterrupt as e:
         why = f" ({e})" if str(e) else ""
         print(
-            f"\npolyteach {argv[0]}: stopped{why}; what was written is whole. The same command goes on.",
+            f"\npolyteach {prog}: stopped{why}; what was written is whole. The same command goes on.",
             file=sys.stderr,
         )
         return 130
     except ValueError as e:
-        print(f"polyteach {argv[0]}: {e}", file=sys.stderr)
+        print(f"polyteach {prog}: {e}", file=sys.stderr)
         return 2
     except OSError as e:
         if e.errno != errno.ENOSPC:
             raise
         where = f" at {e.filename}" if e.filename else ""
         print(
-            f"polyteach {argv[0]}: the disk is full{where}. Nothing is half-written; make room, then give the same "
+            f"polyteach {prog}: the disk is full{where}. Nothing is half-written; make room, then give the same "
             "command again and it goes on",
             file=sys.stderr,
         )
@@ -94,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _call(verb: Callable[..., Any], argv: list[str]) -> None:
+def _call(verb: Callable[..., Any], prog: str, argv: list[str]) -> None:
     import tyro
 
     argv, config = _config_option(argv)
@@ -112,7 +137,7 @@ def _call(verb: Callable[..., Any], argv: list[str]) -> None:
             positional[parameter.name] = tuple(map(str, value)) if listed else str(value)
     tyro.cli(
         _entry(verb, positional),
-        prog=f"polyteach {verb.__name__}",
+        prog=f"polyteach {prog}",
         description=_description(verb),
         args=_merge(words, argv),
     )

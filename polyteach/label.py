@@ -277,7 +277,7 @@ class _Run:
         table = Table("label set", "images", "failed", "mean over labelled images")
         for _, sets in self.teachers:
             for labels in sets.values():
-                n, failed, means = statistics(labels, score)
+                n, failed, means = labels.statistics(score)
                 if failed and not n:
                     reason = next(a for p in labels.parts() for a in labels.read(p) if isinstance(a, str))
                     empty.append(f"{labels.task}/{labels.name}: all {failed} images failed, the first with {reason!r}")
@@ -286,29 +286,6 @@ class _Run:
         Console(stderr=True).print(table)
         if empty:
             raise ValueError("; ".join(empty) + ". Mend the cause, then run again with --retry")
-
-
-def statistics(labels: "LabelSet", score: float = 0.5, sample: int = 4096) -> tuple[int, int, dict[str, float]]:
-    """Images labelled, images failed, and the task's statistics averaged over the first `sample` labelled images.
-
-    labels: the set to look at. score: the threshold that the statistics are about.
-    """
-    from polyteach.tasks import load_task
-    from polyteach.tasks.contract import Policy
-
-    task, policy = load_task(labels.task), Policy(score=score)
-    total = failed = seen = 0
-    sums: dict[str, float] = {}
-    for part in labels.parts():
-        states = labels.states(part)
-        good = [i for i, s in enumerate(states) if s == "labelled"]
-        total += len(good)
-        failed += states.count("failed")
-        for target in labels.read(part, good[: max(sample - seen, 0)]):
-            seen += 1
-            for key, value in task.statistics(target, policy).items():
-                sums[key] = sums.get(key, 0.0) + value
-    return total, failed, {k: v / seen for k, v in sums.items()}
 
 
 def _ask(teacher: "Teacher", images: "Sequence[Tensor]") -> list[Any]:

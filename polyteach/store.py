@@ -37,7 +37,7 @@ from polyteach.files import differences, read_json, read_uri, replacing, sweep, 
 from polyteach.images import BadImage
 from polyteach.images import decode as decode_image
 from polyteach.tasks import load_task
-from polyteach.tasks.contract import Column, Objective, Space, Target
+from polyteach.tasks.contract import Column, Objective, Policy, Space, Target
 
 FORMAT = 1
 ROW_GROUP = 64
@@ -315,6 +315,26 @@ class LabelSet:
         """Per image "labelled", "absent" or "failed"."""
         states: list[str] = _read(self.path / _name(part), ["state"])["state"].to_pylist()
         return states
+
+    def statistics(self, score: float | int = 0.5, sample: int = 4096) -> tuple[int, int, dict[str, float]]:
+        """Images labelled, images failed, and the task's statistics averaged over the first `sample` labelled images.
+
+        score: the threshold that the statistics are about.
+        """
+        task, policy = load_task(self.task), Policy(score=score)
+        total = failed = seen = 0
+        sums: dict[str, float] = {}
+        for part in self.parts():
+            states = self.states(part)
+            good = [i for i, s in enumerate(states) if s == LABELLED]
+            total += len(good)
+            failed += states.count(FAILED)
+            for target in self.read(part, good[: max(sample - seen, 0)]):
+                assert isinstance(target, Target)
+                seen += 1
+                for key, value in task.statistics(target, policy).items():
+                    sums[key] = sums.get(key, 0.0) + value
+        return total, failed, {k: v / seen for k, v in sums.items()}
 
     def _answer(self, row: dict[str, Any]) -> Answer:
         if row["state"] == FAILED:

@@ -5,13 +5,15 @@ import sys
 
 import pytest
 
-from polyteach.__main__ import VERBS, main
+from polyteach.__main__ import GROUPS, VERBS, main
+
+WORDS = [v for v in VERBS if v not in GROUPS] + [f"{g} {v}" for g, (_, verbs) in GROUPS.items() for v in verbs]
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", WORDS)
 def test_every_verb_has_help_with_examples(verb, capsys):
     with pytest.raises(SystemExit) as e:
-        main([verb, "--help"])
+        main([*verb.split(), "--help"])
     assert e.value.code == 0
     said = capsys.readouterr().out
     assert "Examples:" in said
@@ -19,12 +21,14 @@ def test_every_verb_has_help_with_examples(verb, capsys):
     assert "--config FILE.yaml" in said
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", WORDS)
 def test_every_option_is_explained(verb, capsys):
     import importlib
     import inspect
 
-    function = getattr(importlib.import_module(f"polyteach.{verb}"), verb)
+    first, *more = verb.split()
+    module = GROUPS[first][0] if more else first
+    function = getattr(importlib.import_module(f"polyteach.{module}"), (more or [first])[0].replace("-", "_"))
     arguments = (inspect.getdoc(function) or "").partition("Args:")[2]
     for name in inspect.signature(function).parameters:
         assert f"\n    {name}: " in arguments, f"{verb} does not explain {name}"
@@ -38,6 +42,16 @@ def test_top_level(capsys):
     assert main(["--version"]) == 0
     assert main(["lable"]) == 2
     assert "did you mean 'label'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_verbs_of_verbs(group, capsys):
+    assert main([group, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(verb in said for verb in GROUPS[group][1])
+    assert main([group]) == 2
+    assert main([group, "mend"]) == 2
+    assert "unknown verb 'mend'" in capsys.readouterr().err
 
 
 def test_importing_and_helping_need_no_torch():

@@ -1,0 +1,620 @@
+"""Look after stores: check, info, merge, drop labels, repair. `polyteach store VERB ...`.
+
+Parquet pages carry checksums, which are verified whenever a part is read, in training too: what is broken on the disk
+is an error that names the file, and never learned from. `check` finds it before a run does.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from polyteach.store import Answer, ImageRow, LabelSet, Store
+
+BROKEN = "broken"
+"""Folder of a store into which `repair` moves what cannot be read."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong. file: of the store, relative. rows: positions in the part; empty when it is the whole file."""
+
+    file: str
+    reason: str
+    rows: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        at = f", row {self.rows[0]}" + (f" and {len(self.rows) - 1} more" if self.rows[1:] else "") if self.rows else ""
+        return f"{self.file}{at}: {self.reason}"
+
+
+def check(store: tyro.conf.Positional[str], *, deep: bool = False, progress: bool = True) -> None:
+    """Verify every part of a store, and say what is broken.
+
+    Checked are the checksums of all pages, row counts, that ids are unique and that labels stand beside the images
+    that they are of, that every target can be decoded and fits its image and its set's space.
+
+    Args:
+        store: the store's folder.
+        deep: decode every image too, those kept by reference from where they lie.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: something is broken; every fault is printed.
+
+    Examples:
+        polyteach store check store
+
+        polyteach store check store --deep
+    """
+    from polyteach.store import Store
+
+    found = []
+    for fault in faults(Store.open(store), deep, progress):
+        print(fault, flush=True)
+        found.append(fault)
+    if found:
+        raise ValueError(f"{len(found)} faults in {store}; mend it with: polyteach store repair {store}")
+    print(f"{store} is whole")
+
+
+def faults(store: "Store", deep: bool = False, progress: bool = False) -> Iterator[Fault]:
+    """Everything that is wrong with a store, part by part. deep: decode the images too."""
+    from polyteach.progress import track
+    from polyteach.store import LabelSet
+
+    sets = []
+    for folder in sorted((store.path / "labels").glob("*/*")):
+        try:
+            sets.append(LabelSet(store, folder.parent.name, folder.name))
+        except (ValueError, OSError, KeyError, TypeError) as e:
+            yield Fault(f"labels/{folder.parent.name}/{folder.name}/set.json", f"is broken: {e}")
+    parts = store.parts()
+    seen: dict[str, int] = {}
+    with track("check", len(parts), "parts", progress) as bar:
+        for part in parts:
+            rows, wrong = _images(store, part, deep)
+            yield from wrong
+            if rows is not None:
+                file = _file(store.path / "images", part, store)
+                twice = [i for i, r in enumerate(rows) if seen.setdefault(r.id, part) != part]
+                if twice:
+                    first = rows[twice[0]].id
+                    yield Fault(file, f"id {first!r} is in part {seen[first]} too", tuple(twice))
+                for labels in sets:
+                    if labels.has(part):
+                        yield from _labels(labels, part, rows)
+            bar.advance()
+    for labels in sets:
+        for part in sorted(set(labels.parts()) - set(parts)):
+            yield Fault(_file(labels.path, part, store), "there are no images of that part")
+
+
+def _file(folder: "Path", part: int, store: "Store") -> str:
+    return str((folder / f"part-{part:05d}.parquet").relative_to(store.path))
+
+
+def _images(store: "Store", part: int, deep: bool) -> "tuple[list[ImageRow] | None, list[Fault]]":
+    """The rows of a part, None where they cannot be read, and what is wrong with them."""
+    from polyteach.images import BadImage
+
+    file = _file(store.path / "images", part, store)
+    try:
+        rows = store.images(part)
+    except Exception as e:  # whatever broken bytes make pyarrow raise
+        return None, [Fault(file, _plain(e, store))]
+    wrong = []
+    if len(rows) > store.part_size:
+        wrong.append(Fault(file, f"has {len(rows)} images; the store's part_size is {store.part_size}"))
+    within: set[str] = set()
+    twice = tuple(i for i, r in enumerate(rows) if r.id in within or within.add(r.id))  # type: ignore[func-returns-value]
+    if twice:
+        wrong.append(Fault(file, f"id {rows[twice[0]].id!r} is there twice", twice))
+    flat = tuple(i for i, r in enumerate(rows) if r.height < 1 or r.width < 1)
+    if flat:
+        wrong.append(Fault(file, "an image has no pixels", flat))
+    for i, row in enumerate(rows) if deep else ():
+        try:
+            store.picture(row)
+        except (OSError, BadImage) as e:
+            wrong.append(Fault(file, f"image {row.id!r}: {e}", (i,)))
+    return rows, wrong
+
+
+def _plain(error: Exception, store: "Store") -> str:
+    return str(error).replace(f"{store.path}/", "") or type(error).__name__
+
+
+def _labels(labels: "LabelSet", part: int, rows: "list[ImageRow]") -> Iterator[Fault]:
+    from polyteach.store import ABSENT, FAILED, LABELLED
+
+    file = _file(labels.path, part, labels.store)
+    try:
+        table = labels.table(part)
+        ids, states = table["id"].to_pylist(), table["state"].to_pylist()
+    except Exception as e:
+        yield Fault(file, _plain(e, labels.store))
+        return
+    if len(ids) != len(rows):
+        yield Fault(file, f"has {len(ids)} rows for {len(rows)} images")
+        return
+    moved = tuple(i for i, (a, r) in enumerate(zip(ids, rows, strict=True)) if a != r.id)
+    if moved:
+        yield Fault(file, f"is of image {ids[moved[0]]!r}, not of {rows[moved[0]].id!r}", moved)
+    odd = tuple(i for i, s in enumerate(states) if s not in (ABSENT, FAILED, LABELLED))
+    if odd:
+        yield Fault(file, f"state {states[odd[0]]!r} is none of {LABELLED}, {ABSENT}, {FAILED}", odd)
+    for i, row in enumerate(rows):
+        reason = None if i in odd else _unfit(labels, table.slice(i, 1), row)
+        if reason:
+            yield Fault(file, f"target of {row.id!r}: {reason}", (i,))
+
+
+def _unfit(labels: "LabelSet", table: Any, row: "ImageRow") -> str | None:
+    """Why the target in a table's only row is none, or None."""
+    from polyteach.tasks import load_task
+    from polyteach.tasks.contract import Target
+
+    try:
+        [answer] = labels.answers(table)
+        if isinstance(answer, Target):
+            load_task(labels.task).check(answer, (row.height, row.width), labels.space)
+    except Exception as e:
+        return f"{e}" or type(e).__name__
+    return None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def info(store: tyro.conf.Positional[str], *, score: float = 0.5, json: bool = False) -> None:
+    """Say what is in a store: images by split, and what each label set says of them.
+
+    Of every set: how many images are labelled, without an answer and failed; its statistics; how many images show each
+    of its classes; and, where people labelled images with the same task, how many of those in which they found nothing
+    the teacher leaves empty too.
+
+    Args:
+        store: the store's folder.
+        score: threshold of a teacher's answers.
+        json: print JSON instead of tables.
+
+    Examples:
+        polyteach store info store
+
+        polyteach store info store --json > about.json
+    """
+    from json import dumps
+
+    from polyteach.store import Store
+
+    about = described(Store.open(store), score)
+    if json:
+        print(dumps(about, indent=1, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    out = Console()
+    splits = ", ".join(f"{k or '(none)'} {v:,}" for k, v in about["splits"].items())
+    out.print(f"{store}: {about['images']:,} images in {about['parts']} parts, {about['bytes']:,} bytes; {splits}")
+    out.print(f"{about['rejects']:,} images were refused (rejects/)")
+    table = Table("label set", "from", "labelled", "absent", "failed", "parts open", "mean over labelled images")
+    for one in about["sets"]:
+        means = ", ".join(f"{k} {v:.3g}" for k, v in one["statistics"].items())
+        if one["empties"]:
+            means += f"; leaves {one['empties']['left']} of {one['empties']['of']} empty images empty"
+        counts = [f"{one[k]:,}" for k in ("labelled", "absent", "failed", "open")]
+        table.add_row(one["set"], one["teacher"], *counts, means)
+    out.print(table)
+    for one in about["sets"]:
+        if one["classes"]:
+            ranked = sorted(one["classes"].items(), key=lambda x: -x[1])
+            shown = [f"{k} {v:,}" for k, v in ranked if v]
+            none = [k for k, v in ranked if not v]
+            most = ", ".join(shown[:10]) + (f", ... ({len(shown)} in all)" if len(shown) > 10 else "")
+            rest = f"; in no image: {', '.join(none[:10])}{' ...' if len(none) > 10 else ''}" if none else ""
+            out.print(f"{one['set']}: images that show {most or 'any class: none'}{rest}")
+
+
+def described(store: "Store", score: float = 0.5) -> dict[str, Any]:
+    """What `info` prints, as JSON values.
+
+    splits: images by split ("" for none). sets: one dictionary per label set; "open" are parts that are not labelled
+    yet, "classes" images by class, "empties" how many of the images in which people found nothing are left empty.
+    """
+    from collections import Counter
+
+    from polyteach.batches import by_people
+    from polyteach.store import ABSENT, FAILED, LABELLED
+    from polyteach.tasks import load_task
+    from polyteach.tasks.contract import Policy
+
+    parts = store.parts()
+    splits = Counter(r.split or "" for p in parts for r in store.images(p, data=False))
+    policy = Policy(score=score)
+    sets = []
+    nothing: dict[str, set[str]] = {}  # by task, images in which people found nothing
+    for labels in sorted(store.sets(), key=lambda s: not by_people(s)):
+        task, people = load_task(labels.task), by_people(labels)
+        states: Counter[str] = Counter()
+        shown: Counter[int] = Counter()
+        empty, of, left = nothing.setdefault(labels.task, set()), 0, 0
+        for part in labels.parts():
+            states.update(labels.states(part))
+            for id, answer in zip(labels.ids(part), labels.read(part), strict=True):
+                if answer is None or isinstance(answer, str):
+                    continue
+                classes = task.classes(answer if people else task.pseudo(answer, policy))
+                shown.update(set(classes))
+                if labels.space.names and people and not classes:
+                    empty.add(id)
+                elif id in empty:
+                    of, left = of + 1, left + (not classes)
+        sets.append(
+            {
+                "set": f"{labels.task}/{labels.name}",
+                "teacher": "people" if people else str(labels.info.get("teacher", {}).get("spec", "unknown")),
+                "labelled": states[LABELLED],
+                "absent": states[ABSENT],
+                "failed": states[FAILED],
+                "open": len(set(parts) - set(labels.parts())),
+                "statistics": labels.statistics(score)[2],
+                "classes": {name: shown[i] for i, name in enumerate(labels.space.names)},
+                "empties": {"of": of, "left": left} if of else None,
+            }
+        )
+    size = sum(f.stat().st_size for f in store.path.rglob("*.parquet"))
+    return {
+        "images": sum(splits.values()), "parts": len(parts), "bytes": size, "splits": dict(sorted(splits.items())),
+        "rejects": len(store.rejects()), "sets": sorted(sets, key=lambda s: str(s["set"])),
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def drop_labels(
+    store: tyro.conf.Positional[str], sets: tyro.conf.Positional[Sequence[str]], *, yes: bool = False
+) -> None:
+    """Delete label sets. Images and other sets stay as they are.
+
+    Args:
+        store: the store's folder.
+        sets: which, by NAME or TASK/NAME.
+        yes: do it; without it what would go is said, and nothing is done.
+
+    Raises:
+        ValueError: there is no such set, or `yes` is missing.
+
+    Examples:
+        polyteach store drop-labels store boxes-old --yes
+    """
+    import shutil
+
+    from polyteach.store import Store
+
+    opened = Store.open(store)
+    have = opened.sets()
+    for name in sets:
+        if not any(name in (s.name, f"{s.task}/{s.name}") for s in have):
+            known = ", ".join(f"{s.task}/{s.name}" for s in have)
+            raise ValueError(f"{store} has no label set {name!r}; it has {known or 'none'}")
+    going = [s for s in have if {s.name, f"{s.task}/{s.name}"} & set(sets)]
+    for labels in going:
+        size = sum(f.stat().st_size for f in labels.path.rglob("*") if f.is_file())
+        print(f"{labels.task}/{labels.name}: {len(labels.parts())} parts, {size:,} bytes")
+    if not yes:
+        raise ValueError("nothing was deleted; add --yes to delete these")
+    for labels in going:
+        gone = opened.path / "labels" / f".{labels.task}-{labels.name}.deleted"
+        labels.path.rename(gone)  # at once, so that no half-deleted set is ever seen
+        shutil.rmtree(gone)
+        if not any(labels.path.parent.iterdir()):
+            labels.path.parent.rmdir()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def repair(store: tyro.conf.Positional[str], *, deep: bool = False, progress: bool = True) -> None:
+    """Take what is broken out of a store, and say what.
+
+    A part that cannot be read is rebuilt from what can be read of it (in groups of 64 rows), and its broken file is
+    kept in broken/. Labels that are lost become "failed", so that `polyteach label --retry` makes them again; those of
+    people have to be ingested again. Images that are lost go with their labels.
+
+    Args:
+        store: the store's folder.
+        deep: take out images that cannot be decoded, too.
+        progress: show a progress bar.
+
+    Examples:
+        polyteach store repair store && polyteach label store --teacher boxes=... --retry
+    """
+    from polyteach.store import Store
+
+    opened = Store.open(store)
+    found = list(faults(opened, deep, progress))
+    for part in opened.parts():
+        image = _file(opened.path / "images", part, opened)
+        wrong = [f for f in found if f.file == image]
+        if wrong:
+            _mend_images(opened, part, wrong)
+            # positions have moved: what else is wrong with the labels of this part has to be looked for anew
+            found = [f for f in found if not f.file.endswith(f"/part-{part:05d}.parquet")]
+            if part in opened.parts():
+                rows = opened.images(part)
+                found += [f for s in opened.sets() if s.has(part) for f in _labels(s, part, rows)]
+    by_file: dict[str, list[Fault]] = {}
+    for fault in found:
+        by_file.setdefault(fault.file, []).append(fault)
+    for file, wrong in by_file.items():
+        _, task, name, leaf = file.split("/")
+        if leaf == "set.json":
+            _set_aside(opened, f"labels/{task}/{name}")
+            print(f"{wrong[0]}; the whole set is in {BROKEN}/")
+            continue
+        _mend_labels(opened, task, name, int(leaf.removeprefix("part-").removesuffix(".parquet")), wrong)
+    if not found and not (opened.path / BROKEN).exists():
+        print(f"{store} is whole; nothing was changed")
+
+
+def _set_aside(store: "Store", file: str) -> None:
+    """Move into broken/, beside what is there already."""
+    source, target = store.path / file, store.path / BROKEN / file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    k = 1
+    while target.exists():
+        target, k = target.with_name(f"{source.name}.{k}"), k + 1
+    source.rename(target)
+
+
+def _kept_aside(store: "Store", file: str) -> None:
+    """Copy into broken/, before the file is replaced."""
+    import shutil
+
+    source, target = store.path / file, store.path / BROKEN / file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    k = 1
+    while target.exists():
+        target, k = target.with_name(f"{source.name}.{k}"), k + 1
+    shutil.copy2(source, target)
+
+
+def _mend_images(store: "Store", part: int, wrong: list[Fault]) -> None:
+    """Keep the rows that are right, and the labels of those."""
+    file = _file(store.path / "images", part, store)
+    bad = {row for f in wrong for row in f.rows}
+    kept = [
+        (i, r) for i, r in _groups(lambda rows: store.images(part, rows=rows), _height(store, file)) if i not in bad
+    ]
+    for fault in wrong:
+        print(fault)
+    for labels in store.sets():
+        if not labels.has(part):
+            continue
+        answers = dict(
+            _groups(lambda rows, s=labels: s.read(part, rows), _height(store, _file(labels.path, part, store)))
+        )
+        ids = dict(
+            _groups(lambda rows, s=labels: s.table(part, rows)["id"].to_pylist(), len(answers) and max(answers) + 1)
+        )
+        by_id = {ids[i]: a for i, a in answers.items() if i in ids}
+        _kept_aside(store, _file(labels.path, part, store))
+        if kept:
+            lost: Answer = "broken on the disk"
+            labels.write(part, [r.id for _, r in kept], [by_id.get(r.id, lost) for _, r in kept])
+        else:
+            (store.path / _file(labels.path, part, store)).unlink()
+    _kept_aside(store, file)
+    if kept:
+        store.write_images(part, [r for _, r in kept])
+    else:
+        (store.path / file).unlink()
+    print(f"{file}: {len(kept)} images kept; the broken part and its labels are in {BROKEN}/")
+
+
+def _height(store: "Store", file: str) -> int:
+    """Rows of a part by its footer, or as many as a part may have."""
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.read_metadata(store.path / file).num_rows)
+    except Exception:
+        return 0
+
+
+def _groups(read: Any, rows: int) -> Iterator[tuple[int, Any]]:
+    """(position, value) of all row groups that can be read."""
+    from polyteach.store import ROW_GROUP
+
+    for start in range(0, rows, ROW_GROUP):
+        at = list(range(start, min(start + ROW_GROUP, rows)))
+        try:
+            yield from zip(at, read(at), strict=True)
+        except Exception:
+            # one row at a time: a target that cannot be decoded costs the others nothing
+            for i in at:
+                try:
+                    [value] = read([i])
+                except Exception:
+                    continue
+                yield i, value
+
+
+def _mend_labels(store: "Store", task: str, name: str, part: int, wrong: list[Fault]) -> None:
+    from polyteach.batches import by_people
+    from polyteach.store import LabelSet
+
+    labels = LabelSet(store, task, name)
+    file = _file(labels.path, part, store)
+    for fault in wrong:
+        print(fault)
+    rows = store.images(part, data=False) if part in store.parts() else []
+    bad = {row for f in wrong for row in f.rows}
+    kept = {i: a for i, a in _groups(lambda at: labels.read(part, at), _height(store, file)) if i not in bad}
+    again = "ingest people's labels again" if by_people(labels) else "`polyteach label` makes them again"
+    if not kept or max(kept) >= len(rows):
+        _set_aside(store, file)
+        print(f"{file}: nothing of it can be read; it is in {BROKEN}/, {again}")
+        return
+    _kept_aside(store, file)
+    lost: Answer = "broken on the disk"
+    labels.write(part, [r.id for r in rows], [kept.get(i, lost) for i in range(len(rows))])
+    n = len(rows) - len(kept)
+    print(f"{file}: {len(kept)} answers kept, {n} lost ({again}, with --retry); the broken one is in {BROKEN}/")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def merge(
+    out: tyro.conf.Positional[str], stores: tyro.conf.Positional[Sequence[str]], *, progress: bool = True
+) -> None:
+    """Write the images and label sets of several stores into a new one.
+
+    An image that several stores have (the same id and the same bytes or place) comes once, with the labels of all of
+    them; where two have an answer to the same question, the store that is named first wins. Sets of the same task and
+    name become one. A merge that was stopped goes on when the same command is given again.
+
+    Args:
+        out: folder of the new store.
+        stores: folders of the others, which stay as they are.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: two stores have different images under one id, or label sets of one name from different teachers or
+            with different classes.
+
+    Examples:
+        polyteach store merge all store1 store2 store3
+    """
+    from pathlib import Path
+
+    from polyteach.files import read_json, write_json
+    from polyteach.progress import track
+    from polyteach.store import Store
+
+    given = [Store.open(s) for s in stores]
+    if len(given) < 2 or len({s.path.resolve() for s in given}) < len(given):
+        raise ValueError("give at least two different stores to merge")
+    asked = {"stores": [str(s.path.resolve()) for s in given]}
+    path = Path(out)
+    record = path / "merge.json"
+    if record.exists():
+        if read_json(record)["stores"] != asked["stores"]:
+            raise ValueError(f"{out} is a merge of {', '.join(read_json(record)['stores'])}; choose another folder")
+        if read_json(record).get("finished"):
+            raise ValueError(f"{out} is finished already; choose another folder")
+        whole = Store.open(path)
+    else:
+        _compatible(given)
+        whole = Store.create(path, max(s.part_size for s in given))
+        write_json(record, asked | {"finished": False})
+    home, others = _homes(given)
+    work = [(k, p) for k, s in enumerate(given) for p in s.parts()]
+    with track("merge", len(work), "parts", progress) as bar:
+        for number, (k, part) in enumerate(work):
+            _merge_part(whole, number, given, k, part, home, others)
+            bar.advance()
+    licences = sorted({str(_about(s).get("licence")) for s in given})
+    if not (path / "ingest.json").exists():
+        write_json(path / "ingest.json", {"source": asked["stores"], "licence": ", ".join(licences), "finished": True})
+    write_json(record, asked | {"finished": True})
+
+
+def _about(store: "Store") -> dict[str, Any]:
+    from polyteach.files import read_json
+
+    file = store.path / "ingest.json"
+    found: dict[str, Any] = read_json(file) if file.exists() else {}
+    return found
+
+
+def _compatible(stores: "Sequence[Store]") -> None:
+    first: dict[tuple[str, str], LabelSet] = {}
+    for store in stores:
+        for labels in store.sets():
+            other = first.setdefault((labels.task, labels.name), labels)
+            if other.space != labels.space:
+                raise ValueError(
+                    f"{other.path} and {labels.path} have one name and different classes or units; make one of them "
+                    "again under another name, or drop it with: polyteach store drop-labels"
+                )
+            if other.info.get("teacher") != labels.info.get("teacher"):
+                raise ValueError(
+                    f"{other.path} and {labels.path} have one name and different teachers; make one of them again "
+                    "under another name, or drop it with: polyteach store drop-labels"
+                )
+
+
+_Where = tuple[int, int, int]
+"""Store, part, row."""
+
+
+def _homes(stores: "Sequence[Store]") -> tuple[dict[str, _Where], dict[str, list[_Where]]]:
+    """Where each image is first, and where those are that come again.
+
+    Raises:
+        ValueError: different images have one id.
+    """
+    home: dict[str, _Where] = {}
+    others: dict[str, list[_Where]] = {}
+    for k, store in enumerate(stores):
+        for part in store.parts():
+            for i, row in enumerate(store.images(part, data=False)):
+                if home.setdefault(row.id, (k, part, i)) != (k, part, i):
+                    others.setdefault(row.id, []).append((k, part, i))
+    for id, places in others.items():
+        [first], [*rest] = _rows(stores, [home[id]]), _rows(stores, places)
+        for row, (k, _, _) in zip(rest, places, strict=True):
+            if (row.data, row.uri, row.height, row.width) != (first.data, first.uri, first.height, first.width):
+                a, b = stores[home[id][0]].path, stores[k].path
+                raise ValueError(f"image {id!r} is not the same in {a} and in {b}; ingest one of them with other ids")
+    return home, others
+
+
+def _rows(stores: "Sequence[Store]", places: Sequence[_Where]) -> "list[ImageRow]":
+    return [stores[k].images(part, rows=[i])[0] for k, part, i in places]
+
+
+def _merge_part(
+    whole: "Store", number: int, stores: "Sequence[Store]", k: int, part: int,
+    home: dict[str, _Where], others: dict[str, list[_Where]],
+) -> None:  # fmt: skip
+    """One part of one store becomes one of the whole, without what an earlier store has."""
+    rows = stores[k].images(part)
+    kept = [i for i, r in enumerate(rows) if home[r.id] == (k, part, i)]
+    if not kept:
+        return
+    ids = [rows[i].id for i in kept]
+    if number not in whole.parts():
+        whole.write_images(number, [rows[i] for i in kept])
+    for task, name in sorted({(s.task, s.name) for store in stores for s in store.sets()}):
+        sets = {j: s for j, store in enumerate(stores) for s in store.sets() if (s.task, s.name) == (task, name)}
+        model = next(iter(sets.values()))
+        target = whole.create_set(task, name, model.space, model.info)
+        if target.has(number):
+            continue
+        mine = sets.get(k)
+        answers = mine.read(part, kept) if mine is not None and mine.has(part) else None
+        more: dict[int, Answer] = {}
+        for at, id in enumerate(ids):
+            for j, p, i in others.get(id, ()):
+                if j in sets and sets[j].has(p) and (answers is None or not _answered(answers[at])) and at not in more:
+                    [found] = sets[j].read(p, [i])
+                    if _answered(found):
+                        more[at] = found
+        if answers is None and not more:
+            continue  # nobody has been asked yet
+        base: list[Answer] = list(answers) if answers is not None else ["not asked yet"] * len(ids)
+        target.write(number, ids, [more.get(at, a) for at, a in enumerate(base)])
+
+
+def _answered(answer: "Answer") -> bool:
+    return answer is not None and not isinstance(answer, str)
