@@ -196,7 +196,7 @@ def jobs(scale: Scale, world: str, extra: str) -> dict[str, Job]:
 
 
 def decide(p: Plan, seed: int) -> None:
-    """The arms that decide the claims, with one seed of pretraining; the first seed has students of one teacher too."""
+    """The arms that decide the claims, with one seed of pretraining."""
     p.group, first = "core", seed == p.scale.seeds[0]
     for t in TEACHERS:
         p.specialist(t, seed)
@@ -219,10 +219,6 @@ def decide(p: Plan, seed: int) -> None:
     p.transfer("student-union", seed)
     for t in TEACHERS:
         p.transfer(f"specialist-{t}", seed)
-    if first:
-        for t in TEACHERS:
-            p.student(f"self-{t}", (t,), seed)
-            p.transfer(f"self-{t}", seed)
 
 
 def controls(p: Plan, seed: int) -> None:
@@ -247,6 +243,8 @@ def more(p: Plan, seed: int) -> None:
         p.student(name, teachers, seed, **more)
         p.transfer(name, seed)
 
+    for t in TEACHERS:
+        arm(f"self-{t}", (t,))
     # beyond the paper
     arm("student-confidence", options="--confidence")
     arm("student-drop", options="--drop 0.5")
@@ -313,6 +311,8 @@ class Runner:
         """Whether all that was wanted is done now."""
         for name in ("logs", "done"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+        for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell in the background has SIGINT ignored
+            signal.signal(number, signal.default_int_handler)
         total, before = len(self.wanted), sum(map(self.done, self.wanted))
         began = time.monotonic()
         try:
@@ -355,6 +355,7 @@ class Runner:
         code = 1
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which passes it on
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             log = os.open(self.folder / "logs" / f"{job.name}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             os.dup2(log, 1)
             os.dup2(log, 2)
