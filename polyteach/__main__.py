@@ -82,6 +82,9 @@ def main(argv: list[str] | None = None) -> int:
         )
         print(f"verbs: {', '.join(VERBS)}", file=sys.stderr)
         return 2
+    if argv[0] != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        print(f"polyteach {argv[0]}: is one process's work; start it without torchrun", file=sys.stderr)
+        return 2
     module, name, prog, rest = argv[0], argv[0], argv[0], argv[1:]
     if argv[0] in GROUPS:
         module, known = GROUPS[argv[0]]

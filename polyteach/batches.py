@@ -458,9 +458,9 @@ class Samples(Dataset[Sample]):
 
 
 def batches(
-    samples: Samples, batch_size: int, start: int, stop: int, workers: int = 0, pin: bool = False
+    samples: Samples, batch_size: int, start: int, stop: int, workers: int = 0, pin: bool = False, every: int = 1
 ) -> Iterator[Batch]:
-    """Batches number `start` up to, not including, `stop` of the stream.
+    """Batches number `start` up to, not including, `stop` of the stream; every `every`-th of them.
 
     workers: processes that read and decode ahead; 0 does it here. They change nothing of what comes out. pin: put
     images into page-locked memory, for a faster way to the GPU.
@@ -470,7 +470,7 @@ def batches(
     """
     loader = DataLoader(
         samples,
-        batch_sampler=_Slices(batch_size, start, stop),
+        batch_sampler=_Slices(batch_size, start, stop, every),
         num_workers=workers,
         collate_fn=_packed,
         worker_init_fn=_quiet,
@@ -501,10 +501,11 @@ class _Slices:
     batch_size: int
     start: int
     stop: int
+    every: int
 
     def __iter__(self) -> Iterator[list[int]]:
         b = self.batch_size
-        return (list(range(k * b, (k + 1) * b)) for k in range(self.start, self.stop))
+        return (list(range(k * b, (k + 1) * b)) for k in range(self.start, self.stop, self.every))
 
 
 def _packed(samples: list[Sample]) -> tuple[Tensor, Tensor]:

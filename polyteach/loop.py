@@ -3,6 +3,10 @@
 A training is a pure function of its settings and its stream of batches: killed at any moment and started again it
 goes on from the last checkpoint and ends, on the CPU with as many threads, in the same weights byte for byte.
 
+Under torchrun (`processes`) the forward passes of a step are dealt to the processes in turn, and their gradients added
+up. What is random in a pass follows from its number, so that N processes do what one does with as many passes, but for
+the order of sums, and the running statistics of batch normalisation, which are then means over processes.
+
 Shapes: B images of a batch, h w their pixels.
 """
 
@@ -25,6 +29,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from polyteach import processes
 from polyteach.devices import PRECISIONS, find_device
 from polyteach.files import read_json, replacing, sync
 from polyteach.progress import track
@@ -59,7 +64,7 @@ class Seen(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """How to optimise. One step is one update of the weights, from `accumulate` batches.
+    """How to optimise. One step is one update of the weights, from `accumulate` batches over all processes.
 
     optimizer: "sgd" (momentum 0.9, Nesterov where `nesterov`) or "adamw" (betas 0.9 and 0.999). lr: the peak, reached
     after `warmup` steps of linear growth, then a cosine to 0. weight_decay: not on normalisation and biases. clip:
@@ -208,7 +213,8 @@ def fit(
     `folder/log.jsonl`, one line per step, and `folder/checkpoints/`. The global random state of torch is put back.
 
     model: called as model(images, targets) -> losses by objective. batches: number of the first batch wanted -> the
-    batches from there on, at least as many as the steps need.
+    batches from there on, at least as many as the steps need; of several processes, each gets every `size`-th, from
+    its `rank` on.
 
     Raises:
         NonFinite: a loss or gradient is; the last checkpoint stays.
@@ -218,8 +224,12 @@ def fit(
     check(settings)
     device = torch.device(settings.device)
     cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), _deterministic(device), _signals() as caught:
-        torch.manual_seed(settings.seed)
+    with (
+        torch.random.fork_rng(devices=cuda),
+        _deterministic(device),
+        processes.together(device),
+        _signals() as caught,
+    ):
         _Run(model, mixture, settings, folder, device).go(batches, caught)
 
 
@@ -242,6 +252,11 @@ def check(settings: Settings) -> None:
         if not 0 <= getattr(settings, name) < 1:
             raise ValueError(f"{name} must be 0 or more and below 1; got {getattr(settings, name)}")
     find_device(settings.device)
+    if settings.accumulate % processes.size():
+        raise ValueError(
+            f"accumulate: {settings.accumulate} forward passes per step cannot be shared by {processes.size()} "
+            "processes; start a number that divides it"
+        )
 
 
 class _Run:
@@ -263,32 +278,43 @@ class _Run:
         self.scaler = torch.amp.GradScaler(device.type) if settings.precision == "fp16" else None
         self.step = 0
         self.seconds = 0.0
+        self.caught: list[int] = []
+        self.stop = 0
+        """The signal by which a process was asked to stop; all know of it after the step."""
         self.log_file = folder / "log.jsonl"
 
     def go(self, batches: Callable[[int], Iterable[Seen]], caught: list[int]) -> None:
         s = self.settings
+        self.caught = caught
         last = latest(self.folder / "checkpoints")
         if last is not None:
             self.load(last)
-        _truncate(self.log_file, self.step)
+        processes.wait()  # before the first one writes checkpoints of its own
+        writes = processes.rank() == 0
+        if writes:
+            _truncate(self.log_file, self.step)
         self.model.train()
         saved = time.monotonic()
         if self.step < s.steps:
             stream = iter(batches(self.step * s.accumulate))
             left = s.steps - self.step
-            with open(self.log_file, "a", encoding="utf-8") as log, track("train", left, "steps", s.progress) as bar:
+            log_file, show = (self.log_file, s.progress) if writes else (Path(os.devnull), False)
+            with open(log_file, "a", encoding="utf-8") as log, track("train", left, "steps", show) as bar:
                 while self.step < s.steps:
                     line = self.update(stream)
+                    if caught and processes.size() == 1:
+                        self.stop = caught[0]
                     log.write(json.dumps(line) + "\n")
                     log.flush()
                     bar.advance(note=_note(line, s))
                     late = time.monotonic() - saved > 60 * s.save_minutes
-                    if caught or late or self.step % s.save_every == 0 or self.step == s.steps:
+                    if writes and (self.stop or late or self.step % s.save_every == 0 or self.step == s.steps):
                         os.fsync(log.fileno())
                         self.save()
                         saved = time.monotonic()
-                    if caught and self.step < s.steps:
-                        name = signal.Signals(caught[0]).name
+                    if self.stop and self.step < s.steps:
+                        processes.wait()  # else torchrun ends them all when the first one leaves, maybe while it writes
+                        name = signal.Signals(self.stop).name
                         raise Interrupted(f"{name}: checkpoint of step {self.step} of {s.steps} is in {self.folder}")
         if self.average is not None:
             self.model.load_state_dict(self.average.state)
@@ -302,13 +328,12 @@ class _Run:
         sums: dict[str, list[float]] = {}
         ids: list[str] = []
         kept: dict[str, int] = {}
-        for i in range(s.accumulate):
-            batch = next(stream)
-            ids += batch.ids
-            parts, factors = self.backward(batch, self.step * s.accumulate + i)
-            for name, value in parts.items():
-                sums.setdefault(name, []).append(value)
-                kept[name] = kept.get(name, 0) + (factors is None or name in factors)
+        for first in range(0, s.accumulate, processes.size()):
+            for parts, factors, seen in self.backward(next(stream), self.step * s.accumulate + first):
+                ids += seen
+                for name, value in parts.items():
+                    sums.setdefault(name, []).append(value)
+                    kept[name] = kept.get(name, 0) + (factors is None or name in factors)
         losses = {k: sum(v) / len(v) for k, v in sums.items()}
         norm = self.apply(losses, ids)
         if self.average is not None:
@@ -331,27 +356,35 @@ class _Run:
         # the loss is of all objectives all the same, so that curves compare
         return line | {"kept": {k: n / len(sums[k]) for k, n in kept.items()}} if self.mixture.drop else line
 
-    def backward(self, batch: Seen, at: int) -> tuple[dict[str, float], dict[str, float] | None]:
-        """Add the gradient of forward pass number `at`; returns its losses, and what `Mixture.kept` says of them."""
-        s = self.settings
+    def backward(self, batch: Seen, first: int) -> list[tuple[dict[str, float], dict[str, float] | None, list[str]]]:
+        """Add the gradient of this process's forward pass; they are number `first` and those after it.
+
+        Returns for the pass of every process its losses, what `Mixture.kept` says of them, and its images' ids.
+        """
+        s, rank = self.settings, processes.rank()
+        torch.manual_seed(random.Random(f"pass-{s.seed}-{first + rank}").getrandbits(63))
         images = batch.images.to(self.device, non_blocking=True)
         targets = {k: [moved(t, self.device) for t in ts] for k, ts in batch.targets.items()}
         lower = s.precision != "fp32"
         with torch.autocast(self.device.type, PRECISIONS[s.precision], enabled=lower):
             losses: dict[str, Tensor] = self.model(images, targets)
-        if not losses:
-            return {}, None
-        values = torch.stack([v.detach().float() for v in losses.values()]).tolist()
-        parts = dict(zip(losses, values, strict=True))
-        if not all(map(math.isfinite, values)):
-            raise self.not_finite("the loss", parts, batch.ids)
-        factors = self.mixture.kept(parts, at)
-        total = self.mixture(losses, factors) / s.accumulate
-        (total if self.scaler is None else self.scaler.scale(total)).backward()
-        return parts, factors
+        values = torch.stack([v.detach().float() for v in losses.values()]).tolist() if losses else []
+        said = processes.gathered((dict(zip(losses, values, strict=True)), batch.ids, self.caught[:1]))
+        out = []
+        for i, (parts, ids, caught) in enumerate(said):
+            if not all(map(math.isfinite, parts.values())):
+                raise self.not_finite("the loss", parts, ids)
+            out.append((parts, self.mixture.kept(parts, first + i) if parts else None, ids))
+            self.stop = self.stop or sum(caught)
+        if losses:
+            total = self.mixture(losses, out[rank][1]) / s.accumulate
+            (total if self.scaler is None else self.scaler.scale(total)).backward()
+        return out
 
     def apply(self, losses: dict[str, float], ids: list[str]) -> float | None:
         """Update the weights by the gradient that was added up; returns its norm, None where it overflowed fp16."""
+        processes.share_gradients(self.parameters)
+        processes.share_statistics(self.model)
         graded = [p for p in self.parameters if p.grad is not None]
         if not graded:
             return 0.0
@@ -382,9 +415,6 @@ class _Run:
         flat = {(i, k): v for i, state in optimizer.items() for k, v in state.items()}
         rest = {f"optimizer.{i}.{k}": v for (i, k), v in flat.items() if isinstance(v, Tensor)}
         rest |= {f"mixture.{k}": v for k, v in self.mixture.state_dict().items()}
-        rest["random.cpu"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            rest["random.cuda"] = torch.cuda.get_rng_state(self.device)
         tensors = {"model": self.model.state_dict(), "rest": rest}
         if self.average is not None:
             tensors["average"] = self.average.state
@@ -414,9 +444,6 @@ class _Run:
                 self.average.state[name].copy_(value)
         if self.scaler is not None:
             self.scaler.load_state_dict(scalars["scaler"])
-        torch.set_rng_state(rest["random.cpu"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(rest["random.cuda"], self.device)
         self.step, self.seconds = int(scalars["step"]), float(scalars["seconds"])
 
 

@@ -65,7 +65,7 @@ def train(
     steps: int | None = None,
     epochs: float | None = None,
     batch_size: int = 16,
-    accumulate: int = 1,
+    accumulate: int | None = None,
     optimizer: str = "sgd",
     lr: float | None = None,
     nesterov: bool = False,
@@ -101,6 +101,9 @@ def train(
     A run that was stopped, in whatever way, goes on from its last checkpoint when the same command is given again,
     and ends in the same weights as an undisturbed one (byte for byte on the CPU).
 
+    Under `torchrun` several processes train one student, on one machine or on many (docs/torchrun.md). A run that was
+    stopped goes on with another number of processes too, and no image is seen twice or left out.
+
     Into `out` go student.safetensors and student.json (averaged weights where `ema` is on), config.json, log.jsonl
     (one line per step), rejects.jsonl (images that could not be read), checkpoints/, and at last train.json.
 
@@ -118,7 +121,8 @@ def train(
         steps: updates of the weights. Give this or `epochs`.
         epochs: passes over the union of the images; 10 when neither is given.
         batch_size: images per forward pass.
-        accumulate: forward passes per step; the batch of the optimiser is batch_size x accumulate.
+        accumulate: forward passes per step, over all processes of torchrun, which share them; without it one for each
+            process. The batch of the optimiser is batch_size x accumulate.
         optimizer: sgd (momentum 0.9) or adamw.
         lr: peak learning rate; without it 0.32 x batch / 256 for sgd, 0.0003 for adamw.
         nesterov: Nesterov momentum, for sgd.
@@ -163,15 +167,18 @@ def train(
 
         polyteach train store --out run --labels people midas --weights learned
 
+        torchrun --nproc-per-node 8 -m polyteach train store --out run --precision bf16
+
         polyteach train store --out run --optimizer adamw --size 256 --steps 5000 --augment 5
     """
     arguments = dict(locals())
     from pathlib import Path
 
+    from polyteach import processes
     from polyteach.files import read_json, sweep, write_json
 
-    run = Path(out)
-    if (run / "train.json").exists():
+    run, leads = Path(out), processes.rank() == 0
+    if leads and (run / "train.json").exists():
         raise ValueError(f"{out} holds a finished run; choose another folder")
     given = (stores,) if isinstance(stores, str) else tuple(stores)
     if not given:
@@ -179,6 +186,10 @@ def train(
     twice = {s for s in given if given.count(s) > 1}
     if twice:
         raise ValueError(f"store {min(twice)} is given twice; every image should count once")
+    if accumulate is None:
+        began = read_json(run / "config.json")["options"] if (run / "config.json").exists() else {}
+        accumulate = int(began.get("accumulate", processes.size()))
+    arguments["accumulate"] = accumulate
     _sane(arguments)
 
     import torch
@@ -208,7 +219,7 @@ def train(
         clip=clip,
         ema=ema,
         seed=seed,
-        device=find_device(device),
+        device=processes.own_device(find_device(device)),
         precision=precision,
         channels_last=channels_last,
         save_every=save_every,
@@ -222,17 +233,23 @@ def train(
         raise ValueError(f"size must be at least 96 with precision bf16 on the CPU; got {size}. Or use fp32")
     values, reasons = loss_weights(chosen, weights, settings.lr, whole_batch)
     config = _config(arguments, given, settings, chosen, values)
-    sweep(run)
-    if (run / "config.json").exists():
+    config["options"]["device"] = find_device(device)
+    if leads:
+        sweep(run)
+    if not leads:
+        pass  # the first process looks, and ends them all where it finds something wrong
+    elif (run / "config.json").exists():
         _same(read_json(run / "config.json"), config, run)
     elif run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise ValueError(f"{out} exists and is no run of polyteach; choose another folder")
-    _tell(chosen, values, reasons, settings)
+    if leads:
+        _tell(chosen, values, reasons, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = Student(backbone, chosen.objectives, channels, init, adapters=adapters)
     before = {k: v.clone() for k, v in student.named_parameters()}
-    write_json(run / "config.json", config)  # after everything that can be refused
+    if leads:
+        write_json(run / "config.json", config)  # after everything that can be refused
     if compile:
         student.backbone.compile()
         student.pyramid.compile()
@@ -242,9 +259,13 @@ def train(
 
     def stream(start: int) -> "Iterator[Batch]":
         pin = settings.device.startswith("cuda")
-        return noted(batches(samples, batch_size, start, settings.steps * accumulate, workers, pin), run / REJECTS)
+        first, stop = start + processes.rank(), settings.steps * settings.accumulate
+        mine = batches(samples, batch_size, first, stop, workers, pin, processes.size())
+        return noted(mine, run / (REJECTS if leads else REJECTS.replace(".", f"-{processes.rank()}.")))
 
     fit(student, mixture, stream, settings, run)
+    if not leads:
+        return out
     teachers = {_licence(s) for sets in chosen.sets.values() for mine in sets for s in mine} - {None}
     about = {
         "size": [size, size],

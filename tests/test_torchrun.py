@@ -1,0 +1,168 @@
+"""Training by several processes: what they do together is what one does alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from polyteach.__main__ import main
+from polyteach.batches import Augment, Samples, all_images, batches
+from polyteach.store import Store
+from polyteach.tasks.contract import Policy
+from polyteach.train import train
+from tests.test_train import log_of, options, world
+
+OPTIONS = [
+    "--backbone",
+    "test_resnet",
+    "--channels",
+    "8",
+    "--size",
+    "64",
+    "--batch-size",
+    "2",
+    "--workers",
+    "0",
+    "--device",
+    "cpu",
+    "--no-progress",
+    "--save-every",
+    "2",
+    "--optimizer",
+    "adamw",
+    "--lr",
+    "0.001",
+    "--seed",
+    "3",
+]
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """Two: one with depth alone, one with classes and boxes, so that many passes lack an objective."""
+    folder = tmp_path_factory.mktemp("stores")
+    one = world(folder / "one", 6, tasks=("depth",))
+    return [one, world(folder / "two", 6, tasks=("classification", "detection"), first=6)]
+
+
+def start(count, *words):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    return subprocess.Popen(
+        [*command, "-m", "polyteach", "train", *map(str, words), *OPTIONS],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def ended(process, code=0):
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == code, said
+    return said
+
+
+def same(a, b):
+    """Logs and weights, but for the order of sums."""
+    mine, theirs = log_of(Path(a)), log_of(Path(b))
+    assert len(mine) == len(theirs)
+    for x, y in zip(mine, theirs, strict=True):
+        assert (x["step"], x["images"], sorted(x["losses"])) == (y["step"], y["images"], sorted(y["losses"]))
+        for k, loss in x["losses"].items():
+            assert loss == pytest.approx(y["losses"][k], rel=2e-3, abs=1e-5), (x["step"], k)
+        assert x["gradient_norm"] == pytest.approx(y["gradient_norm"], rel=1e-2)
+    one, two = (load_file(Path(f) / "student.safetensors") for f in (a, b))
+    assert set(one) == set(two)
+    for k, v in one.items():
+        if "running" in k or "num_batches" in k:  # of one pass each, instead of all in turn
+            continue
+        torch.testing.assert_close(v, two[k], rtol=1e-2, atol=2e-3, msg=k)
+
+
+def test_the_shares_of_the_processes_are_the_whole_stream(stores):
+    samples = Samples(all_images([Store.open(s) for s in stores]), Augment((32, 32)), Policy(), 5)
+    whole = [b.ids for b in batches(samples, 3, 0, 12)]
+    for size in (1, 2, 3, 4):
+        shares = [[b.ids for b in batches(samples, 3, rank, 12, every=size)] for rank in range(size)]
+        assert [b for group in zip(*shares, strict=True) for b in group] == whole
+    # 12 images in 4 batches: every epoch has each image once, whoever sees it
+    for epoch in range(3):
+        seen = [i for ids in whole[4 * epoch : 4 * epoch + 4] for i in ids]
+        assert sorted(seen) == sorted({i for ids in whole for i in ids})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("--weights", "learned", "--drop", "0.5", "--ema", "0.9")])
+def test_two_processes_are_one(stores, tmp_path, more):
+    ended(start(2, *stores, "--out", tmp_path / "two", "--steps", 6, *more))
+    command = ["train", *stores, "--out", str(tmp_path / "one"), "--steps", "6", "--accumulate", "2", *more, *OPTIONS]
+    assert main(command) == 0
+    same(tmp_path / "one", tmp_path / "two")
+    config = json.loads((tmp_path / "two" / "config.json").read_text())
+    assert config["options"]["accumulate"] == 2
+    log = log_of(tmp_path / "two")
+    assert any(len(x["losses"]) < 3 for x in log) or len({len(x["losses"]) for x in log}) == 1
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_processes(stores, tmp_path):
+    """Two processes, told to stop; then one; then two again."""
+    words = (*stores, "--out", tmp_path / "run", "--steps", 30)
+    process = start(2, *words)
+    log = tmp_path / "run" / "log.jsonl"
+    deadline = time.monotonic() + 200
+    while (not log.exists() or len(log.read_text().splitlines()) < 4) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode != 0
+    kept = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
+    done = int(kept[-1].name.removeprefix("step-"))
+    assert 4 <= done < 30, said
+    assert not (tmp_path / "run" / "train.json").exists()
+    ended(start(1, *words))  # takes the number of passes from the run
+    command = ["train", *stores, "--out", str(tmp_path / "one"), "--steps", "30", "--accumulate", "2", *OPTIONS]
+    assert main(command) == 0
+    mine, theirs = log_of(tmp_path / "run"), log_of(tmp_path / "one")
+    assert [x["step"] for x in mine] == list(range(1, 31))
+    assert [x["images"] for x in mine] == [x["images"] for x in theirs]
+    first, last = (
+        np.array([[x["loss"] for x in y[part]] for y in (mine, theirs)]) for part in (slice(5), slice(-5, 30))
+    )
+    assert np.allclose(first[0], first[1], rtol=5e-3)
+    assert np.allclose(last[0], last[1], rtol=0.1)  # a discrete choice of regions may differ after a while
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_run_and_it_goes_on(stores, tmp_path):
+    words = (*stores, "--out", tmp_path / "run", "--steps", 12)
+    process = start(2, *words)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    deadline = time.monotonic() + 200
+    while not list(checkpoints.glob("step-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout
+    os.kill(int(children.split()[-1]), signal.SIGKILL)
+    process.communicate(timeout=200)
+    assert process.returncode != 0
+    ended(start(2, *words))
+    assert [x["step"] for x in log_of(tmp_path / "run")] == list(range(1, 13))
+    undisturbed = tmp_path / "undisturbed"
+    ended(start(2, *stores, "--out", undisturbed, "--steps", 12))
+    assert log_of(tmp_path / "run") == log_of(undisturbed)
+    files = [(f / "student.safetensors").read_bytes() for f in (tmp_path / "run", undisturbed)]
+    assert files[0] == files[1]
+
+
+def test_what_cannot_be_shared_is_refused(stores, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ValueError, match="accumulate: 4 forward passes per step cannot be shared by 3 processes"):
+        train(stores, out=str(tmp_path / "run"), **options(accumulate=4))
+    assert not (tmp_path / "run").exists()
+    assert main(["label", str(stores[0])]) == 2
+    assert "polyteach label: is one process's work; start it without torchrun" in capsys.readouterr().err
