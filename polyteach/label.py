@@ -1,5 +1,6 @@
 """Label: all teachers over a store's images, into one pseudo label set each."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,7 +8,7 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
@@ -50,6 +51,10 @@ def label(
     score: float = 0.5,
     retry: bool = False,
     split: Sequence[str] = (),
+    ray: str | None = None,
+    ray_workers: int = 0,
+    ray_tries: int = 3,
+    ray_timeout: float = 0.0,
     progress: bool = True,
 ) -> None:
     """Run every teacher over every image of a store and write one pseudo label set for each of its answers.
@@ -69,12 +74,20 @@ def label(
         score: threshold of the statistics printed at the end; nothing is thrown away by it.
         retry: label again the images that failed before, and keep all other rows as they are.
         split: label only images of these splits; the others stay without an answer in these label sets.
+        ray: label on a Ray cluster: its address, "auto" for the one that this machine belongs to, or "local" to start
+            one here with a process for each core (docs/cluster.md). The store has to lie where all machines see it.
+        ray_workers: processes with all teachers each; 0 for one on each GPU, or, without any, on each CPU. More than
+            there are GPUs share them.
+        ray_tries: attempts at a part whose worker dies or raises; then its images are recorded as failed.
+        ray_timeout: seconds after which a part's worker is taken for hung, and killed; 0 for no limit.
         progress: show a progress bar.
 
     Examples:
         polyteach label store --teacher boxes=torchvision:fasterrcnn_resnet50_fpn classes=timm:resnet50
 
         polyteach label store --teacher depth=transformers:./dpt-large --device cuda:0 --precision bf16
+
+        polyteach label /shared/store --teacher depth=transformers:/shared/dpt-large --ray auto --ray-workers 64
     """
     from polyteach.devices import find_device
     from polyteach.store import Store
@@ -82,20 +95,51 @@ def label(
 
     if not teachers:
         raise ValueError("no teacher given; say --teacher NAME=FAMILY:MODEL [NAME=FAMILY:MODEL ...]")
-    for what, value in (("batch_size", batch_size), ("threads", threads)):
+    for what, value in (("batch_size", batch_size), ("threads", threads), ("ray_tries", ray_tries)):
         if value < 1:
             raise ValueError(f"{what} must be at least 1; got {value}")
+    for what, number in (("ray_workers", ray_workers), ("ray_timeout", ray_timeout)):
+        if number < 0:
+            raise ValueError(f"{what} must be 0 or more; got {number}")
     opened = Store.open(store)
     if not opened.parts():
         raise ValueError(f"{store} has no images; finish: polyteach ingest SOURCE {store}")
-    devices = [find_device(d) for d in device]
-    run = _Run(opened, batch_size, threads, retry, (split,) if isinstance(split, str) else tuple(split))
+    # on Ray the machine that deals out the work need not have the workers' devices
+    devices = [find_device(d) for d in device] if ray is None else ["cpu"]
+    splits = (split,) if isinstance(split, str) else tuple(split)
+    run = _Run(opened, batch_size, threads, retry, splits)
     for i, (name, spec) in enumerate(teachers.items()):
         run.add(name, load_teacher(spec, devices[i % len(devices)], precision), precision)
+    devices = devices if ray is None else list(device)
     config = {"teacher": teachers, "device": devices, "precision": precision, "batch_size": batch_size}
     run.note(config | {"threads": threads, "score": score, "retry": retry, "split": list(split)})
-    run.go(progress)
+    if ray is None:
+        run.go(progress)
+    else:
+        given = (str(opened.path.resolve()), dict(teachers), devices, precision, batch_size, threads, retry, splits)
+        run.go_on_ray(progress, ray, given, ray_workers, ray_tries, ray_timeout)
     run.report(score)
+
+
+def _worker(
+    store: str,
+    teachers: dict[str, str],
+    device: list[str],
+    precision: str,
+    batch_size: int,
+    threads: int,
+    retry: bool,
+    split: tuple[str, ...],
+) -> "Callable[[int], dict[str, Any]]":
+    """In a worker on Ray: what labels a part, and returns what that has cost."""
+    from polyteach.devices import find_device
+    from polyteach.store import Store
+    from polyteach.teachers import load_teacher
+
+    run = _Run(Store.open(store), batch_size, threads, retry, split)
+    for i, (name, spec) in enumerate(teachers.items()):
+        run.add(name, load_teacher(spec, find_device(device[i % len(device)]), precision), precision)
+    return run.do
 
 
 class _Run:
@@ -113,6 +157,8 @@ class _Run:
             raise ValueError(f"no image has split {missing[0]!r}; there are {', '.join(sorted(map(str, splits)))}")
         self.spent: dict[int, dict[str, Any]] = {}
         self.flops: dict[int, float | None] = {}
+        self.fits: dict[int, int] = {}
+        """By teacher, the most images that its memory was seen to be enough for, where it was not for a batch."""
         self.teachers: list[tuple[Teacher, dict[str, LabelSet]]] = []
 
     def add(self, name: str, teacher: "Teacher", precision: str) -> None:
@@ -157,6 +203,60 @@ class _Run:
                 self.spent[id(labels)] = {"images": 0, "flops": 0.0, "seconds": 0.0} | old
                 costs = {"compute": self.spent[id(labels)], "teachers_compute": teacher.compute(labels.name)}
                 write_json(file, config | costs)
+
+    def do(self, part: int) -> dict[str, Any]:
+        """Fill what is missing of one part; returns what it has cost, by path of the label set."""
+        from polyteach.progress import track
+
+        mine = [labels for _, sets in self.teachers for labels in sets.values()]
+        self.spent = {id(labels): {"images": 0, "flops": 0.0, "seconds": 0.0} for labels in mine}
+        work = [(t, {k: s for k, s in sets.items() if self.wants(s, part)}) for t, sets in self.teachers]
+        with track("label", 0, "images", False) as bar:
+            self._part(part, [(t, sets) for t, sets in work if sets], bar)
+        return {str(labels.path): self.spent[id(labels)] for labels in mine}
+
+    def go_on_ray(
+        self, progress: bool, address: str, given: tuple[Any, ...], workers: int, tries: int, timeout: int | float
+    ) -> None:
+        """As `go`, by workers on Ray. given: arguments of `_worker`."""
+        from functools import partial
+
+        from polyteach.cluster import work
+        from polyteach.progress import track
+
+        sets = {str(s.path.resolve()): s for _, mine in self.teachers for s in mine.values()}
+        todo = [p for p in self.store.parts() if any(self.wants(s, p) for s in sets.values())]
+        set_aside: list[int] = []
+
+        def done(part: int, costs: dict[str, Any]) -> None:
+            for path, cost in costs.items():
+                account = self.spent[id(sets[path])]
+                account["images"] += cost["images"]
+                account["seconds"] = round(account["seconds"] + cost["seconds"], 3)
+                known = account["flops"] is not None and cost["flops"] is not None
+                account["flops"] = account["flops"] + cost["flops"] if known else None
+            self.account()
+            bar.advance(self.store.count(part), f"{len(set_aside)} parts set aside" if set_aside else None)
+
+        def aside(part: int, reason: str) -> None:
+            rows = self.store.images(part, data=False)
+            chosen = [not self.split or r.split in self.split for r in rows]
+            for labels in sets.values():
+                if not labels.has(part):
+                    labels.write(
+                        part, [r.id for r in rows], [f"part set aside: {reason}" if c else None for c in chosen]
+                    )
+            set_aside.append(part)
+            bar.advance(len(rows), f"{len(set_aside)} parts set aside")
+
+        with track("label", sum(map(self.store.count, todo)), "images", progress) as bar:
+            work(address, partial(_worker, *given), todo, done, aside, workers, tries, timeout)
+        if set_aside:
+            print(
+                f"{len(set_aside)} parts were set aside, their images are recorded as failed: "
+                f"{', '.join(map(str, set_aside[:20]))}. Mend the cause, then run again with --retry",
+                file=sys.stderr,
+            )
 
     def account(self) -> None:
         """Write what the labelling has cost so far, over all runs, beside the label sets."""
@@ -229,11 +329,11 @@ class _Run:
         accounts = [self.spent[id(s)] for s in sets.values()]
         start = time.monotonic()
         if id(teacher) not in self.flops:  # counting slows a batch down: the first one stands for all
-            answers, found = counted(lambda: _ask(teacher, images))
+            answers, found = counted(lambda: self._asked(teacher, images))
             if not any(isinstance(a, str) for a in answers):  # else the batch was asked more than once
                 self.flops[id(teacher)] = None if found is None else found / len(images)
         else:
-            answers = _ask(teacher, images)
+            answers = self._asked(teacher, images)
         seconds = time.monotonic() - start
         each = self.flops.get(id(teacher))
         for account in accounts:
@@ -244,6 +344,22 @@ class _Run:
             else:
                 account["flops"] += each * len(images) / len(accounts)
         return answers
+
+    def _asked(self, teacher: "Teacher", images: "list[Tensor]") -> list[Any]:
+        """The teacher's answers, in batches that its memory is enough for: halved where it is not, and remembered."""
+        out: list[Any] = []
+        while len(out) < len(images):
+            most = self.fits.get(id(teacher), len(images))
+            batch = images[len(out) : len(out) + most]
+            answers = _ask(teacher, batch)
+            if answers is None:
+                self.fits[id(teacher)] = most = max(len(batch) // 2, 1)
+                print(
+                    f"{teacher.spec}: memory is not enough for {len(batch)} images; {most} from now on", file=sys.stderr
+                )
+                continue
+            out += answers
+        return out
 
     def _decoded(self, rows: "list[ImageRow]", chosen: list[int]) -> "Iterator[list[tuple[int, Tensor | str]]]":
         """Batches of (position, image or the reason why there is none), decoded one batch ahead."""
@@ -288,16 +404,34 @@ class _Run:
             raise ValueError("; ".join(empty) + ". Mend the cause, then run again with --retry")
 
 
-def _ask(teacher: "Teacher", images: "Sequence[Tensor]") -> list[Any]:
-    """The teacher's answers; when a batch fails, image by image, so that one bad image costs no other its label."""
-    if not images:
-        return []
+def _ask(teacher: "Teacher", images: "Sequence[Tensor]") -> list[Any] | None:
+    """The teacher's answers; when a batch fails, image by image, so that one bad image costs no other its label.
+
+    None where memory is not enough for that many.
+    """
     try:
         return list(teacher(images))
     except Exception as e:
         if len(images) == 1:
             return [f"teacher: {type(e).__name__}: {e}"]
-        return [_ask(teacher, [image])[0] for image in images]
+        if _memory(e):
+            return None
+    return [answer for image in images for answer in _ask(teacher, [image]) or []]
+
+
+def _memory(error: Exception) -> bool:
+    """Whether it says that memory was not enough, on a GPU or here."""
+    import gc
+
+    import torch
+
+    found = isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
+    if found:
+        error.__traceback__ = None  # it holds what was computed so far
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return found
 
 
 def _checked(answer: Any, key: str, row: "ImageRow", labels: "LabelSet") -> "Answer":

@@ -50,6 +50,14 @@ class Odd(Mean):
                 answer["classification"] = ClassificationTarget(probability=p)
         return out
 
+class Greedy(Mean):
+    """Has memory for three images."""
+    def __call__(self, images):
+        if len(images) > 3:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
+        return super().__call__(images)
+
+def greedy(device, precision): return Greedy()
 def mean(device, precision): return Mean()
 def nan(device, precision): return Odd()
 def size(device, precision):
@@ -304,3 +312,34 @@ def test_what_labelling_costs_adds_up_over_restarts(tmp_path, teacher):
     assert first["flops"] is None  # torch saw no product: unknown, not nothing
     polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, progress=False)  # nothing is left to do
     assert json.loads(file.read_text())["compute"] == first
+
+
+def test_a_batch_that_memory_is_not_enough_for_is_halved_and_remembered(tmp_path, teacher, capsys):
+    draw = torch.Generator().manual_seed(0)
+    images = [torch.randint(0, 256, (3, 8, 8), generator=draw, dtype=torch.uint8) for _ in range(16)]
+    one, two = (store_of(tmp_path / n, images, part_size=8) for n in ("one", "two"))
+    options = {"device": ("cpu",), "batch_size": 8, "progress": False}
+    polyteach.label(str(one.path), teachers={"t": teacher + "mean"}, **options)
+    capsys.readouterr()
+    polyteach.label(str(two.path), teachers={"t": teacher + "greedy"}, **options)
+    said = capsys.readouterr().err
+    assert [said.count(f"memory is not enough for {n} images; {n // 2} from now on") for n in (8, 4, 2)] == [1, 1, 0]
+    assert [s.read(p) for s in one.sets() for p in s.parts()]
+    for a, b in zip(one.sets(), two.sets(), strict=True):
+        for part in a.parts():
+            pairs = zip(a.read(part), b.read(part), strict=True)
+            assert all(torch.equal(x.probability, y.probability) for x, y in pairs)
+
+
+def test_two_runs_at_once_lose_nothing_and_differ_in_nothing(tmp_path, teacher):
+    draw = torch.Generator().manual_seed(0)
+    images = [torch.randint(0, 256, (3, 8, 8), generator=draw, dtype=torch.uint8) for _ in range(24)]
+    one, two = (store_of(tmp_path / n, images) for n in ("one", "two"))
+    polyteach.label(str(one.path), teachers={"t": teacher + "mean"}, device=("cpu",), progress=False)
+    words = ["label", str(two.path), "--teacher", f"t={teacher}mean", "--device", "cpu", "--no-progress"]
+    command = [sys.executable, "-m", "polyteach", *words]
+    both = [subprocess.Popen(command, env=os.environ | {"SLOW": "0.1"}, stderr=subprocess.DEVNULL) for _ in range(2)]
+    assert [p.wait(120) for p in both] == [0, 0]
+    files = [{f.name: f.read_bytes() for f in s.path.glob("labels/*/*/part-*")} for s in (one, two)]
+    assert files[0] == files[1]
+    assert not list(two.path.rglob("*.tmp"))

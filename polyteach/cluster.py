@@ -1,0 +1,163 @@
+"""Numbered parts of work on the actors of a Ray cluster: what dies is done again elsewhere, what kills is set aside."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+CPUS = 0.5
+"""What a worker reserves: with all CPUs reserved Ray's own tasks would wait for ever (ray-project/ray#44687)."""
+
+
+def work(
+    address: str,
+    make: Callable[[], Callable[[int], Any]],
+    parts: Sequence[int],
+    done: Callable[[int, Any], None],
+    aside: Callable[[int, str], None],
+    workers: int = 0,
+    tries: int = 3,
+    timeout: int | float = 0,
+) -> None:
+    """Do every part once, on several workers at a time.
+
+    A worker that dies is replaced, wherever the cluster has room, and its part is tried again, `tries` times in all;
+    so is a part that raises or takes longer than `timeout` seconds (0 for no limit), whose worker is killed.
+
+    address: of a Ray cluster; "local" starts one here, for as long as this lasts. make: called once in every worker,
+    with pickle's means; returns what does a part and returns what is to be sent back. done: called here with a part
+    and what came back, in any order. aside: called here with a part that failed too often, and why. workers: how many;
+    0 for one on each GPU of the cluster, or, where there is none, on each CPU.
+
+    Raises:
+        ValueError: Ray is not installed, no cluster is at that address, or no worker can be made; says why.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone
+    os.environ.setdefault(
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+    )  # the rule that Ray will have anyway; else it warns
+    try:
+        import ray
+    except ImportError as e:
+        raise ValueError("--ray needs Ray: pip install 'polyteach[ray]'") from e
+    mine = not ray.is_initialized()
+    if mine:
+        _connect(ray, address)
+    try:
+        _Pool(ray, make, workers, tries, timeout).go(deque(parts), done, aside)
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _connect(ray: Any, address: str) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    try:
+        if address == "local":
+            # targets go to the store by the workers' own hands: next to nothing passes through Ray
+            ray.init(include_dashboard=False, object_store_memory=100_000_000, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as e:
+        raise ValueError(f"--ray {address}: {str(e).splitlines()[0]}") from e
+
+
+class _Worker:
+    """What becomes an actor; in this module by name, so that only the name travels."""
+
+    def __init__(self, make: Callable[[], Callable[[int], Any]]) -> None:
+        self.part = make()
+
+    def ready(self) -> bool:
+        return True
+
+    def do(self, part: int) -> Any:
+        return self.part(part)
+
+
+class _Pool:
+    def __init__(
+        self, ray: Any, make: Callable[[], Callable[[int], Any]], workers: int, tries: int, timeout: int | float
+    ) -> None:
+        self.ray, self.make, self.tries, self.timeout = ray, make, tries, timeout
+        there = ray.cluster_resources()
+        gpus = int(there.get("GPU", 0))
+        self.count = workers or gpus or max(int(there.get("CPU", 1)), 1)
+        # several workers share a GPU where more are asked for than there are
+        self.share = min(1.0, gpus / self.count) if gpus else 0
+        self.failures = 0
+        """Workers in a row that died before they could work."""
+
+        self.kind = ray.remote(num_cpus=CPUS, num_gpus=self.share, max_restarts=0)(_Worker)
+
+    def go(self, todo: deque[int], done: Callable[[int, Any], None], aside: Callable[[int, str], None]) -> None:
+        """As `work`."""
+        failed: dict[int, int] = {}
+        waiting: dict[Any, tuple[Any, int | None, float]] = {}  # what is being computed -> actor, part, since when
+
+        def start() -> None:
+            actor = self.kind.remote(self.make)
+            waiting[actor.ready.remote()] = (actor, None, time.monotonic())
+
+        def give(actor: Any) -> None:
+            if todo:
+                part = todo.popleft()
+                waiting[actor.do.remote(part)] = (actor, part, time.monotonic())
+            else:
+                self.ray.kill(actor)
+
+        def fail(part: int, reason: str) -> None:
+            failed[part] = failed.get(part, 0) + 1
+            if failed[part] < self.tries:
+                todo.append(part)
+            else:
+                aside(part, f"{reason} ({self.tries} times)")
+
+        try:
+            for _ in range(min(self.count, len(todo))):
+                start()
+            while waiting:
+                ready, _ = self.ray.wait(list(waiting), num_returns=1, timeout=1)
+                for ref in ready:
+                    actor, part, _ = waiting.pop(ref)
+                    try:
+                        value = self.ray.get(ref)
+                    except self.ray.exceptions.RayActorError as e:
+                        if part is None:
+                            self.lost(e)
+                        else:
+                            fail(part, "its worker died")
+                        if todo:
+                            start()
+                        continue
+                    except self.ray.exceptions.RayTaskError as e:
+                        assert part is not None
+                        fail(part, str(e.cause).splitlines()[0] if str(e.cause) else type(e.cause).__name__)
+                    else:
+                        self.failures = 0
+                        if part is not None:
+                            done(part, value)
+                    give(actor)
+                now = time.monotonic()
+                for ref, (actor, part, since) in list(waiting.items()):
+                    if part is not None and self.timeout and now - since > self.timeout:
+                        del waiting[ref]
+                        self.ray.kill(actor)
+                        fail(part, f"took more than {self.timeout:g} s")
+                        if todo:
+                            start()
+                # a part that came back after all idle workers had gone
+                if todo and len(waiting) < self.count:
+                    start()
+        finally:
+            for actor, _, _ in waiting.values():
+                self.ray.kill(actor)
+
+    def lost(self, error: Exception) -> None:
+        """A worker died before it could work: a machine that went, or an error that all others will have too."""
+        self.failures += 1
+        if self.failures >= self.tries:
+            text = str(error).strip()
+            last = [line.strip() for line in text.splitlines() if line.strip()][-1:]
+            raise ValueError(f"no worker can be started on Ray: {last[0] if last else type(error).__name__}")

@@ -1,0 +1,161 @@
+"""Labelling on Ray: the same bytes as by one process, whatever dies on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from polyteach.label import label
+from polyteach.store import Store
+from tests.test_label import TEACHER, store_of
+
+MORE = """
+import signal
+
+class Deadly(Mean):
+    '''Takes its process with it when it sees the white image; asks for patience at the black one.'''
+    once = None
+    def __call__(self, images):
+        if any(i.min() == 255 for i in images) and (not self.once or not os.path.exists(self.once)):
+            if self.once:
+                open(self.once, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if any(i.max() == 0 for i in images):
+            time.sleep(600)
+        return super().__call__(images)
+
+def deadly(device, precision): return Deadly()
+def once(device, precision):
+    t = Deadly(); t.once = os.environ["POLYTEACH_TEST_ONCE"]
+    return t
+"""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """One small Ray for all tests; its folder's name is short, as sockets' names have to be."""
+    import shutil
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="r"))
+    once = tmp_path_factory.mktemp("once") / "died"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        patch.setenv("POLYTEACH_TEST_ONCE", str(once))
+        yield from _started(folder, once)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _started(folder, once):
+    import ray
+
+    ray.init(
+        num_cpus=2, include_dashboard=False, object_store_memory=80_000_000, _temp_dir=str(folder), log_to_driver=False,
+        logging_level="error", runtime_env={"env_vars": {"POLYTEACH_TEST_ONCE": str(once)}},
+    )  # fmt: skip
+    yield once
+    ray.shutdown()
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    file = tmp_path / "my_teacher.py"
+    file.write_text(TEACHER + MORE)
+    return f"python:{file}:"
+
+
+def pictures(count=22, **special):
+    draw = torch.Generator().manual_seed(0)
+    out = [torch.randint(1, 255, (3, 20, 24), generator=draw, dtype=torch.uint8) for _ in range(count)]
+    for at, value in special.items():
+        out[int(at[1:])] = torch.full((3, 20, 24), value, dtype=torch.uint8)
+    return out
+
+
+def parts(store):
+    return {f.name: f.read_bytes() for f in Path(store.path).glob("labels/classification/*/part-*.parquet")}
+
+
+def states(store):
+    [labels] = store.sets()
+    return {part: labels.states(part) for part in labels.parts()}
+
+
+def test_the_same_bytes_as_one_process(cluster, teacher, tmp_path):
+    one, two = store_of(tmp_path / "one", pictures()), store_of(tmp_path / "two", pictures())
+    options = {"teachers": {"t": teacher + "mean"}, "device": ("cpu",), "batch_size": 3, "progress": False}
+    label(str(one.path), **options)
+    label(str(two.path), **options, ray="local", ray_workers=2)
+    assert parts(one) == parts(two)
+    assert len(parts(two)) == 6
+    costs = [json.loads(next(s.path.glob("labels/*/*/label.json")).read_text())["compute"] for s in (one, two)]
+    assert costs[0]["images"] == costs[1]["images"] == 22
+
+
+def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(cluster, teacher, tmp_path):
+    cluster.unlink(missing_ok=True)
+    one, two = (store_of(tmp_path / n, pictures(i9=255)) for n in ("one", "two"))
+    options = {"device": ("cpu",), "progress": False}
+    label(str(one.path), teachers={"t": teacher + "mean"}, **options)
+    label(str(two.path), teachers={"t": teacher + "once"}, **options, ray="local", ray_workers=2)
+    assert cluster.exists()
+    assert parts(one) == parts(two)
+
+
+def test_a_part_that_kills_its_workers_is_set_aside(cluster, teacher, tmp_path, capsys):
+    store = store_of(tmp_path / "store", pictures(i9=255))
+    options = {"teachers": {"t": teacher + "deadly"}, "device": ("cpu",), "progress": False}
+    label(str(store.path), **options, ray="local", ray_workers=2, ray_tries=2)
+    assert "1 parts were set aside" in capsys.readouterr().err
+    assert states(store) == {p: ["failed" if p == 2 else "labelled"] * (2 if p == 5 else 4) for p in range(6)}
+    assert store.sets()[0].read(2) == ["part set aside: its worker died (2 times)"] * 4
+
+
+def test_a_part_that_hangs_is_set_aside(cluster, teacher, tmp_path):
+    store = store_of(tmp_path / "store", pictures(i0=0))
+    options = {"teachers": {"t": teacher + "deadly"}, "device": ("cpu",), "progress": False}
+    label(str(store.path), **options, ray="local", ray_workers=2, ray_tries=1, ray_timeout=6.0)
+    assert store.sets()[0].read(0) == ["part set aside: took more than 6 s (1 times)"] * 4
+    assert {s for p, found in states(store).items() for s in found if p} == {"labelled"}
+
+
+def test_what_cannot_start_says_why(cluster, teacher, tmp_path):
+    store = store_of(tmp_path / "store", pictures(4))
+    with pytest.raises(ValueError, match=r"no worker can be started on Ray: .*torch sees no CUDA device"):
+        label(str(store.path), teachers={"t": teacher + "mean"}, device=("cuda:0",), ray="local", progress=False)
+
+
+def test_a_driver_that_is_killed_goes_on(tmp_path, teacher, request):
+    """With a Ray of its own, in its own process group, which ends with it."""
+    import shutil
+    import tempfile
+
+    folder = tempfile.mkdtemp(prefix="r")
+    request.addfinalizer(lambda: shutil.rmtree(folder, ignore_errors=True))
+    store = store_of(tmp_path / "store", pictures(40))
+    whole = store_of(tmp_path / "whole", pictures(40))
+    words = ["label", str(store.path), "--teacher", f"t={teacher}mean", "--device", "cpu", "--no-progress"]
+    command = [sys.executable, "-m", "polyteach", *words, "--ray", "local", "--ray-workers", "1"]
+    environment = os.environ | {"SLOW": "0.3", "RAY_TMPDIR": folder}
+    process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(parts(store)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = parts(store)
+    assert 2 <= len(done) < 10
+    label(str(store.path), teachers={"t": teacher + "mean"}, device=("cpu",), progress=False)
+    label(str(whole.path), teachers={"t": teacher + "mean"}, device=("cpu",), progress=False)
+    assert parts(store) == parts(whole)
+    assert all(parts(store)[k] == v for k, v in done.items())
+    assert Store.open(store.path).count(0) == 4
