@@ -1,0 +1,41 @@
+"""All benchmarks: `python benchmarks/run.py [--quick]` prints every ratio and writes results/latest.json."""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from growth import growth
+from harness import RESULTS, machine, save, table
+from labelling import labelling
+from reading import reading
+from sizes import sizes
+from start import start
+from training import training
+
+ALL = (start, sizes, reading, labelling, training, growth)
+
+
+def main() -> int:
+    """The command; 0 also where targets are missed: the table says which."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="less of everything: under 15 minutes")
+    parser.add_argument("--only", nargs="*", choices=[b.__name__ for b in ALL], help="these alone")
+    given = parser.parse_args()
+    rows = []
+    for benchmark in ALL:
+        if given.only and benchmark.__name__ not in given.only:
+            continue
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            rows += benchmark(Path(folder), given.quick)
+        print(f"{benchmark.__name__}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    print(table(rows))
+    print({k: v for k, v in machine().items() if k != "versions"})
+    save(rows, RESULTS / "latest.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
