@@ -1,5 +1,6 @@
 """The benchmarks' statistics, on figures made up; and that the scripts measure what they say, on next to nothing."""
 
+import gc
 import json
 from pathlib import Path
 
@@ -72,6 +73,7 @@ def test_a_world_of_jpeg_and_its_sizes(tmp_path):
     assert others["depth"][".npy"] == 32 * 32 * 4
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # WebDataset leaves its files open
 def test_readers_read_the_same_pictures(tmp_path):
     from reading import bare, ours, shards, webdataset
     from worlds import rendered
@@ -83,4 +85,5 @@ def test_readers_read_the_same_pictures(tmp_path):
     import webdataset as library
 
     read = list(library.WebDataset(path, shardshuffle=False, empty_check=False))
+    gc.collect()  # so that its warnings are of this test
     assert [s["jpg"] for s in read] == pictures
