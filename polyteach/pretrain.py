@@ -109,7 +109,7 @@ def pretrain(
     from polyteach.files import sweep, write_json
     from polyteach.loop import Mixture, Settings, check, fit
     from polyteach.store import Store
-    from polyteach.student import Student, save_student
+    from polyteach.student import Student, costs_before, save_student
 
     run = Path(out)
     if (run / "pretrain.json").exists():
@@ -168,7 +168,7 @@ def pretrain(
     each, views = step_flops(model.cpu(), batch.images, {}), 2 * batch_size * settings.steps
     seconds = _seconds(run / "log.jsonl")
     flops = None if each is None else each * views
-    compute: dict[str, Any] = {"images": views, "flops": flops, "seconds": seconds, "teachers": []}
+    compute: dict[str, Any] = {"images": views, "flops": flops, "seconds": seconds, "teachers": costs_before(init)}
     write_json(run / "pretrain.json", {"steps": settings.steps, "seconds": seconds, "compute": compute})
     return out
 
@@ -198,6 +198,7 @@ def _sane(a: dict[str, Any]) -> None:
 
 
 def _config(arguments: dict[str, Any], settings: Any, plan: "Plan") -> dict[str, Any]:
+    import hashlib
     import json
     from pathlib import Path
 
@@ -213,7 +214,7 @@ def _config(arguments: dict[str, Any], settings: Any, plan: "Plan") -> dict[str,
         "polyteach": polyteach.__version__,
         "options": arguments | {"stores": list(arguments["stores"])} | resolved,
         "init_sha256": sha256(file) if file and file.is_file() else None,
-        "data": {"images": len(plan)},
+        "data": {"images": len(plan), "sha256": hashlib.sha256("\0".join(plan.ids()).encode()).hexdigest()},
     }
     plain: dict[str, Any] = json.loads(json.dumps(config))
     return plain

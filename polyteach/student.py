@@ -17,7 +17,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 import polyteach
-from polyteach.files import read_json, replacing, write_json
+from polyteach.files import read_json, replacing, sha256, write_json
 from polyteach.geometry import fit
 from polyteach.layers import Adapter, Pyramid
 from polyteach.tasks import load_task
@@ -276,6 +276,28 @@ def save_student(student: Student, folder: str | Path, extra: dict[str, Any]) ->
     if student.adapters:
         about["adapters"] = student.adapters
     write_json(folder / DESCRIPTION, about | extra)
+
+
+def costs(run: str | Path, name: str) -> list[dict[str, Any]]:
+    """What the training in the folder `run`, called `name`, has cost, and all that it stood on.
+
+    One dictionary each: of (tells the same training from others), name, images, flops, seconds; None where unknown.
+    Empty where the run does not say.
+    """
+    files = [f for f in (Path(run) / "train.json", Path(run) / "pretrain.json") if f.is_file()]
+    said = read_json(files[0]).get("compute") if files else None
+    if said is None:
+        return []
+    own = {k: said[k] for k in ("images", "flops", "seconds")}
+    return [{"of": sha256(Path(run) / WEIGHTS), "name": f"{name}: training"} | own, *said["teachers"]]
+
+
+def costs_before(init: str | None) -> list[dict[str, Any]]:
+    """`costs` of the weights that a training starts from; of those that are not a run's nothing is known."""
+    if init is None:
+        return []
+    unknown = {"of": init, "name": f"{Path(init).name}: training", "images": None, "flops": None, "seconds": None}
+    return costs(init, f"start {Path(init).name}") or [unknown]
 
 
 def describe_student(run: str | Path) -> dict[str, Any]:

@@ -199,7 +199,7 @@ def train(
     from polyteach.devices import find_device
     from polyteach.loop import Mixture, Settings, check, fit
     from polyteach.store import Store
-    from polyteach.student import Student, save_student
+    from polyteach.student import Student, costs_before, save_student
     from polyteach.tasks.contract import Policy
 
     chosen = plan([Store.open(s) for s in given], tasks, labels, split)
@@ -286,7 +286,8 @@ def train(
     seen = settings.steps * whole_batch
     compute = {"images": seen, "flops": None if each is None else each * seen, "seconds": last["seconds"]}
     ready = {"steps": settings.steps, "seconds": last["seconds"], "losses": last["losses"]}
-    write_json(run / "train.json", ready | {"compute": compute | {"teachers": _teachers(chosen)}})
+    stood_on = {cost["of"]: cost for cost in [*_teachers(chosen), *costs_before(init)]}
+    write_json(run / "train.json", ready | {"compute": compute | {"teachers": list(stood_on.values())}})
     return out
 
 

@@ -436,7 +436,7 @@ class _Job:
             raise ValueError(f"every cell of the sweep failed; the first: {sweep[0]['failed']}")
         best = max(able, key=lambda c: c["validation"] if self.higher else -c["validation"])
         lr, n = best["lr"], best["steps"]
-        for cell in able:
+        for cell in sweep:
             if cell is not best:
                 self._forget(names[cell["lr"], cell["steps"], first])
         tests = []
@@ -487,6 +487,7 @@ class _Job:
 
         g, cell = self.given, self.folder / "cells" / name
         if (cell / "cell.json").exists():
+            shutil.rmtree(cell / "checkpoints", ignore_errors=True)  # of a run that was stopped just before it did so
             about: dict[str, Any] = read_json(cell / "cell.json")
             return about
         if g["progress"]:
@@ -838,7 +839,7 @@ def _made(run: "Path") -> dict[str, Any]:
 
 
 def _only_task(store: Any, labels: str) -> str:
-    found = sorted({s.task for s in store.sets() if s.name == labels})
+    found = sorted({s.task for s in store.sets() if labels in (s.name, f"{s.task}/{s.name}")})
     if len(found) == 1:
         return str(found[0])
     if not found:

@@ -11,8 +11,9 @@ import traceback
 import warnings
 
 import pytest
+import timm
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from polyteach.batches import Batch, plan
@@ -107,6 +108,18 @@ def test_the_cost_of_a_run_includes_its_teachers(tmp_path):
     assert spent["teachers"][0]["flops"] == own["flops"]
     # backward is about twice forward, so a labelled image costs about a third of one that is learned from
     assert 0.2 < spent["teachers"][1]["flops"] / 6 / (own["flops"] / 24) < 0.5
+    # what it starts from counts too, once
+    train(pool, out=str(tmp_path / "more"), init=str(tmp_path / "student"), **options())
+    more = json.loads((tmp_path / "more" / "train.json").read_text())["compute"]["teachers"]
+    assert [t["name"] for t in more] == ["angles: training", "angles: labelling", "start student: training"]
+    assert more[2]["flops"] == spent["flops"]
+    weights = tmp_path / "backbone.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), weights)
+    train(pool, out=str(tmp_path / "third"), init=str(weights), **options())
+    third = json.loads((tmp_path / "third" / "train.json").read_text())["compute"]["teachers"]
+    assert third[2] == {
+        "of": str(weights), "name": "backbone.safetensors: training", "images": None, "flops": None, "seconds": None
+    }  # fmt: skip
 
 
 def test_same_seed_same_weights_for_any_workers_and_another_seed_differs(tmp_path):

@@ -1,6 +1,5 @@
 """Own students as teachers: `own:RUN`, where RUN is a folder that `polyteach train` wrote."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +8,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from polyteach.devices import PRECISIONS
-from polyteach.files import read_json, sha256
-from polyteach.student import WEIGHTS, describe_student, load_student
+from polyteach.files import sha256
+from polyteach.student import WEIGHTS, costs, describe_student, load_student
 from polyteach.tasks.contract import Target
 from polyteach.teachers import Teacher
 
@@ -35,12 +34,7 @@ class OwnTeacher(Teacher):
         self._device, self._dtype = torch.device(device), PRECISIONS[precision]
 
     def compute(self, name: str) -> list[dict[str, Any]]:
-        file = f"{self.origin}/train.json"
-        said = read_json(file).get("compute") if os.path.exists(file) else None
-        if said is None:
-            return []
-        own = {k: said[k] for k in ("images", "flops", "seconds")}
-        return [{"of": str(self.sha256), "name": f"{name}: training"} | own, *said["teachers"]]
+        return costs(self.origin, name)
 
     def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
         lower = self._dtype != torch.float32
