@@ -276,7 +276,12 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, teacher):
     words = ["label", str(store.path), "--teacher", f"a={teacher}mean"]
     command = [sys.executable, "-m", "polyteach", *words]
     env = {**os.environ, "SLOW": "0.2"}
-    run = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    # where the tests run in the background of a shell, SIGINT is ignored, and would be in the new process too
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        run = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
     begun = time.monotonic()
     while not digest(store) and time.monotonic() < begun + 60:
         time.sleep(0.05)
