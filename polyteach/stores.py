@@ -364,18 +364,8 @@ def repair(store: tyro.conf.Positional[str], *, deep: bool = False, progress: bo
         print(f"{store} is whole; nothing was changed")
 
 
-def _set_aside(store: "Store", file: str) -> None:
-    """Move into broken/, beside what is there already."""
-    source, target = store.path / file, store.path / BROKEN / file
-    target.parent.mkdir(parents=True, exist_ok=True)
-    k = 1
-    while target.exists():
-        target, k = target.with_name(f"{source.name}.{k}"), k + 1
-    source.rename(target)
-
-
-def _kept_aside(store: "Store", file: str) -> None:
-    """Copy into broken/, before the file is replaced."""
+def _set_aside(store: "Store", file: str, keep: bool = False) -> None:
+    """Move into broken/, beside what is there already; copy, where it is replaced afterwards (`keep`)."""
     import shutil
 
     source, target = store.path / file, store.path / BROKEN / file
@@ -383,7 +373,10 @@ def _kept_aside(store: "Store", file: str) -> None:
     k = 1
     while target.exists():
         target, k = target.with_name(f"{source.name}.{k}"), k + 1
-    shutil.copy2(source, target)
+    if keep:
+        shutil.copy2(source, target)
+    else:
+        source.rename(target)
 
 
 def _mend_images(store: "Store", part: int, wrong: list[Fault]) -> None:
@@ -405,13 +398,13 @@ def _mend_images(store: "Store", part: int, wrong: list[Fault]) -> None:
             _groups(lambda rows, s=labels: s.table(part, rows)["id"].to_pylist(), len(answers) and max(answers) + 1)
         )
         by_id = {ids[i]: a for i, a in answers.items() if i in ids}
-        _kept_aside(store, _file(labels.path, part, store))
+        _set_aside(store, _file(labels.path, part, store), keep=True)
         if kept:
             lost: Answer = "broken on the disk"
             labels.write(part, [r.id for _, r in kept], [by_id.get(r.id, lost) for _, r in kept])
         else:
             (store.path / _file(labels.path, part, store)).unlink()
-    _kept_aside(store, file)
+    _set_aside(store, file, keep=True)
     if kept:
         store.write_images(part, [r for _, r in kept])
     else:
@@ -463,7 +456,7 @@ def _mend_labels(store: "Store", task: str, name: str, part: int, wrong: list[Fa
         _set_aside(store, file)
         print(f"{file}: nothing of it can be read; it is in {BROKEN}/, {again}")
         return
-    _kept_aside(store, file)
+    _set_aside(store, file, keep=True)
     lost: Answer = "broken on the disk"
     labels.write(part, [r.id for r in rows], [kept.get(i, lost) for i in range(len(rows))])
     n = len(rows) - len(kept)
