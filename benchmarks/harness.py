@@ -34,7 +34,6 @@ class Row:
     unit: str
     target: float | None = None
     more: bool = True
-    note: str = ""
 
     @property
     def value(self) -> float:

@@ -164,6 +164,13 @@ def plan(
     return Plan(list(stores), objectives, sets_of, *found_rows.arrays(), unlabelled, labelled)
 
 
+def digest(ids: Sequence[str]) -> str:
+    """A hash of a set of images."""
+    import hashlib
+
+    return hashlib.sha256("\0".join(sorted(ids)).encode("utf-8", "backslashreplace")).hexdigest()
+
+
 def all_images(stores: Sequence[Store], split: Sequence[str] = ()) -> Plan:
     """A plan of the images alone, without objectives: for learning without labels.
 

@@ -34,9 +34,8 @@ def work(
         ValueError: Ray is not installed, no cluster is at that address, or no worker can be made; says why.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone
-    os.environ.setdefault(
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-    )  # the rule that Ray will have anyway; else it warns
+    # the rule that Ray will have anyway; else it warns
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
     except ImportError as e:
@@ -96,9 +95,12 @@ class _Pool:
         failed: dict[int, int] = {}
         waiting: dict[Any, tuple[Any, int | None, float]] = {}  # what is being computed -> actor, part, since when
 
-        def start() -> None:
-            actor = self.kind.remote(self.make)
-            waiting[actor.ready.remote()] = (actor, None, time.monotonic())
+        def staff() -> None:
+            """As many workers as there may be, but none that starts without a part to be done."""
+            starting = sum(part is None for _, part, _ in waiting.values())
+            for _ in range(min(self.count - len(waiting), len(todo) - starting)):
+                actor = self.kind.remote(self.make)
+                waiting[actor.ready.remote()] = (actor, None, time.monotonic())
 
         def give(actor: Any) -> None:
             if todo:
@@ -115,8 +117,7 @@ class _Pool:
                 aside(part, f"{reason} ({self.tries} times)")
 
         try:
-            for _ in range(min(self.count, len(todo))):
-                start()
+            staff()
             while waiting:
                 ready, _ = self.ray.wait(list(waiting), num_returns=1, timeout=1)
                 for ref in ready:
@@ -128,8 +129,6 @@ class _Pool:
                             self.lost(e)
                         else:
                             fail(part, "its worker died")
-                        if todo:
-                            start()
                         continue
                     except self.ray.exceptions.RayTaskError as e:
                         assert part is not None
@@ -145,11 +144,7 @@ class _Pool:
                         del waiting[ref]
                         self.ray.kill(actor)
                         fail(part, f"took more than {self.timeout:g} s")
-                        if todo:
-                            start()
-                # a part that came back after all idle workers had gone
-                if todo and len(waiting) < self.count:
-                    start()
+                staff()  # instead of those that died, and for parts that came back
         finally:
             for actor, _, _ in waiting.values():
                 self.ray.kill(actor)

@@ -91,7 +91,6 @@ def label(
     """
     from polyteach.devices import find_device
     from polyteach.store import Store
-    from polyteach.teachers import load_teacher
 
     if not teachers:
         raise ValueError("no teacher given; say --teacher NAME=FAMILY:MODEL [NAME=FAMILY:MODEL ...]")
@@ -104,13 +103,10 @@ def label(
     opened = Store.open(store)
     if not opened.parts():
         raise ValueError(f"{store} has no images; finish: polyteach ingest SOURCE {store}")
-    # on Ray the machine that deals out the work need not have the workers' devices
-    devices = [find_device(d) for d in device] if ray is None else ["cpu"]
+    devices = [find_device(d) for d in device] if ray is None else list(device)
     splits = (split,) if isinstance(split, str) else tuple(split)
-    run = _Run(opened, batch_size, threads, retry, splits)
-    for i, (name, spec) in enumerate(teachers.items()):
-        run.add(name, load_teacher(spec, devices[i % len(devices)], precision), precision)
-    devices = devices if ray is None else list(device)
+    # on Ray the machine that deals out the work need not have the workers' devices
+    run = _loaded(store, teachers, devices if ray is None else ["cpu"], precision, batch_size, threads, retry, splits)
     config = {"teacher": teachers, "device": devices, "precision": precision, "batch_size": batch_size}
     run.note(config | {"threads": threads, "score": score, "retry": retry, "split": list(split)})
     if ray is None:
@@ -121,17 +117,17 @@ def label(
     run.report(score)
 
 
-def _worker(
+def _loaded(
     store: str,
-    teachers: dict[str, str],
+    teachers: Mapping[str, str],
     device: list[str],
     precision: str,
     batch_size: int,
     threads: int,
     retry: bool,
     split: tuple[str, ...],
-) -> "Callable[[int], dict[str, Any]]":
-    """In a worker on Ray: what labels a part, and returns what that has cost."""
+) -> "_Run":
+    """All teachers, loaded, with their label sets. device: of the teachers, in turn."""
     from polyteach.devices import find_device
     from polyteach.store import Store
     from polyteach.teachers import load_teacher
@@ -139,7 +135,16 @@ def _worker(
     run = _Run(Store.open(store), batch_size, threads, retry, split)
     for i, (name, spec) in enumerate(teachers.items()):
         run.add(name, load_teacher(spec, find_device(device[i % len(device)]), precision), precision)
-    return run.do
+    return run
+
+
+def _worker(*given: Any) -> "Callable[[int], dict[str, Any]]":
+    """In a worker on Ray: what labels a part, and returns what that has cost. given: as to `_loaded`."""
+    return _loaded(*given).do
+
+
+NOTHING: dict[str, Any] = {"images": 0, "flops": 0.0, "seconds": 0.0}
+"""An account of costs that is still empty."""
 
 
 class _Run:
@@ -200,7 +205,7 @@ class _Run:
             for labels in sets.values():
                 file = labels.path / "label.json"
                 old = read_json(file).get("compute", {}) if file.exists() else {}
-                self.spent[id(labels)] = {"images": 0, "flops": 0.0, "seconds": 0.0} | old
+                self.spent[id(labels)] = NOTHING | old
                 costs = {"compute": self.spent[id(labels)], "teachers_compute": teacher.compute(labels.name)}
                 write_json(file, config | costs)
 
@@ -209,23 +214,22 @@ class _Run:
         from polyteach.progress import track
 
         mine = [labels for _, sets in self.teachers for labels in sets.values()]
-        self.spent = {id(labels): {"images": 0, "flops": 0.0, "seconds": 0.0} for labels in mine}
-        work = [(t, {k: s for k, s in sets.items() if self.wants(s, part)}) for t, sets in self.teachers]
+        self.spent = {id(labels): dict(NOTHING) for labels in mine}
         with track("label", 0, "images", False) as bar:
-            self._part(part, [(t, sets) for t, sets in work if sets], bar)
+            self._part(part, self.owed(part), bar)
         return {str(labels.path): self.spent[id(labels)] for labels in mine}
 
     def go_on_ray(
         self, progress: bool, address: str, given: tuple[Any, ...], workers: int, tries: int, timeout: int | float
     ) -> None:
-        """As `go`, by workers on Ray. given: arguments of `_worker`."""
+        """As `go`, by workers on Ray. given: arguments of `_loaded`."""
         from functools import partial
 
         from polyteach.cluster import work
         from polyteach.progress import track
 
         sets = {str(s.path.resolve()): s for _, mine in self.teachers for s in mine.values()}
-        todo = [p for p in self.store.parts() if any(self.wants(s, p) for s in sets.values())]
+        todo = [p for p in self.store.parts() if self.owed(p)]
         set_aside: list[int] = []
 
         def done(part: int, costs: dict[str, Any]) -> None:
@@ -273,16 +277,16 @@ class _Run:
             return True
         return self.retry and "failed" in labels.states(part)
 
+    def owed(self, part: int) -> "list[tuple[Teacher, dict[str, LabelSet]]]":
+        """The teachers whose label sets want that part, with those sets."""
+        work = [(t, {k: s for k, s in sets.items() if self.wants(s, part)}) for t, sets in self.teachers]
+        return [(t, sets) for t, sets in work if sets]
+
     def go(self, progress: bool) -> None:
         """Fill what is missing, part by part; each part of each set is written once it is complete."""
         from polyteach.progress import track
 
-        todo = [
-            (p, [(t, {k: s for k, s in sets.items() if self.wants(s, p)}) for t, sets in self.teachers])
-            for p in self.store.parts()
-        ]
-        todo = [(p, [(t, sets) for t, sets in work if sets]) for p, work in todo]
-        todo = [(p, work) for p, work in todo if work]
+        todo = [(p, work) for p in self.store.parts() if (work := self.owed(p))]
         with track("label", sum(self.store.count(p) for p, _ in todo), "images", progress) as bar:
             for part, work in todo:
                 self._part(part, work, bar)

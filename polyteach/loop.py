@@ -278,14 +278,10 @@ class _Run:
         self.scaler = torch.amp.GradScaler(device.type) if settings.precision == "fp16" else None
         self.step = 0
         self.seconds = 0.0
-        self.caught: list[int] = []
-        self.stop = 0
-        """The signal by which a process was asked to stop; all know of it after the step."""
         self.log_file = folder / "log.jsonl"
 
     def go(self, batches: Callable[[int], Iterable[Seen]], caught: list[int]) -> None:
         s = self.settings
-        self.caught = caught
         last = latest(self.folder / "checkpoints")
         if last is not None:
             self.load(last)
@@ -302,19 +298,19 @@ class _Run:
             with open(log_file, "a", encoding="utf-8") as log, track("train", left, "steps", show) as bar:
                 while self.step < s.steps:
                     line = self.update(stream)
-                    if caught and processes.size() == 1:
-                        self.stop = caught[0]
+                    # a signal reaches one process, or all at different times; after the step they agree
+                    stop = next((number for said in processes.gathered(caught[:1]) for number in said), None)
                     log.write(json.dumps(line) + "\n")
                     log.flush()
                     bar.advance(note=_note(line, s))
                     late = time.monotonic() - saved > 60 * s.save_minutes
-                    if writes and (self.stop or late or self.step % s.save_every == 0 or self.step == s.steps):
+                    if writes and (stop or late or self.step % s.save_every == 0 or self.step == s.steps):
                         os.fsync(log.fileno())
                         self.save()
                         saved = time.monotonic()
-                    if self.stop and self.step < s.steps:
+                    if stop and self.step < s.steps:
                         processes.wait()  # else torchrun ends them all when the first one leaves, maybe while it writes
-                        name = signal.Signals(self.stop).name
+                        name = signal.Signals(stop).name
                         raise Interrupted(f"{name}: checkpoint of step {self.step} of {s.steps} is in {self.folder}")
         if self.average is not None:
             self.model.load_state_dict(self.average.state)
@@ -369,13 +365,12 @@ class _Run:
         with torch.autocast(self.device.type, PRECISIONS[s.precision], enabled=lower):
             losses: dict[str, Tensor] = self.model(images, targets)
         values = torch.stack([v.detach().float() for v in losses.values()]).tolist() if losses else []
-        said = processes.gathered((dict(zip(losses, values, strict=True)), batch.ids, self.caught[:1]))
+        said = processes.gathered((dict(zip(losses, values, strict=True)), batch.ids))
         out = []
-        for i, (parts, ids, caught) in enumerate(said):
+        for i, (parts, ids) in enumerate(said):
             if not all(map(math.isfinite, parts.values())):
                 raise self.not_finite("the loss", parts, ids)
             out.append((parts, self.mixture.kept(parts, first + i) if parts else None, ids))
-            self.stop = self.stop or sum(caught)
         if losses:
             total = self.mixture(losses, out[rank][1]) / s.accumulate
             (total if self.scaler is None else self.scaler.scale(total)).backward()

@@ -198,11 +198,11 @@ def _sane(a: dict[str, Any]) -> None:
 
 
 def _config(arguments: dict[str, Any], settings: Any, plan: "Plan") -> dict[str, Any]:
-    import hashlib
     import json
     from pathlib import Path
 
     import polyteach
+    from polyteach.batches import digest
     from polyteach.files import sha256
     from polyteach.student import WEIGHTS
 
@@ -214,7 +214,7 @@ def _config(arguments: dict[str, Any], settings: Any, plan: "Plan") -> dict[str,
         "polyteach": polyteach.__version__,
         "options": arguments | {"stores": list(arguments["stores"])} | resolved,
         "init_sha256": sha256(file) if file and file.is_file() else None,
-        "data": {"images": len(plan), "sha256": hashlib.sha256("\0".join(plan.ids()).encode()).hexdigest()},
+        "data": {"images": len(plan), "sha256": digest(plan.ids())},
     }
     plain: dict[str, Any] = json.loads(json.dumps(config))
     return plain

@@ -127,7 +127,7 @@ class Store:
         Raises:
             ValueError: the part is missing or broken; names the file.
         """
-        with _opened(self.path / "images" / _name(part)) as file:
+        with _opened(self.path / "images" / part_name(part)) as file:
             return int(file.metadata.num_rows)
 
     def write_images(self, part: int, rows: Sequence[ImageRow]) -> None:
@@ -136,7 +136,7 @@ class Store:
             raise ValueError(f"part {part} has {len(rows)} images; the store's part_size is {self.part_size}")
         names = {"bytes": "data"}
         columns = {f.name: [getattr(r, names.get(f.name, f.name)) for r in rows] for f in _IMAGES}
-        _write(self.path / "images" / _name(part), pa.table(columns, schema=_IMAGES), raw=("bytes",))
+        _write(self.path / "images" / part_name(part), pa.table(columns, schema=_IMAGES), raw=("bytes",))
 
     def images(self, part: int, data: bool = True, rows: Sequence[int] | None = None) -> list[ImageRow]:
         """The images of a part in order, or those at positions `rows`; without their bytes when not `data`.
@@ -145,7 +145,7 @@ class Store:
             ValueError: the part is missing or broken; names the file.
         """
         columns = [f.name for f in _IMAGES if data or f.name != "bytes"]
-        table = _read(self.path / "images" / _name(part), columns, rows)
+        table = _read(self.path / "images" / part_name(part), columns, rows)
         return [ImageRow(**{"data" if k == "bytes" else k: v for k, v in row.items()}) for row in table.to_pylist()]
 
     def read(self, row: ImageRow) -> bytes:
@@ -178,14 +178,14 @@ class Store:
         rows = list(rejects)
         if rows:
             columns = {f.name: [r[i] for r in rows] for i, f in enumerate(_REJECTS)}
-            _write(self.path / "rejects" / _name(part), pa.table(columns, schema=_REJECTS))
+            _write(self.path / "rejects" / part_name(part), pa.table(columns, schema=_REJECTS))
         else:  # of a run that was killed before its images were written
-            (self.path / "rejects" / _name(part)).unlink(missing_ok=True)
+            (self.path / "rejects" / part_name(part)).unlink(missing_ok=True)
 
     def rejects(self) -> list[tuple[str, str | None, str]]:
         """Every refused image: (id, uri, reason)."""
         folder = self.path / "rejects"
-        tables = [_read(folder / _name(part)) for part in _parts(folder)]
+        tables = [_read(folder / part_name(part)) for part in _parts(folder)]
         return [(r["id"], r["uri"], r["reason"]) for t in tables for r in t.to_pylist()]
 
     def create_set(self, task: str, name: str, space: Space, info: dict[str, Any]) -> "LabelSet":
@@ -261,7 +261,7 @@ class LabelSet:
 
     def has(self, part: int) -> bool:
         """Whether that part is labelled."""
-        return (self.path / _name(part)).exists()
+        return (self.path / part_name(part)).exists()
 
     def write(self, part: int, ids: Sequence[str], answers: Sequence[Answer]) -> None:
         """Write a whole part atomically: for each image a target, the reason of its failure, or None where absent.
@@ -270,7 +270,7 @@ class LabelSet:
             ValueError: another number of answers than ids; an answer of another type or outside its dtype's range.
         """
         if len(ids) != len(answers):
-            raise ValueError(f"{len(answers)} answers for {len(ids)} images in {self.path / _name(part)}")
+            raise ValueError(f"{len(answers)} answers for {len(ids)} images in {self.path / part_name(part)}")
         state = {str: FAILED, type(None): ABSENT, self._target: LABELLED}
         wrong = {type(a).__name__ for a in answers if type(a) not in state}
         if wrong:
@@ -284,7 +284,7 @@ class LabelSet:
             values = [getattr(a, name) if isinstance(a, Target) else None for a in answers]
             columns[name] = [None if v is None else encode(v, how) for v in values]
         raw = [k for k, c in self._columns.items() if c.kind == "map"]
-        _write(self.path / _name(part), pa.table(columns, schema=self.schema), raw=raw)
+        _write(self.path / part_name(part), pa.table(columns, schema=self.schema), raw=raw)
 
     def read(self, part: int, rows: Sequence[int] | None = None) -> list[Answer]:
         """The answers of a part in the images' order, or those at positions `rows`.
@@ -300,7 +300,7 @@ class LabelSet:
         Raises:
             ValueError: the part is missing or broken; names the file.
         """
-        return _read(self.path / _name(part), None, rows)
+        return _read(self.path / part_name(part), None, rows)
 
     def answers(self, table: pa.Table) -> list[Answer]:
         """Decode rows of `table`."""
@@ -308,12 +308,12 @@ class LabelSet:
 
     def ids(self, part: int) -> list[str]:
         """Ids of a part's images."""
-        ids: list[str] = _read(self.path / _name(part), ["id"])["id"].to_pylist()
+        ids: list[str] = _read(self.path / part_name(part), ["id"])["id"].to_pylist()
         return ids
 
     def states(self, part: int) -> list[str]:
         """Per image "labelled", "absent" or "failed"."""
-        states: list[str] = _read(self.path / _name(part), ["state"])["state"].to_pylist()
+        states: list[str] = _read(self.path / part_name(part), ["state"])["state"].to_pylist()
         return states
 
     def statistics(self, score: float | int = 0.5, sample: int = 4096) -> tuple[int, int, dict[str, float]]:
@@ -432,7 +432,8 @@ def _arrow(how: Column) -> pa.DataType:
     return pa.list_(pa.list_(number, how.width) if how.kind == "rows" else number)
 
 
-def _name(part: int) -> str:
+def part_name(part: int) -> str:
+    """File of a part, of images and of labels alike."""
     return f"part-{part:05d}.parquet"
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BROKEN = "broken"
 """Folder of a store into which `repair` moves what cannot be read."""
+LOST = "broken on the disk"
+"""Reason of a failure: the label was there, and cannot be read any more."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,9 @@ def faults(store: "Store", deep: bool = False, progress: bool = False) -> Iterat
 
 
 def _file(folder: "Path", part: int, store: "Store") -> str:
-    return str((folder / f"part-{part:05d}.parquet").relative_to(store.path))
+    from polyteach.store import part_name
+
+    return str((folder / part_name(part)).relative_to(store.path))
 
 
 def _images(store: "Store", part: int, deep: bool) -> "tuple[list[ImageRow] | None, list[Fault]]":
@@ -245,8 +249,9 @@ def described(store: "Store", score: float = 0.5) -> dict[str, Any]:
         shown: Counter[int] = Counter()
         empty, of, left = nothing.setdefault(labels.task, set()), 0, 0
         for part in labels.parts():
-            states.update(labels.states(part))
-            for id, answer in zip(labels.ids(part), labels.read(part), strict=True):
+            table = labels.table(part)
+            states.update(table["state"].to_pylist())
+            for id, answer in zip(table["id"].to_pylist(), labels.answers(table), strict=True):
                 if answer is None or isinstance(answer, str):
                     continue
                 classes = task.classes(answer if people else task.pseudo(answer, policy))
@@ -391,29 +396,24 @@ def _mend_images(store: "Store", part: int, wrong: list[Fault]) -> None:
     for labels in store.sets():
         if not labels.has(part):
             continue
-        answers = dict(
-            _groups(lambda rows, s=labels: s.read(part, rows), _height(store, _file(labels.path, part, store)))
-        )
-        ids = dict(
-            _groups(lambda rows, s=labels: s.table(part, rows)["id"].to_pylist(), len(answers) and max(answers) + 1)
-        )
-        by_id = {ids[i]: a for i, a in answers.items() if i in ids}
-        _set_aside(store, _file(labels.path, part, store), keep=True)
+        mine = _file(labels.path, part, store)
+
+        def told(rows: list[int], labels: "LabelSet" = labels) -> "list[tuple[str, Answer]]":
+            table = labels.table(part, rows)
+            return list(zip(table["id"].to_pylist(), labels.answers(table), strict=True))
+
+        by_id: dict[str, Answer] = dict(pair for _, pair in _groups(told, _height(store, mine)))
+        _set_aside(store, mine, keep=bool(kept))
         if kept:
-            lost: Answer = "broken on the disk"
-            labels.write(part, [r.id for _, r in kept], [by_id.get(r.id, lost) for _, r in kept])
-        else:
-            (store.path / _file(labels.path, part, store)).unlink()
-    _set_aside(store, file, keep=True)
+            labels.write(part, [r.id for _, r in kept], [by_id.get(r.id, LOST) for _, r in kept])
+    _set_aside(store, file, keep=bool(kept))
     if kept:
         store.write_images(part, [r for _, r in kept])
-    else:
-        (store.path / file).unlink()
     print(f"{file}: {len(kept)} images kept; the broken part and its labels are in {BROKEN}/")
 
 
 def _height(store: "Store", file: str) -> int:
-    """Rows of a part by its footer, or as many as a part may have."""
+    """Rows of a part by its footer; 0 where that cannot be read."""
     import pyarrow.parquet as pq
 
     try:
@@ -457,8 +457,7 @@ def _mend_labels(store: "Store", task: str, name: str, part: int, wrong: list[Fa
         print(f"{file}: nothing of it can be read; it is in {BROKEN}/, {again}")
         return
     _set_aside(store, file, keep=True)
-    lost: Answer = "broken on the disk"
-    labels.write(part, [r.id for r in rows], [kept.get(i, lost) for i in range(len(rows))])
+    labels.write(part, [r.id for r in rows], [kept.get(i, LOST) for i in range(len(rows))])
     n = len(rows) - len(kept)
     print(f"{file}: {len(kept)} answers kept, {n} lost ({again}, with --retry); the broken one is in {BROKEN}/")
 
@@ -510,10 +509,15 @@ def merge(
         whole = Store.create(path, max(s.part_size for s in given))
         write_json(record, asked | {"finished": False})
     home, others = _homes(given)
+    sets: _Sets = {}
+    for k, store in enumerate(given):
+        for labels in store.sets():
+            sets.setdefault((labels.task, labels.name), {})[k] = labels
+    there = set(whole.parts())
     work = [(k, p) for k, s in enumerate(given) for p in s.parts()]
     with track("merge", len(work), "parts", progress) as bar:
         for number, (k, part) in enumerate(work):
-            _merge_part(whole, number, given, k, part, home, others)
+            _merge_part(whole, number, number in there, given[k], k, part, sets, home, others)
             bar.advance()
     licences = sorted({str(_about(s).get("licence")) for s in given})
     if not (path / "ingest.json").exists():
@@ -548,6 +552,8 @@ def _compatible(stores: "Sequence[Store]") -> None:
 
 _Where = tuple[int, int, int]
 """Store, part, row."""
+_Sets = dict[tuple[str, str], dict[int, "LabelSet"]]
+"""By task and name, the label set of each store that has it."""
 
 
 def _homes(stores: "Sequence[Store]") -> tuple[dict[str, _Where], dict[str, list[_Where]]]:
@@ -577,30 +583,30 @@ def _rows(stores: "Sequence[Store]", places: Sequence[_Where]) -> "list[ImageRow
 
 
 def _merge_part(
-    whole: "Store", number: int, stores: "Sequence[Store]", k: int, part: int,
+    whole: "Store", number: int, written: bool, store: "Store", k: int, part: int, sets: _Sets,
     home: dict[str, _Where], others: dict[str, list[_Where]],
 ) -> None:  # fmt: skip
-    """One part of one store becomes one of the whole, without what an earlier store has."""
-    rows = stores[k].images(part)
+    """A part of store number `k` becomes one of the whole, without what an earlier store has."""
+    rows = store.images(part)
     kept = [i for i, r in enumerate(rows) if home[r.id] == (k, part, i)]
     if not kept:
         return
     ids = [rows[i].id for i in kept]
-    if number not in whole.parts():
+    if not written:
         whole.write_images(number, [rows[i] for i in kept])
-    for task, name in sorted({(s.task, s.name) for store in stores for s in store.sets()}):
-        sets = {j: s for j, store in enumerate(stores) for s in store.sets() if (s.task, s.name) == (task, name)}
-        model = next(iter(sets.values()))
+    for (task, name), by_store in sorted(sets.items()):
+        model = next(iter(by_store.values()))
         target = whole.create_set(task, name, model.space, model.info)
         if target.has(number):
             continue
-        mine = sets.get(k)
+        mine = by_store.get(k)
         answers = mine.read(part, kept) if mine is not None and mine.has(part) else None
         more: dict[int, Answer] = {}
         for at, id in enumerate(ids):
             for j, p, i in others.get(id, ()):
-                if j in sets and sets[j].has(p) and (answers is None or not _answered(answers[at])) and at not in more:
-                    [found] = sets[j].read(p, [i])
+                lacks = at not in more and (answers is None or not _answered(answers[at]))
+                if lacks and j in by_store and by_store[j].has(p):
+                    [found] = by_store[j].read(p, [i])
                     if _answered(found):
                         more[at] = found
         if answers is None and not more:

@@ -207,7 +207,7 @@ def train(
     whole_batch = batch_size * accumulate
     if steps is None:
         steps = max(1, -int(-(epochs or 10) * len(chosen) // whole_batch))
-    adaptive = optimizer == "adamw"
+    adaptive, place = optimizer == "adamw", find_device(device)
     settings = Settings(
         steps=steps,
         accumulate=accumulate,
@@ -219,7 +219,7 @@ def train(
         clip=clip,
         ema=ema,
         seed=seed,
-        device=processes.own_device(find_device(device)),
+        device=processes.own_device(place),
         precision=precision,
         channels_last=channels_last,
         save_every=save_every,
@@ -233,16 +233,10 @@ def train(
         raise ValueError(f"size must be at least 96 with precision bf16 on the CPU; got {size}. Or use fp32")
     values, reasons = loss_weights(chosen, weights, settings.lr, whole_batch)
     config = _config(arguments, given, settings, chosen, values)
-    config["options"]["device"] = find_device(device)
-    if leads:
+    config["options"]["device"] = place
+    if leads:  # the first process looks, and ends them all where it finds something wrong
         sweep(run)
-    if not leads:
-        pass  # the first process looks, and ends them all where it finds something wrong
-    elif (run / "config.json").exists():
-        _same(read_json(run / "config.json"), config, run)
-    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise ValueError(f"{out} exists and is no run of polyteach; choose another folder")
-    if leads:
+        _same(run, config)
         _tell(chosen, values, reasons, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -470,12 +464,17 @@ def _config(
     return plain
 
 
-def _same(old: dict[str, Any], new: dict[str, Any], run: "Path") -> None:
+def _same(run: "Path", new: dict[str, Any]) -> None:
     """Raises:
-    ValueError: the unfinished run was started otherwise; names the options that differ.
+    ValueError: the folder holds something else, or an unfinished run that was started otherwise; names what differs.
     """
-    from polyteach.files import differences
+    from polyteach.files import differences, read_json
 
+    if not (run / "config.json").exists():
+        if run.exists() and (not run.is_dir() or any(run.iterdir())):
+            raise ValueError(f"{run} exists and is no run of polyteach; choose another folder")
+        return
+    old = read_json(run / "config.json")
     then, now = ({k: v for k, v in c["options"].items() if k not in FREE} for c in (old, new))
     differ = differences(then, now)
     if not differ:  # the same command; then something that it reads has changed

@@ -363,6 +363,7 @@ class _Job:
         from pathlib import Path
 
         import polyteach
+        from polyteach.batches import digest
         from polyteach.files import sha256
         from polyteach.student import WEIGHTS
 
@@ -853,13 +854,6 @@ def ranked(ids: Sequence[str], salt: str) -> list[str]:
     import hashlib
 
     return sorted(ids, key=lambda i: hashlib.sha256(f"{salt}\0{i}".encode("utf-8", "backslashreplace")).digest())
-
-
-def digest(ids: Sequence[str]) -> str:
-    """A hash of a set of images."""
-    import hashlib
-
-    return hashlib.sha256("\0".join(sorted(ids)).encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def _log(file: "Path") -> list[dict[str, Any]]:

@@ -62,6 +62,13 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
+def until(condition):
+    """Waits; what comes next fails where it was in vain."""
+    deadline = time.monotonic() + 200
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 def start(count, *words):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     return subprocess.Popen(
@@ -124,9 +131,7 @@ def test_a_run_goes_on_with_another_number_of_processes(stores, tmp_path):
     words = (*stores, "--out", tmp_path / "run", "--steps", 30)
     process = start(2, *words)
     log = tmp_path / "run" / "log.jsonl"
-    deadline = time.monotonic() + 200
-    while (not log.exists() or len(log.read_text().splitlines()) < 4) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: log.exists() and len(log.read_text().splitlines()) >= 4)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=200)
     assert process.returncode != 0
@@ -152,9 +157,7 @@ def test_a_killed_process_ends_the_run_and_it_goes_on(stores, tmp_path):
     words = (*stores, "--out", tmp_path / "run", "--steps", 12)
     process = start(2, *words)
     checkpoints = tmp_path / "run" / "checkpoints"
-    deadline = time.monotonic() + 200
-    while not list(checkpoints.glob("step-*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: list(checkpoints.glob("step-*")))
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout
     os.kill(int(children.split()[-1]), signal.SIGKILL)
     process.communicate(timeout=200)

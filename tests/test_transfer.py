@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from polyteach.batches import plan
+from polyteach.batches import digest, plan
 from polyteach.compare import pool
 from polyteach.datasets import protocols
 from polyteach.evaluate import evaluate, interval, score_names
@@ -24,7 +24,7 @@ from polyteach.student import Student, save_student
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.classification import ClassificationTarget, neighbours, regression
 from polyteach.tasks.contract import Objective, Space
-from polyteach.transfer import digest, ranked, transfer
+from polyteach.transfer import ranked, transfer
 from tests.conftest import png
 
 module = importlib.import_module("polyteach.transfer")  # the package gives the function of that name
