@@ -31,6 +31,17 @@ PARTS = ("backbone", "pyramid", "heads")
 """The modules of a student. A run's student.json lists under "trained" which of them were learned, all without it."""
 
 
+class _LastLevels(LastLevelP6P7):
+    """P6 and P7 in float32 whatever the precision: for a 3x3 convolution of stride 2 over a map of one pixel in bf16,
+    oneDNN in torch 2.14 returns a gradient of uninitialised memory. They are the smallest maps, and cost nothing.
+    """
+
+    def forward(self, p: list[Tensor], c: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
+        with torch.autocast(c[-1].device.type, enabled=False):
+            out, named = super().forward([x.float() for x in p], [x.float() for x in c], names)
+        return [*p, *out[len(p) :]], named
+
+
 class Student(nn.Module):
     """One timm backbone and one feature pyramid (Lin et al., CVPR 2017; P6, P7 as in RetinaNet) under all heads.
 
@@ -65,7 +76,7 @@ class Student(nn.Module):
         self.channels = channels
         self.backbone: Any = _backbone(backbone, init)
         width = list(self.backbone.feature_info.channels())
-        extra = LastLevelP6P7(channels, channels)
+        extra = _LastLevels(channels, channels)
         self.pyramid = FeaturePyramidNetwork(width, channels, extra_blocks=extra)
         widths = {"c5": width[-1]} | {f"p{k}": channels for k in range(2, 8)}
         # module names may not hold dots, objectives' names may

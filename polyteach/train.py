@@ -227,10 +227,6 @@ def train(
         progress=progress,
     )
     check(settings)
-    if precision == "bf16" and settings.device == "cpu" and size < 96:
-        # seen in torch 2.14: for a 3x3 convolution of stride 2 over a 1x1 map (P6 to P7) oneDNN returns a gradient of
-        # uninitialised memory
-        raise ValueError(f"size must be at least 96 with precision bf16 on the CPU; got {size}. Or use fp32")
     values, reasons = loss_weights(chosen, weights, settings.lr, whole_batch)
     config = _config(arguments, given, settings, chosen, values)
     config["options"]["device"] = place

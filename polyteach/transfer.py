@@ -536,9 +536,6 @@ class _Job:
         from polyteach.loop import Settings, check
 
         g = self.given
-        if g["precision"] == "bf16" and self.device == "cpu" and g["size"] < 96:
-            # oneDNN computes wrong gradients there, as in `train`
-            raise ValueError(f"size must be at least 96 with precision bf16 on the CPU; got {g['size']}. Or use fp32")
         settings = Settings(
             steps=steps,
             optimizer=g["optimizer"],

@@ -337,7 +337,6 @@ def test_a_protocols_rates_are_those_of_sgd(optimizer, rates):
         ({"held_out": 0.99}, "leaves none to train on"),
         ({"workers": -1}, "workers must be 0 or more; got -1"),
         ({"precision": "fp8"}, "precision must be fp32 or fp16 or bf16; got fp8"),
-        ({"precision": "bf16"}, "size must be at least 96 with precision bf16 on the CPU; got 64"),
         ({"clip": -1.0}, "clip must be at least 0"),
         ({"backbone": "resnet81"}, "unknown backbone 'resnet81'"),
         ({"init": "/nowhere/run"}, "neither 'pretrained', a file"),

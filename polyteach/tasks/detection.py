@@ -227,12 +227,12 @@ class DetectionHead(nn.Module):
         branch: dict[str, Any] = {}
         if masks:
             branch = {
-                "mask_roi_pool": MultiScaleRoIAlign(list(LEVELS[:4]), 14, sampling_ratio=2),
+                "mask_roi_pool": MultiScaleRoIAlign(list(LEVELS[:4]), 14, sampling_ratio=0),
                 "mask_head": MaskRCNNHeads(channels, (channels,) * 4, 1, norm_layer=GroupNorm),
                 "mask_predictor": MaskRCNNPredictor(channels, channels, classes + 1),
             }
         self.regions = Regions(
-            MultiScaleRoIAlign(list(LEVELS[:4]), 7, sampling_ratio=2),
+            MultiScaleRoIAlign(list(LEVELS[:4]), 7, sampling_ratio=0),
             FastRCNNConvFCHead((channels, 7, 7), [channels] * 4, [width], norm_layer=GroupNorm),
             FastRCNNPredictor(width, classes + 1),
             fg_iou_thresh=0.5,
@@ -452,6 +452,7 @@ class Detection(Task[DetectionTarget]):
         about the background too.)
         """
         device = prediction.objectness[0].device
+        lower = torch.is_autocast_enabled(device.type)
         with torch.autocast(device.type, enabled=False):
             if not targets:
                 return torch.stack([x.float().sum() for x in prediction.objectness + prediction.deltas]).sum() * 0
@@ -471,7 +472,10 @@ class Detection(Task[DetectionTarget]):
             sizes = [prediction.size] * len(truth)
             regions.fg_bg_sampler.batch_size_per_image = sampled(prediction.size)
             boxes, matches, classes, offsets = regions.select_training_samples(boxes, truth)
-            logits, regression = regions.box_predictor(regions.box_head(regions.box_roi_pool(features, boxes, sizes)))
+            pooled = regions.box_roi_pool(features, boxes, sizes)
+            with torch.autocast(device.type, enabled=lower):  # its convolutions cost most; losses stay in float32
+                hidden = regions.box_head(pooled)
+            logits, regression = regions.box_predictor(hidden.float())
             if len(logits) and sure:
                 parts += fastrcnn_loss(logits, regression, classes, offsets)
             elif len(logits):
