@@ -41,6 +41,8 @@ WINDOW = 32
 """Row groups that are shuffled together."""
 CACHE = 256 * 2**20
 """Bytes of encoded rows that each worker keeps."""
+DECODED = 512 * 2**20
+"""Bytes of decoded pictures and targets that each worker keeps, if all of its images fit into them."""
 REJECTS = "rejects.jsonl"
 """File of a run with the images that could not be read."""
 ATTEMPTS = 100
@@ -382,6 +384,8 @@ class Samples(Dataset[Sample]):
         self.order = Order(plan.start, seed)
         self._kept: OrderedDict[Any, tuple[int, Any]] = OrderedDict()
         self._bytes = 0
+        self._decoded: dict[tuple[int, str | None], Any] | None = {}
+        self._decoded_bytes = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Without its caches, for workers that are spawned."""
@@ -410,6 +414,31 @@ class Samples(Dataset[Sample]):
 
     def picture(self, image: int) -> tuple[ImageRow, Tensor | str]:
         """The image's row, and its pixels or the reason why there are none."""
+        found: tuple[ImageRow, Tensor | str] = self._once(image, None)
+        return found
+
+    def target(self, image: int, objective: str) -> Target | None:
+        """What teaches image number `image` for an objective: people's answer, else a teacher's pseudo label."""
+        found: Target | None = self._once(image, objective)
+        return found
+
+    def _once(self, image: int, objective: str | None) -> Any:
+        """The picture, or the target of an objective. Small datasets, as of a fine-tuning, are decoded only once.
+
+        Whether all of it fits is judged by the mean of what was seen. Nobody changes these tensors: a view is another.
+        """
+        if self._decoded is not None and (image, objective) in self._decoded:
+            return self._decoded[image, objective]
+        found: Any = self._picture(image) if objective is None else self._target(image, objective)
+        if self._decoded is not None:
+            self._decoded[image, objective] = found
+            self._decoded_bytes += _size(found[1] if objective is None else found)
+            images = max(len(self._decoded) / (1 + len(self.plan.objectives)), 1)
+            if self._decoded_bytes / images * len(self.plan) > DECODED:
+                self._decoded = None
+        return found
+
+    def _picture(self, image: int) -> tuple[ImageRow, Tensor | str]:
         store = self.plan.stores[self.plan.place(image).store]
         row: ImageRow = self._encoded(image, None)
         try:
@@ -430,8 +459,7 @@ class Samples(Dataset[Sample]):
             targets[name] = None if target is None else load_task(objective.task).view(target, view)
         return Sample(seen, targets, row.id, rejects)
 
-    def target(self, image: int, objective: str) -> Target | None:
-        """What teaches image number `image` for an objective: people's answer, else a teacher's pseudo label."""
+    def _target(self, image: int, objective: str) -> Target | None:
         place = self.plan.place(image)
         for labels in self.plan.sets[objective][place.store]:
             answer: Answer = None
@@ -462,6 +490,13 @@ class Samples(Dataset[Sample]):
         self._kept.move_to_end(key)
         kept = self._kept[key][1]
         return kept[place.row] if labels is None else kept.slice(place.row, 1)
+
+
+def _size(value: Any) -> int:
+    """Bytes of a tensor's or a target's values."""
+    if isinstance(value, Target):
+        return sum(_size(getattr(value, f.name)) for f in fields(value))
+    return value.nbytes if isinstance(value, Tensor) else 0
 
 
 def batches(

@@ -218,6 +218,28 @@ def test_a_small_cache_changes_nothing(tmp_path, monkeypatch):
     assert len(s._kept) == 1
 
 
+@pytest.mark.parametrize(("room", "decodings"), [(2**20, 5), (5 * 16 * 16 * 3, 10), (0, 10)])
+def test_what_fits_into_memory_is_decoded_once_and_the_samples_stay_the_same(tmp_path, monkeypatch, room, decodings):
+    store = store_of(tmp_path / "s", 6)
+    label(store, "people", [soft(1, 0, 0), None, *[soft(0, 1, 0)] * 4])
+    wanted = [samples(plan([store]))[i] for i in range(10)]
+    count, picture = [0], Store.picture
+
+    def counted(self, row):
+        count[0] += 1
+        return picture(self, row)
+
+    monkeypatch.setattr(Store, "picture", counted)
+    monkeypatch.setattr(module, "DECODED", room)
+    s = samples(plan([store]))
+    for i, sample in enumerate(wanted):
+        again = s[i]
+        assert again.id == sample.id
+        assert torch.equal(again.image, sample.image)
+        assert (again.targets["classification_people"] is None) == (sample.targets["classification_people"] is None)
+    assert count[0] == decodings  # five with labels, two epochs
+
+
 def test_unreadable_images_are_replaced_the_same_way(tmp_path):
     store = Store.create(tmp_path / "s", 10)
     fine = png(torch.zeros(3, 16, 16, dtype=torch.uint8))
