@@ -50,8 +50,8 @@ class Scale:
 
 SCALES = {
     "full": Scale(
-        labels=(300, 700, 2000), pool=(3000, 7000, 10000, 10000), steps=1500, batch=32, down=(500, 200, 500), tune=300,
-        lrs=(0.003,), seeds=(0, 1, 2), resamples=400,
+        labels=(300, 700, 2000), pool=(3000, 7000, 10000, 10000), steps=4000, batch=16, down=(500, 200, 500), tune=600,
+        lrs=(0.002,), seeds=(0, 1, 2), resamples=400,
     ),
     "quick": Scale(
         labels=(40, 80, 120), pool=(100, 150, 250, 300), steps=40, batch=16, down=(80, 40, 80), tune=15,
@@ -112,13 +112,15 @@ class Plan:
 
     @property
     def net(self) -> str:
-        return "--backbone test_resnet --size 64 --device cpu --workers 0 --no-progress"
+        return (
+            "--backbone test_resnet --size 64 --device cpu --precision bf16 --channels-last --workers 0 --no-progress"
+        )
 
     def learn(self, seed: int, lr: float, steps: int) -> str:
         s = self.scale
         return (
             f"--steps {steps or s.steps} --batch-size {s.batch} --optimizer adamw --lr {lr} --ema 0.99 --scale 0.7 1.5 "
-            f"--seed {seed} --channels 32 {self.net}"
+            f"--augment 5 --seed {seed} --channels 32 {self.net}"
         )
 
     def train(
@@ -129,9 +131,10 @@ class Plan:
 
     def pretrain(self, name: str, method: str, seed: int, lr: float = 0.002, init: str = "") -> str:
         s = self.scale
+        # as many pictures as all others, in larger batches: both methods compare the pictures of a batch
         words = (
-            f"pretrain stores/pool --method {method} --out runs/{name} --split a b c --steps {s.steps} --batch-size "
-            f"{s.batch} --optimizer adamw --lr {lr} --seed {seed} {self.net}"
+            f"pretrain stores/pool --method {method} --out runs/{name} --split a b c --steps {s.steps // 4} "
+            f"--batch-size {4 * s.batch} --optimizer adamw --lr {lr} --seed {seed} {self.net}"
         )
         needs = (self.pool(), *([f"train-{init}"] if init else []))
         return self.add(f"train-{name}", words + (f" --init runs/{init}" if init else ""), needs)
