@@ -87,3 +87,28 @@ def test_readers_read_the_same_pictures(tmp_path):
     read = list(library.WebDataset(path, shardshuffle=False, empty_check=False))
     gc.collect()  # so that its warnings are of this test
     assert [s["jpg"] for s in read] == pictures
+
+
+@pytest.mark.slow
+def test_faults_are_injected_survived_and_would_be_seen(tmp_path):
+    """Once each of those that need neither root nor Ray; and a harm that is done on purpose is counted."""
+    import random
+
+    from faults import Bench, label_killed, memory, rotten, skewed, together, train_killed
+
+    from polyteach.store import Store
+
+    bench = Bench(tmp_path)
+    for fault in (label_killed, train_killed, memory, rotten, together, skewed):
+        row = fault(bench, random.Random(0), 1)
+        assert (row.injected, row.finished) == (1, row.runs), fault.__name__
+        assert (row.lost, row.duplicates, row.differ) == (0, 0, 0), fault.__name__
+    [labels] = [s for s in Store.open(bench.reference).sets() if s.name == "t"]
+    harmed = bench.copy("harmed")
+    bench.label(harmed)
+    [mine] = [s for s in Store.open(harmed).sets() if s.name == "t"]
+    (mine.path / "part-00001.parquet").write_bytes((mine.path / "part-00000.parquet").read_bytes())
+    (mine.path / "part-00002.parquet").unlink()
+    lost, twice, differ = bench.labels_left(harmed)
+    assert (lost, twice) == (8, 4)
+    assert differ >= (labels.path / "part-00002.parquet").stat().st_size
