@@ -574,7 +574,11 @@ def main() -> int:
     times = given.times or (5 if given.quick else 50)
     torch.set_num_threads(1)  # children are forks of this process
     rows, missing = [], {}
-    with tempfile.TemporaryDirectory(prefix="faults") as folder, contextlib.redirect_stderr(None):
+    with (
+        tempfile.TemporaryDirectory(prefix="faults") as folder,
+        open(os.devnull, "w") as null,
+        contextlib.redirect_stderr(null),  # what `label` and `train` say of themselves
+    ):
         bench = Bench(Path(folder))
         for fault in ALL:
             if given.only and fault.__name__ not in given.only:

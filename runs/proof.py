@@ -212,6 +212,8 @@ def decide(p: Plan, seed: int) -> None:
         p.transfer("scratch", seed)
     for arm in ("student", "supervised", "oracle"):
         p.transfer(arm, seed)
+    for t in TEACHERS:
+        p.transfer(f"specialist-{t}", seed)
     for method in ("simclr", "vicreg"):
         p.pretrain(f"{method}-s{seed}", method, seed)
         p.transfer(method, seed)
@@ -220,8 +222,6 @@ def decide(p: Plan, seed: int) -> None:
     words = f"--labels people {sets} --split a b c n1 n2"
     p.train(f"student-union-s{seed}", f"stores/pool {PEOPLE}", words, seed, (f"label-pool-s{seed}", *filled))
     p.transfer("student-union", seed)
-    for t in TEACHERS:
-        p.transfer(f"specialist-{t}", seed)
 
 
 def controls(p: Plan, seed: int) -> None:
