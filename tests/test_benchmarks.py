@@ -112,3 +112,15 @@ def test_faults_are_injected_survived_and_would_be_seen(tmp_path):
     lost, twice, differ = bench.labels_left(harmed)
     assert (lost, twice) == (8, 4)
     assert differ >= (labels.path / "part-00002.parquet").stat().st_size
+
+
+@pytest.mark.parametrize("life", [24.0, 0.5])
+def test_the_scheduler_does_every_part_once_on_machines_that_die(life):
+    from scale import Machines, simulate
+
+    for seed in range(3):
+        r = simulate(Machines(workers=200, parts=3000, life=life, poison=3), seed)
+        assert (r["done"] + r["aside"], r["twice"]) == (3000, 0)
+        assert r["aside"] - r["innocent"] == 3
+        assert r["deaths"] >= (9 if life > 1 else 200)
+        assert r["innocent"] <= (0 if life > 1 else 20)
