@@ -174,6 +174,7 @@ def _resolved(a: dict[str, Any]) -> dict[str, Any]:
     from polyteach.devices import PRECISIONS
     from polyteach.files import read_json
     from polyteach.loop import OPTIMIZERS
+    from polyteach.storage import to_path
     from polyteach.student import DESCRIPTION
 
     a = dict(a)
@@ -187,7 +188,7 @@ def _resolved(a: dict[str, Any]) -> dict[str, Any]:
         "lrs": LRS.get(a["optimizer"], ()),
         "steps": STEPS,
         "weight_decay": 0.05 if a["optimizer"] == "adamw" else 4e-5,
-        "downstream": Path(a["store"]).resolve().name,
+        "downstream": to_path(a["store"]).resolve().name,
     }
     if a["protocol"] is not None:
         known = protocols()
