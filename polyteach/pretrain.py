@@ -311,7 +311,7 @@ def pairs(plan: "Plan", seed: int, size: int, crop: tuple[float, float], method:
         last: tuple[int, Any] = (-1, None)
 
         def __getitem__(self, place: int) -> Sample:
-            epoch, image = self.order.at(place // 2)
+            epoch, image = self.at(place // 2)
             return self.drawn(epoch, image, f"-{place % 2}")
 
         def picture(self, image: int) -> Any:

@@ -122,6 +122,11 @@ class Store:
             raise ValueError(f"{path}/store.json says format {about.get('format')!r}; this polyteach reads {FORMAT}")
         return Store(path, int(about["part_size"]))
 
+    @property
+    def remote(self) -> bool:
+        """Whether it lies in object storage, where reading ahead is worth something."""
+        return isinstance(self.path, ObjectPath)
+
     def parts(self) -> list[int]:
         """Numbers of the image parts there are, ascending."""
         return _parts(self.path / "images", dense=True)
