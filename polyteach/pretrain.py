@@ -60,7 +60,7 @@ def pretrain(
     `transfer` takes nothing else from such a run.
 
     Args:
-        stores: folders made by `polyteach ingest`.
+        stores: folders or URLs (docs/objects.md) made by `polyteach ingest`.
         out: folder of the run. A finished run is never overwritten, an unfinished one goes on.
         method: simclr or vicreg.
         split: only images of these splits.

@@ -315,7 +315,10 @@ class ObjectPath:
             found = client.find(root, detail=True)
             return {k.removeprefix(root): v["size"] for k, v in found.items() if k.startswith(root) and k != root}
 
-        names = _try(self.url, "listing", ask)
+        try:
+            names = _try(self.url, "listing", ask)
+        except FileNotFoundError:  # no bucket
+            names = {}
         for url, there in list(_own.items()):
             if url.startswith(f"{self.url}/"):
                 name = url.removeprefix(f"{self.url}/")
@@ -591,7 +594,7 @@ def cache_folder() -> Path:
     """POLYTEACH_CACHE, or a folder of the user's cache."""
     given = os.environ.get("POLYTEACH_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(given) if given else Path(base) / "polyteach"
+    return Path(given) if given else Path(base) / "polyteach" / "objects"
 
 
 def spool() -> Path:

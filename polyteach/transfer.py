@@ -76,7 +76,7 @@ def transfer(
     again: no finished cell is trained twice. A finished one takes up further seeds.
 
     Args:
-        store: the downstream store, with people's labels and splits.
+        store: the downstream store, a folder or a URL (docs/objects.md), with people's labels and splits.
         out: folder of the result.
         name: of the representation, in reports; without it the name of the run's folder, "scratch" without `init`.
         init: the representation: a run's folder, "pretrained" (timm's hub), a state dict of the backbone; none, to
