@@ -54,14 +54,13 @@ _T = TypeVar("_T")
 
 _jitter = random.SystemRandom()  # the global generator is seeded, and not to be drawn from
 _own: dict[str, bool] = {}  # by URL, whether this process wrote (True) or removed it, whatever listings say
-_clients: dict[tuple[int, str], Any] = {}
+_clients: dict[tuple[int, str], Any] = {}  # by process: a fork must not use, nor close, its parent's connections
 _slots = threading.BoundedSemaphore(AHEAD)
 
 
 def _after_fork() -> None:
     global _slots
     _slots = threading.BoundedSemaphore(AHEAD)  # the threads that held it stayed behind
-    _clients.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -109,13 +109,31 @@ class Faulty:
 
 @pytest.fixture(scope="module")
 def server():
+    """An S3 server with the layer in front of it, and a client; made once, since a client takes a second to make."""
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     http = moto._server
     http.log = lambda *_: None
-    http.RequestHandlerClass = type("Quiet", (http.RequestHandlerClass,), {"log_request": lambda *_: None})
+    own = {"log_request": lambda *_: None, "connection_dropped": lambda h, *_: setattr(h, "close_connection", True)}
+    http.RequestHandlerClass = type("Quiet", (http.RequestHandlerClass,), own)
     http.app = Faulty(http.app)
-    yield f"http://127.0.0.1:{http.server_port}", http.app
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{http.server_port}",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }.items():
+            patch.setenv(key, value)
+        # the client's own retries are off, so that ours are what is tested
+        patch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"retries": {"max_attempts": 0}}})
+        patch.setattr(S3FileSystem, "retries", 1)
+        patch.setattr(storage, "_clients", {})
+        storage._client("s3://")
+        yield http.app
     moto.stop()
     http.server_close()
 
@@ -123,36 +141,23 @@ def server():
 @pytest.fixture
 def layer(server, tmp_path, monkeypatch):
     """The layer in front of an empty bucket, and a process that knows nothing of it yet."""
-    for key, value in {
-        "AWS_ENDPOINT_URL": server[0],
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-        "POLYTEACH_CACHE": str(tmp_path / "cache"),
-        "POLYTEACH_CACHE_GB": "0.1",
-    }.items():
-        monkeypatch.setenv(key, value)
-    # the client's own retries are off, so that ours are what is tested
-    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"retries": {"max_attempts": 0}}})
-    monkeypatch.setattr(S3FileSystem, "retries", 1)
-    forget(monkeypatch)
+    monkeypatch.setenv("POLYTEACH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("POLYTEACH_CACHE_GB", "0.1")
     monkeypatch.setattr(storage, "WAIT", (0.001, 0.01))
+    forget(monkeypatch)
     torch.set_num_threads(1)
-    server[1].reset()
+    server.reset()
     client = storage._client("s3://")
     client.mkdir("bucket")
-    yield server[1]
+    yield server
     settled()
-    server[1].reset()
+    server.reset()
     client.rm("bucket", recursive=True)
 
 
 def forget(monkeypatch):
     """As a new process knows nothing of what another has written."""
     monkeypatch.setattr(storage, "_own", {})
-    monkeypatch.setattr(storage, "_clients", {})
 
 
 def settled():
@@ -519,8 +524,7 @@ def test_refusals_are_not_tried_again(layer, monkeypatch):
         Store.create("s3://no-such-bucket/s")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    forget(monkeypatch)
+    monkeypatch.setattr(storage, "_clients", {})
     layer.reset()
     with pytest.raises(StorageError, match=r"was refused .*NoCredentialsError.*Look after the credentials"):
         Store.open("s3://bucket/store")
