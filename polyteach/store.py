@@ -290,10 +290,11 @@ class LabelSet:
         Killed on the way, it leaves no set, or, in object storage, one of which parts are not labelled.
         """
         if isinstance(self.path, ObjectPath):
-            for file in self.path.rglob("*"):
-                if file.name != "set.json":
-                    file.unlink(missing_ok=True)
-            (self.path / "set.json").unlink(missing_ok=True)
+            about = self.path / "set.json"
+            # by name too: a part that the listing lacks would be taken for one of the next set of this name
+            for file in {*self.path.rglob("*"), *(self.path / part_name(p) for p in self.parts())} - {about}:
+                file.unlink(missing_ok=True)
+            about.unlink(missing_ok=True)
             return
         gone = self.path.parent.parent / f".{self.task}-{self.name}.deleted"
         self.path.rename(gone)  # at once, so that no half-deleted set is ever seen
