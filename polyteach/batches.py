@@ -43,6 +43,8 @@ CACHE = 256 * 2**20
 """Bytes of encoded rows that each worker keeps."""
 DECODED = 512 * 2**20
 """Bytes of decoded pictures and targets that each worker keeps, if all of its images fit into them."""
+AHEAD = WINDOW * ROW_GROUP // 2
+"""How many samples ahead row groups are asked of object storage."""
 REJECTS = "rejects.jsonl"
 """File of a run with the images that could not be read."""
 ATTEMPTS = 100
@@ -386,6 +388,8 @@ class Samples(Dataset[Sample]):
         self._bytes = 0
         self._decoded: dict[tuple[int, str | None], Any] | None = {}
         self._decoded_bytes = 0
+        self._remote = any(store.remote for store in plan.stores)
+        self._asked: OrderedDict[tuple[int, int, int, int], None] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without its caches, for workers that are spawned."""
@@ -395,7 +399,25 @@ class Samples(Dataset[Sample]):
         self.__init__(**state)  # type: ignore[misc]
 
     def __getitem__(self, place: int) -> Sample:
-        return self.drawn(*self.order.at(place))
+        return self.drawn(*self.at(place))
+
+    def at(self, place: int) -> tuple[int, int]:
+        """Epoch and image number at `place` of the stream; what comes later is read ahead from object storage."""
+        if self._remote:
+            self._ask(self.plan.place(self.order.at(place + AHEAD)[1]))
+        return self.order.at(place)
+
+    def _ask(self, place: Place) -> None:
+        """Have a row group and its labels fetched; what was asked for in the last two windows is not again."""
+        files: list[Store | LabelSet] = [self.plan.stores[place.store]]
+        files += [s for by_store in self.plan.sets.values() for s in by_store[place.store]]
+        rows = range(place.group * ROW_GROUP, place.group * ROW_GROUP + place.size)
+        for n, file in enumerate(files):
+            key = (place.store, place.part, place.group, n)
+            if key not in self._asked and file.soon(place.part, rows):
+                self._asked[key] = None
+        while len(self._asked) > 2 * WINDOW * len(files):
+            self._asked.popitem(last=False)
 
     def drawn(self, epoch: int, image: int, salt: str = "") -> Sample:
         """The view of image number `image` in an epoch; `salt` makes another one of it."""

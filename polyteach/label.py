@@ -65,7 +65,7 @@ def label(
     stops the run. Scores and probabilities are kept, so thresholds are chosen when training.
 
     Args:
-        store: the store's folder, made by `polyteach ingest`.
+        store: the store's folder, or its URL (docs/objects.md), made by `polyteach ingest`.
         teachers: name -> FAMILY:NAME of a teacher. The name becomes the label set's.
         device: where to run: auto, cpu, cuda:0, ... Several devices are given to the teachers in turn.
         precision: fp32, or fp16 or bf16 (autocast: about twice as fast, labels differ in the last digits).
@@ -288,7 +288,9 @@ class _Run:
 
         todo = [(p, work) for p in self.store.parts() if (work := self.owed(p))]
         with track("label", sum(self.store.count(p) for p, _ in todo), "images", progress) as bar:
-            for part, work in todo:
+            for n, (part, work) in enumerate(todo):
+                for ahead, _ in todo[n + 1 : n + 2]:
+                    self.store.soon(ahead)
                 self._part(part, work, bar)
                 self.account()
 
