@@ -13,7 +13,6 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,8 +21,8 @@ from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = (
-    "polyteach", "torch", "torchvision", "timm", "pyarrow", "pillow", "numpy", "autodistill", "datasets", "lightly-train",
-    "litdata", "mosaicml-streaming", "ray", "transformers", "webdataset",
+    "polyteach", "torch", "torchvision", "timm", "pyarrow", "pillow", "numpy",
+    "autodistill", "datasets", "lightly-train", "litdata", "mosaicml-streaming", "ray", "transformers", "webdataset",
 )  # fmt: skip
 ELSEWHERE = "POLYTEACH_PEERS_PYTHON"
 """Variable of the environment: a Python with polyteach and the peers that cannot be installed beside the others."""

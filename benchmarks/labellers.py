@@ -39,7 +39,7 @@ def tensor(path: str) -> torch.Tensor:
 
 def plain(answers: Sequence[dict[str, Any]]) -> bytes:
     """Answers as bytes to be kept."""
-    return pickle.dumps([{k: {n: x for n, x in vars(t).items()} for k, t in a.items()} for a in answers])
+    return pickle.dumps([{k: dict(vars(t)) for k, t in a.items()} for a in answers])
 
 
 @contextmanager
@@ -183,7 +183,10 @@ def autodistill(folder: str, specs: dict[str, str], precision: str, batch: int) 
             else:
                 box = torch.tensor([[0.0, 0.0, image.shape[2], image.shape[1]]])
                 known = getattr(target, "probability", torch.ones(1))
-                category, score = (known.argmax()[None] if known.ndim == 1 else torch.zeros(1).long()), known.max()[None]
+                category, score = (
+                    (known.argmax()[None] if known.ndim == 1 else torch.zeros(1).long()),
+                    known.max()[None],
+                )
             return supervision.Detections(
                 xyxy=box.numpy(), class_id=category.numpy(), confidence=score.numpy().astype(np.float32)
             )

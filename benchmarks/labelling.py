@@ -1,4 +1,4 @@
-"""Labelling: `polyteach label` against its teachers' bare forward passes, and against what people label with instead."""
+"""Labelling: `polyteach label` against its teachers' bare forward passes, and against other tools' loops."""
 
 import contextlib
 import io

@@ -43,7 +43,8 @@ def compared(title: str, store: Store, size: int, turns: int) -> list[Row]:
     pictures = [r.data or b"" for p in store.parts() for r in store.images(p)]
     count = len(pictures)
     peers = [
-        Peer(name, package, images_a_second, (package, str(store.path), size)) for package, (name, *_) in FORMATS.items()
+        Peer(name, package, images_a_second, (package, str(store.path), size))
+        for package, (name, *_) in FORMATS.items()
     ]
     others, missing = ready(peers)
     ways = {

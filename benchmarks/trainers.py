@@ -1,4 +1,4 @@
-"""Loops that people train with instead: one head of classes on the same backbone, over a folder of pictures by class."""
+"""Loops that people train with instead: one head of classes on the same backbone, over a folder by class."""
 
 import itertools
 import tempfile
@@ -83,13 +83,13 @@ def lightly(folder: str, size: int, batch: int, steps: int) -> float:
 
     torch.set_num_threads(1)
     names = {i: f.name for i, f in enumerate(sorted(Path(folder).iterdir()))}
-    with tempfile.TemporaryDirectory() as out, redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        with steps_noted() as times:
-            lightly_train.train_image_classification(
-                out=f"{out}/run", data={"train": folder, "val": folder, "classes": names}, model=f"timm/{BACKBONE}",
-                steps=steps, batch_size=batch, num_workers=1, accelerator="cpu", devices=1, precision="32-true",
-                transform_args={"image_size": (size, size)}, logger_args={"val_every_num_steps": 10**6},
-            )  # fmt: skip
+    silent = redirect_stdout(StringIO()), redirect_stderr(StringIO())
+    with tempfile.TemporaryDirectory() as out, silent[0], silent[1], steps_noted() as times:
+        lightly_train.train_image_classification(
+            out=f"{out}/run", data={"train": folder, "val": folder, "classes": names}, model=f"timm/{BACKBONE}",
+            steps=steps, batch_size=batch, num_workers=1, accelerator="cpu", devices=1, precision="32-true",
+            transform_args={"image_size": (size, size)}, logger_args={"val_every_num_steps": 10**6},
+        )  # fmt: skip
     return per_second(times, batch)
 
 

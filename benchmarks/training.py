@@ -1,4 +1,4 @@
-"""Training: a real run against the same steps on one resident batch, and against other loops; what it waits for data."""
+"""Training: a real run against the same steps on one resident batch, and against other loops; its waits."""
 
 import tempfile
 import time

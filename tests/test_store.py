@@ -94,6 +94,39 @@ def test_targets_round_trip_through_parquet(name, tmp_path):
     assert [type(a) for a in labels.read(0, [2, 1])] == [task.target, str]
 
 
+@pytest.mark.parametrize("name", all_tasks())
+def test_answers_are_what_decoding_each_value_by_itself_gives(name, tmp_path):
+    """Bit for bit: columns are read without Python's lists, and small maps are remembered."""
+    task = load_task(name)
+    space = Space(("cat", "dog", "sky"), task.kinds[-1])
+    truth = [task.truth(render(random_scene(s, (32, 48))), space) for s in range(3)]
+    store, rows = store_with(tmp_path, images=5, part_size=5)
+    labels = store.create_set(name, "t", space, {})
+    labels.write(0, [r.id for r in rows], [truth[0], None, truth[1], "why", truth[2]])
+    columns = {f.name: f.metadata["column"] for f in fields(task.target) if f.metadata["column"].kind != "none"}
+    table = labels.table(0)
+    for part, kept in ((table, table.to_pylist()), (table.slice(2, 3), table.to_pylist()[2:])):
+        for answer, row in zip(labels.answers(part), kept, strict=True):
+            if row["state"] != "labelled":
+                assert answer == row["reason"]
+                continue
+            for key, how in columns.items():
+                mine, value = getattr(answer, key), row[key]
+                if value is None:
+                    assert mine is None
+                    continue
+                expected = decode(value, how)
+                assert mine.dtype == expected.dtype
+                assert torch.equal(mine, expected)
+
+
+def test_a_map_that_is_remembered_is_not_shared():
+    how = Column("map", "bool")
+    kept = encode(torch.ones(4, 5, dtype=torch.bool), how)
+    decode(kept, how).zero_()
+    assert decode(kept, how).all()
+
+
 def test_rows_are_read_alone_and_in_the_order_asked(tmp_path):
     store = Store.create(tmp_path / "s", 200)
     store.write_images(0, [ImageRow(id=str(i), height=1, width=1, data=b"%d" % i) for i in range(200)])
