@@ -32,6 +32,7 @@ from faster_coco_eval.core import mask as run_length
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_png
 
 from polyteach.files import differences, read_json, read_uri, replacing, sweep, write_json
 from polyteach.images import BadImage
@@ -425,7 +426,6 @@ def _png(array: np.ndarray) -> bytes:
 def _pixels(png: bytes, how: Column) -> np.ndarray:
     array = _same_again(png) if len(png) <= SMALL else _unpacked(png)
     if array.ndim == 3:
-        array = array.transpose(2, 0, 1)
         return (array.astype(np.int16) - 128).astype(np.int8) if how.dtype == "int8" else array
     if how.dtype == "float16":
         return array.astype(np.uint16).view(np.float16)
@@ -433,8 +433,14 @@ def _pixels(png: bytes, how: Column) -> np.ndarray:
 
 
 def _unpacked(png: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(png)) as picture:
-        return np.asarray(picture)  # its own copy, read-only
+    """(M, N), or (3, M, N); of one bit a pixel, 0 and not 0."""
+    try:  # about twice as fast as Pillow where there is little to unpack
+        found = decode_png(torch.frombuffer(bytearray(png), dtype=torch.uint8), ImageReadMode.UNCHANGED).numpy()
+    except RuntimeError:  # a torchvision that was built without libpng; or no PNG, which Pillow will say
+        with Image.open(io.BytesIO(png)) as picture:
+            array = np.asarray(picture)
+        return array.transpose(2, 0, 1) if array.ndim == 3 else array
+    return found[0] if len(found) == 1 else found
 
 
 _same_again = lru_cache(maxsize=32)(_unpacked)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import fields
+from unittest import mock
 
 import duckdb
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polyteach import store as module
 from polyteach.scene import random_scene, render
 from polyteach.store import ImageRow, Store, decode, encode
 from polyteach.tasks import all_tasks, load_task
@@ -118,6 +120,20 @@ def test_answers_are_what_decoding_each_value_by_itself_gives(name, tmp_path):
                 expected = decode(value, how)
                 assert mine.dtype == expected.dtype
                 assert torch.equal(mine, expected)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.sampled_from(["uint8", "uint16", "int8", "float16", "bool"]), SIDES, SIDES, st.integers(0, 2**31))
+def test_maps_are_unpacked_as_pillow_does_it(dtype, height, width, seed):
+    how = Column("map", dtype)
+    shape = (3, height, width) if dtype == "int8" else (height, width)
+    value = torch.from_numpy(np.random.default_rng(seed).integers(0, 2 if dtype == "bool" else 127, shape))
+    png = encode(value.float() if dtype == "float16" else value, how)
+    quick = decode(png, how)
+    module._same_again.cache_clear()
+    with mock.patch.object(module, "decode_png", side_effect=RuntimeError("no libpng")):
+        assert torch.equal(decode(png, how), quick)
+    module._same_again.cache_clear()
 
 
 def test_a_map_that_is_remembered_is_not_shared():
