@@ -14,7 +14,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +59,29 @@ class Row:
         return "met" if (self.value >= self.target if self.more else self.value <= self.target) else "falls short"
 
 
-def interleaved(ways: Mapping[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:
-    """Each way's figures, taken in turns: A B A B. The first turn of each is thrown away: it warms up."""
+def interleaved(
+    ways: Mapping[str, Callable[[], float]],
+    repetitions: int,
+    others: Collection[str] = (),
+    missing: dict[str, str] | None = None,
+) -> dict[str, list[float]]:
+    """Each way's figures, taken in turns: A B A B. The first turn of each is thrown away: it warms up.
+
+    others: ways of other tools. One that fails is left out of the rest, with its reason put into `missing`.
+    """
     found: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repetitions + 1):
         for name, way in ways.items():
-            figure = way()
+            if name not in found:
+                continue
+            try:
+                figure = way()
+            except Exception as e:
+                if name not in others or missing is None:
+                    raise
+                missing[name] = f"not measured: it failed with {type(e).__name__}: {' '.join(str(e).split())[:200]}"
+                del found[name]
+                continue
             if turn:
                 found[name].append(figure)
     return found
@@ -194,11 +211,10 @@ def table(rows: list[Row]) -> str:
     for r in rows:
         other = "" if r.other is None else f"{r.other:.3g}"
         ratio = "" if r.other is None else f"{r.value:.2f}"
+        ours = "" if r.unmeasured and r.other is None and not r.ours else f"{r.ours:.3g} {r.unit}"
         sign = ">=" if r.more else "<="
         target = "" if r.target is None else f"{sign} {r.target:g}"
-        lines.append(
-            f"| {r.benchmark} | {r.question} | {r.ours:.3g} {r.unit} | {other} | {ratio} | {target} | {r.verdict} |"
-        )
+        lines.append(f"| {r.benchmark} | {r.question} | {ours} | {other} | {ratio} | {target} | {r.verdict} |")
     return "\n".join(lines)
 
 

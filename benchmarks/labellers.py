@@ -155,8 +155,9 @@ def ray_data(folder: str, specs: dict[str, str], precision: str, batch: int) -> 
     with room() as out:
         data = ray.data.read_binary_files(files(folder)).map_batches(_opened, batch_size=batch)
         asked = data.map_batches(
-            _Asked, fn_constructor_args=(specs, precision, str(out)), batch_size=batch, concurrency=1, num_cpus=1
-        )
+            _Asked, fn_constructor_args=(specs, precision, str(out)), batch_size=batch, num_cpus=1,
+            compute=ray.data.ActorPoolStrategy(size=1),
+        )  # fmt: skip
         rows = sorted(asked.take_all(), key=lambda r: r["done"])
     if len(rows) < 2:
         raise ValueError(f"{len(rows)} batches of Ray Data are too few to be timed: give it more pictures")

@@ -54,7 +54,7 @@ def compared(title: str, store: Store, size: int, turns: int) -> list[Row]:
         "all": lambda: ours(store, size, (), count),
         **others,
     }
-    m = medians(interleaved(ways, turns))
+    m = medians(interleaved(ways, turns, others, missing))
     unit, limit = "images/s", max("Pillow", "torchvision", key=m.__getitem__)
     return [
         Row(title, f"class and boxes, against bare JPEG decoding ({limit})", m["few"], m[limit], unit, 0.9),

@@ -74,7 +74,7 @@ def compared(folder: Path, count: int, size: int, batch: int, steps: int, turns:
         "classes": lambda: run(store, size, batch, steps, False, 1, ("classification",))[0],
         **others,
     }
-    m = medians(interleaved(ways, turns))
+    m = medians(interleaved(ways, turns, others, missing))
     waited = medians({"waits": waits[1:]})["waits"]
     name, alone_ = f"training, {BACKBONE}, five heads, {size} px", f"training, {BACKBONE}, classes, {size} px"
     return [

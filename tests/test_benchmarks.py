@@ -42,6 +42,20 @@ def test_ways_take_turns_and_the_first_turn_is_thrown_away():
     assert medians(found) == {"a": 3, "b": 2}
 
 
+def test_a_tool_that_fails_is_said_to_have_failed_and_ours_may_not():
+    from harness import interleaved
+
+    def fails():
+        raise OSError("no\nroom")
+
+    missing = {}
+    found = interleaved({"ours": lambda: 1.0, "tool": fails}, 2, ("tool",), missing)
+    assert found == {"ours": [1.0, 1.0]}
+    assert missing == {"tool": "not measured: it failed with OSError: no room"}
+    with pytest.raises(OSError, match="room"):
+        interleaved({"ours": fails, "tool": lambda: 1.0}, 2, ("tool",), missing)
+
+
 @pytest.mark.parametrize(
     ("ours", "other", "target", "more", "verdict"),
     [(9, 10, 0.9, True, "met"), (8, 10, 0.9, True, "falls short"), (0.4, None, 0.5, False, "met"),
