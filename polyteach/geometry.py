@@ -46,7 +46,7 @@ class View:
         """
         cells, inside, everywhere = _nearest(self, (field.shape[-2], field.shape[-1]))
         # one flat index for all axes: torch gathers several times faster by it than by rows and columns
-        out = field.reshape(*field.shape[:-2], -1).index_select(-1, cells.to(field.device))
+        out = field.flatten(-2).index_select(-1, cells.to(field.device))
         out = out.reshape(*field.shape[:-2], *self.size)
         if everywhere:
             return out
