@@ -168,10 +168,11 @@ def write_streaming(samples: Iterator[dict[str, Any]], folder: Path) -> None:
     """MDS shards with the pictures' and maps' bytes (its own "jpeg" would encode them anew), and arrays."""
     from streaming import MDSWriter
 
-    kinds = dict.fromkeys(("jpg", *MAPS), "bytes") | {k: f"ndarray:{v}" for k, v in NUMBERS.items()}
+    numbers = {k: v.replace("bool", "uint8") for k, v in NUMBERS.items()}  # its arrays are never of bool
+    kinds = dict.fromkeys(("jpg", *MAPS), "bytes") | {k: f"ndarray:{v}" for k, v in numbers.items()}
     with MDSWriter(out=str(folder), columns=kinds) as writer:
         for sample in samples:
-            writer.write({k: np.asarray(v, NUMBERS[k]) if k in NUMBERS else v for k, v in sample.items()})
+            writer.write({k: np.asarray(v, numbers[k]) if k in numbers else v for k, v in sample.items()})
 
 
 def read_streaming(folder: Path) -> Iterator[dict[str, Any]]:
