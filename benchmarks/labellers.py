@@ -116,8 +116,8 @@ def pipeline(folder: str, specs: dict[str, str], precision: str, batch: int) -> 
 class _Asked:
     """In Ray's actor: all teachers, over one batch of pictures, which were decoded for all of them once."""
 
-    def __init__(self, specs: dict[str, str], precision: str, out: str) -> None:
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    def __init__(self, specs: dict[str, str], precision: str, out: str, threads: int) -> None:
+        torch.set_num_threads(threads)  # Ray gives an actor one
         self.teachers = {k: load_teacher(v, "cpu", precision) for k, v in specs.items()}
         self.out = out
 
@@ -137,7 +137,7 @@ def _opened(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def ray_data(folder: str, specs: dict[str, str], precision: str, batch: int) -> float:
-    """Ray Data: files are decoded in tasks, an actor asks all models about each batch.
+    """Ray Data: files are read by tasks, an actor decodes them (Ray joins the two steps) and asks all models about them.
 
     Starting it and loading the models takes many seconds and counts for little in a long run, so the clock starts when
     the first batch is done; what was decoded ahead until then is to Ray's advantage.
@@ -155,8 +155,8 @@ def ray_data(folder: str, specs: dict[str, str], precision: str, batch: int) -> 
     with room() as out:
         data = ray.data.read_binary_files(files(folder)).map_batches(_opened, batch_size=batch)
         asked = data.map_batches(
-            _Asked, fn_constructor_args=(specs, precision, str(out)), batch_size=batch, num_cpus=1,
-            compute=ray.data.ActorPoolStrategy(size=1),
+            _Asked, fn_constructor_args=(specs, precision, str(out), torch.get_num_threads()),
+            batch_size=batch, num_cpus=1, compute=ray.data.ActorPoolStrategy(size=1),
         )  # fmt: skip
         rows = sorted(asked.take_all(), key=lambda r: r["done"])
     if len(rows) < 2:

@@ -218,12 +218,15 @@ def test_packaged_teachers_have_forward_passes(pictures):
 
 @pytest.mark.slow
 def test_labelling_by_ray(tmp_path, pictures):
-    pytest.importorskip("ray.data")
+    ray = pytest.importorskip("ray")
     import labellers
     import teams
 
     specs = teams.transformers_models(tmp_path / "models", tiny=True)
-    assert labellers.ray_data(pictures[1], {"classification": specs["classification"]}, "fp32", 2) > 0
+    try:
+        assert labellers.ray_data(pictures[1], {"classification": specs["classification"]}, "fp32", 2) > 0
+    finally:
+        ray.shutdown()
 
 
 @pytest.mark.filterwarnings("ignore")
