@@ -137,7 +137,7 @@ def _opened(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def ray_data(folder: str, specs: dict[str, str], precision: str, batch: int) -> float:
-    """Ray Data: files are read by tasks, an actor decodes them (Ray joins the two steps) and asks all models about them.
+    """Ray Data: tasks read files, an actor decodes them (Ray joins the two steps) and asks all models about them.
 
     Starting it and loading the models takes many seconds and counts for little in a long run, so the clock starts when
     the first batch is done; what was decoded ahead until then is to Ray's advantage.

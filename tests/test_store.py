@@ -48,6 +48,7 @@ def test_map_round_trip_is_exact(data, dtype, height, width):
     assert torch.equal(decode(encode(value, how), how), value)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-127, 127), min_size=3, max_size=3))
 def test_scaled_integers_come_back_exactly(levels):
     how = Column("map", "int8", scale=1 / 127)
