@@ -390,6 +390,7 @@ class Samples(Dataset[Sample]):
         self._decoded_bytes = 0
         self._remote = any(store.remote for store in plan.stores)
         self._asked: OrderedDict[tuple[int, int, int, int], None] = OrderedDict()
+        self._last: tuple[int, Place] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without its caches, for workers that are spawned."""
@@ -461,7 +462,7 @@ class Samples(Dataset[Sample]):
         return found
 
     def _picture(self, image: int) -> tuple[ImageRow, Tensor | str]:
-        store = self.plan.stores[self.plan.place(image).store]
+        store = self.plan.stores[self._place(image).store]
         row: ImageRow = self._encoded(image, None)
         try:
             return row, store.picture(row)
@@ -482,20 +483,31 @@ class Samples(Dataset[Sample]):
         return Sample(seen, targets, row.id, rejects)
 
     def _target(self, image: int, objective: str) -> Target | None:
-        place = self.plan.place(image)
+        place = self._place(image)
         for labels in self.plan.sets[objective][place.store]:
             answer: Answer = None
-            if labels.has(place.part):
+            # what is in memory was there
+            if self._key(place, labels) in self._kept or labels.has(place.part):
                 answer = labels.answers(self._encoded(image, labels))[0]
             if isinstance(answer, Target):
                 task = load_task(labels.task)
                 return answer if by_people(labels) else task.pseudo(answer, self.policy)
         return None
 
+    def _place(self, image: int) -> Place:
+        """Of an image, about which every objective asks in turn."""
+        if self._last is None or self._last[0] != image:
+            self._last = (image, self.plan.place(image))
+        return self._last[1]
+
+    @staticmethod
+    def _key(place: Place, labels: LabelSet | None) -> Any:
+        return (place.store, place.part, place.group, labels and (labels.task, labels.name))
+
     def _encoded(self, image: int, labels: LabelSet | None) -> Any:
         """The image's row of the store, or of a label set; from memory where its row group was used lately."""
-        place = self.plan.place(image)
-        key = (place.store, place.part, place.group, labels and (labels.task, labels.name))
+        place = self._place(image)
+        key = self._key(place, labels)
         if key not in self._kept:
             rows = range(place.group * ROW_GROUP, place.group * ROW_GROUP + place.size)
             kept: Any
@@ -536,14 +548,13 @@ def batches(
         samples,
         batch_sampler=_Slices(batch_size, start, stop, every),
         num_workers=workers,
-        collate_fn=_packed,
+        collate_fn=_packed if workers else _gathered,
         worker_init_fn=_quiet,
         pin_memory=pin,
         generator=torch.Generator(),  # else the loader draws from the global one, and resume would not be exact
     )
     for images, rest in loader:
-        targets, ids, rejects = pickle.loads(rest.numpy())
-        yield Batch(images, {k: [_restored(t) for t in ts] for k, ts in targets.items()}, ids, rejects)
+        yield Batch(images, *(_unpacked(rest) if workers else rest))
 
 
 def noted(stream: Iterable[Batch], file: str | os.PathLike[str]) -> Iterator[Batch]:
@@ -572,16 +583,51 @@ class _Slices:
         return (list(range(k * b, (k + 1) * b)) for k in range(self.start, self.stop, self.every))
 
 
+def _gathered(samples: list[Sample]) -> tuple[Tensor, tuple[dict[str, list[Any]], list[str], list[dict[str, str]]]]:
+    """The batch's images, and its targets, ids and rejects."""
+    targets: dict[str, list[Any]] = {k: [s.targets[k] for s in samples] for k in samples[0].targets}
+    rejects = [r for s in samples for r in s.rejects]
+    return torch.stack([s.image for s in samples]), (targets, [s.id for s in samples], rejects)
+
+
+ALIGNED = 64
+"""Bytes to whose multiples tensors are put in what a worker sends."""
+
+
 def _packed(samples: list[Sample]) -> tuple[Tensor, Tensor]:
-    """The batch's images, and all else as the bytes of one tensor.
+    """The batch's images, and all else as the bytes of one tensor, which `_unpacked` understands.
 
     On the way from a worker every tensor costs a file descriptor, so targets cannot travel one by one; and bytes would
     fill the pipe, where a worker whose trainer was killed would wait for ever.
     """
-    images = torch.stack([s.image for s in samples])
-    targets = {k: [_plain(s.targets[k]) for s in samples] for k in samples[0].targets}
-    rest = (targets, [s.id for s in samples], [r for s in samples for r in s.rejects])
-    return images, torch.frombuffer(bytearray(pickle.dumps(rest, protocol=5)), dtype=torch.uint8)
+    images, (targets, ids, rejects) = _gathered(samples)
+    plain = {k: [_plain(t) for t in ts] for k, ts in targets.items()}
+    held: list[pickle.PickleBuffer] = []  # the arrays, which would be copied twice more within the pickle
+    head = pickle.dumps((plain, ids, rejects), protocol=5, buffer_callback=held.append)
+    parts = [head, *(buffer.raw() for buffer in held)]
+    sizes = np.array([len(parts), *(len(p) for p in parts)], dtype=np.int64)
+    ends = np.cumsum([_rounded(n) for n in (sizes.nbytes, *sizes[1:].tolist())])
+    out = torch.empty(int(ends[-1]), dtype=torch.uint8)
+    view = out.numpy()
+    view[: sizes.nbytes] = sizes.view(np.uint8)
+    for start, part in zip(ends, parts, strict=False):
+        view[start : start + len(part)] = np.frombuffer(part, dtype=np.uint8)
+    return images, out
+
+
+def _unpacked(packed: Tensor) -> tuple[dict[str, list[Any]], list[str], list[dict[str, str]]]:
+    """Targets, ids and rejects; the targets' tensors lie in `packed`."""
+    view = packed.numpy()
+    count = int(view[:8].view(np.int64)[0])
+    sizes = view[: 8 * (count + 1)].view(np.int64)
+    ends = np.cumsum([_rounded(n) for n in (sizes.nbytes, *sizes[1:].tolist())])
+    parts = [view[start : start + n] for start, n in zip(ends, sizes[1:].tolist(), strict=False)]
+    targets, ids, rejects = pickle.loads(parts[0], buffers=parts[1:])
+    return {k: [_restored(t) for t in ts] for k, ts in targets.items()}, ids, rejects
+
+
+def _rounded(size: int) -> int:
+    return -(-size // ALIGNED) * ALIGNED
 
 
 def _plain(target: Target | None) -> Any:
