@@ -151,8 +151,8 @@ def plan(
     found_rows = _Rows()
     labelled = dict.fromkeys(sets_of, 0)
     unlabelled = 0
-    for i, part, images, wanted in _wanted(stores, split, only):
-        answered = {k: _labelled(sets[i], part, len(images)) & wanted for k, sets in sets_of.items()}
+    for i, part, wanted in _wanted(stores, split, only):
+        answered = {k: _labelled(sets[i], part, len(wanted)) & wanted for k, sets in sets_of.items()}
         some = np.logical_or.reduce(list(answered.values()))
         for name, mask in answered.items():
             labelled[name] += int(mask.sum())
@@ -184,7 +184,7 @@ def all_images(stores: Sequence[Store], split: Sequence[str] = ()) -> Plan:
         ValueError: no images, or an unknown split; lists what there is.
     """
     rows = _Rows()
-    for i, part, _, wanted in _wanted(stores, split, None):
+    for i, part, wanted in _wanted(stores, split, None):
         rows.add(i, part, wanted)
     if not rows.counts:
         raise ValueError(f"no images in {', '.join(str(s.path) for s in stores)}")
@@ -216,8 +216,8 @@ class _Rows:
 
 def _wanted(
     stores: Sequence[Store], split: Sequence[str], only: Collection[str] | None
-) -> Iterator[tuple[int, int, list[ImageRow], np.ndarray]]:
-    """Per part of every store: store number, part, its images, and a bool per image.
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Per part of every store: store number, part, and a bool per image. Nothing in Python is made for an image.
 
     Raises:
         ValueError: a split that no image has; lists what there is.
@@ -226,10 +226,11 @@ def _wanted(
     splits: set[str | None] = set()
     for i, store in enumerate(stores):
         for part in store.parts():
-            images = store.images(part, data=False)
-            splits |= {r.split for r in images}
-            mask = [(not split or r.split in split) and (only is None or r.id in only) for r in images]
-            yield i, part, images, np.array(mask, dtype=bool)
+            mask, there = store.in_splits(part, split)
+            splits |= there
+            if only is not None:
+                mask &= np.array([i in only for i in store.ids(part)], dtype=bool)
+            yield i, part, mask
     missing = [s for s in split if s not in splits]
     if missing:
         raise ValueError(f"no image has split {missing[0]!r}; there are {', '.join(sorted(map(str, splits)))}")
@@ -263,12 +264,12 @@ def _labelled(sets: list[LabelSet], part: int, images: int) -> np.ndarray:
     has = np.zeros(images, dtype=bool)
     for labels in sets:
         if labels.has(part):
-            states = labels.states(part)
-            if len(states) != images:
+            labelled = labels.labelled(part)
+            if len(labelled) != images:
                 raise ValueError(
-                    f"{labels.path} part {part} has {len(states)} rows; the store has {images} images there"
+                    f"{labels.path} part {part} has {len(labelled)} rows; the store has {images} images there"
                 )
-            has |= np.array([s == "labelled" for s in states], dtype=bool)
+            has |= labelled
     return has
 
 
@@ -604,7 +605,7 @@ def _packed(samples: list[Sample]) -> tuple[Tensor, Tensor]:
     plain = {k: [_plain(t) for t in ts] for k, ts in targets.items()}
     held: list[pickle.PickleBuffer] = []  # the arrays, which would be copied twice more within the pickle
     head = pickle.dumps((plain, ids, rejects), protocol=5, buffer_callback=held.append)
-    parts = [head, *(buffer.raw() for buffer in held)]
+    parts: list[Any] = [head, *(buffer.raw() for buffer in held)]
     sizes = np.array([len(parts), *(len(p) for p in parts)], dtype=np.int64)
     ends = np.cumsum([_rounded(n) for n in (sizes.nbytes, *sizes[1:].tolist())])
     out = torch.empty(int(ends[-1]), dtype=torch.uint8)
@@ -621,7 +622,7 @@ def _unpacked(packed: Tensor) -> tuple[dict[str, list[Any]], list[str], list[dic
     count = int(view[:8].view(np.int64)[0])
     sizes = view[: 8 * (count + 1)].view(np.int64)
     ends = np.cumsum([_rounded(n) for n in (sizes.nbytes, *sizes[1:].tolist())])
-    parts = [view[start : start + n] for start, n in zip(ends, sizes[1:].tolist(), strict=False)]
+    parts: list[Any] = [view[start : start + n] for start, n in zip(ends, sizes[1:].tolist(), strict=False)]
     targets, ids, rejects = pickle.loads(parts[0], buffers=parts[1:])
     return {k: [_restored(t) for t in ts] for k, ts in targets.items()}, ids, rejects
 

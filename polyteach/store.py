@@ -13,7 +13,7 @@ temporary name, synced and renamed (or put, in object storage), so that it exist
 set adds a folder and never rewrites images or another's labels. Row groups are small (64 images), and bytes that are
 compressed already (JPEG, PNG) are not compressed again.
 
-Shapes: K entries of a vector, M N cells of a map.
+Shapes: N images of a part, K entries of a vector, M N cells of a map.
 """
 
 import io
@@ -26,10 +26,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from faster_coco_eval.core import mask as run_length
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_png
@@ -159,6 +160,19 @@ class Store:
         columns = [f.name for f in _IMAGES if data or f.name != "bytes"]
         table = _read(self.path / "images" / part_name(part), columns, rows)
         return [ImageRow(**{"data" if k == "bytes" else k: v for k, v in row.items()}) for row in table.to_pylist()]
+
+    def ids(self, part: int) -> list[str]:
+        """Ids of a part's images."""
+        ids: list[str] = _read(self.path / "images" / part_name(part), ["id"])["id"].to_pylist()
+        return ids
+
+    def in_splits(self, part: int, splits: Sequence[str] = ()) -> tuple[Bool[np.ndarray, " N"], set[str | None]]:
+        """Per image of a part whether its split is one of these, all where none are given; and the splits there are."""
+        said = _read(self.path / "images" / part_name(part), ["split"])["split"]
+        if not splits:
+            return np.ones(len(said), dtype=bool), set(said.unique().to_pylist())
+        inside = pc.is_in(said, value_set=pa.array(splits, type=said.type))
+        return np.array(inside, dtype=bool), set(said.unique().to_pylist())
 
     def soon(self, part: int, rows: Sequence[int] | None = None) -> bool:
         """Say that a part's images, or those at positions `rows`, will be read: object storage is read ahead then.
@@ -360,6 +374,10 @@ class LabelSet:
         """Per image "labelled", "absent" or "failed"."""
         states: list[str] = _read(self.path / part_name(part), ["state"])["state"].to_pylist()
         return states
+
+    def labelled(self, part: int) -> Bool[np.ndarray, " N"]:
+        """Per image whether it has a target here."""
+        return np.array(pc.equal(_read(self.path / part_name(part), ["state"])["state"], LABELLED), dtype=bool)
 
     def statistics(self, score: float | int = 0.5, sample: int = 4096) -> tuple[int, int, dict[str, float]]:
         """Images labelled, images failed, and the task's statistics averaged over the first `sample` labelled images.
