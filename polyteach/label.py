@@ -145,6 +145,8 @@ def _worker(*given: Any) -> "Callable[[int], dict[str, Any]]":
 
 NOTHING: dict[str, Any] = {"images": 0, "flops": 0.0, "seconds": 0.0}
 """An account of costs that is still empty."""
+ACCOUNT = 10
+"""Seconds between two records of what a labelling by a whole cluster has cost: one a part would keep the driver busy."""
 
 
 class _Run:
@@ -223,6 +225,7 @@ class _Run:
         self, progress: bool, address: str, given: tuple[Any, ...], workers: int, tries: int, timeout: int | float
     ) -> None:
         """As `go`, by workers on Ray. given: arguments of `_loaded`."""
+        import time
         from functools import partial
 
         from polyteach.cluster import work
@@ -233,13 +236,16 @@ class _Run:
         set_aside: list[int] = []
 
         def done(part: int, costs: dict[str, Any]) -> None:
+            nonlocal told
             for path, cost in costs.items():
                 account = self.spent[id(sets[path])]
                 account["images"] += cost["images"]
                 account["seconds"] = round(account["seconds"] + cost["seconds"], 3)
                 known = account["flops"] is not None and cost["flops"] is not None
                 account["flops"] = account["flops"] + cost["flops"] if known else None
-            self.account()
+            if time.monotonic() - told > ACCOUNT:
+                self.account()
+                told = time.monotonic()
             bar.advance(self.store.count(part), f"{len(set_aside)} parts set aside" if set_aside else None)
 
         def aside(part: int, reason: str) -> None:
@@ -253,8 +259,12 @@ class _Run:
             set_aside.append(part)
             bar.advance(len(rows), f"{len(set_aside)} parts set aside")
 
-        with track("label", sum(map(self.store.count, todo)), "images", progress) as bar:
-            work(address, partial(_worker, *given), todo, done, aside, workers, tries, timeout)
+        told = time.monotonic()
+        try:
+            with track("label", sum(map(self.store.count, todo)), "images", progress) as bar:
+                work(address, partial(_worker, *given), todo, done, aside, workers, tries, timeout)
+        finally:
+            self.account()
         if set_aside:
             print(
                 f"{len(set_aside)} parts were set aside, their images are recorded as failed: "
