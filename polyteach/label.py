@@ -146,7 +146,7 @@ def _worker(*given: Any) -> "Callable[[int], dict[str, Any]]":
 NOTHING: dict[str, Any] = {"images": 0, "flops": 0.0, "seconds": 0.0}
 """An account of costs that is still empty."""
 ACCOUNT = 10
-"""Seconds between two records of what a labelling by a whole cluster has cost: one a part would keep the driver busy."""
+"""Seconds between two records of what a labelling by a cluster has cost: one a part would keep the driver busy."""
 
 
 class _Run:
@@ -234,6 +234,7 @@ class _Run:
         sets = {str(s.path.resolve()): s for _, mine in self.teachers for s in mine.values()}
         todo = [p for p in self.store.parts() if self.owed(p)]
         set_aside: list[int] = []
+        told = time.monotonic()
 
         def done(part: int, costs: dict[str, Any]) -> None:
             nonlocal told
@@ -259,7 +260,6 @@ class _Run:
             set_aside.append(part)
             bar.advance(len(rows), f"{len(set_aside)} parts set aside")
 
-        told = time.monotonic()
         try:
             with track("label", sum(map(self.store.count, todo)), "images", progress) as bar:
                 work(address, partial(_worker, *given), todo, done, aside, workers, tries, timeout)
