@@ -5,7 +5,8 @@ goes on from the last checkpoint and ends, on the CPU with as many threads, in t
 
 Under torchrun (`processes`) the forward passes of a step are dealt to the processes in turn, and their gradients added
 up. What is random in a pass follows from its number, so that N processes do what one does with as many passes, but for
-the order of sums, and the running statistics of batch normalisation, which are then means over processes.
+the order of sums, and the running statistics of batch normalisation, which are then means over processes; unless it is
+synchronised: then N passes at a time are normalised as one.
 
 Shapes: B images of a batch, h w their pixels.
 """
@@ -206,6 +207,7 @@ def fit(
     batches: Callable[[int], Iterable[Seen]],
     settings: Settings,
     folder: Path,
+    trunk: str = "",
 ) -> None:
     """Optimise `model` in place, going on from the last checkpoint in `folder` where there is one.
 
@@ -214,7 +216,7 @@ def fit(
 
     model: called as model(images, targets) -> losses by objective. batches: number of the first batch wanted -> the
     batches from there on, at least as many as the steps need; of several processes, each gets every `size`-th, from
-    its `rank` on.
+    its `rank` on. trunk: name of the submodule with synchronised layers, "" for none; see `processes.joined`.
 
     Raises:
         NonFinite: a loss or gradient is; the last checkpoint stays.
@@ -228,9 +230,10 @@ def fit(
         torch.random.fork_rng(devices=cuda),
         _deterministic(device),
         processes.together(device),
+        processes.joined(model, trunk),
         _signals() as caught,
     ):
-        _Run(model, mixture, settings, folder, device).go(batches, caught)
+        _Run(model, mixture, settings, folder, device, trunk).go(batches, caught)
 
 
 def check(settings: Settings) -> None:
@@ -263,7 +266,13 @@ class _Run:
     """The state of a training, and what moves it on."""
 
     def __init__(
-        self, model: nn.Module, mixture: Mixture, settings: Settings, folder: Path, device: torch.device
+        self,
+        model: nn.Module,
+        mixture: Mixture,
+        settings: Settings,
+        folder: Path,
+        device: torch.device,
+        trunk: str,
     ) -> None:
         self.settings = settings
         self.folder = folder
@@ -271,6 +280,7 @@ class _Run:
         self.model = model.to(device)
         if settings.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
+        self.reached: set[int] | None = set() if trunk else None
         self.mixture = mixture.to(device)
         self.parameters = [p for m in (self.model, mixture) for p in m.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self.parameters, settings)
@@ -364,6 +374,7 @@ class _Run:
         lower = s.precision != "fp32"
         with torch.autocast(self.device.type, PRECISIONS[s.precision], enabled=lower):
             losses: dict[str, Tensor] = self.model(images, targets)
+        anchor = losses.pop(processes.ANCHOR, None)
         values = torch.stack([v.detach().float() for v in losses.values()]).tolist() if losses else []
         said = processes.gathered((dict(zip(losses, values, strict=True)), batch.ids))
         out = []
@@ -371,14 +382,19 @@ class _Run:
             if not all(map(math.isfinite, parts.values())):
                 raise self.not_finite("the loss", parts, ids)
             out.append((parts, self.mixture.kept(parts, first + i) if parts else None, ids))
-        if losses:
-            total = self.mixture(losses, out[rank][1]) / s.accumulate
+        total = self.mixture(losses, out[rank][1]) / s.accumulate if losses else None
+        if anchor is not None and self.reached is not None:
+            self.reached |= processes.reached(total) if total is not None else set()
+            total = anchor if total is None else total + anchor
+        if total is not None:
             (total if self.scaler is None else self.scaler.scale(total)).backward()
         return out
 
     def apply(self, losses: dict[str, float], ids: list[str]) -> float | None:
         """Update the weights by the gradient that was added up; returns its norm, None where it overflowed fp16."""
-        processes.share_gradients(self.parameters)
+        processes.share_gradients(self.parameters, self.reached)
+        if self.reached is not None:
+            self.reached.clear()
         processes.share_statistics(self.model)
         graded = [p for p in self.parameters if p.grad is not None]
         if not graded:
