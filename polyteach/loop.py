@@ -15,7 +15,6 @@ import json
 import math
 import os
 import random
-import shutil
 import signal
 import threading
 import time
@@ -27,20 +26,20 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from polyteach import processes
+from polyteach import checkpoints, processes
+from polyteach.checkpoints import latest
 from polyteach.devices import PRECISIONS, find_device
-from polyteach.files import read_json, replacing, sync
+from polyteach.files import replacing
 from polyteach.progress import track
 from polyteach.tasks.contract import Target
 
 OPTIMIZERS = ("sgd", "adamw")
 FIRST = 10
 """Forward passes over which the size of a loss is measured, for `Mixture`'s dropping."""
-KEPT = 2
-"""Checkpoints that stay; the older ones are removed."""
+CHECKPOINTS = "checkpoints"
+"""Folder of a run."""
 
 
 class NonFinite(ValueError):
@@ -71,7 +70,8 @@ class Settings:
     after `warmup` steps of linear growth, then a cosine to 0. weight_decay: not on normalisation and biases. clip:
     largest norm of the whole gradient, 0 for no limit. ema: decay per step of the averaged weights, 0 for none; early
     on it is (1 + step) / (10 + step) where that is less. precision: fp32, or fp16 (with a gradient scaler) and bf16 by
-    autocast. save_every, save_minutes: a checkpoint after that many steps, and after that many minutes.
+    autocast. save_every, save_minutes: a checkpoint after that many steps, and after that many minutes. keep: how many
+    checkpoints stay.
     """
 
     steps: int
@@ -90,6 +90,7 @@ class Settings:
     channels_last: bool = False
     save_every: int = 1000
     save_minutes: float = 10.0
+    keep: int = 2
     progress: bool = True
 
 
@@ -244,7 +245,8 @@ def check(settings: Settings) -> None:
     for name, values in allowed.items():
         if getattr(settings, name) not in values:
             raise ValueError(f"{name} {getattr(settings, name)!r} is not one of {', '.join(values)}")
-    least = {"steps": 1, "accumulate": 1, "warmup": 0, "save_every": 1, "clip": 0, "weight_decay": 0, "momentum": 0}
+    least = {"steps": 1, "accumulate": 1, "save_every": 1, "keep": 1}
+    least |= dict.fromkeys(("warmup", "clip", "weight_decay", "momentum"), 0)
     for name, low in least.items():
         if getattr(settings, name) < low:
             raise ValueError(f"{name} must be at least {low}; got {getattr(settings, name)}")
@@ -289,10 +291,11 @@ class _Run:
         self.step = 0
         self.seconds = 0.0
         self.log_file = folder / "log.jsonl"
+        self.writer = checkpoints.Writer()
 
     def go(self, batches: Callable[[int], Iterable[Seen]], caught: list[int]) -> None:
         s = self.settings
-        last = latest(self.folder / "checkpoints")
+        last = latest(self.folder / CHECKPOINTS)
         if last is not None:
             self.load(last)
         processes.wait()  # before the first one writes checkpoints of its own
@@ -305,9 +308,14 @@ class _Run:
             stream = iter(batches(self.step * s.accumulate))
             left = s.steps - self.step
             log_file, show = (self.log_file, s.progress) if writes else (Path(os.devnull), False)
-            with open(log_file, "a", encoding="utf-8") as log, track("train", left, "steps", show) as bar:
+            with (
+                self.writer,
+                open(log_file, "a", encoding="utf-8") as log,
+                track("train", left, "steps", show) as bar,
+            ):
                 while self.step < s.steps:
                     line = self.update(stream)
+                    self.writer.look()
                     # a signal reaches one process, or all at different times; after the step they agree
                     stop = next((number for said in processes.gathered(caught[:1]) for number in said), None)
                     log.write(json.dumps(line) + "\n")
@@ -319,6 +327,7 @@ class _Run:
                         self.save()
                         saved = time.monotonic()
                     if stop and self.step < s.steps:
+                        self.writer.wait()
                         processes.wait()  # else torchrun ends them all when the first one leaves, maybe while it writes
                         name = signal.Signals(stop).name
                         raise Interrupted(f"{name}: checkpoint of step {self.step} of {s.steps} is in {self.folder}")
@@ -413,7 +422,9 @@ class _Run:
         return norm if math.isfinite(norm) else None
 
     def not_finite(self, what: str, parts: dict[str, float], ids: list[str]) -> NonFinite:
-        last = latest(self.folder / "checkpoints")
+        self.writer.wait()
+        processes.wait()  # as torchrun ends them all when the first one leaves
+        last = latest(self.folder / CHECKPOINTS)
         return NonFinite(
             f"step {self.step + 1}: {what} is not finite: {', '.join(f'{k}={v:g}' for k, v in parts.items())}; "
             f"learning rate {rate(self.step, self.settings):g}, precision {self.settings.precision}; "
@@ -421,7 +432,7 @@ class _Run:
         )
 
     def save(self) -> None:
-        """Write the whole state as a checkpoint."""
+        """Take the whole state as it is now, and let the writer make a checkpoint of it."""
         optimizer = self.optimizer.state_dict()["state"]
         flat = {(i, k): v for i, state in optimizer.items() for k, v in state.items()}
         rest = {f"optimizer.{i}.{k}": v for (i, k), v in flat.items() if isinstance(v, Tensor)}
@@ -435,32 +446,29 @@ class _Run:
             "optimizer": [[i, k, v] for (i, k), v in flat.items() if not isinstance(v, Tensor)],
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
         }
-        _write(self.folder / "checkpoints", self.step, tensors, scalars)
+        self.writer.wait()  # one at a time: two copies of the state would need twice the memory
+        kept = checkpoints.snapshot(tensors)
+        folder, step, keep = self.folder / CHECKPOINTS, self.step, self.settings.keep
+        self.writer.start(lambda: checkpoints.write(folder, step, kept, scalars, keep))
 
     def load(self, checkpoint: Path) -> None:
         """Take up the whole state of a checkpoint."""
-        scalars = read_json(checkpoint / "state.json")
-        rest = load_file(checkpoint / "rest.safetensors")
-        self.model.load_state_dict(load_file(checkpoint / "model.safetensors"))
-        self.mixture.load_state_dict(_under(rest, "mixture."))
+        tensors, scalars = checkpoints.read(checkpoint)
+        self.model.load_state_dict(tensors["model"])
+        self.mixture.load_state_dict(_under(tensors["rest"], "mixture."))
         state: dict[int, dict[str, Any]] = {}
-        for key, value in _under(rest, "optimizer.").items():
+        for key, value in _under(tensors["rest"], "optimizer.").items():
             i, _, name = key.partition(".")
             state.setdefault(int(i), {})[name] = value
         for i, name, value in scalars["optimizer"]:
             state.setdefault(i, {})[name] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         if self.average is not None:
-            for name, value in load_file(checkpoint / "average.safetensors").items():
+            for name, value in tensors["average"].items():
                 self.average.state[name].copy_(value)
         if self.scaler is not None:
             self.scaler.load_state_dict(scalars["scaler"])
         self.step, self.seconds = int(scalars["step"]), float(scalars["seconds"])
-
-
-def latest(checkpoints: Path) -> Path | None:
-    """The newest whole checkpoint in that folder."""
-    return max(checkpoints.glob("step-*"), default=None)
 
 
 def _optimizer(parameters: list[nn.Parameter], s: Settings) -> torch.optim.Optimizer:
@@ -505,30 +513,6 @@ def _truncate(log: Path, step: int) -> None:
             kept.append(text + "\n")
     with replacing(log) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")
-
-
-def _write(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], scalars: dict[str, Any]) -> None:
-    """A checkpoint that is whole or absent; then remove those that are older than the last `KEPT`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".*.tmp"):
-        shutil.rmtree(leftover)
-    final, temporary = folder / f"step-{step:09d}", folder / f".step-{step:09d}.tmp"
-    temporary.mkdir()
-    try:
-        for name, values in tensors.items():
-            contiguous = {k: v.detach().cpu().contiguous() for k, v in values.items()}
-            save_file(contiguous, temporary / f"{name}.safetensors")
-        (temporary / "state.json").write_text(json.dumps(scalars), encoding="utf-8")
-        for path in [*temporary.iterdir(), temporary]:
-            sync(path)
-        os.replace(temporary, final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync(folder)
-    for old in sorted(folder.glob("step-*"))[:-KEPT]:
-        os.replace(old, folder / f".{old.name}.tmp")  # first out of sight: a half-removed one must not be loaded
-        shutil.rmtree(folder / f".{old.name}.tmp")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from polyteach.student import Student
 
 RULES = ("rule", "equal", "learned")
-FREE = ("workers", "progress", "save_every", "save_minutes")
+FREE = ("workers", "progress", "save_every", "save_minutes", "keep")
 """Options that change nothing of the result, so a resumed run may change them."""
 
 
@@ -91,6 +91,7 @@ def train(
     workers: int = 2,
     save_every: int = 1000,
     save_minutes: float = 10.0,
+    keep: int = 2,
     progress: bool = True,
 ) -> str:
     """Train one student on the label sets of one or several stores.
@@ -155,6 +156,7 @@ def train(
         workers: processes that read and decode images; 0 does it in this one. Changes nothing of the result.
         save_every: steps between checkpoints.
         save_minutes: minutes between checkpoints.
+        keep: checkpoints that stay; older ones are removed.
         progress: show progress, losses and speed.
 
     Returns:
@@ -227,6 +229,7 @@ def train(
         channels_last=channels_last,
         save_every=save_every,
         save_minutes=save_minutes,
+        keep=keep,
         progress=progress,
     )
     check(settings)
