@@ -315,12 +315,12 @@ class _Run:
             ):
                 while self.step < s.steps:
                     line = self.update(stream)
-                    self.writer.look()
                     # a signal reaches one process, or all at different times; after the step they agree
                     stop = next((number for said in processes.gathered(caught[:1]) for number in said), None)
                     log.write(json.dumps(line) + "\n")
                     log.flush()
                     bar.advance(note=_note(line, s))
+                    self.writer.look()
                     late = time.monotonic() - saved > 60 * s.save_minutes
                     if writes and (stop or late or self.step % s.save_every == 0 or self.step == s.steps):
                         os.fsync(log.fileno())

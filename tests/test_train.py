@@ -732,7 +732,7 @@ def test_what_goes_wrong_in_writing_stops_the_training(tmp_path, monkeypatch):
     slowed(monkeypatch, full)
     with pytest.raises(OSError, match="No space left"):
         fitted(tmp_path, "a", stream(2), save_every=200, steps=1000)
-    assert 200 < len(log_of(tmp_path / "a")) < 400  # not only when the next one is due
+    assert 200 <= len(log_of(tmp_path / "a")) < 400  # not only when the next one is due
     assert not list((tmp_path / "a" / "checkpoints").glob("*"))
     assert threading.active_count() == began
 
