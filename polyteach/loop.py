@@ -5,7 +5,8 @@ goes on from the last checkpoint and ends, on the CPU with as many threads, in t
 
 Under torchrun (`processes`) the forward passes of a step are dealt to the processes in turn, and their gradients added
 up. What is random in a pass follows from its number, so that N processes do what one does with as many passes, but for
-the order of sums, and the running statistics of batch normalisation, which are then means over processes.
+the order of sums, and the running statistics of batch normalisation, which are then means over processes; unless it is
+synchronised: then N passes at a time are normalised as one.
 
 Shapes: B images of a batch, h w their pixels.
 """
@@ -14,7 +15,6 @@ import json
 import math
 import os
 import random
-import shutil
 import signal
 import threading
 import time
@@ -26,20 +26,20 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from polyteach import processes
+from polyteach import checkpoints, processes
+from polyteach.checkpoints import latest
 from polyteach.devices import PRECISIONS, find_device
-from polyteach.files import read_json, replacing, sync
+from polyteach.files import replacing
 from polyteach.progress import track
 from polyteach.tasks.contract import Target
 
 OPTIMIZERS = ("sgd", "adamw")
 FIRST = 10
 """Forward passes over which the size of a loss is measured, for `Mixture`'s dropping."""
-KEPT = 2
-"""Checkpoints that stay; the older ones are removed."""
+CHECKPOINTS = "checkpoints"
+"""Folder of a run."""
 
 
 class NonFinite(ValueError):
@@ -70,7 +70,8 @@ class Settings:
     after `warmup` steps of linear growth, then a cosine to 0. weight_decay: not on normalisation and biases. clip:
     largest norm of the whole gradient, 0 for no limit. ema: decay per step of the averaged weights, 0 for none; early
     on it is (1 + step) / (10 + step) where that is less. precision: fp32, or fp16 (with a gradient scaler) and bf16 by
-    autocast. save_every, save_minutes: a checkpoint after that many steps, and after that many minutes.
+    autocast. save_every, save_minutes: a checkpoint after that many steps, and after that many minutes. keep: how many
+    checkpoints stay.
     """
 
     steps: int
@@ -89,6 +90,7 @@ class Settings:
     channels_last: bool = False
     save_every: int = 1000
     save_minutes: float = 10.0
+    keep: int = 2
     progress: bool = True
 
 
@@ -206,6 +208,7 @@ def fit(
     batches: Callable[[int], Iterable[Seen]],
     settings: Settings,
     folder: Path,
+    trunk: str = "",
 ) -> None:
     """Optimise `model` in place, going on from the last checkpoint in `folder` where there is one.
 
@@ -214,7 +217,7 @@ def fit(
 
     model: called as model(images, targets) -> losses by objective. batches: number of the first batch wanted -> the
     batches from there on, at least as many as the steps need; of several processes, each gets every `size`-th, from
-    its `rank` on.
+    its `rank` on. trunk: name of the submodule with synchronised layers, "" for none; see `processes.joined`.
 
     Raises:
         NonFinite: a loss or gradient is; the last checkpoint stays.
@@ -228,9 +231,10 @@ def fit(
         torch.random.fork_rng(devices=cuda),
         _deterministic(device),
         processes.together(device),
+        processes.joined(model, trunk),
         _signals() as caught,
     ):
-        _Run(model, mixture, settings, folder, device).go(batches, caught)
+        _Run(model, mixture, settings, folder, device, trunk).go(batches, caught)
 
 
 def check(settings: Settings) -> None:
@@ -241,7 +245,8 @@ def check(settings: Settings) -> None:
     for name, values in allowed.items():
         if getattr(settings, name) not in values:
             raise ValueError(f"{name} {getattr(settings, name)!r} is not one of {', '.join(values)}")
-    least = {"steps": 1, "accumulate": 1, "warmup": 0, "save_every": 1, "clip": 0, "weight_decay": 0, "momentum": 0}
+    least = {"steps": 1, "accumulate": 1, "save_every": 1, "keep": 1}
+    least |= dict.fromkeys(("warmup", "clip", "weight_decay", "momentum"), 0)
     for name, low in least.items():
         if getattr(settings, name) < low:
             raise ValueError(f"{name} must be at least {low}; got {getattr(settings, name)}")
@@ -263,7 +268,13 @@ class _Run:
     """The state of a training, and what moves it on."""
 
     def __init__(
-        self, model: nn.Module, mixture: Mixture, settings: Settings, folder: Path, device: torch.device
+        self,
+        model: nn.Module,
+        mixture: Mixture,
+        settings: Settings,
+        folder: Path,
+        device: torch.device,
+        trunk: str,
     ) -> None:
         self.settings = settings
         self.folder = folder
@@ -271,6 +282,7 @@ class _Run:
         self.model = model.to(device)
         if settings.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
+        self.reached: set[int] | None = set() if trunk else None
         self.mixture = mixture.to(device)
         self.parameters = [p for m in (self.model, mixture) for p in m.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self.parameters, settings)
@@ -279,10 +291,11 @@ class _Run:
         self.step = 0
         self.seconds = 0.0
         self.log_file = folder / "log.jsonl"
+        self.writer = checkpoints.Writer()
 
     def go(self, batches: Callable[[int], Iterable[Seen]], caught: list[int]) -> None:
         s = self.settings
-        last = latest(self.folder / "checkpoints")
+        last = latest(self.folder / CHECKPOINTS)
         if last is not None:
             self.load(last)
         processes.wait()  # before the first one writes checkpoints of its own
@@ -295,7 +308,11 @@ class _Run:
             stream = iter(batches(self.step * s.accumulate))
             left = s.steps - self.step
             log_file, show = (self.log_file, s.progress) if writes else (Path(os.devnull), False)
-            with open(log_file, "a", encoding="utf-8") as log, track("train", left, "steps", show) as bar:
+            with (
+                self.writer,
+                open(log_file, "a", encoding="utf-8") as log,
+                track("train", left, "steps", show) as bar,
+            ):
                 while self.step < s.steps:
                     line = self.update(stream)
                     # a signal reaches one process, or all at different times; after the step they agree
@@ -303,12 +320,14 @@ class _Run:
                     log.write(json.dumps(line) + "\n")
                     log.flush()
                     bar.advance(note=_note(line, s))
+                    self.writer.look()
                     late = time.monotonic() - saved > 60 * s.save_minutes
                     if writes and (stop or late or self.step % s.save_every == 0 or self.step == s.steps):
                         os.fsync(log.fileno())
                         self.save()
                         saved = time.monotonic()
                     if stop and self.step < s.steps:
+                        self.writer.wait()
                         processes.wait()  # else torchrun ends them all when the first one leaves, maybe while it writes
                         name = signal.Signals(stop).name
                         raise Interrupted(f"{name}: checkpoint of step {self.step} of {s.steps} is in {self.folder}")
@@ -364,6 +383,7 @@ class _Run:
         lower = s.precision != "fp32"
         with torch.autocast(self.device.type, PRECISIONS[s.precision], enabled=lower):
             losses: dict[str, Tensor] = self.model(images, targets)
+        anchor = losses.pop(processes.ANCHOR, None)
         values = torch.stack([v.detach().float() for v in losses.values()]).tolist() if losses else []
         said = processes.gathered((dict(zip(losses, values, strict=True)), batch.ids))
         out = []
@@ -371,14 +391,19 @@ class _Run:
             if not all(map(math.isfinite, parts.values())):
                 raise self.not_finite("the loss", parts, ids)
             out.append((parts, self.mixture.kept(parts, first + i) if parts else None, ids))
-        if losses:
-            total = self.mixture(losses, out[rank][1]) / s.accumulate
+        total = self.mixture(losses, out[rank][1]) / s.accumulate if losses else None
+        if anchor is not None and self.reached is not None:
+            self.reached |= processes.reached(total) if total is not None else set()
+            total = anchor if total is None else total + anchor
+        if total is not None:
             (total if self.scaler is None else self.scaler.scale(total)).backward()
         return out
 
     def apply(self, losses: dict[str, float], ids: list[str]) -> float | None:
         """Update the weights by the gradient that was added up; returns its norm, None where it overflowed fp16."""
-        processes.share_gradients(self.parameters)
+        processes.share_gradients(self.parameters, self.reached)
+        if self.reached is not None:
+            self.reached.clear()
         processes.share_statistics(self.model)
         graded = [p for p in self.parameters if p.grad is not None]
         if not graded:
@@ -397,7 +422,9 @@ class _Run:
         return norm if math.isfinite(norm) else None
 
     def not_finite(self, what: str, parts: dict[str, float], ids: list[str]) -> NonFinite:
-        last = latest(self.folder / "checkpoints")
+        self.writer.wait()
+        processes.wait()  # as torchrun ends them all when the first one leaves
+        last = latest(self.folder / CHECKPOINTS)
         return NonFinite(
             f"step {self.step + 1}: {what} is not finite: {', '.join(f'{k}={v:g}' for k, v in parts.items())}; "
             f"learning rate {rate(self.step, self.settings):g}, precision {self.settings.precision}; "
@@ -405,7 +432,7 @@ class _Run:
         )
 
     def save(self) -> None:
-        """Write the whole state as a checkpoint."""
+        """Take the whole state as it is now, and let the writer make a checkpoint of it."""
         optimizer = self.optimizer.state_dict()["state"]
         flat = {(i, k): v for i, state in optimizer.items() for k, v in state.items()}
         rest = {f"optimizer.{i}.{k}": v for (i, k), v in flat.items() if isinstance(v, Tensor)}
@@ -419,32 +446,29 @@ class _Run:
             "optimizer": [[i, k, v] for (i, k), v in flat.items() if not isinstance(v, Tensor)],
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
         }
-        _write(self.folder / "checkpoints", self.step, tensors, scalars)
+        self.writer.wait()  # one at a time: two copies of the state would need twice the memory
+        kept = checkpoints.snapshot(tensors)
+        folder, step, keep = self.folder / CHECKPOINTS, self.step, self.settings.keep
+        self.writer.start(lambda: checkpoints.write(folder, step, kept, scalars, keep))
 
     def load(self, checkpoint: Path) -> None:
         """Take up the whole state of a checkpoint."""
-        scalars = read_json(checkpoint / "state.json")
-        rest = load_file(checkpoint / "rest.safetensors")
-        self.model.load_state_dict(load_file(checkpoint / "model.safetensors"))
-        self.mixture.load_state_dict(_under(rest, "mixture."))
+        tensors, scalars = checkpoints.read(checkpoint)
+        self.model.load_state_dict(tensors["model"])
+        self.mixture.load_state_dict(_under(tensors["rest"], "mixture."))
         state: dict[int, dict[str, Any]] = {}
-        for key, value in _under(rest, "optimizer.").items():
+        for key, value in _under(tensors["rest"], "optimizer.").items():
             i, _, name = key.partition(".")
             state.setdefault(int(i), {})[name] = value
         for i, name, value in scalars["optimizer"]:
             state.setdefault(i, {})[name] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         if self.average is not None:
-            for name, value in load_file(checkpoint / "average.safetensors").items():
+            for name, value in tensors["average"].items():
                 self.average.state[name].copy_(value)
         if self.scaler is not None:
             self.scaler.load_state_dict(scalars["scaler"])
         self.step, self.seconds = int(scalars["step"]), float(scalars["seconds"])
-
-
-def latest(checkpoints: Path) -> Path | None:
-    """The newest whole checkpoint in that folder."""
-    return max(checkpoints.glob("step-*"), default=None)
 
 
 def _optimizer(parameters: list[nn.Parameter], s: Settings) -> torch.optim.Optimizer:
@@ -489,30 +513,6 @@ def _truncate(log: Path, step: int) -> None:
             kept.append(text + "\n")
     with replacing(log) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")
-
-
-def _write(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], scalars: dict[str, Any]) -> None:
-    """A checkpoint that is whole or absent; then remove those that are older than the last `KEPT`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".*.tmp"):
-        shutil.rmtree(leftover)
-    final, temporary = folder / f"step-{step:09d}", folder / f".step-{step:09d}.tmp"
-    temporary.mkdir()
-    try:
-        for name, values in tensors.items():
-            contiguous = {k: v.detach().cpu().contiguous() for k, v in values.items()}
-            save_file(contiguous, temporary / f"{name}.safetensors")
-        (temporary / "state.json").write_text(json.dumps(scalars), encoding="utf-8")
-        for path in [*temporary.iterdir(), temporary]:
-            sync(path)
-        os.replace(temporary, final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync(folder)
-    for old in sorted(folder.glob("step-*"))[:-KEPT]:
-        os.replace(old, folder / f".{old.name}.tmp")  # first out of sight: a half-removed one must not be loaded
-        shutil.rmtree(folder / f".{old.name}.tmp")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from polyteach.student import Student
 
 METHODS = ("simclr", "vicreg")
-FREE = ("workers", "progress", "save_every", "save_minutes", "out")
+FREE = ("workers", "progress", "save_every", "save_minutes", "keep", "out")
 """Options that change nothing of the result, so a resumed run may change them."""
 
 
@@ -47,6 +47,7 @@ def pretrain(
     workers: int = 2,
     save_every: int = 1000,
     save_minutes: float = 10.0,
+    keep: int = 2,
     progress: bool = True,
 ) -> str:
     """Train a backbone by comparing two views of each image, without any label.
@@ -85,6 +86,7 @@ def pretrain(
         workers: processes that read and decode images; 0 does it in this one. Changes nothing of the result.
         save_every: steps between checkpoints.
         save_minutes: minutes between checkpoints.
+        keep: checkpoints that stay; older ones are removed.
         progress: show progress, loss and speed.
 
     Returns:
@@ -137,6 +139,7 @@ def pretrain(
         channels_last=channels_last,
         save_every=save_every,
         save_minutes=save_minutes,
+        keep=keep,
         progress=progress,
     )
     check(settings)

@@ -1,16 +1,22 @@
 """Several processes that train one model: started by torchrun, which tells each its RANK, LOCAL_RANK and WORLD_SIZE.
 
 Without torchrun there is one process, and nothing here does anything.
+
+Shapes: B images, C channels.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor, nn
+
+ANCHOR = ""
+"""Key of what `joined` adds to a model's losses."""
 
 
 def size() -> int:
@@ -58,18 +64,24 @@ def gathered(value: Any) -> list[Any]:
     return out
 
 
-def share_gradients(parameters: Sequence[nn.Parameter]) -> None:
+def share_gradients(parameters: Sequence[nn.Parameter], reached: Collection[int] | None = None) -> None:
     """Replace every gradient by the sum over all processes.
 
     One that only some have is 0 in the others: a head whose labels a process did not see. All sum in one order, so
     that none waits for another that has nothing to say.
+
+    reached: ids of the parameters whose gradient counts here, where some have one of 0 from `joined`; what no process
+    has reached ends without a gradient. None: those that have one.
     """
     if size() == 1:
         return
-    here = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=parameters[0].device)
+    mine = [p.grad is not None if reached is None else id(p) in reached for p in parameters]
+    here = torch.tensor(mine, dtype=torch.int32, device=parameters[0].device)
     dist.all_reduce(here, op=dist.ReduceOp.MAX)
     for p, wanted in zip(parameters, here.tolist(), strict=True):
-        if wanted and p.grad is None:
+        if not wanted:
+            p.grad = None
+        elif p.grad is None:
             p.grad = torch.zeros_like(p)
     _sum([p.grad for p in parameters if p.grad is not None])
 
@@ -79,7 +91,8 @@ def share_statistics(model: nn.Module) -> None:
     """Replace the running statistics of batch normalisation by their mean over all processes."""
     if size() == 1:
         return
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    layers = [m for m in norms if not isinstance(m, SyncBatchNorm | nn.SyncBatchNorm)]  # theirs are equal
     values = [v for m in layers for v in (m.running_mean, m.running_var) if v is not None]
     _sum(values)
     for value in values:
@@ -95,3 +108,137 @@ def _sum(tensors: Sequence[Tensor]) -> None:
         dist.all_reduce(flat)
         for tensor, part in zip(mine, flat.split([t.numel() for t in mine]), strict=True):
             tensor.copy_(part.view_as(tensor))
+
+
+class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation over the batches of all processes, on any device; torch's own is for GPUs only.
+
+    (B, C, ...) float -> the same shape. Without other processes, and in evaluation, it is plain batch normalisation.
+    Made by `synchronise` from a layer of torch, or from one of timm with the activation in it.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass  # any number of dimensions will do
+
+    def forward(self, input: Float[Tensor, "B C ..."]) -> Float[Tensor, "B C ..."]:
+        together = self.training and dist.is_initialized()
+        x: Tensor = self._normalised(input) if together else super().forward(input)
+        for part in ("drop", "act"):  # of timm's layers, in this order
+            if hasattr(self, part):
+                x = getattr(self, part)(x)
+        return x
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        axes, shape = [0, *range(2, x.ndim)], [1, -1] + [1] * (x.ndim - 2)
+        values = x.float()  # whatever the precision, as torch does it
+        number = values.new_full((1,), values.numel() / values.shape[1])
+        total = _Summed.apply(torch.cat([values.sum(axes), number]))
+        mean, count = total[:-1] / total[-1], total[-1].detach()
+        centred = values - mean.view(shape)  # first the mean, then the variance: their difference would lose digits
+        variance = _Summed.apply(centred.square().sum(axes)) / count
+        out: Tensor = centred * torch.rsqrt(variance + self.eps).view(shape)
+        if self.affine:
+            out = out * self.weight.view(shape) + self.bias.view(shape)
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            self.num_batches_tracked += 1
+            rate = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, rate)
+                self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), rate)
+        return out.to(x.dtype)
+
+
+class _Summed(torch.autograd.Function):
+    """The sum over all processes; its gradient is that of all their losses together."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        out = tensor.clone()
+        dist.all_reduce(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        out = gradient.clone()
+        dist.all_reduce(out)
+        return out
+
+
+def synchronise(module: nn.Module, device: torch.device) -> int:
+    """Replace every batch normalisation in `module` by one over all processes' batches; returns how many there are.
+
+    Names and values of the parameters stay. On GPUs they become torch's own layers, which are quicker there. All
+    processes must run `module` equally often, forwards and backwards: see `joined`.
+    """
+    from timm.layers import convert_sync_batchnorm
+
+    found = {n: m for n, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    for name, layer in found.items():
+        new: nn.Module
+        if device.type == "cuda":
+            new = convert_sync_batchnorm(layer)
+        else:
+            new = SyncBatchNorm(layer.num_features)
+            new.__dict__.update(layer.__dict__)  # parameters, statistics, settings and parts: those of the old one
+        module.set_submodule(name, new)
+    return len(found)
+
+
+@contextmanager
+def joined(model: nn.Module, trunk: str) -> Iterator[None]:
+    """Within, let the backward passes of all processes run through the same layers of `model`, whatever their losses.
+
+    Layers that wait for the other processes in their backward pass would else wait for ever for one whose batch has no
+    labels, or none that needs these layers. The losses get one more, `ANCHOR`: 0, with a gradient of 0 to all that the
+    trunk returns, to be added to the total. Which parameters the other losses reach says `reached`.
+
+    model: called as model(images, targets) -> losses by objective. trunk: name of the submodule that holds those
+    layers, called once in every forward pass; "" where there are none, and nothing to do.
+    """
+    if not trunk:
+        yield
+        return
+    returned: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        returned.extend([output] if isinstance(output, Tensor) else output)
+
+    def add(module: nn.Module, inputs: Any, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        out = losses | {ANCHOR: _Anchor.apply(*returned)}
+        returned.clear()
+        return out
+
+    hooks = model.get_submodule(trunk).register_forward_hook(keep), model.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Anchor(torch.autograd.Function):
+    """0, with a gradient of 0 to every one of these tensors: not none, so that what made them takes part."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
+        ctx.like = [(t.shape, t.dtype) for t in tensors]
+        return tensors[0].new_zeros((), dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        # expanded: no memory for the zeros
+        return tuple(gradient.new_zeros((), dtype=dtype).expand(shape) for shape, dtype in ctx.like)
+
+
+def reached(loss: Tensor) -> set[int]:
+    """The ids of the parameters that `loss` has a gradient for."""
+    found, seen, left = set(), set(), [loss.grad_fn]
+    while left:
+        node: Any = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.add(id(node.variable))
+        left += [n for n, _ in node.next_functions]
+    return found

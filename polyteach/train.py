@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from polyteach.student import Student
 
 RULES = ("rule", "equal", "learned")
-FREE = ("workers", "progress", "save_every", "save_minutes")
+FREE = ("workers", "progress", "save_every", "save_minutes", "keep")
 """Options that change nothing of the result, so a resumed run may change them."""
 
 
@@ -87,9 +87,11 @@ def train(
     precision: str = "fp32",
     channels_last: bool = False,
     compile: bool = False,
+    sync_batch_norm: bool = False,
     workers: int = 2,
     save_every: int = 1000,
     save_minutes: float = 10.0,
+    keep: int = 2,
     progress: bool = True,
 ) -> str:
     """Train one student on the label sets of one or several stores.
@@ -149,9 +151,12 @@ def train(
         precision: fp32, or bf16 or fp16 by autocast.
         channels_last: memory layout that is quicker for convolutions in bf16 and fp16.
         compile: torch.compile of backbone and pyramid.
+        sync_batch_norm: under torchrun, normalise the passes that the processes compute at the same time as one batch:
+            for batches that are small on each. What is learned then depends on the number of processes.
         workers: processes that read and decode images; 0 does it in this one. Changes nothing of the result.
         save_every: steps between checkpoints.
         save_minutes: minutes between checkpoints.
+        keep: checkpoints that stay; older ones are removed.
         progress: show progress, losses and speed.
 
     Returns:
@@ -224,9 +229,11 @@ def train(
         channels_last=channels_last,
         save_every=save_every,
         save_minutes=save_minutes,
+        keep=keep,
         progress=progress,
     )
     check(settings)
+    _processes(sync_batch_norm, compile)
     values, reasons = loss_weights(chosen, weights, settings.lr, whole_batch)
     config = _config(arguments, given, settings, chosen, values)
     config["options"]["device"] = place
@@ -237,6 +244,9 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = Student(backbone, chosen.objectives, channels, init, adapters=adapters)
+    if sync_batch_norm and not processes.synchronise(student.backbone, torch.device(settings.device)):
+        raise ValueError(f"sync_batch_norm: {backbone} has no batch normalisation; leave it out")
+    trunk = "backbone" if sync_batch_norm else ""  # heads see what is labelled for them: not all processes run them
     before = {k: v.clone() for k, v in student.named_parameters()}
     if leads:
         write_json(run / "config.json", config)  # after everything that can be refused
@@ -253,7 +263,7 @@ def train(
         mine = batches(samples, batch_size, first, stop, workers, pin, processes.size())
         return noted(mine, run / (REJECTS if leads else REJECTS.replace(".", f"-{processes.rank()}.")))
 
-    fit(student, mixture, stream, settings, run)
+    fit(student, mixture, stream, settings, run, trunk)
     if not leads:
         return out
     teachers = {_licence(s) for sets in chosen.sets.values() for mine in sets for s in mine} - {None}
@@ -319,6 +329,21 @@ def _meaningful(plan: "Plan", confidence: bool, drop: float) -> None:
             f"drop={drop:g} leaves objectives out, and there is one ({', '.join(plan.objectives)}); leave it out, or "
             "choose label sets with several spaces"
         )
+
+
+def _processes(sync_batch_norm: bool, compile: bool) -> None:
+    """Raises:
+    ValueError: an option for several processes that could change nothing, or that another one forbids.
+    """
+    from polyteach import processes
+
+    if sync_batch_norm and processes.size() == 1:
+        raise ValueError(
+            "sync_batch_norm: there is one process, which normalises its whole batch as it is; start several with "
+            "torchrun, or leave it out"
+        )
+    if sync_batch_norm and compile:
+        raise ValueError("sync_batch_norm and compile: torch cannot compile what waits for other processes; give one")
 
 
 def loss_weights(

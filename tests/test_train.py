@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from polyteach import checkpoints
 from polyteach.batches import Batch, plan
 from polyteach.label import label
 from polyteach.loop import Average, Interrupted, Mixture, NonFinite, Settings, check, fit, latest, rate
@@ -663,10 +665,8 @@ def test_two_checkpoints_stay_and_a_torn_log_is_mended(tmp_path):
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
-    from polyteach import loop
-
     (tmp_path / "a").mkdir()
-    real, calls = loop.save_file, []
+    real, calls = checkpoints.save_file, []
 
     def full(tensors, path):
         calls.append(path)
@@ -674,13 +674,93 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device", str(path))
         real(tensors, path)
 
-    monkeypatch.setattr(loop, "save_file", full)
+    monkeypatch.setattr(checkpoints, "save_file", full)
     with pytest.raises(OSError, match="No space left"):
         fitted(tmp_path, "a", stream(2), save_every=2)
     assert [p.name for p in (tmp_path / "a" / "checkpoints").iterdir()] == ["step-000000002"]
     monkeypatch.undo()
     (tmp_path / "b").mkdir()
     assert torch.equal(fitted(tmp_path, "a", stream(2)).w, fitted(tmp_path, "b", stream(2)).w)
+
+
+def slowed(monkeypatch, before):
+    """Checkpoints whose every file is written after `before(path)`; returns the steps of those being written."""
+    real, now, most = checkpoints.write, [], []
+
+    def write(folder, step, *rest):
+        now.append(step)
+        most.append(len(now))
+        before(folder.parent, step)
+        real(folder, step, *rest)
+        now.remove(step)
+
+    monkeypatch.setattr(checkpoints, "write", write)
+    return most
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    """And what is written is the state as it was when it was taken, of model, average, momentum and mixture alike."""
+    more = {"optimizer": "adamw", "ema": 0.9, "save_every": 3, "keep": 9, "steps": 7, "accumulate": 2}
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    quick = fitted(tmp_path, "a", stream(2), **more)
+
+    def wait(run, step):
+        deadline = time.monotonic() + 20
+        while step < 6 and len(log_of(run)) < step + 3:  # the next checkpoint comes after that step, and waits
+            assert time.monotonic() < deadline, "training waits for the checkpoint"
+            time.sleep(0.01)
+
+    most = slowed(monkeypatch, wait)
+    slow = fitted(tmp_path, "b", stream(2), **more)
+    assert most == [1, 1, 1]  # one at a time
+    assert torch.equal(quick.w, slow.w)
+    assert log_of(tmp_path / "a") == log_of(tmp_path / "b")
+    names = [p.relative_to(tmp_path / "a") for p in sorted((tmp_path / "a" / "checkpoints").glob("*/*.safetensors"))]
+    assert len(names) == 9
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_what_goes_wrong_in_writing_stops_the_training(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    began = threading.active_count()
+
+    def full(run, step):
+        raise OSError(28, "No space left on device")
+
+    slowed(monkeypatch, full)
+    with pytest.raises(OSError, match="No space left"):
+        fitted(tmp_path, "a", stream(2), save_every=200, steps=1000)
+    assert 200 <= len(log_of(tmp_path / "a")) < 400  # not only when the next one is due
+    assert not list((tmp_path / "a" / "checkpoints").glob("*"))
+    assert threading.active_count() == began
+
+
+def test_a_signal_waits_for_the_checkpoint(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    slowed(monkeypatch, lambda run, step: time.sleep(0.3))
+
+    def poke(start):
+        for i, batch in enumerate(stream(2)(start), start + 1):
+            if i == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    with pytest.raises(Interrupted, match="SIGTERM: checkpoint of step 5 of 9"):
+        fitted(tmp_path, "a", poke, save_every=4, steps=9)
+    names = sorted(p.name for p in (tmp_path / "a" / "checkpoints").iterdir())
+    assert names == ["step-000000004", "step-000000005"]
+
+
+def test_as_many_checkpoints_stay_as_were_asked_for(tmp_path):
+    for name, keep in (("a", 1), ("b", 4)):
+        (tmp_path / name).mkdir()
+        fitted(tmp_path, name, stream(2), save_every=1, keep=keep)
+        steps = [int(p.name[5:]) for p in sorted((tmp_path / name / "checkpoints").iterdir())]
+        assert steps == list(range(7 - keep, 7))
+    with pytest.raises(ValueError, match="keep must be at least 1; got 0"):
+        check(Settings(steps=1, keep=0))
 
 
 def test_settings_of_torch_are_put_back(tmp_path):

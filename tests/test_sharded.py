@@ -1,0 +1,211 @@
+"""Several processes whose layers, weights or checkpoints are shared, against one process that has them whole.
+
+The processes are forks of the test's: each has what torchrun would give it, and need not import torch again.
+"""
+
+import json
+import os
+import socket
+import sys
+import traceback
+import warnings
+from collections import Counter
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.layers import BatchNormAct2d
+from torch import nn
+
+from polyteach import processes
+from polyteach.train import train
+from tests.test_train import log_of, options, world
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)  # makes forks safe; and with others, sums have another order
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """Two: one with depth alone, one with classes and boxes, so that many passes lack an objective."""
+    folder = tmp_path_factory.mktemp("stores")
+    one = world(folder / "one", 6, tasks=("depth",))
+    return [one, world(folder / "two", 6, tasks=("classification", "detection"), first=6)]
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    """A store with classes on every image: the mean over a batch is the mean over its parts."""
+    return world(tmp_path_factory.mktemp("classes") / "store", 12, tasks=("classification",))
+
+
+def started(work, count, folder):
+    """Process ids of that many forks that call `work`; what goes wrong is written into `folder`."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    pids = []
+    for rank in range(count):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads: they are idle here
+            pids.append(os.fork())
+        if pids[-1]:
+            continue
+        status = 1
+        try:
+            sys.stderr = open(folder / f"errors-{rank}", "a")  # noqa: SIM115
+            os.environ |= {
+                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            }  # fmt: skip
+            work()
+            status = 0
+        except KeyboardInterrupt as e:
+            print(e, file=sys.stderr)
+            status = 130
+        except BaseException:
+            traceback.print_exc(file=sys.stderr)
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    return pids
+
+
+def ended(pids, folder, status=0):
+    """Waits for all, and returns what they said."""
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    said = "\n".join((folder / f"errors-{rank}").read_text() for rank in range(len(pids)))
+    assert codes == [status] * len(pids), said
+    return said
+
+
+def by(count, work, folder):
+    """What that many processes do together."""
+    folder.mkdir(exist_ok=True)
+    return ended(started(work, count, folder), folder)
+
+
+def alike(one, two, rel=1e-3):
+    """Losses and gradients of two runs agree, but for the order of sums."""
+    mine, theirs = log_of(one), log_of(two)
+    assert [x["step"] for x in mine] == [x["step"] for x in theirs]
+    for x, y in zip(mine, theirs, strict=True):
+        assert x["losses"] == pytest.approx(y["losses"], rel=rel, abs=1e-5), x["step"]
+        assert x["gradient_norm"] == pytest.approx(y["gradient_norm"], rel=10 * rel, abs=1e-5)
+
+
+# ---- synchronised batch normalisation ----
+
+
+class Norms(nn.Module):
+    """A trunk of two maps, and losses that need one of them each: "x" the second, "y" the first."""
+
+    def __init__(self):
+        super().__init__()
+        first, second = nn.Conv2d(3, 4, 3, bias=False), nn.Conv2d(4, 4, 3, bias=False)
+        self.trunk = nn.ModuleDict({"a": nn.Sequential(first, BatchNormAct2d(4)), "b": nn.Sequential(second)})
+        self.trunk["b"].append(nn.BatchNorm2d(4, momentum=None))
+        self.trunk["side"] = nn.BatchNorm2d(4)
+        self.trunk.forward = self.maps
+
+    def maps(self, images):
+        a = self.trunk["a"](images)
+        return [self.trunk["side"](a), self.trunk["b"](a)]
+
+    def forward(self, images, names):
+        maps = dict(zip("yx", self.trunk(images), strict=True))
+        return {k: (maps[k] ** 3 + maps[k]).mean((1, 2, 3)).sum() for k in names}
+
+
+def test_batch_normalisation_over_processes_is_that_of_the_whole_batch(tmp_path):
+    """Of 3 and 2 images, with losses that need other layers in each process, and in a second pass of one alone."""
+    torch.manual_seed(5)
+    whole, images = Norms(), 50 + 3 * torch.randn(5, 3, 8, 8)
+    start = {k: v.clone() for k, v in whole.state_dict().items()}
+    parts, passes = (images[:3], images[3:]), (("x", "y"), ("x", ""))
+
+    def work():
+        model, rank = Norms(), processes.rank()
+        model.load_state_dict(start)
+        assert processes.synchronise(model.trunk, torch.device("cpu")) == 3
+        assert list(model.state_dict()) == list(start)
+        with processes.together(torch.device("cpu")), processes.joined(model, "trunk"):
+            for names in passes:
+                losses = model(parts[rank], names[rank])
+                anchor = losses.pop(processes.ANCHOR)
+                real = sum(losses.values()) if losses else None
+                found = processes.reached(real) if losses else set()
+                assert len(found) == {"x": 6, "y": 5, "": 0}[names[rank]]
+                (anchor if real is None else real + anchor).backward()
+            everything = set(map(id, model.parameters()))
+            processes.share_gradients(list(model.parameters()), everything)
+        assert not model.trunk._forward_hooks
+        grads = {k: p.grad for k, p in model.named_parameters()}
+        model.eval()
+        torch.save((grads, model.state_dict(), model(images, "xy")), tmp_path / f"{rank}.pt")
+
+    by(2, work, tmp_path)
+    for names in passes:
+        maps = dict(zip("yx", whole.trunk(images), strict=True))
+        each = {k: (v**3 + v).mean((1, 2, 3)) for k, v in maps.items()}
+        of = [each[n][part].sum() for n, part in zip(names, (slice(3), slice(3, 5)), strict=True) if n]
+        sum(of).backward()
+    for rank in range(2):
+        grads, state, losses = torch.load(tmp_path / f"{rank}.pt")
+        for k, p in whole.named_parameters():
+            torch.testing.assert_close(grads[k], p.grad, rtol=1e-3, atol=1e-5, msg=k)
+        for k, v in whole.state_dict().items():
+            torch.testing.assert_close(state[k], v, rtol=1e-5, atol=1e-6, msg=k)
+        torch.testing.assert_close(losses, whole.eval()(images, "xy"))
+
+
+def test_two_processes_are_one_with_the_whole_batch(classes, tmp_path):
+    more = {"steps": 5, "lr": 0.002, "weights": "equal"}
+
+    def run(name, **others):
+        return lambda: train(classes, out=str(tmp_path / name), **options(**more, **others))
+
+    by(2, run("two", batch_size=2, sync_batch_norm=True), tmp_path)
+    by(2, run("apart", batch_size=2), tmp_path)
+    run("one", batch_size=4)()
+    alike(tmp_path / "two", tmp_path / "one")
+    with pytest.raises(AssertionError):
+        alike(tmp_path / "apart", tmp_path / "one", rel=0.01)
+    one, two = (load_file(tmp_path / f / "student.safetensors") for f in ("one", "two"))
+    assert list(one) == list(two)
+    for k, v in one.items():
+        torch.testing.assert_close(v, two[k], rtol=1e-2, atol=1e-4, msg=k)
+
+
+def test_a_process_without_labels_does_not_stop_the_others(stores, tmp_path):
+    """Views with depth alone, with classes alone, and with neither."""
+    said = json.loads(json.dumps(options(batch_size=1, steps=6, sync_batch_norm=True)))
+    by(3, lambda: train(stores, out=str(tmp_path / "run"), **said), tmp_path)
+    there = Counter(name for line in log_of(tmp_path / "run") for name in line["losses"])
+    assert len(there) == 3
+    assert log_of(tmp_path / "run")[-1]["step"] == 6
+
+
+def test_on_gpus_the_layers_are_torchs_own():
+    plain, synced = (timm.create_model("test_resnet", features_only=True).eval() for _ in range(2))
+    synced.load_state_dict(plain.state_dict())
+    count = processes.synchronise(synced, torch.device("cuda"))
+    assert count == sum(isinstance(m, nn.BatchNorm2d) for m in plain.modules()) > 0
+    assert sum(isinstance(m, nn.SyncBatchNorm) for m in synced.modules()) == count
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(plain(x), synced(x))
+    assert list(plain.state_dict()) == list(synced.state_dict())
+
+
+def test_batch_normalisation_that_cannot_be_synchronised_is_refused(classes, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="sync_batch_norm: there is one process"):
+        train(classes, out=str(tmp_path / "run"), **options(sync_batch_norm=True))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="sync_batch_norm and compile"):
+        train(classes, out=str(tmp_path / "run"), **options(sync_batch_norm=True, compile=True))
+    with pytest.raises(ValueError, match="test_convnext has no batch normalisation"):
+        train(classes, out=str(tmp_path / "run"), **options(sync_batch_norm=True, backbone="test_convnext"))
+    assert not (tmp_path / "run").exists()
