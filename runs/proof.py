@@ -168,14 +168,14 @@ class Plan:
             f"{name}-s{seed}", "stores/pool", words, seed, (labelled or f"label-pool{tag}-s{seed}", *needs)
         )
 
-    def transfer(self, arm: str, seed: int) -> None:
-        """Fine-tune what is in runs/ARM-sSEED on the six tasks."""
+    def transfer(self, arm: str, seed: int, more: bool = False) -> None:
+        """Fine-tune what is in runs/ARM-sSEED on the six tasks. more: from scratch with all seeds, after the first."""
         s, scratch = self.scale, arm == "scratch"
         for world, metric in WORLDS.items():
             n = s.down[0] * (2 if world == "boxes" else 1)
             made = self.ingest(f"down-{world}", f"down-{world}", f"train:{n},val:{s.down[1]},test:{s.down[2]}")
             init = "" if scratch else f"--init runs/{arm}-s{seed}"
-            seeds = " ".join(map(str, s.seeds)) if scratch else "0"
+            seeds = " ".join(map(str, s.seeds)) if more else "0"
             words = (
                 f"transfer stores/down-{world} --downstream {world} --name {arm} {init} "
                 f"--out transfer/{arm}-s{seed}/{world} --metric {shlex.quote(metric)} "
@@ -183,7 +183,8 @@ class Plan:
                 f"--lrs {' '.join(map(str, s.lrs))} --steps {s.tune} --seeds {seeds} --batch-size {s.batch} "
                 f"--optimizer adamw --scale 0.7 1.5 --resamples {s.resamples} --channels 32 {self.net}"
             )
-            self.add(f"transfer-{arm}-s{seed}-{world}", words, (made,) if scratch else (made, f"train-{arm}-s{seed}"))
+            name, first = f"transfer-{arm}-s{seed}-{world}", () if scratch else (f"train-{arm}-s{seed}",)
+            self.add(f"{name}-more" if more else name, words, (made, name) if more else (made, *first))
 
 
 def jobs(scale: Scale, world: str, extra: str) -> dict[str, Job]:
@@ -222,6 +223,8 @@ def decide(p: Plan, seed: int) -> None:
     words = f"--labels people {sets} --split a b c n1 n2"
     p.train(f"student-union-s{seed}", f"stores/pool {PEOPLE}", words, seed, (f"label-pool-s{seed}", *filled))
     p.transfer("student-union", seed)
+    if first and len(p.scale.seeds) > 1:
+        p.transfer("scratch", seed, more=True)
 
 
 def controls(p: Plan, seed: int) -> None:
