@@ -448,6 +448,28 @@ def gather(folder: Path) -> None:
     (folder / "proof.json").write_text(json.dumps(out, indent=1) + "\n")
 
 
+def table(folder: Path) -> str:
+    """The page's table: a mean over seeds for every arm and task, in order of the normalised average. Markdown."""
+    found = json.loads((folder / "proof.json").read_text())
+    scores: dict[str, dict[str, list[float]]] = {}
+    for row in found["scores"]:
+        if row["score"] is not None:
+            scores.setdefault(row["arm"], {}).setdefault(row["task"], []).append(row["score"])
+    average = found["normalised_average"]
+    lines = [
+        f"| pretraining | {' | '.join(f'{task}, {metric}' for task, metric in WORLDS.items())} | normalised average |",
+        "| --- " + "| ---: " * (len(WORLDS) + 1) + "|",
+    ]
+    for arm in sorted(scores, key=lambda a: (average.get(a) or {}).get("value") or 0.0):
+        each = [f"{sum(x) / len(x):.1f}" if (x := scores[arm].get(task)) else "" for task in WORLDS]
+        at = average.get(arm) or {}
+        whole = "" if at.get("value") is None else f"{at['value']:.2f}"
+        if whole and at["interval"] is not None and at["interval"][0] != at["interval"][1]:
+            whole += f" [{at['interval'][0]:.2f}, {at['interval'][1]:.2f}]"
+        lines.append(f"| {arm} | {' | '.join(each)} | {whole} |")
+    return "\n".join(lines)
+
+
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(
@@ -499,6 +521,7 @@ def main() -> int:
         if polyteach.__main__.main(words):
             return 1
         gather(folder)
+        (folder / "report" / "table.md").write_text(table(folder) + "\n")
     return 0 if whole else 1
 
 
