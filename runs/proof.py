@@ -479,12 +479,18 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small, to see that it all runs")
     parser.add_argument("--world", choices=("rooms", "shapes"), default="shapes")
     parser.add_argument("--only", choices=("core", "more"), help="core: the arms that decide the claims")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="these alone, and what they need: student simclr ...")
     parser.add_argument("--extra", default="", help="more options of the world's reader, as &furniture=DIR")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="at once; one a core")
     parser.add_argument("--list", action="store_true", help="say what there is to do, and do nothing")
     given = parser.parse_args()
     planned = jobs(SCALES["quick" if given.quick else "full"], given.world, given.extra)
     wanted = {n for n, j in planned.items() if given.only in (None, j.group)}
+    if given.arms:
+        known = {n.removeprefix("train-").rpartition("-s")[0] for n in planned if n.startswith("train-")} | {"scratch"}
+        if wrong := set(given.arms) - known:
+            parser.error(f"no arm is called {min(wrong)}; there are {', '.join(sorted(known))}")
+        wanted = {n for n in wanted if n.startswith(tuple(f"transfer-{a}-s" for a in given.arms))}
     grown = True
     while grown:  # and what those need
         more = {need for n in wanted for need in planned[n].needs} - wanted

@@ -148,3 +148,16 @@ def test_the_pages_table_has_means_over_seeds_in_order_of_the_average(tmp_path):
     assert lines[2].startswith("| scratch |")
     assert lines[2].endswith("| 0.00 |")
     assert lines[3].endswith("| 40.0 | 0.56 [0.40, 0.70] |")
+
+
+def test_arms_alone_and_what_they_need(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["proof", str(tmp_path), "--quick", "--list", "--arms", "simclr"])
+    assert proof.main() == 0
+    names = [line.split(":")[0].split()[-1] for line in capsys.readouterr().out.splitlines()]
+    worlds = list(proof.WORLDS)
+    wanted = [f"transfer-simclr-s0-{w}" for w in worlds] + [f"ingest-down-{w}" for w in worlds]
+    assert sorted(names) == sorted([*wanted, "train-simclr-s0", "ingest-pool"])
+    monkeypatch.setattr(sys, "argv", ["proof", str(tmp_path), "--arms", "simclr", "nothing"])
+    with pytest.raises(SystemExit):
+        proof.main()
+    assert "no arm is called nothing; there are control-shuffled" in capsys.readouterr().err
