@@ -226,6 +226,9 @@ def killed(
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             injected += 1
+            if (target / "train.json").exists():  # written last: it was over already, and will not be done again
+                finished += 1
+                break
         sums = added(sums, left(target))
     return Row("", injected, runs, finished, *sums)
 
@@ -286,6 +289,9 @@ def rank_killed(bench: Bench, draw: random.Random, times: int) -> Row:
                     os.kill(draw.choice(below), signal.SIGKILL)
                     injected += 1
                 process.wait()
+                if (out / "train.json").exists():  # as above
+                    finished += 1
+                    break
             sums = added(sums, bench.training_left(out))
     finally:
         bench.weights = mine
