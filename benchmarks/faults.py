@@ -198,7 +198,6 @@ def ended(pid: int, within: float = 600) -> bool:
 
 
 def killed(
-    bench: Bench,
     draw: random.Random,
     times: int,
     fresh: Callable[[int], Path],
@@ -239,7 +238,7 @@ def added(a: tuple[int, int, int], b: tuple[int, int, int]) -> tuple[int, int, i
 
 def label_killed(bench: Bench, draw: random.Random, times: int) -> Row:
     """SIGKILL of `label`"""
-    return killed(bench, draw, times, lambda n: bench.copy(f"killed-{n}"), bench.label, bench.labels_left)
+    return killed(draw, times, lambda n: bench.copy(f"killed-{n}"), bench.label, bench.labels_left)
 
 
 def train_killed(bench: Bench, draw: random.Random, times: int) -> Row:
@@ -248,7 +247,7 @@ def train_killed(bench: Bench, draw: random.Random, times: int) -> Row:
     def fresh(n: int) -> Path:
         return bench.folder / f"trained-{n}"
 
-    return killed(bench, draw, times, fresh, bench.train, bench.training_left)
+    return killed(draw, times, fresh, bench.train, bench.training_left)
 
 
 def rank_killed(bench: Bench, draw: random.Random, times: int) -> Row:

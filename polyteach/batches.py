@@ -454,7 +454,8 @@ class Samples(Dataset[Sample]):
         if self._decoded is not None and (image, objective) in self._decoded:
             return self._decoded[image, objective]
         found: Any = self._picture(image) if objective is None else self._target(image, objective)
-        if self._decoded is not None:
+        failed = objective is None and isinstance(found[1], str)  # tried again: a storage may be back then
+        if self._decoded is not None and not failed:
             self._decoded[image, objective] = found
             self._decoded_bytes += _size(found[1] if objective is None else found)
             images = max(len(self._decoded) / (1 + len(self.plan.objectives)), 1)

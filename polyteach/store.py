@@ -169,9 +169,7 @@ class Store:
     def in_splits(self, part: int, splits: Sequence[str] = ()) -> tuple[Bool[np.ndarray, " N"], set[str | None]]:
         """Per image of a part whether its split is one of these, all where none are given; and the splits there are."""
         said = _read(self.path / "images" / part_name(part), ["split"])["split"]
-        if not splits:
-            return np.ones(len(said), dtype=bool), set(said.unique().to_pylist())
-        inside = pc.is_in(said, value_set=pa.array(splits, type=said.type))
+        inside = pc.is_in(said, value_set=pa.array(splits, type=said.type)) if splits else np.ones(len(said))
         return np.array(inside, dtype=bool), set(said.unique().to_pylist())
 
     def soon(self, part: int, rows: Sequence[int] | None = None) -> bool:

@@ -271,6 +271,17 @@ def test_what_fits_into_memory_is_decoded_once_and_the_samples_stay_the_same(tmp
     assert count[0] == decodings  # five with labels, two epochs
 
 
+def test_a_picture_that_could_not_be_read_is_tried_again(tmp_path):
+    file = tmp_path / "late.png"
+    store = Store.create(tmp_path / "s", 4)
+    store.write_images(0, [ImageRow("late", 16, 16, uri=str(file))])
+    label(store, "people", [soft(1, 0, 0)])
+    s = samples(plan([store]))
+    assert isinstance(s.picture(0)[1], str)
+    file.write_bytes(png(torch.full((3, 16, 16), 7, dtype=torch.uint8)))
+    assert torch.equal(s.picture(0)[1], torch.full((3, 16, 16), 7, dtype=torch.uint8))
+
+
 def test_unreadable_images_are_replaced_the_same_way(tmp_path):
     store = Store.create(tmp_path / "s", 10)
     fine = png(torch.zeros(3, 16, 16, dtype=torch.uint8))
