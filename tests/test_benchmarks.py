@@ -180,7 +180,7 @@ def test_faults_are_injected_survived_and_would_be_seen(tmp_path, monkeypatch):
         assert (row.lost, row.duplicates, row.differ) == (0, 0, 0), fault.__name__
     [labels] = [s for s in Store.open(bench.reference).sets() if s.name == "t"]
     harmed = bench.copy("harmed")
-    bench.label(harmed)
+    bench.label(harmed)  # here, as labels do not depend on the number of threads
     [mine] = [s for s in Store.open(harmed).sets() if s.name == "t"]
     (mine.path / "part-00001.parquet").write_bytes((mine.path / "part-00000.parquet").read_bytes())
     (mine.path / "part-00002.parquet").unlink()
