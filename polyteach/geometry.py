@@ -58,12 +58,12 @@ class View:
         A box that leaves the view keeps its row with no area; `area(...) > 0` tells which remain.
         """
         h, w = self.size
-        scale = xyxy.new_tensor([w / self.width, h / self.height]).repeat(2)
-        out = (xyxy - xyxy.new_tensor([self.left, self.top]).repeat(2)) * scale
+        ky, kx = h / self.height, w / self.width
+        out = (xyxy - xyxy.new_tensor([self.left, self.top, self.left, self.top])) * xyxy.new_tensor([kx, ky, kx, ky])
         if self.mirrored:
             x0, y0, x1, y1 = out.unbind(1)
             out = torch.stack([w - x1, y0, w - x0, y1], 1)
-        return out.clamp(min=0).minimum(out.new_tensor([w, h]).repeat(2))
+        return out.clamp(min=0).minimum(out.new_tensor([w, h, w, h]))
 
     def inverse(self) -> "View":
         """The view that undoes this one: what was seen in the view, put back on the source's pixels."""

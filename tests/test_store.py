@@ -1,5 +1,6 @@
 """The store: round trips are exact to the stated dtype, parts are whole or absent, anything can read it."""
 
+import io
 import subprocess
 import sys
 from dataclasses import fields
@@ -14,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from polyteach import store as module
 from polyteach.scene import random_scene, render
@@ -129,12 +131,38 @@ def test_maps_are_unpacked_as_pillow_does_it(dtype, height, width, seed):
     how = Column("map", dtype)
     shape = (3, height, width) if dtype == "int8" else (height, width)
     value = torch.from_numpy(np.random.default_rng(seed).integers(0, 2 if dtype == "bool" else 127, shape))
-    png = encode(value.float() if dtype == "float16" else value, how)
-    quick = decode(png, how)
+    kept = encode(value.float() if dtype == "float16" else value, how)
+    assert kept[:4] == (b"\x89PNG" if dtype == "bool" else b"RIFF")
+    quick = decode(kept, how)
     module._same_again.cache_clear()
-    with mock.patch.object(module, "decode_png", side_effect=RuntimeError("no libpng")):
-        assert torch.equal(decode(png, how), quick)
+    without = RuntimeError("built without it")
+    with (
+        mock.patch.object(module, "decode_png", side_effect=without),
+        mock.patch.object(module, "decode_webp", side_effect=without),
+    ):
+        assert torch.equal(decode(kept, how), quick)
     module._same_again.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int8", "float16"])
+def test_maps_of_earlier_versions_and_very_long_ones_are_png(dtype):
+    """As 0.1 wrote them: the bits of halves in 16-bit grey, signed bytes with 128 added."""
+    how = Column("map", dtype)
+    r = np.random.default_rng(1)
+    array = r.integers(0, 127, (3, 5, 7) if dtype == "int8" else (5, 7)).astype(dtype)
+    bits = {"int8": lambda a: (a.astype(int) + 128).astype(np.uint8).transpose(1, 2, 0), "float16": _bits}
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(bits.get(dtype, np.asarray)(array))).save(out, format="PNG")
+    assert torch.equal(decode(out.getvalue(), how).double(), torch.from_numpy(array.astype(np.float64)))
+    long = torch.zeros(*array.shape[:-2], 1, module.WEBP_SIDE + 1)
+    long[..., 5] = 3
+    kept = encode(long, how)
+    assert kept[:4] == b"\x89PNG"
+    assert torch.equal(decode(kept, how).float(), long)
+
+
+def _bits(halves):
+    return halves.view(np.uint16)
 
 
 def test_a_map_that_is_remembered_is_not_shared():

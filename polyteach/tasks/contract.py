@@ -26,7 +26,8 @@ class Column:
     kind:
         "vector": one number per entry, (K,); Parquet list<dtype>.
         "rows": `width` numbers per entry, (K, width); Parquet list<fixed_size_list<dtype>[width]>.
-        "map": a picture-shaped field, (M, N) or (3, M, N); Parquet binary, a PNG. float16 is kept by its bits.
+        "map": a picture-shaped field, (M, N) or (3, M, N); Parquet binary, a lossless WebP or a PNG. float16 is kept by
+            its bits.
         "masks": one bool map per entry, (K, M, N); Parquet struct of size and COCO run-length counts.
         "none": not kept at all; it follows from the rest when training. Its default must be None.
     dtype: numpy name of the number on disk. scale: value in memory = number on disk * scale. unit: of the value.
