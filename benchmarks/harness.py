@@ -64,15 +64,17 @@ def interleaved(
     repetitions: int,
     others: Collection[str] = (),
     missing: dict[str, str] | None = None,
+    once: Collection[str] = (),
 ) -> dict[str, list[float]]:
     """Each way's figures, taken in turns: A B A B. The first turn of each is thrown away: it warms up.
 
     others: ways of other tools. One that fails is left out of the rest, with its reason put into `missing`.
+    once: ways that take part in the last turn only: they warm up by themselves, and long.
     """
     found: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repetitions + 1):
         for name, way in ways.items():
-            if name not in found:
+            if name not in found or (name in once and turn < repetitions):
                 continue
             try:
                 figure = way()

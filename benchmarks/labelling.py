@@ -178,7 +178,7 @@ def measured(
     made = [Peer(n, package, go, (str(folder), specs, precision, batch)) for n, (package, go, _) in peers.items()]
     others, missing = ready(made)
     ways = {"mine": lambda: mine(store, specs, precision, batch), "bare": bare, **others}
-    m = medians(interleaved(ways, turns, others, missing))
+    m = medians(interleaved(ways, turns, others, missing, once=("Ray Data",)))
     title = f"labelling, {title}, {precision}"
     return [
         Row(title, f"against bare forward passes in memory ({bare})", m["mine"], m["bare"], "images/s", limit),
@@ -188,7 +188,7 @@ def measured(
 
 def labelling(folder: Path, quick: bool) -> list[Row]:
     """Images a second of teams of teachers: against bare passes on tensors in memory, and other tools' loops."""
-    count, turns, batches, side = (16, 3, (1, 4), 256) if quick else (128, 5, (1, 4, 16, 32), 512)
+    count, turns, batches, side = (32, 3, (1, 4), 256) if quick else (128, 5, (1, 4, 16, 32), 512)
     middling = rendered(folder / "middling", count, side, "none", instead=photographs)
     large = rendered(folder / "large", count, 1024, "none", instead=photographs)
     few = rendered(folder / "few", count // 8, 640, "none", instead=photographs)

@@ -16,8 +16,9 @@ import os
 import pickle
 import random
 import signal
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
@@ -45,6 +46,8 @@ DECODED = 512 * 2**20
 """Bytes of decoded pictures and targets that each worker keeps, if all of its images fit into them."""
 AHEAD = WINDOW * ROW_GROUP // 2
 """How many samples ahead row groups are asked of object storage."""
+LOOKING = 16
+"""Parts that are looked at together when a training starts."""
 REJECTS = "rejects.jsonl"
 """File of a run with the images that could not be read."""
 ATTEMPTS = 100
@@ -151,8 +154,7 @@ def plan(
     found_rows = _Rows()
     labelled = dict.fromkeys(sets_of, 0)
     unlabelled = 0
-    for i, part, wanted in _wanted(stores, split, only):
-        answered = {k: _labelled(sets[i], part, len(wanted)) & wanted for k, sets in sets_of.items()}
+    for i, part, wanted, answered in _looked(stores, split, only, sets_of):
         some = np.logical_or.reduce(list(answered.values()))
         for name, mask in answered.items():
             labelled[name] += int(mask.sum())
@@ -184,7 +186,7 @@ def all_images(stores: Sequence[Store], split: Sequence[str] = ()) -> Plan:
         ValueError: no images, or an unknown split; lists what there is.
     """
     rows = _Rows()
-    for i, part, wanted in _wanted(stores, split, None):
+    for i, part, wanted, _ in _looked(stores, split, None, {}):
         rows.add(i, part, wanted)
     if not rows.counts:
         raise ValueError(f"no images in {', '.join(str(s.path) for s in stores)}")
@@ -214,26 +216,47 @@ class _Rows:
         return np.array(self.groups, dtype=np.int32), start, np.concatenate(self.rows)
 
 
-def _wanted(
-    stores: Sequence[Store], split: Sequence[str], only: Collection[str] | None
-) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Per part of every store: store number, part, and a bool per image. Nothing in Python is made for an image.
+def _looked(
+    stores: Sequence[Store],
+    split: Sequence[str],
+    only: Collection[str] | None,
+    sets_of: Mapping[str, Sequence[Sequence[LabelSet]]],
+) -> Iterator[tuple[int, int, np.ndarray, dict[str, np.ndarray]]]:
+    """Per part of every store: store number, part, a bool per image, and of those per objective which are labelled.
+
+    Nothing in Python is made for an image. Several parts are read at once: from object storage each takes as many
+    round trips as it has files.
 
     Raises:
         ValueError: a split that no image has; lists what there is.
     """
     split = (split,) if isinstance(split, str) else split
     splits: set[str | None] = set()
-    for i, store in enumerate(stores):
-        for part in store.parts():
-            mask, there = store.in_splits(part, split)
-            splits |= there
-            if only is not None:
-                mask &= np.array([i in only for i in store.ids(part)], dtype=bool)
-            yield i, part, mask
+
+    def look(i: int, part: int) -> tuple[int, int, np.ndarray, set[str | None], dict[str, np.ndarray]]:
+        mask, there = stores[i].in_splits(part, split)
+        if only is not None:
+            mask &= np.array([name in only for name in stores[i].ids(part)], dtype=bool)
+        return i, part, mask, there, {k: _labelled(sets[i], part, len(mask)) & mask for k, sets in sets_of.items()}
+
+    for i, part, mask, there, answered in _several(look, ((i, p) for i, s in enumerate(stores) for p in s.parts())):
+        splits |= there
+        yield i, part, mask, answered
     missing = [s for s in split if s not in splits]
     if missing:
         raise ValueError(f"no image has split {missing[0]!r}; there are {', '.join(sorted(map(str, splits)))}")
+
+
+def _several(work: Callable[..., Any], given: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+    """What `work` makes of each of `given`, in their order; a few are worked on at once."""
+    waiting: deque[Future[Any]] = deque()
+    with ThreadPoolExecutor(LOOKING) as pool:
+        for one in given:
+            waiting.append(pool.submit(work, *one))
+            if len(waiting) == 2 * LOOKING:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _known(what: str, asked: Sequence[str], known: set[str], shown: set[str] | None = None) -> None:
@@ -260,7 +283,7 @@ def _unused(name: str, taken: list[str]) -> str:
     return name
 
 
-def _labelled(sets: list[LabelSet], part: int, images: int) -> np.ndarray:
+def _labelled(sets: Sequence[LabelSet], part: int, images: int) -> np.ndarray:
     has = np.zeros(images, dtype=bool)
     for labels in sets:
         if labels.has(part):

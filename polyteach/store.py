@@ -618,8 +618,9 @@ def height(path: AnyPath) -> int:
 
 def _read(path: AnyPath, columns: list[str] | None = None, rows: Sequence[int] | None = None) -> pa.Table:
     def read(file: pq.ParquetFile) -> pa.Table:
+        # where columns are named they are small, and threads would cost more than they save
         if rows is None:
-            return file.read(columns=columns)
+            return file.read(columns=columns, use_threads=columns is None)
         groups = sorted({row // ROW_GROUP for row in rows})
         start = {group: ROW_GROUP * i for i, group in enumerate(groups)}
         table = file.read_row_groups(groups, columns=columns)
