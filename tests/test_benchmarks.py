@@ -294,3 +294,29 @@ def test_time_of_the_first_steps_is_left_out():
     assert per_second([10, 20, 21, 22], 8) == 8
     with pytest.raises(ValueError, match="too few"):
         per_second([1, 2], 8)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux's /proc")
+def test_memory_is_that_of_a_process_and_all_that_it_started():
+    import subprocess
+
+    from long_run import resident
+
+    code = "import sys; x = bytearray(64 * 2**20); print('ready', flush=True); sys.stdin.read()"
+    nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
+    with subprocess.Popen([sys.executable, "-c", nested], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        assert 64 < resident(process.pid) < 200
+        process.stdin.close()
+    assert resident(process.pid) == 0
+
+
+def test_a_long_runs_growth_and_chart():
+    from long_run import chart, flat
+
+    steady = [[float(i), 100.0 if i >= 5 else 20.0] for i in range(20)]
+    assert flat(steady) == 1
+    assert flat([[float(i), 100.0 + i] for i in range(20)]) == pytest.approx(117 / 107)
+    svg = chart({"ingest": {"samples": steady}, "label": {"samples": [[60.0 * k, 200.0] for k in range(1000)]}})
+    assert "label ends at 200" in svg
+    assert svg.count("<polyline") == 2
