@@ -13,12 +13,13 @@ from pathlib import Path
 from growth import growth
 from harness import RESULTS, machine, save, table
 from labelling import labelling
+from processes import processes
 from reading import reading
 from sizes import sizes
 from start import start
 from training import training
 
-ALL = (start, sizes, reading, labelling, training, growth)
+ALL = (start, sizes, reading, labelling, training, growth, processes)
 
 
 def main() -> int:

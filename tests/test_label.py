@@ -348,3 +348,24 @@ def test_two_runs_at_once_lose_nothing_and_differ_in_nothing(tmp_path, teacher):
     files = [{f.name: f.read_bytes() for f in s.path.glob("labels/*/*/part-*")} for s in (one, two)]
     assert files[0] == files[1]
     assert not list(two.path.rglob("*.tmp"))
+
+
+def test_a_network_gives_the_same_bytes_to_a_run_that_goes_on(tmp_path):
+    """Its first batch is like any other: counting operations once changed the last bits of depth and normals."""
+    from polyteach.store import Space
+    from polyteach.student import Student, save_student
+    from polyteach.tasks.contract import Objective
+
+    torch.manual_seed(0)
+    heads = {"depth": Objective("depth", Space(kind="metric")), "normals": Objective("normals", Space())}
+    save_student(Student("test_resnet", heads, 32), tmp_path / "run", {"size": [64, 64]})
+    store = store_of(tmp_path / "s", [torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8) for _ in range(32)], 16)
+    options = {"teachers": {"t": f"own:{tmp_path / 'run'}"}, "device": ("cpu",), "batch_size": 16, "progress": False}
+    polyteach.label(str(store.path), **options)
+    parts = sorted(store.path.glob("labels/*/*/part-00001.parquet"))
+    before = [p.read_bytes() for p in parts]
+    for part in parts:
+        part.unlink()
+    polyteach.label(str(store.path), **options)
+    assert len(parts) == 2
+    assert [p.read_bytes() for p in parts] == before

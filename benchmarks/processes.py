@@ -1,0 +1,107 @@
+"""Two processes on two cores against one with one thread: labelling on Ray, and training under torchrun.
+
+The rate of labelling is that between the first and the last part that is written, that of training between two steps of
+its log: starting is in neither.
+"""
+
+import filecmp
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from harness import Row, alone, interleaved, medians
+from worlds import rendered
+
+from polyteach.store import Store
+
+ONE = os.environ | {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+TRAIN = (
+    "--backbone", "test_resnet", "--channels", "32", "--size", "64", "--batch-size", "16", "--workers", "0",
+    "--device", "cpu", "--no-progress", "--optimizer", "sgd", "--lr", "0.01", "--seed", "1",
+)  # fmt: skip
+
+
+def _run(words: list[str]) -> None:
+    done = subprocess.run([sys.executable, *words], env=ONE, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)}: {done.stderr[-2000:]}")
+
+
+def labelled(store: Store, teacher: str, where: list[str]) -> float:
+    """Images a second of `polyteach label`, as parts appear. The labels go to `labels-N`, N as many as `where`."""
+    folder = store.path / "labels"
+    kept = store.path.parent / f"labels-{len(where)}"
+    shutil.rmtree(folder, ignore_errors=True)
+    _run(
+        ["-m", "polyteach", "label", str(store.path), "--teacher", f"t=own:{teacher}", "--device", "cpu",
+         "--batch-size", "16", "--threads", "1", "--no-progress", *where]
+    )  # fmt: skip
+    # a part is done when the last of its label sets is
+    done = sorted(max(f.stat().st_mtime for f in folder.glob(f"*/*/part-{part:05d}.parquet")) for part in store.parts())
+    shutil.rmtree(kept, ignore_errors=True)
+    folder.rename(kept)
+    first = 2 if where else 1  # the parts that were begun while others still started
+    return store.count(0) * (len(done) - first) / (done[-1] - done[first - 1])
+
+
+def trained(store: Store, run: Path, processes: int, passes: int) -> float:
+    """Images a second of `polyteach train` with two passes a step, between two steps of its log."""
+    shutil.rmtree(run, ignore_errors=True)
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if processes == 2 else []
+    steps = passes // 2
+    _run(
+        [*start, "-m", "polyteach", "train", str(store.path), "--out", str(run), "--steps", str(steps), "--accumulate",
+         "2", *TRAIN]
+    )  # fmt: skip
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    first, last = log[len(log) // 4], log[-1]
+    return float((last["images"] - first["images"]) / (last["seconds"] - first["seconds"]))
+
+
+def same(a: Path, b: Path) -> bool:
+    """Whether two folders hold the same label files, byte for byte."""
+    names = sorted(str(f.relative_to(a)) for f in a.rglob("part-*.parquet"))
+    others = sorted(str(f.relative_to(b)) for f in b.rglob("part-*.parquet"))
+    return names == others and filecmp.cmpfiles(a, b, names, shallow=False)[0] == names
+
+
+def apart(a: Path, b: Path) -> float:
+    """The largest relative difference of two runs' losses, over all steps."""
+    losses = [[json.loads(line)["loss"] for line in (f / "log.jsonl").read_text().splitlines()] for f in (a, b)]
+    return max(abs(x - y) / max(abs(x), 1e-9) for x, y in zip(*losses, strict=True))
+
+
+def processes(folder: Path, quick: bool) -> list[Row]:
+    """Images a second of two processes against one, of labelling and of training, and whether the results agree."""
+    count, turns, passes = (1024, 2, 40) if quick else (4096, 5, 200)
+    taught = rendered(folder / "taught", 128, 64)
+    _run(["-m", "polyteach", "train", str(taught.path), "--out", str(folder / "teacher"), "--steps", "4", *TRAIN])
+    store = rendered(folder / "pool", count, 64, "none", part_size=64)
+    teacher, one, two = str(folder / "teacher"), folder / "one", folder / "two"
+    ray = ["--ray", "local", "--ray-workers", "2"]
+    ways = {
+        "label 1": lambda: labelled(store, teacher, []),
+        "label 2": lambda: labelled(store, teacher, ray),
+        "train 1": lambda: trained(taught, one, 1, passes),
+        "train 2": lambda: trained(taught, two, 2, passes),
+    }
+    m = medians(interleaved(ways, turns))
+    title = "two processes, 64 px"
+    equal = same(store.path.parent / "labels-0", store.path.parent / f"labels-{len(ray)}")
+    difference = apart(one, two)
+    if not equal or not math.isfinite(difference):
+        raise RuntimeError(f"two processes gave other results: labels equal: {equal}, losses apart: {difference}")
+    return [
+        Row(title, "label --ray local --ray-workers 2", m["label 2"], m["label 1"], "images/s", 1.7),
+        Row(title, "train under torchrun, five heads", m["train 2"], m["train 1"], "images/s", 1.7),
+        Row(title, "label files that differ", 0.0, None, "", 0.0, False),
+        Row(title, "largest relative difference of a loss", difference, None, "", 0.01, False),
+    ]
+
+
+if __name__ == "__main__":
+    alone(processes, "processes")
