@@ -1,6 +1,7 @@
 """Label: all teachers over a store's images, into one pseudo label set each."""
 
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -145,6 +146,8 @@ def _worker(*given: Any) -> "Callable[[int], dict[str, Any]]":
 
 NOTHING: dict[str, Any] = {"images": 0, "flops": 0.0, "seconds": 0.0}
 """An account of costs that is still empty."""
+ENCODING = 2
+"""Batches whose answers may still be being encoded while the next one is asked about."""
 ACCOUNT = 10
 """Seconds between two records of what a labelling by a cluster has cost: one a part would keep the driver busy."""
 
@@ -305,34 +308,52 @@ class _Run:
                 self.account()
 
     def _part(self, part: int, work: "list[tuple[Teacher, dict[str, LabelSet]]]", bar: Any) -> None:
+        """Ask the teachers about a part's images, and write it. Answers are encoded by threads as they come.
+
+        So a device does not wait for the encoding, and no more than a few batches are held as they were answered: a
+        picture's maps in float32 are a hundred times what is kept of them.
+        """
+        from concurrent.futures import Future, ThreadPoolExecutor
+
         rows = self.store.images(part)
-        answers: dict[int, list[Answer]] = {}
+        answers: dict[int, list[Answer | Future[dict[str, Any]]]] = {}
         wanted: list[bool] = [False] * len(rows)
         for _, sets in work:
             for labels in sets.values():
                 fresh = [None if self.split and r.split not in self.split else "not done" for r in rows]
-                old: list[Answer] = list(labels.read(part)) if labels.has(part) else list(fresh)
+                old: list[Any] = list(labels.read(part)) if labels.has(part) else list(fresh)
                 answers[id(labels)] = old
                 wanted = [w or isinstance(a, str) for w, a in zip(wanted, old, strict=True)]
         chosen = [i for i, w in enumerate(wanted) if w]
-        for batch in self._decoded(rows, chosen):
-            good = [(i, image) for i, image in batch if not isinstance(image, str)]
-            for teacher, sets in work:
-                # a retry keeps what was answered, and asks a teacher only for what it owes
-                owed = {i for i, _ in batch if any(isinstance(answers[id(s)][i], str) for s in sets.values())}
-                asked = [(i, image) for i, image in good if i in owed]
-                found = dict(zip((i for i, _ in asked), self._timed(teacher, sets, [x for _, x in asked]), strict=True))
-                for i, image in batch:
-                    for key, labels in sets.items():
-                        if not isinstance(answers[id(labels)][i], str):
-                            continue
-                        answer = image if isinstance(image, str) else _checked(found[i], key, rows[i], labels)
-                        answers[id(labels)][i] = answer
-            bar.advance(len(batch))
-        bar.advance(len(rows) - len(chosen))
-        for _, sets in work:
-            for labels in sets.values():
-                labels.write(part, [r.id for r in rows], answers[id(labels)])
+        encoding: deque[list[Future[dict[str, Any]]]] = deque()
+        with ThreadPoolExecutor(self.threads, "encode") as pool:
+            for batch in self._decoded(rows, chosen):
+                encoding.append([])
+                good = [(i, image) for i, image in batch if not isinstance(image, str)]
+                for teacher, sets in work:
+                    # a retry keeps what was answered, and asks a teacher only for what it owes
+                    owed = {i for i, _ in batch if any(isinstance(answers[id(s)][i], str) for s in sets.values())}
+                    asked = [(i, image) for i, image in good if i in owed]
+                    given = self._timed(teacher, sets, [x for _, x in asked])
+                    found = dict(zip((i for i, _ in asked), given, strict=True))
+                    for i, image in batch:
+                        for key, labels in sets.items():
+                            if not isinstance(answers[id(labels)][i], str):
+                                continue
+                            answer = image if isinstance(image, str) else _checked(found[i], key, rows[i], labels)
+                            answers[id(labels)][i] = answer
+                            if not isinstance(answer, str):
+                                answers[id(labels)][i] = future = pool.submit(labels.encode, answer)
+                                encoding[-1].append(future)
+                if len(encoding) > ENCODING:
+                    for future in encoding.popleft():
+                        future.result()
+                bar.advance(len(batch))
+            bar.advance(len(rows) - len(chosen))
+            for _, sets in work:
+                for labels in sets.values():
+                    kept = [a.result() if isinstance(a, Future) else labels.encode(a) for a in answers[id(labels)]]
+                    labels.write_encoded(part, [r.id for r in rows], kept)
 
     def _timed(self, teacher: "Teacher", sets: "dict[str, LabelSet]", images: "list[Tensor]") -> list[Any]:
         """The teacher's answers; seconds and operations are added to the account of the sets, in equal shares."""

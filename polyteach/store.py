@@ -325,20 +325,36 @@ class LabelSet:
         Raises:
             ValueError: another number of answers than ids; an answer of another type or outside its dtype's range.
         """
-        if len(ids) != len(answers):
-            raise ValueError(f"{len(answers)} answers for {len(ids)} images in {self.path / part_name(part)}")
-        state = {str: FAILED, type(None): ABSENT, self._target: LABELLED}
-        wrong = {type(a).__name__ for a in answers if type(a) not in state}
-        if wrong:
-            raise ValueError(f"label set {self.task}/{self.name} keeps {self._target.__name__}, not {wrong}")
-        columns: dict[str, Any] = {
-            "id": list(ids),
-            "state": [state[type(a)] for a in answers],
-            "reason": [a if isinstance(a, str) else None for a in answers],
-        }
+        self.write_encoded(part, ids, [self.encode(a) for a in answers])
+
+    def encode(self, answer: Answer) -> dict[str, Any]:
+        """A row of the part as `write_encoded` takes it, compressed: a small share of what the target holds.
+
+        Raises:
+            ValueError: an answer of another type or outside its dtype's range.
+        """
+        if answer is not None and not isinstance(answer, str) and type(answer) is not self._target:
+            raise ValueError(
+                f"label set {self.task}/{self.name} keeps {self._target.__name__}, not {type(answer).__name__}"
+            )
+        state = LABELLED if isinstance(answer, Target) else FAILED if isinstance(answer, str) else ABSENT
+        row: dict[str, Any] = {"state": state, "reason": answer if isinstance(answer, str) else None}
         for name, how in self._columns.items():
-            values = [getattr(a, name) if isinstance(a, Target) else None for a in answers]
-            columns[name] = [None if v is None else encode(v, how) for v in values]
+            value = getattr(answer, name) if isinstance(answer, Target) else None
+            row[name] = None if value is None else encode(value, how)
+        return row
+
+    def write_encoded(self, part: int, ids: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+        """As `write`, of what `encode` made of the answers.
+
+        Raises:
+            ValueError: another number of rows than ids.
+        """
+        if len(ids) != len(rows):
+            raise ValueError(f"{len(rows)} answers for {len(ids)} images in {self.path / part_name(part)}")
+        columns: dict[str, Any] = {"id": list(ids)}
+        for name in ("state", "reason", *self._columns):
+            columns[name] = [row[name] for row in rows]
         raw = [k for k, c in self._columns.items() if c.kind == "map"]
         _write(self.path / part_name(part), pa.table(columns, schema=self.schema), raw=raw)
 
