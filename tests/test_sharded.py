@@ -5,6 +5,7 @@ The processes are forks of the test's: each has what torchrun would give it, and
 
 import json
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from polyteach import processes
+from polyteach import loop, processes
 from polyteach.train import train
 from tests.test_train import log_of, options, world
 
@@ -132,12 +133,12 @@ def test_batch_normalisation_over_processes_is_that_of_the_whole_batch(tmp_path)
         model.load_state_dict(start)
         assert processes.synchronise(model.trunk, torch.device("cpu")) == 3
         assert list(model.state_dict()) == list(start)
-        with processes.together(torch.device("cpu")), processes.joined(model, "trunk"):
+        with processes.together(torch.device("cpu")), processes.Joint(model, "trunk") as joint:
             for names in passes:
                 losses = model(parts[rank], names[rank])
                 anchor = losses.pop(processes.ANCHOR)
                 real = sum(losses.values()) if losses else None
-                found = processes.reached(real) if losses else set()
+                found = joint.reached(real) if losses else set()
                 assert len(found) == {"x": 6, "y": 5, "": 0}[names[rank]]
                 (anchor if real is None else real + anchor).backward()
             everything = set(map(id, model.parameters()))
@@ -208,4 +209,114 @@ def test_batch_normalisation_that_cannot_be_synchronised_is_refused(classes, tmp
         train(classes, out=str(tmp_path / "run"), **options(sync_batch_norm=True, compile=True))
     with pytest.raises(ValueError, match="test_convnext has no batch normalisation"):
         train(classes, out=str(tmp_path / "run"), **options(sync_batch_norm=True, backbone="test_convnext"))
+    assert not (tmp_path / "run").exists()
+
+
+# ---- weights in parts ----
+
+
+def weights_agree(one, two, rtol=1e-4, atol=1e-6):
+    a, b = (load_file(f / "student.safetensors") for f in (one, two))
+    assert list(a) == list(b)
+    for k, v in a.items():
+        torch.testing.assert_close(v, b[k], rtol=rtol, atol=atol, msg=k)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"clip": 0.5, "ema": 0.0},
+        {"optimizer": "adamw", "lr": 1e-4, "weights": "learned", "drop": 0.5, "ema": 0.9, "adapters": 4},
+        {"sync_batch_norm": True, "precision": "bf16"},
+    ],
+)
+def test_weights_in_parts_learn_what_whole_ones_learn(stores, tmp_path, more):
+    def run(name, **others):
+        some = {"batch_size": 2, "accumulate": 4, "lr": 0.005, "save_every": 3, **more}
+        return lambda: train(stores, out=str(tmp_path / name), **options(**some, **others))
+
+    by(2, run("whole"), tmp_path)
+    by(2, run("parts", shard=True), tmp_path)
+    alike(tmp_path / "parts", tmp_path / "whole", rel=1e-4)
+    weights_agree(tmp_path / "parts", tmp_path / "whole")
+    if "sync_batch_norm" not in more:
+        run("one")()
+        alike(tmp_path / "parts", tmp_path / "one")
+    whole, parts = (tmp_path / f / "checkpoints" / "step-000000006" for f in ("whole", "parts"))
+    assert len(list(parts.parent.iterdir())) == 2
+    assert sorted(p.name for p in parts.iterdir()) == [".metadata", "__0_0.distcp", "__1_0.distcp", "state.json"]
+    size = sum(p.stat().st_size for p in whole.iterdir())
+    assert (parts / "__1_0.distcp").stat().st_size < 0.8 * size  # a file has a head per tensor, and these are tiny
+    (about,) = {(tmp_path / f / "student.json").read_bytes().split(b'"loss')[0] for f in ("whole", "parts")}
+    assert b"backbone" in about
+
+
+def stop_after(step):
+    """The last process of this fork gets SIGTERM in that step."""
+    real = loop._Run.update
+
+    def update(self, stream):
+        if self.step + 1 == step and processes.rank() == processes.size() - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, stream)
+
+    loop._Run.update = update  # the process is a fork that ends with it
+
+
+def test_a_run_in_parts_goes_on_with_other_numbers_of_processes(stores, tmp_path):
+    """2 processes, then 3, then one that has all of it, then 2 again."""
+    more = options(batch_size=1, accumulate=6, steps=7, save_every=100, optimizer="adamw", lr=1e-4, weights="learned")
+
+    def run(name, until=None, **others):
+        def work():
+            if until:
+                stop_after(until)
+            train(stores, out=str(tmp_path / name), **more, **others)
+
+        return work
+
+    for count, until in ((2, 2), (3, 4), (1, 5)):
+        pids = started(run("run", until, shard=count > 1), count, tmp_path)
+        said = ended(pids, tmp_path, 130)
+        assert f"SIGTERM: checkpoint of step {until} of 7" in said
+        names = [p.name for p in (tmp_path / "run" / "checkpoints" / f"step-{until:09d}").iterdir()]
+        assert (f"__{count - 1}_0.distcp" in names, "model.safetensors" in names) == (count > 1, count == 1)
+    by(2, run("run", shard=True), tmp_path)
+    run("one")()
+    alike(tmp_path / "run", tmp_path / "one")
+
+
+def test_a_part_that_cannot_be_written_stops_all(classes, tmp_path):
+    def work():
+        real = os.fsync
+
+        def full(handle):
+            if ".distcp" in os.readlink(f"/proc/self/fd/{getattr(handle, 'fileno', lambda: handle)()}"):
+                raise OSError(28, "No space left on device")
+            real(handle)
+
+        if processes.rank() == 1:
+            os.fsync = full
+        with pytest.raises(OSError, match="No space left on device"):
+            train(classes, out=str(tmp_path / "run"), **options(batch_size=1, shard=True))
+
+    by(2, work, tmp_path)
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"precision": "fp16"}, "shard and precision fp16: the gradient scaler"),
+        ({"channels_last": True}, "shard and channels_last: FSDP takes"),
+        ({"compile": True}, "shard and compile: layers that wait"),
+        ({"backbone": "test_nfnet"}, r"shard: backbone\..* of test_nfnet is a single number"),
+        ({}, "shard: there is one process"),
+    ],
+)
+def test_what_cannot_be_in_parts_is_refused(classes, tmp_path, monkeypatch, wrong, said):
+    if wrong:
+        monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=said):
+        train(classes, out=str(tmp_path / "run"), **options(shard=True, **wrong))
     assert not (tmp_path / "run").exists()
