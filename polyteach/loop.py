@@ -240,6 +240,9 @@ def fit(
         _signals() as caught,
     ):
         trained = copy.deepcopy(model) if settings.shard else model  # sharding cannot be undone
+        trained.to(device)
+        if settings.channels_last:
+            trained.to(memory_format=torch.channels_last)
         with processes.Joint(trained, trunk) if trunk else nullcontext() as joint:
             if settings.shard and joint is not None:
                 joint.shard(blocks, device)
@@ -302,9 +305,7 @@ class _Run:
         self.settings = settings
         self.folder = folder
         self.device = device
-        self.model = model.to(device)
-        if settings.channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)
+        self.model = model
         self.joint = joint
         self.reached: set[int] | None = None if joint is None else set()
         self.mixture = mixture.to(device)

@@ -74,7 +74,7 @@ def gathered(value: Any) -> list[Any]:
 
 
 def share_gradients(parameters: Sequence[nn.Parameter], reached: Collection[int] | None = None) -> None:
-    """Replace every gradient by the sum over all processes; FSDP has done it for what is sharded.
+    """Replace every gradient by the sum over all processes; of what is sharded FSDP has made the mean already.
 
     One that only some have is 0 in the others: a head whose labels a process did not see. All sum in one order, so
     that none waits for another that has nothing to say.
@@ -92,7 +92,11 @@ def share_gradients(parameters: Sequence[nn.Parameter], reached: Collection[int]
             p.grad = None
         elif p.grad is None:
             p.grad = torch.zeros_like(p)
-    _sum([p.grad for p in parameters if p.grad is not None and not isinstance(p, DTensor)])
+    graded = [p.grad for p in parameters if p.grad is not None]
+    _sum([g for g in graded if not isinstance(g, DTensor)])
+    for gradient in graded:
+        if isinstance(gradient, DTensor):
+            gradient.to_local().mul_(size())
 
 
 @torch.no_grad()
@@ -240,10 +244,6 @@ class Joint:
 
             self._hooks.append(module.register_forward_hook(note))  # before that of FSDP, which takes them away
             fully_shard(module, mesh=mesh)
-            sharded: Any = module
-            # the sum of the gradients, as without sharding; torch 2.6 has it by an older name
-            of = "set_gradient_divide_factor"
-            getattr(sharded, of if hasattr(sharded, of) else "set_reduce_scatter_divide_factor")(1.0)
             trained.update(module.named_parameters())
 
     def reached(self, loss: Tensor) -> set[int]:
