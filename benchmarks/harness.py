@@ -5,26 +5,36 @@ ours against something: a physical limit, or a tool that a user would take inste
 """
 
 import argparse
+import importlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
 import statistics
+import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
-PACKAGES = ("polyteach", "torch", "torchvision", "timm", "pyarrow", "pillow", "numpy")
+PACKAGES = (
+    "polyteach", "torch", "torchvision", "timm", "pyarrow", "pillow", "numpy",
+    "autodistill", "datasets", "lightly-train", "litdata", "mosaicml-streaming", "ray", "transformers", "webdataset",
+)  # fmt: skip
+ELSEWHERE = "POLYTEACH_PEERS_PYTHON"
+"""Variable of the environment: a Python with polyteach and the peers that cannot be installed beside the others."""
+INSTALL = "not measured: pip install -r benchmarks/requirements.txt"
 
 
 @dataclass(frozen=True)
 class Row:
     """One question. ours, other: medians in `unit`; other is None where the target is for `ours` itself.
 
-    target: of ours / other, or of ours; None where the row only informs. more: whether more is better.
+    target: of ours / other, or of ours; None where the row only informs. more: whether more is better. unmeasured: why
+    there is nothing to compare with.
     """
 
     benchmark: str
@@ -34,6 +44,7 @@ class Row:
     unit: str
     target: float | None = None
     more: bool = True
+    unmeasured: str = ""
 
     @property
     def value(self) -> float:
@@ -42,18 +53,35 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """ "met", "falls short", or "" without a target."""
-        if self.target is None:
-            return ""
+        """ "met", "falls short", "" without a target, or why it was not measured."""
+        if self.unmeasured or self.target is None:
+            return self.unmeasured
         return "met" if (self.value >= self.target if self.more else self.value <= self.target) else "falls short"
 
 
-def interleaved(ways: Mapping[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:
-    """Each way's figures, taken in turns: A B A B. The first turn of each is thrown away: it warms up."""
+def interleaved(
+    ways: Mapping[str, Callable[[], float]],
+    repetitions: int,
+    others: Collection[str] = (),
+    missing: dict[str, str] | None = None,
+) -> dict[str, list[float]]:
+    """Each way's figures, taken in turns: A B A B. The first turn of each is thrown away: it warms up.
+
+    others: ways of other tools. One that fails is left out of the rest, with its reason put into `missing`.
+    """
     found: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repetitions + 1):
         for name, way in ways.items():
-            figure = way()
+            if name not in found:
+                continue
+            try:
+                figure = way()
+            except Exception as e:
+                if name not in others or missing is None:
+                    raise
+                missing[name] = f"not measured: it failed with {type(e).__name__}: {' '.join(str(e).split())[:200]}"
+                del found[name]
+                continue
             if turn:
                 found[name].append(figure)
     return found
@@ -69,6 +97,87 @@ def rate(count: int, work: Callable[[], Any]) -> float:
     start = time.perf_counter()
     work()
     return count / (time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A tool that a user would take instead.
+
+    package: what has to be importable for it. measure: a function of a benchmark's module, of `given` (JSON's values),
+    that returns units a second: so it can run in another Python, where this one lacks the package.
+    """
+
+    name: str
+    package: str
+    measure: Callable[..., float]
+    given: tuple[Any, ...] = ()
+
+    def way(self) -> Callable[[], float] | str:
+        """What measures it once, or why it cannot be measured."""
+        if importlib.util.find_spec(self.package) is not None:
+            return self._here()
+        python = os.environ.get(ELSEWHERE)
+        if python is None:
+            return INSTALL
+        there = f"import importlib.util as u, sys; sys.exit(u.find_spec({self.package!r}) is None)"
+        if subprocess.run([python, "-c", there], check=False).returncode:
+            return f"{INSTALL} ({ELSEWHERE} has no {self.package} either)"
+        return self._there(python)
+
+    def _here(self) -> Callable[[], float] | str:
+        try:
+            importlib.import_module(self.package)
+        except Exception as e:  # whatever a package raises that was installed beside something that it cannot bear
+            return f"not measured: {self.package} cannot be imported ({type(e).__name__}: {e})"
+        return lambda: self.measure(*self.given)
+
+    def _there(self, python: str) -> Callable[[], float]:
+        """It is asked twice there, because a process that has just started is not warm."""
+        here = Path(__file__).resolve().parent
+        code = (
+            f"import json, sys; sys.path[:0] = {[str(here), str(here.parent)]!r}\n"
+            f"from {self.measure.__module__} import {self.measure.__name__} as measure\n"
+            "given = json.loads(sys.argv[1])\n"
+            "print(json.dumps([measure(*given) for _ in range(2)][1]))\n"
+        )
+
+        def go() -> float:
+            command = [python, "-c", code, json.dumps(self.given)]
+            said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            return float(said.splitlines()[-1])
+
+        return go
+
+
+def ready(peers: Sequence[Peer]) -> tuple[dict[str, Callable[[], float]], dict[str, str]]:
+    """Of those that can be measured, what measures them; of the others, why they cannot."""
+    ways, missing = {}, {}
+    for peer in peers:
+        way = peer.way()
+        if isinstance(way, str):
+            missing[peer.name] = way
+        else:
+            ways[peer.name] = way
+    return ways, missing
+
+
+def against(
+    benchmark: str,
+    what: str,
+    ours: float,
+    found: Mapping[str, float],
+    peers: Sequence[Peer],
+    missing: Mapping[str, str],
+    unit: str,
+    target: float | Mapping[str, float | None],
+) -> list[Row]:
+    """A row for each peer, also for those that were not measured. target: of all, or by the peer's name."""
+    rows = []
+    for peer in peers:
+        goal = target[peer.name] if isinstance(target, Mapping) else target
+        question, other = f"{what}against {peer.name}", found.get(peer.name)
+        rows.append(Row(benchmark, question, ours, other, unit, goal, unmeasured=missing.get(peer.name, "")))
+    return rows
 
 
 def machine() -> dict[str, Any]:
@@ -102,11 +211,10 @@ def table(rows: list[Row]) -> str:
     for r in rows:
         other = "" if r.other is None else f"{r.other:.3g}"
         ratio = "" if r.other is None else f"{r.value:.2f}"
+        ours = "" if r.unmeasured and r.other is None and not r.ours else f"{r.ours:.3g} {r.unit}"
         sign = ">=" if r.more else "<="
         target = "" if r.target is None else f"{sign} {r.target:g}"
-        lines.append(
-            f"| {r.benchmark} | {r.question} | {r.ours:.3g} {r.unit} | {other} | {ratio} | {target} | {r.verdict} |"
-        )
+        lines.append(f"| {r.benchmark} | {r.question} | {ours} | {other} | {ratio} | {target} | {r.verdict} |")
     return "\n".join(lines)
 
 

@@ -1,4 +1,8 @@
-"""All benchmarks: `python benchmarks/run.py [--quick]` prints every ratio and writes results/latest.json."""
+"""All benchmarks: `python benchmarks/run.py [--quick]` prints every ratio and writes results/latest.json.
+
+What is compared with has to be installed: `pip install -r benchmarks/requirements.txt`. What is not is listed as not
+measured.
+"""
 
 import argparse
 import sys
@@ -32,6 +36,8 @@ def main() -> int:
             rows += benchmark(Path(folder), given.quick)
         print(f"{benchmark.__name__}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     print(table(rows))
+    unmeasured = sorted({f"{r.question}: {r.unmeasured}" for r in rows if r.unmeasured})
+    print("\n".join(unmeasured) or "all peers were measured")
     print({k: v for k, v in machine().items() if k != "versions"})
     save(rows, RESULTS / "latest.json")
     return 0

@@ -110,6 +110,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"polyteach {prog}: {e}", file=sys.stderr)
         return 2
     except OSError as e:
+        from polyteach.storage import StorageError
+
+        if isinstance(e, StorageError):
+            print(f"polyteach {prog}: {e}", file=sys.stderr)
+            return 1
         if e.errno != errno.ENOSPC:
             raise
         where = f" at {e.filename}" if e.filename else ""

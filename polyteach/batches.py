@@ -41,6 +41,10 @@ WINDOW = 32
 """Row groups that are shuffled together."""
 CACHE = 256 * 2**20
 """Bytes of encoded rows that each worker keeps."""
+DECODED = 512 * 2**20
+"""Bytes of decoded pictures and targets that each worker keeps, if all of its images fit into them."""
+AHEAD = WINDOW * ROW_GROUP // 2
+"""How many samples ahead row groups are asked of object storage."""
 REJECTS = "rejects.jsonl"
 """File of a run with the images that could not be read."""
 ATTEMPTS = 100
@@ -147,8 +151,8 @@ def plan(
     found_rows = _Rows()
     labelled = dict.fromkeys(sets_of, 0)
     unlabelled = 0
-    for i, part, images, wanted in _wanted(stores, split, only):
-        answered = {k: _labelled(sets[i], part, len(images)) & wanted for k, sets in sets_of.items()}
+    for i, part, wanted in _wanted(stores, split, only):
+        answered = {k: _labelled(sets[i], part, len(wanted)) & wanted for k, sets in sets_of.items()}
         some = np.logical_or.reduce(list(answered.values()))
         for name, mask in answered.items():
             labelled[name] += int(mask.sum())
@@ -180,7 +184,7 @@ def all_images(stores: Sequence[Store], split: Sequence[str] = ()) -> Plan:
         ValueError: no images, or an unknown split; lists what there is.
     """
     rows = _Rows()
-    for i, part, _, wanted in _wanted(stores, split, None):
+    for i, part, wanted in _wanted(stores, split, None):
         rows.add(i, part, wanted)
     if not rows.counts:
         raise ValueError(f"no images in {', '.join(str(s.path) for s in stores)}")
@@ -212,8 +216,8 @@ class _Rows:
 
 def _wanted(
     stores: Sequence[Store], split: Sequence[str], only: Collection[str] | None
-) -> Iterator[tuple[int, int, list[ImageRow], np.ndarray]]:
-    """Per part of every store: store number, part, its images, and a bool per image.
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Per part of every store: store number, part, and a bool per image. Nothing in Python is made for an image.
 
     Raises:
         ValueError: a split that no image has; lists what there is.
@@ -222,10 +226,11 @@ def _wanted(
     splits: set[str | None] = set()
     for i, store in enumerate(stores):
         for part in store.parts():
-            images = store.images(part, data=False)
-            splits |= {r.split for r in images}
-            mask = [(not split or r.split in split) and (only is None or r.id in only) for r in images]
-            yield i, part, images, np.array(mask, dtype=bool)
+            mask, there = store.in_splits(part, split)
+            splits |= there
+            if only is not None:
+                mask &= np.array([i in only for i in store.ids(part)], dtype=bool)
+            yield i, part, mask
     missing = [s for s in split if s not in splits]
     if missing:
         raise ValueError(f"no image has split {missing[0]!r}; there are {', '.join(sorted(map(str, splits)))}")
@@ -259,12 +264,12 @@ def _labelled(sets: list[LabelSet], part: int, images: int) -> np.ndarray:
     has = np.zeros(images, dtype=bool)
     for labels in sets:
         if labels.has(part):
-            states = labels.states(part)
-            if len(states) != images:
+            labelled = labels.labelled(part)
+            if len(labelled) != images:
                 raise ValueError(
-                    f"{labels.path} part {part} has {len(states)} rows; the store has {images} images there"
+                    f"{labels.path} part {part} has {len(labelled)} rows; the store has {images} images there"
                 )
-            has |= np.array([s == "labelled" for s in states], dtype=bool)
+            has |= labelled
     return has
 
 
@@ -382,6 +387,11 @@ class Samples(Dataset[Sample]):
         self.order = Order(plan.start, seed)
         self._kept: OrderedDict[Any, tuple[int, Any]] = OrderedDict()
         self._bytes = 0
+        self._decoded: dict[tuple[int, str | None], Any] | None = {}
+        self._decoded_bytes = 0
+        self._remote = any(store.remote for store in plan.stores)
+        self._asked: OrderedDict[tuple[int, int, int, int], None] = OrderedDict()
+        self._last: tuple[int, Place] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without its caches, for workers that are spawned."""
@@ -391,7 +401,25 @@ class Samples(Dataset[Sample]):
         self.__init__(**state)  # type: ignore[misc]
 
     def __getitem__(self, place: int) -> Sample:
-        return self.drawn(*self.order.at(place))
+        return self.drawn(*self.at(place))
+
+    def at(self, place: int) -> tuple[int, int]:
+        """Epoch and image number at `place` of the stream; what comes later is read ahead from object storage."""
+        if self._remote:
+            self._ask(self.plan.place(self.order.at(place + AHEAD)[1]))
+        return self.order.at(place)
+
+    def _ask(self, place: Place) -> None:
+        """Have a row group and its labels fetched; what was asked for in the last two windows is not again."""
+        files: list[Store | LabelSet] = [self.plan.stores[place.store]]
+        files += [s for by_store in self.plan.sets.values() for s in by_store[place.store]]
+        rows = range(place.group * ROW_GROUP, place.group * ROW_GROUP + place.size)
+        for n, file in enumerate(files):
+            key = (place.store, place.part, place.group, n)
+            if key not in self._asked and file.soon(place.part, rows):
+                self._asked[key] = None
+        while len(self._asked) > 2 * WINDOW * len(files):
+            self._asked.popitem(last=False)
 
     def drawn(self, epoch: int, image: int, salt: str = "") -> Sample:
         """The view of image number `image` in an epoch; `salt` makes another one of it."""
@@ -410,7 +438,33 @@ class Samples(Dataset[Sample]):
 
     def picture(self, image: int) -> tuple[ImageRow, Tensor | str]:
         """The image's row, and its pixels or the reason why there are none."""
-        store = self.plan.stores[self.plan.place(image).store]
+        found: tuple[ImageRow, Tensor | str] = self._once(image, None)
+        return found
+
+    def target(self, image: int, objective: str) -> Target | None:
+        """What teaches image number `image` for an objective: people's answer, else a teacher's pseudo label."""
+        found: Target | None = self._once(image, objective)
+        return found
+
+    def _once(self, image: int, objective: str | None) -> Any:
+        """The picture, or the target of an objective. Small datasets, as of a fine-tuning, are decoded only once.
+
+        Whether all of it fits is judged by the mean of what was seen. Nobody changes these tensors: a view is another.
+        """
+        if self._decoded is not None and (image, objective) in self._decoded:
+            return self._decoded[image, objective]
+        found: Any = self._picture(image) if objective is None else self._target(image, objective)
+        failed = objective is None and isinstance(found[1], str)  # tried again: a storage may be back then
+        if self._decoded is not None and not failed:
+            self._decoded[image, objective] = found
+            self._decoded_bytes += _size(found[1] if objective is None else found)
+            images = max(len(self._decoded) / (1 + len(self.plan.objectives)), 1)
+            if self._decoded_bytes / images * len(self.plan) > DECODED:
+                self._decoded = None
+        return found
+
+    def _picture(self, image: int) -> tuple[ImageRow, Tensor | str]:
+        store = self.plan.stores[self._place(image).store]
         row: ImageRow = self._encoded(image, None)
         try:
             return row, store.picture(row)
@@ -430,22 +484,32 @@ class Samples(Dataset[Sample]):
             targets[name] = None if target is None else load_task(objective.task).view(target, view)
         return Sample(seen, targets, row.id, rejects)
 
-    def target(self, image: int, objective: str) -> Target | None:
-        """What teaches image number `image` for an objective: people's answer, else a teacher's pseudo label."""
-        place = self.plan.place(image)
+    def _target(self, image: int, objective: str) -> Target | None:
+        place = self._place(image)
         for labels in self.plan.sets[objective][place.store]:
             answer: Answer = None
-            if labels.has(place.part):
+            # what is in memory was there
+            if self._key(place, labels) in self._kept or labels.has(place.part):
                 answer = labels.answers(self._encoded(image, labels))[0]
             if isinstance(answer, Target):
                 task = load_task(labels.task)
                 return answer if by_people(labels) else task.pseudo(answer, self.policy)
         return None
 
+    def _place(self, image: int) -> Place:
+        """Of an image, about which every objective asks in turn."""
+        if self._last is None or self._last[0] != image:
+            self._last = (image, self.plan.place(image))
+        return self._last[1]
+
+    @staticmethod
+    def _key(place: Place, labels: LabelSet | None) -> Any:
+        return (place.store, place.part, place.group, labels and (labels.task, labels.name))
+
     def _encoded(self, image: int, labels: LabelSet | None) -> Any:
         """The image's row of the store, or of a label set; from memory where its row group was used lately."""
-        place = self.plan.place(image)
-        key = (place.store, place.part, place.group, labels and (labels.task, labels.name))
+        place = self._place(image)
+        key = self._key(place, labels)
         if key not in self._kept:
             rows = range(place.group * ROW_GROUP, place.group * ROW_GROUP + place.size)
             kept: Any
@@ -464,6 +528,13 @@ class Samples(Dataset[Sample]):
         return kept[place.row] if labels is None else kept.slice(place.row, 1)
 
 
+def _size(value: Any) -> int:
+    """Bytes of a tensor's or a target's values."""
+    if isinstance(value, Target):
+        return sum(_size(getattr(value, f.name)) for f in fields(value))
+    return value.nbytes if isinstance(value, Tensor) else 0
+
+
 def batches(
     samples: Samples, batch_size: int, start: int, stop: int, workers: int = 0, pin: bool = False, every: int = 1
 ) -> Iterator[Batch]:
@@ -479,14 +550,13 @@ def batches(
         samples,
         batch_sampler=_Slices(batch_size, start, stop, every),
         num_workers=workers,
-        collate_fn=_packed,
+        collate_fn=_packed if workers else _gathered,
         worker_init_fn=_quiet,
         pin_memory=pin,
         generator=torch.Generator(),  # else the loader draws from the global one, and resume would not be exact
     )
     for images, rest in loader:
-        targets, ids, rejects = pickle.loads(rest.numpy())
-        yield Batch(images, {k: [_restored(t) for t in ts] for k, ts in targets.items()}, ids, rejects)
+        yield Batch(images, *(_unpacked(rest) if workers else rest))
 
 
 def noted(stream: Iterable[Batch], file: str | os.PathLike[str]) -> Iterator[Batch]:
@@ -515,16 +585,51 @@ class _Slices:
         return (list(range(k * b, (k + 1) * b)) for k in range(self.start, self.stop, self.every))
 
 
+def _gathered(samples: list[Sample]) -> tuple[Tensor, tuple[dict[str, list[Any]], list[str], list[dict[str, str]]]]:
+    """The batch's images, and its targets, ids and rejects."""
+    targets: dict[str, list[Any]] = {k: [s.targets[k] for s in samples] for k in samples[0].targets}
+    rejects = [r for s in samples for r in s.rejects]
+    return torch.stack([s.image for s in samples]), (targets, [s.id for s in samples], rejects)
+
+
+ALIGNED = 64
+"""Bytes to whose multiples tensors are put in what a worker sends."""
+
+
 def _packed(samples: list[Sample]) -> tuple[Tensor, Tensor]:
-    """The batch's images, and all else as the bytes of one tensor.
+    """The batch's images, and all else as the bytes of one tensor, which `_unpacked` understands.
 
     On the way from a worker every tensor costs a file descriptor, so targets cannot travel one by one; and bytes would
     fill the pipe, where a worker whose trainer was killed would wait for ever.
     """
-    images = torch.stack([s.image for s in samples])
-    targets = {k: [_plain(s.targets[k]) for s in samples] for k in samples[0].targets}
-    rest = (targets, [s.id for s in samples], [r for s in samples for r in s.rejects])
-    return images, torch.frombuffer(bytearray(pickle.dumps(rest, protocol=5)), dtype=torch.uint8)
+    images, (targets, ids, rejects) = _gathered(samples)
+    plain = {k: [_plain(t) for t in ts] for k, ts in targets.items()}
+    held: list[pickle.PickleBuffer] = []  # the arrays, which would be copied twice more within the pickle
+    head = pickle.dumps((plain, ids, rejects), protocol=5, buffer_callback=held.append)
+    parts: list[Any] = [head, *(buffer.raw() for buffer in held)]
+    sizes = np.array([len(parts), *(len(p) for p in parts)], dtype=np.int64)
+    ends = np.cumsum([_rounded(n) for n in (sizes.nbytes, *sizes[1:].tolist())])
+    out = torch.empty(int(ends[-1]), dtype=torch.uint8)
+    view = out.numpy()
+    view[: sizes.nbytes] = sizes.view(np.uint8)
+    for start, part in zip(ends, parts, strict=False):
+        view[start : start + len(part)] = np.frombuffer(part, dtype=np.uint8)
+    return images, out
+
+
+def _unpacked(packed: Tensor) -> tuple[dict[str, list[Any]], list[str], list[dict[str, str]]]:
+    """Targets, ids and rejects; the targets' tensors lie in `packed`."""
+    view = packed.numpy()
+    count = int(view[:8].view(np.int64)[0])
+    sizes = view[: 8 * (count + 1)].view(np.int64)
+    ends = np.cumsum([_rounded(n) for n in (sizes.nbytes, *sizes[1:].tolist())])
+    parts: list[Any] = [view[start : start + n] for start, n in zip(ends, sizes[1:].tolist(), strict=False)]
+    targets, ids, rejects = pickle.loads(parts[0], buffers=parts[1:])
+    return {k: [_restored(t) for t in ts] for k, ts in targets.items()}, ids, rejects
+
+
+def _rounded(size: int) -> int:
+    return -(-size // ALIGNED) * ALIGNED
 
 
 def _plain(target: Target | None) -> Any:

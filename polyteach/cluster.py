@@ -138,21 +138,25 @@ class _Pool:
                         if part is not None:
                             done(part, value)
                     give(actor)
-                now = time.monotonic()
-                for ref, (actor, part, since) in list(waiting.items()):
-                    if part is not None and self.timeout and now - since > self.timeout:
-                        del waiting[ref]
-                        self.ray.kill(actor)
-                        fail(part, f"took more than {self.timeout:g} s")
+                if self.timeout:
+                    now = time.monotonic()
+                    for ref, (actor, part, since) in list(waiting.items()):
+                        if part is not None and now - since > self.timeout:
+                            del waiting[ref]
+                            self.ray.kill(actor)
+                            fail(part, f"took more than {self.timeout:g} s")
                 staff()  # instead of those that died, and for parts that came back
         finally:
             for actor, _, _ in waiting.values():
                 self.ray.kill(actor)
 
     def lost(self, error: Exception) -> None:
-        """A worker died before it could work: a machine that went, or an error that all others will have too."""
+        """A worker died before it could work: a machine that went, or an error that all others will have too.
+
+        Of a large cluster that starts some always die; it is given up when as many died in a row as there should be.
+        """
         self.failures += 1
-        if self.failures >= self.tries:
+        if self.failures >= max(self.tries, self.count):
             text = str(error).strip()
             last = [line.strip() for line in text.splitlines() if line.strip()][-1:]
             raise ValueError(f"no worker can be started on Ray: {last[0] if last else type(error).__name__}")

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name, synced, then renamed."""
+"""Files that are whole or absent: written under a temporary name, synced, then renamed; or put, in object storage."""
 
 import hashlib
 import json
@@ -11,21 +11,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from polyteach.storage import ObjectPath, spool, to_path
+
 _OWNER = socket.gethostname().replace(".", "-")
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str] | ObjectPath) -> Iterator[Path]:
     """A temporary path beside `path`; on success it is synced and renamed to `path`, on any error removed.
 
+    An object's is a local file, which is put when it is complete.
+
     Raises:
-        OSError: the disk is full or the folder cannot be written; nothing of `path` has changed then.
+        OSError: the disk is full, or the folder or storage cannot be written; nothing of `path` has changed then.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{_OWNER}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+    path = to_path(path)
+    folder = path.parent if isinstance(path, Path) else spool()
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{path.name}.{_OWNER}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         yield temporary
+        if isinstance(path, ObjectPath):
+            path.put(temporary)
+            temporary.unlink()
+            return
         sync(temporary)
         os.replace(temporary, path)
     except BaseException:
@@ -55,27 +64,29 @@ def _short(value: Any) -> str:
     return text if len(text) < 100 else text[:97] + "..."
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
+def write_json(path: str | os.PathLike[str] | ObjectPath, value: Any) -> None:
     """`value` as indented JSON, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
+def read_json(path: str | os.PathLike[str] | ObjectPath) -> Any:
     """The JSON in `path`.
 
     Raises:
         ValueError: not JSON; the message names the file.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(to_path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
         raise ValueError(f"{path} is not valid JSON: {e}") from e
 
 
-def sha256(path: str | os.PathLike[str]) -> str:
-    """Hex digest of a file, or of a folder's files (names and contents, sorted)."""
-    path = Path(path)
+def sha256(path: str | os.PathLike[str] | ObjectPath) -> str:
+    """Hex digest of a file or object, or of a local folder's files (names and contents, sorted)."""
+    path = to_path(path)
+    if isinstance(path, ObjectPath):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
         if path.is_dir():
@@ -86,12 +97,13 @@ def sha256(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def sweep(folder: str | os.PathLike[str]) -> None:
+def sweep(folder: str | os.PathLike[str] | ObjectPath) -> None:
     """Remove temporary files directly in `folder` that processes of this machine left when they were killed.
 
-    Those of a live process, and of other machines that share the folder, stay.
+    Those of a live process, and of other machines that share the folder, stay. Objects' lie in one local folder.
     """
-    for leftover in Path(folder).glob(f".*.{_OWNER}.*.tmp"):
+    folder = to_path(folder)
+    for leftover in (folder if isinstance(folder, Path) else spool()).glob(f".*.{_OWNER}.*.tmp"):
         pid = int(leftover.name.split(".")[-3])
         try:
             os.kill(pid, 0)

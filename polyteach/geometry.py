@@ -6,6 +6,7 @@ source at any resolution, K boxes.
 
 import random
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Shaped, UInt8
@@ -43,22 +44,13 @@ class View:
         The map covers the whole source but may be of any resolution. Pixels beyond the source get `fill`.
         Works for every dtype, bool included.
         """
-        rows, in_rows = self._nearest(self.top, self.height, self.size[0], self.source[0], field.shape[-2])
-        cols, in_cols = self._nearest(self.left, self.width, self.size[1], self.source[1], field.shape[-1])
-        if self.mirrored:
-            cols, in_cols = cols.flip(0), in_cols.flip(0)
-        out = field[..., rows.to(field.device)[:, None], cols.to(field.device)]
-        if in_rows.all() and in_cols.all():
+        cells, inside, everywhere = _nearest(self, (field.shape[-2], field.shape[-1]))
+        # one flat index for all axes: torch gathers several times faster by it than by rows and columns
+        out = field.flatten(-2).index_select(-1, cells.to(field.device))
+        out = out.reshape(*field.shape[:-2], *self.size)
+        if everywhere:
             return out
-        inside = (in_rows[:, None] & in_cols).to(field.device)
-        return torch.where(inside, out, torch.as_tensor(fill, dtype=field.dtype, device=field.device))
-
-    @staticmethod
-    def _nearest(start: int | float, length: int | float, out: int, source: int, cells: int) -> tuple[Tensor, Tensor]:
-        """Index into `cells` for each of `out` pixel centres, and whether the centre lies in the source."""
-        at = start + (torch.arange(out, dtype=torch.float64) + 0.5) * (length / out)
-        index = (at * (cells / source)).floor().long()
-        return index.clamp(0, cells - 1), (at >= 0) & (at < source)
+        return torch.where(inside.to(field.device), out, torch.as_tensor(fill, dtype=field.dtype, device=field.device))
 
     def boxes(self, xyxy: Float[Tensor, "K 4"]) -> Float[Tensor, "K 4"]:
         """Boxes (x0, y0, x1, y1) from pixels of the source to pixels of the view, clipped to it.
@@ -81,6 +73,28 @@ class View:
         if self.mirrored:
             left = vw - (left + sw * kx)
         return View(self.size, -self.top * ky, left, sh * ky, sw * kx, self.source, self.mirrored)
+
+
+@lru_cache(maxsize=4)
+def _nearest(view: View, cells: tuple[int, int]) -> tuple[Tensor, Tensor, bool]:
+    """Index into the flat (M, N) `cells` for each pixel of the view, whether it lies in the source, and whether all do.
+
+    Kept for the other maps of the same image. Not to be written to.
+    """
+
+    def along(start: int | float, length: int | float, out: int, source: int, count: int) -> tuple[Tensor, Tensor]:
+        """Index into `count` cells for each of `out` pixel centres, and whether the centre lies in the source."""
+        at = start + (torch.arange(out, dtype=torch.float64) + 0.5) * (length / out)
+        index = (at * (count / source)).floor().long()
+        return index.clamp(0, count - 1), (at >= 0) & (at < source)
+
+    with torch.inference_mode(False):  # else what is kept could not be used in training
+        rows, in_rows = along(view.top, view.height, view.size[0], view.source[0], cells[0])
+        cols, in_cols = along(view.left, view.width, view.size[1], view.source[1], cells[1])
+        if view.mirrored:
+            cols, in_cols = cols.flip(0), in_cols.flip(0)
+        inside = in_rows[:, None] & in_cols
+        return (rows[:, None] * cells[1] + cols).flatten(), inside, bool(inside.all())
 
 
 def area(xyxy: Float[Tensor, "K 4"]) -> Float[Tensor, " K"]:

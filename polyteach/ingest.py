@@ -7,13 +7,13 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
 if TYPE_CHECKING:
     from polyteach.datasets import Dataset, Entry
+    from polyteach.storage import AnyPath
     from polyteach.store import Answer, ImageRow, LabelSet, Store
 
 _STATE = "ingest.json"
@@ -52,7 +52,7 @@ def ingest(
     Args:
         source: a folder, a .txt list (one path a line), a .tar, a .parquet, or FORMAT:PATH, where FORMAT is a file of
             polyteach/datasets, such as coco, imagenet, folder (class folders), voc.
-        store: folder of the store to make.
+        store: folder of the store to make, or its URL (docs/objects.md).
         embed: keep the images' bytes in the store, else only where they lie. Archives (tar, Parquet) are always kept.
         part_size: images per part. Parts are the unit of resume and of work; embedded, one is held in memory.
         max_pixels: refuse images with more pixels than this.
@@ -83,6 +83,7 @@ def ingest(
         polyteach ingest 'parquet:train-00000.parquet?image=photo' store
     """
     from polyteach.datasets import load_dataset, locate
+    from polyteach.storage import to_path
 
     for what, value, least in (
         ("part_size", part_size, 1),
@@ -102,12 +103,13 @@ def ingest(
         "workers": workers or _cores(),
         "skip_bad": skip_bad,
     }
-    _refuse_finished(Path(store), about)
+    path = to_path(store)
+    _refuse_finished(path, about)
     dataset = load_dataset(source)
     about["embed"] = embed or dataset.embed
     about["licence"] = licence or dataset.licence
-    with _room(Path(store)):
-        run = _Run(_started(Path(store), dataset, about), dataset, about)
+    with _room(path):
+        run = _Run(_started(path, dataset, about), dataset, about)
         run.go(progress)
         totals = run.finish()
     if progress:
@@ -119,7 +121,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _refuse_finished(path: Path, about: dict[str, Any]) -> None:
+def _refuse_finished(path: "AnyPath", about: dict[str, Any]) -> None:
     """Whether `path` is free, or an unfinished ingest of the same; before the source is listed, which may take long."""
     from polyteach.files import read_json
 
@@ -135,11 +137,11 @@ def _refuse_finished(path: Path, about: dict[str, Any]) -> None:
         raise ValueError(_other(path, f"source was {old['source']}, is {about['source']}"))
 
 
-def _other(path: Path, what: str) -> str:
+def _other(path: "AnyPath", what: str) -> str:
     return f"{path} is an unfinished ingest: {what}. Give the first run's arguments to go on, or delete {path}"
 
 
-def _started(path: Path, dataset: "Dataset", about: dict[str, Any]) -> "Store":
+def _started(path: "AnyPath", dataset: "Dataset", about: dict[str, Any]) -> "Store":
     """A new store, or an unfinished one of the same dataset and arguments."""
     import hashlib
 
@@ -165,7 +167,7 @@ def _started(path: Path, dataset: "Dataset", about: dict[str, Any]) -> "Store":
             )
         return Store.open(path)
     sweep(path)
-    if path.is_dir() and os.listdir(path) == ["store.json"]:
+    if path.is_dir() and [p.name for p in path.iterdir()] == ["store.json"]:
         (path / "store.json").unlink()  # an ingest was killed between its first two files: nothing is in there
     try:
         store = Store.create(path, about["part_size"])
@@ -369,7 +371,7 @@ class _Run:
 
 
 @contextmanager
-def _room(path: Path) -> Iterator[None]:
+def _room(path: "AnyPath") -> Iterator[None]:
     """A full disk as an error that says where, what is kept and how to go on."""
     try:
         yield

@@ -65,7 +65,7 @@ def label(
     stops the run. Scores and probabilities are kept, so thresholds are chosen when training.
 
     Args:
-        store: the store's folder, made by `polyteach ingest`.
+        store: the store's folder, or its URL (docs/objects.md), made by `polyteach ingest`.
         teachers: name -> FAMILY:NAME of a teacher. The name becomes the label set's.
         device: where to run: auto, cpu, cuda:0, ... Several devices are given to the teachers in turn.
         precision: fp32, or fp16 or bf16 (autocast: about twice as fast, labels differ in the last digits).
@@ -145,6 +145,8 @@ def _worker(*given: Any) -> "Callable[[int], dict[str, Any]]":
 
 NOTHING: dict[str, Any] = {"images": 0, "flops": 0.0, "seconds": 0.0}
 """An account of costs that is still empty."""
+ACCOUNT = 10
+"""Seconds between two records of what a labelling by a cluster has cost: one a part would keep the driver busy."""
 
 
 class _Run:
@@ -223,6 +225,7 @@ class _Run:
         self, progress: bool, address: str, given: tuple[Any, ...], workers: int, tries: int, timeout: int | float
     ) -> None:
         """As `go`, by workers on Ray. given: arguments of `_loaded`."""
+        import time
         from functools import partial
 
         from polyteach.cluster import work
@@ -231,15 +234,19 @@ class _Run:
         sets = {str(s.path.resolve()): s for _, mine in self.teachers for s in mine.values()}
         todo = [p for p in self.store.parts() if self.owed(p)]
         set_aside: list[int] = []
+        told = time.monotonic()
 
         def done(part: int, costs: dict[str, Any]) -> None:
+            nonlocal told
             for path, cost in costs.items():
                 account = self.spent[id(sets[path])]
                 account["images"] += cost["images"]
                 account["seconds"] = round(account["seconds"] + cost["seconds"], 3)
                 known = account["flops"] is not None and cost["flops"] is not None
                 account["flops"] = account["flops"] + cost["flops"] if known else None
-            self.account()
+            if time.monotonic() - told > ACCOUNT:
+                self.account()
+                told = time.monotonic()
             bar.advance(self.store.count(part), f"{len(set_aside)} parts set aside" if set_aside else None)
 
         def aside(part: int, reason: str) -> None:
@@ -253,8 +260,11 @@ class _Run:
             set_aside.append(part)
             bar.advance(len(rows), f"{len(set_aside)} parts set aside")
 
-        with track("label", sum(map(self.store.count, todo)), "images", progress) as bar:
-            work(address, partial(_worker, *given), todo, done, aside, workers, tries, timeout)
+        try:
+            with track("label", sum(map(self.store.count, todo)), "images", progress) as bar:
+                work(address, partial(_worker, *given), todo, done, aside, workers, tries, timeout)
+        finally:
+            self.account()
         if set_aside:
             print(
                 f"{len(set_aside)} parts were set aside, their images are recorded as failed: "
@@ -288,7 +298,9 @@ class _Run:
 
         todo = [(p, work) for p in self.store.parts() if (work := self.owed(p))]
         with track("label", sum(self.store.count(p) for p, _ in todo), "images", progress) as bar:
-            for part, work in todo:
+            for n, (part, work) in enumerate(todo):
+                for ahead, _ in todo[n + 1 : n + 2]:
+                    self.store.soon(ahead)
                 self._part(part, work, bar)
                 self.account()
 

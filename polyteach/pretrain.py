@@ -61,7 +61,7 @@ def pretrain(
     `transfer` takes nothing else from such a run.
 
     Args:
-        stores: folders made by `polyteach ingest`.
+        stores: folders or URLs (docs/objects.md) made by `polyteach ingest`.
         out: folder of the run. A finished run is never overwritten, an unfinished one goes on.
         method: simclr or vicreg.
         split: only images of these splits.
@@ -314,7 +314,7 @@ def pairs(plan: "Plan", seed: int, size: int, crop: tuple[float, float], method:
         last: tuple[int, Any] = (-1, None)
 
         def __getitem__(self, place: int) -> Sample:
-            epoch, image = self.order.at(place // 2)
+            epoch, image = self.at(place // 2)
             return self.drawn(epoch, image, f"-{place % 2}")
 
         def picture(self, image: int) -> Any:

@@ -8,39 +8,46 @@
     labels/<task>/<name>/part-00000.parquet  one row per image of that part: state, reason, the target's columns
     rejects/part-00000.parquet               id, uri, reason
 
-A part is the unit of work and of resume: written under a temporary name, synced and renamed, so that it exists means
-that it is whole. A new label set adds a folder and never rewrites images or another's labels. Row groups are small
-(64 images), and bytes that are compressed already (JPEG, PNG) are not compressed again.
+The folder is a local one or a URL (`polyteach/storage.py`). A part is the unit of work and of resume: written under a
+temporary name, synced and renamed (or put, in object storage), so that it exists means that it is whole. A new label
+set adds a folder and never rewrites images or another's labels. Row groups are small (64 images), and bytes that are
+compressed already (JPEG, PNG) are not compressed again.
 
-Shapes: K entries of a vector, M N cells of a map.
+Shapes: N images of a part, K entries of a vector, M N cells of a map.
 """
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from faster_coco_eval.core import mask as run_length
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_png
 
 from polyteach.files import differences, read_json, read_uri, replacing, sweep, write_json
 from polyteach.images import BadImage
 from polyteach.images import decode as decode_image
+from polyteach.storage import AnyPath, ObjectPath, Reader, StorageError, to_path
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Column, Objective, Policy, Space, Target
 
+_T = TypeVar("_T")
+
 FORMAT = 1
 ROW_GROUP = 64
+SMALL = 512
+"""Bytes of a map's PNG up to which its pixels are remembered, because the next image's is likely to be the same."""
 LABELLED, ABSENT, FAILED = "labelled", "absent", "failed"
 Answer = Target | str | None
 """What a label set says of an image: a target, the reason of a failure, or nothing."""
@@ -78,18 +85,19 @@ class ImageRow:
 class Store:
     """A folder of images and label sets. Make one with `create`, open one with `open`."""
 
-    def __init__(self, path: Path, part_size: int) -> None:
+    def __init__(self, path: AnyPath, part_size: int) -> None:
         self.path = path
         self.part_size = part_size
 
     @staticmethod
-    def create(path: str | Path, part_size: int = 1024) -> "Store":
-        """A new, empty store.
+    def create(path: str | AnyPath, part_size: int = 1024) -> "Store":
+        """A new, empty store in a folder or behind a URL.
 
         Raises:
             ValueError: `path` is a store already, or a folder with other things in it; part_size < 1.
+            OSError: it cannot be written.
         """
-        path = Path(path)
+        path = to_path(path)
         if part_size < 1:
             raise ValueError(f"part_size must be at least 1; got {part_size}")
         if (path / "store.json").exists():
@@ -101,13 +109,14 @@ class Store:
         return Store(path, part_size)
 
     @staticmethod
-    def open(path: str | Path) -> "Store":
+    def open(path: str | AnyPath) -> "Store":
         """The store at `path`.
 
         Raises:
             ValueError: no store there, or one of a newer format.
+            StorageError: the object storage cannot be reached.
         """
-        path = Path(path)
+        path = to_path(path)
         if not (path / "store.json").is_file():
             raise ValueError(f"{path} is not a store (no store.json); make one with: polyteach ingest SOURCE {path}")
         about = read_json(path / "store.json")
@@ -117,9 +126,14 @@ class Store:
             raise ValueError(f"{path}/store.json says format {about.get('format')!r}; this polyteach reads {FORMAT}")
         return Store(path, int(about["part_size"]))
 
+    @property
+    def remote(self) -> bool:
+        """Whether it lies in object storage, where reading ahead is worth something."""
+        return isinstance(self.path, ObjectPath)
+
     def parts(self) -> list[int]:
         """Numbers of the image parts there are, ascending."""
-        return _parts(self.path / "images")
+        return _parts(self.path / "images", dense=True)
 
     def count(self, part: int) -> int:
         """How many images a part holds, from its footer alone.
@@ -127,8 +141,7 @@ class Store:
         Raises:
             ValueError: the part is missing or broken; names the file.
         """
-        with _opened(self.path / "images" / part_name(part)) as file:
-            return int(file.metadata.num_rows)
+        return height(self.path / "images" / part_name(part))
 
     def write_images(self, part: int, rows: Sequence[ImageRow]) -> None:
         """Write a whole part of images, at most `part_size`, atomically."""
@@ -147,6 +160,25 @@ class Store:
         columns = [f.name for f in _IMAGES if data or f.name != "bytes"]
         table = _read(self.path / "images" / part_name(part), columns, rows)
         return [ImageRow(**{"data" if k == "bytes" else k: v for k, v in row.items()}) for row in table.to_pylist()]
+
+    def ids(self, part: int) -> list[str]:
+        """Ids of a part's images."""
+        ids: list[str] = _read(self.path / "images" / part_name(part), ["id"])["id"].to_pylist()
+        return ids
+
+    def in_splits(self, part: int, splits: Sequence[str] = ()) -> tuple[Bool[np.ndarray, " N"], set[str | None]]:
+        """Per image of a part whether its split is one of these, all where none are given; and the splits there are."""
+        said = _read(self.path / "images" / part_name(part), ["split"])["split"]
+        inside = pc.is_in(said, value_set=pa.array(splits, type=said.type)) if splits else np.ones(len(said))
+        return np.array(inside, dtype=bool), set(said.unique().to_pylist())
+
+    def soon(self, part: int, rows: Sequence[int] | None = None) -> bool:
+        """Say that a part's images, or those at positions `rows`, will be read: object storage is read ahead then.
+
+        Returns:
+            False where too much is being read ahead already, and nothing was done.
+        """
+        return _soon(self.path / "images" / part_name(part), rows)
 
     def read(self, row: ImageRow) -> bytes:
         """The encoded bytes of an image.
@@ -215,8 +247,8 @@ class Store:
 
     def sets(self) -> list["LabelSet"]:
         """Every label set, sorted by task and name."""
-        found = sorted((self.path / "labels").glob("*/*/set.json"))
-        return [LabelSet(self, f.parent.parent.name, f.parent.name) for f in found]
+        found = sorted((f.parent.parent.name, f.parent.name) for f in (self.path / "labels").glob("*/*/set.json"))
+        return [LabelSet(self, task, name) for task, name in found]
 
 
 class LabelSet:
@@ -257,11 +289,33 @@ class LabelSet:
 
     def parts(self) -> list[int]:
         """Numbers of the parts that are labelled, ascending."""
-        return _parts(self.path)
+        return _parts(self.path, dense=True)
 
     def has(self, part: int) -> bool:
         """Whether that part is labelled."""
-        return (self.path / part_name(part)).exists()
+        return (self.path / part_name(part)).is_file()
+
+    def soon(self, part: int, rows: Sequence[int] | None = None) -> bool:
+        """As `Store.soon`, of the answers."""
+        return _soon(self.path / part_name(part), rows)
+
+    def delete(self) -> None:
+        """Delete the set, and its task's folder where it was the last one.
+
+        Killed on the way, it leaves no set, or, in object storage, one of which parts are not labelled.
+        """
+        if isinstance(self.path, ObjectPath):
+            about = self.path / "set.json"
+            # by name too: a part that the listing lacks would be taken for one of the next set of this name
+            for file in {*self.path.rglob("*"), *(self.path / part_name(p) for p in self.parts())} - {about}:
+                file.unlink(missing_ok=True)
+            about.unlink(missing_ok=True)
+            return
+        gone = self.path.parent.parent / f".{self.task}-{self.name}.deleted"
+        self.path.rename(gone)  # at once, so that no half-deleted set is ever seen
+        shutil.rmtree(gone)
+        if not any(self.path.parent.iterdir()):
+            self.path.parent.rmdir()
 
     def write(self, part: int, ids: Sequence[str], answers: Sequence[Answer]) -> None:
         """Write a whole part atomically: for each image a target, the reason of its failure, or None where absent.
@@ -304,7 +358,10 @@ class LabelSet:
 
     def answers(self, table: pa.Table) -> list[Answer]:
         """Decode rows of `table`."""
-        return [self._answer(row) for row in table.to_pylist()]
+        # column by column and never through Python's lists, which would cost more than all the rest
+        found = dict(zip(table.column_names, table.itercolumns(), strict=True))
+        columns = {k: c.chunk(0) if c.num_chunks == 1 else c.combine_chunks() for k, c in found.items()}
+        return [self._answer(columns, i) for i in range(table.num_rows)]
 
     def ids(self, part: int) -> list[str]:
         """Ids of a part's images."""
@@ -315,6 +372,10 @@ class LabelSet:
         """Per image "labelled", "absent" or "failed"."""
         states: list[str] = _read(self.path / part_name(part), ["state"])["state"].to_pylist()
         return states
+
+    def labelled(self, part: int) -> Bool[np.ndarray, " N"]:
+        """Per image whether it has a target here."""
+        return np.array(pc.equal(_read(self.path / part_name(part), ["state"])["state"], LABELLED), dtype=bool)
 
     def statistics(self, score: float | int = 0.5, sample: int = 4096) -> tuple[int, int, dict[str, float]]:
         """Images labelled, images failed, and the task's statistics averaged over the first `sample` labelled images.
@@ -336,13 +397,23 @@ class LabelSet:
                     sums[key] = sums.get(key, 0.0) + value
         return total, failed, {k: v / seen for k, v in sums.items()}
 
-    def _answer(self, row: dict[str, Any]) -> Answer:
-        if row["state"] == FAILED:
-            return str(row["reason"])
-        if row["state"] == ABSENT:
+    def _answer(self, columns: dict[str, pa.Array], row: int) -> Answer:
+        state = columns["state"][row].as_py()
+        if state == FAILED:
+            return str(columns["reason"][row].as_py())
+        if state == ABSENT:
             return None
-        values = {k: None if row[k] is None else decode(row[k], c) for k, c in self._columns.items()}
+        kept = {k: columns[k][row] for k in self._columns}
+        values = {k: decode(_kept(kept[k], c), c) if kept[k].is_valid else None for k, c in self._columns.items()}
         return self._target(**values)
+
+
+def _kept(scalar: pa.Scalar, how: Column) -> Any:
+    """One field's value in Parquet: bytes, a dictionary, or an array of all its numbers."""
+    if how.kind in ("map", "masks"):
+        return scalar.as_py()
+    numbers = scalar.values.flatten() if how.kind == "rows" else scalar.values
+    return numbers.to_numpy(zero_copy_only=False)
 
 
 def encode(value: Tensor, how: Column) -> Any:
@@ -408,14 +479,27 @@ def _png(array: np.ndarray) -> bytes:
 
 
 def _pixels(png: bytes, how: Column) -> np.ndarray:
-    with Image.open(io.BytesIO(png)) as picture:
-        array = np.asarray(picture)
+    array = _same_again(png) if len(png) <= SMALL else _unpacked(png)
     if array.ndim == 3:
-        array = array.transpose(2, 0, 1)
         return (array.astype(np.int16) - 128).astype(np.int8) if how.dtype == "int8" else array
     if how.dtype == "float16":
         return array.astype(np.uint16).view(np.float16)
     return array
+
+
+def _unpacked(png: bytes) -> np.ndarray:
+    """(M, N), or (3, M, N); of one bit a pixel, 0 and not 0."""
+    try:  # about twice as fast as Pillow where there is little to unpack
+        found = decode_png(torch.frombuffer(bytearray(png), dtype=torch.uint8), ImageReadMode.UNCHANGED).numpy()
+    except RuntimeError:  # a torchvision that was built without libpng; or no PNG, which Pillow will say
+        with Image.open(io.BytesIO(png)) as picture:
+            array = np.asarray(picture)
+        return array.transpose(2, 0, 1) if array.ndim == 3 else array
+    return found[0] if len(found) == 1 else found
+
+
+_same_again = lru_cache(maxsize=32)(_unpacked)
+"""For maps that hold one value only, such as "all is valid": those of most images are the same few bytes."""
 
 
 def _columns(target: type[Target]) -> dict[str, Column]:
@@ -437,8 +521,10 @@ def part_name(part: int) -> str:
     return f"part-{part:05d}.parquet"
 
 
-def _parts(folder: Path) -> list[int]:
-    return sorted(int(f.stem.removeprefix("part-")) for f in folder.glob("part-*.parquet"))
+def _parts(folder: AnyPath, dense: bool = False) -> list[int]:
+    """Numbers of the parts there are. dense: with few gaps, so that what a listing lacks is asked for."""
+    found = sorted(int(f.stem.removeprefix("part-")) for f in folder.glob("part-*.parquet"))
+    return folder.confirmed(found, part_name) if dense and isinstance(folder, ObjectPath) else found
 
 
 @lru_cache(maxsize=64)
@@ -450,7 +536,7 @@ def _leaves(schema: pa.Schema) -> tuple[str, ...]:
     return tuple(parquet.column(i).path for i in range(len(parquet)))
 
 
-def _write(path: Path, table: pa.Table, raw: Sequence[str] = ()) -> None:
+def _write(path: AnyPath, table: pa.Table, raw: Sequence[str] = ()) -> None:
     compression = {leaf: "none" if leaf.split(".")[0] in raw else "zstd" for leaf in _leaves(table.schema)}
     with replacing(path) as temporary:
         pq.write_table(
@@ -463,20 +549,50 @@ def _write(path: Path, table: pa.Table, raw: Sequence[str] = ()) -> None:
         )
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """A part's file; what is wrong with it, then or while it is read, becomes a ValueError that names it."""
+def _using(path: AnyPath, use: Callable[[pq.ParquetFile], _T]) -> _T:
+    """What `use` makes of a part's file; what is wrong with it becomes a ValueError that names it.
+
+    Raises:
+        ValueError: the part is missing or broken.
+        StorageError: it cannot be known, since the object storage cannot be asked.
+    """
     try:
+        if isinstance(path, ObjectPath):
+            return _using_object(path, use)
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            yield file
+            return use(file)
     except FileNotFoundError as e:
         raise ValueError(f"{path} is missing") from e
+    except StorageError:
+        raise
     except (pa.ArrowException, OSError) as e:
         raise ValueError(f"{path} is broken: {e}") from e
 
 
-def _read(path: Path, columns: list[str] | None = None, rows: Sequence[int] | None = None) -> pa.Table:
-    with _opened(path) as file:
+def _using_object(path: ObjectPath, use: Callable[[pq.ParquetFile], _T]) -> _T:
+    for fresh in (False, True):  # what is broken may have been so on the way, or be rewritten just now
+        try:
+            with path.open(fresh) as raw, pq.ParquetFile(raw, page_checksum_verification=True) as file:
+                return use(file)
+        except (StorageError, FileNotFoundError):
+            raise
+        except (pa.ArrowException, OSError):
+            if fresh:
+                raise
+    raise AssertionError("the second attempt returns or raises")
+
+
+def height(path: AnyPath) -> int:
+    """Rows of a part, from its footer alone.
+
+    Raises:
+        ValueError: it is missing or broken; names the file.
+    """
+    return _using(path, lambda file: int(file.metadata.num_rows))
+
+
+def _read(path: AnyPath, columns: list[str] | None = None, rows: Sequence[int] | None = None) -> pa.Table:
+    def read(file: pq.ParquetFile) -> pa.Table:
         if rows is None:
             return file.read(columns=columns)
         groups = sorted({row // ROW_GROUP for row in rows})
@@ -484,6 +600,22 @@ def _read(path: Path, columns: list[str] | None = None, rows: Sequence[int] | No
         table = file.read_row_groups(groups, columns=columns)
         at = [start[row // ROW_GROUP] + row % ROW_GROUP for row in rows]
         return table.take(pa.array(at, type=pa.int64()))
+
+    return _using(path, read)
+
+
+def _soon(path: AnyPath, rows: Sequence[int] | None) -> bool:
+    if not isinstance(path, ObjectPath):
+        return True
+
+    def span(raw: Reader) -> tuple[int, int]:
+        """The bytes of the row groups that `rows` are in."""
+        groups = [pq.read_metadata(raw).row_group(group) for group in sorted({row // ROW_GROUP for row in rows or ()})]
+        columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+        first = [c.dictionary_page_offset or c.data_page_offset for c in columns]
+        return min(first), max(a + c.total_compressed_size for a, c in zip(first, columns, strict=True))
+
+    return path.ahead(None if rows is None else span)
 
 
 def _plain(value: Any) -> Any:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from polyteach.storage import AnyPath
     from polyteach.store import Answer, ImageRow, LabelSet, Store
 
 BROKEN = "broken"
@@ -41,7 +40,7 @@ def check(store: tyro.conf.Positional[str], *, deep: bool = False, progress: boo
     that they are of, that every target can be decoded and fits its image and its set's space.
 
     Args:
-        store: the store's folder.
+        store: the store's folder, or its URL (docs/objects.md).
         deep: decode every image too, those kept by reference from where they lie.
         progress: show a progress bar.
 
@@ -67,14 +66,17 @@ def check(store: tyro.conf.Positional[str], *, deep: bool = False, progress: boo
 def faults(store: "Store", deep: bool = False, progress: bool = False) -> Iterator[Fault]:
     """Everything that is wrong with a store, part by part. deep: decode the images too."""
     from polyteach.progress import track
+    from polyteach.storage import StorageError
     from polyteach.store import LabelSet
 
     sets = []
-    for folder in sorted((store.path / "labels").glob("*/*")):
+    for task, name in sorted((f.parent.name, f.name) for f in (store.path / "labels").glob("*/*")):
         try:
-            sets.append(LabelSet(store, folder.parent.name, folder.name))
+            sets.append(LabelSet(store, task, name))
+        except StorageError:
+            raise
         except (ValueError, OSError, KeyError, TypeError) as e:
-            yield Fault(f"labels/{folder.parent.name}/{folder.name}/set.json", f"is broken: {e}")
+            yield Fault(f"labels/{task}/{name}/set.json", f"is broken: {e}")
     parts = store.parts()
     seen: dict[str, int] = {}
     with track("check", len(parts), "parts", progress) as bar:
@@ -96,19 +98,22 @@ def faults(store: "Store", deep: bool = False, progress: bool = False) -> Iterat
             yield Fault(_file(labels.path, part, store), "there are no images of that part")
 
 
-def _file(folder: "Path", part: int, store: "Store") -> str:
+def _file(folder: "AnyPath", part: int, store: "Store") -> str:
     from polyteach.store import part_name
 
-    return str((folder / part_name(part)).relative_to(store.path))
+    return str(folder / part_name(part)).removeprefix(f"{store.path}/")
 
 
 def _images(store: "Store", part: int, deep: bool) -> "tuple[list[ImageRow] | None, list[Fault]]":
     """The rows of a part, None where they cannot be read, and what is wrong with them."""
     from polyteach.images import BadImage
+    from polyteach.storage import StorageError
 
     file = _file(store.path / "images", part, store)
     try:
         rows = store.images(part)
+    except StorageError:  # nothing is known of the part then
+        raise
     except Exception as e:  # whatever broken bytes make pyarrow raise
         return None, [Fault(file, _plain(e, store))]
     wrong = []
@@ -134,12 +139,15 @@ def _plain(error: Exception, store: "Store") -> str:
 
 
 def _labels(labels: "LabelSet", part: int, rows: "list[ImageRow]") -> Iterator[Fault]:
+    from polyteach.storage import StorageError
     from polyteach.store import ABSENT, FAILED, LABELLED
 
     file = _file(labels.path, part, labels.store)
     try:
         table = labels.table(part)
         ids, states = table["id"].to_pylist(), table["state"].to_pylist()
+    except StorageError:
+        raise
     except Exception as e:
         yield Fault(file, _plain(e, labels.store))
         return
@@ -183,7 +191,7 @@ def info(store: tyro.conf.Positional[str], *, score: float = 0.5, json: bool = F
     the teacher leaves empty too.
 
     Args:
-        store: the store's folder.
+        store: the store's folder, or its URL (docs/objects.md).
         score: threshold of a teacher's answers.
         json: print JSON instead of tables.
 
@@ -234,6 +242,7 @@ def described(store: "Store", score: float = 0.5) -> dict[str, Any]:
     from collections import Counter
 
     from polyteach.batches import by_people
+    from polyteach.storage import total
     from polyteach.store import ABSENT, FAILED, LABELLED
     from polyteach.tasks import load_task
     from polyteach.tasks.contract import Policy
@@ -273,7 +282,7 @@ def described(store: "Store", score: float = 0.5) -> dict[str, Any]:
                 "empties": {"of": of, "left": left} if of else None,
             }
         )
-    size = sum(f.stat().st_size for f in store.path.rglob("*.parquet"))
+    size = total(store.path, "*.parquet")
     return {
         "images": sum(splits.values()), "parts": len(parts), "bytes": size, "splits": dict(sorted(splits.items())),
         "rejects": len(store.rejects()), "sets": sorted(sets, key=lambda s: str(s["set"])),
@@ -289,7 +298,7 @@ def drop_labels(
     """Delete label sets. Images and other sets stay as they are.
 
     Args:
-        store: the store's folder.
+        store: the store's folder, or its URL (docs/objects.md).
         sets: which, by NAME or TASK/NAME.
         yes: do it; without it what would go is said, and nothing is done.
 
@@ -299,8 +308,7 @@ def drop_labels(
     Examples:
         polyteach store drop-labels store boxes-old --yes
     """
-    import shutil
-
+    from polyteach.storage import total
     from polyteach.store import Store
 
     opened = Store.open(store)
@@ -311,16 +319,11 @@ def drop_labels(
             raise ValueError(f"{store} has no label set {name!r}; it has {known or 'none'}")
     going = [s for s in have if {s.name, f"{s.task}/{s.name}"} & set(sets)]
     for labels in going:
-        size = sum(f.stat().st_size for f in labels.path.rglob("*") if f.is_file())
-        print(f"{labels.task}/{labels.name}: {len(labels.parts())} parts, {size:,} bytes")
+        print(f"{labels.task}/{labels.name}: {len(labels.parts())} parts, {total(labels.path, '*'):,} bytes")
     if not yes:
         raise ValueError("nothing was deleted; add --yes to delete these")
     for labels in going:
-        gone = opened.path / "labels" / f".{labels.task}-{labels.name}.deleted"
-        labels.path.rename(gone)  # at once, so that no half-deleted set is ever seen
-        shutil.rmtree(gone)
-        if not any(labels.path.parent.iterdir()):
-            labels.path.parent.rmdir()
+        labels.delete()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -334,7 +337,7 @@ def repair(store: tyro.conf.Positional[str], *, deep: bool = False, progress: bo
     people have to be ingested again. Images that are lost go with their labels.
 
     Args:
-        store: the store's folder.
+        store: the store's folder, or its URL (docs/objects.md).
         deep: take out images that cannot be decoded, too.
         progress: show a progress bar.
 
@@ -371,17 +374,14 @@ def repair(store: tyro.conf.Positional[str], *, deep: bool = False, progress: bo
 
 def _set_aside(store: "Store", file: str, keep: bool = False) -> None:
     """Move into broken/, beside what is there already; copy, where it is replaced afterwards (`keep`)."""
-    import shutil
+    from polyteach.storage import move
 
     source, target = store.path / file, store.path / BROKEN / file
     target.parent.mkdir(parents=True, exist_ok=True)
     k = 1
     while target.exists():
         target, k = target.with_name(f"{source.name}.{k}"), k + 1
-    if keep:
-        shutil.copy2(source, target)
-    else:
-        source.rename(target)
+    move(source, target, keep)
 
 
 def _mend_images(store: "Store", part: int, wrong: list[Fault]) -> None:
@@ -414,27 +414,35 @@ def _mend_images(store: "Store", part: int, wrong: list[Fault]) -> None:
 
 def _height(store: "Store", file: str) -> int:
     """Rows of a part by its footer; 0 where that cannot be read."""
-    import pyarrow.parquet as pq
+    from polyteach.storage import StorageError
+    from polyteach.store import height
 
     try:
-        return int(pq.read_metadata(store.path / file).num_rows)
+        return height(store.path / file)
+    except StorageError:
+        raise
     except Exception:
         return 0
 
 
 def _groups(read: Any, rows: int) -> Iterator[tuple[int, Any]]:
     """(position, value) of all row groups that can be read."""
+    from polyteach.storage import StorageError
     from polyteach.store import ROW_GROUP
 
     for start in range(0, rows, ROW_GROUP):
         at = list(range(start, min(start + ROW_GROUP, rows)))
         try:
             yield from zip(at, read(at), strict=True)
+        except StorageError:
+            raise
         except Exception:
             # one row at a time: a target that cannot be decoded costs the others nothing
             for i in at:
                 try:
                     [value] = read([i])
+                except StorageError:
+                    raise
                 except Exception:
                     continue
                 yield i, value
@@ -475,8 +483,8 @@ def merge(
     name become one. A merge that was stopped goes on when the same command is given again.
 
     Args:
-        out: folder of the new store.
-        stores: folders of the others, which stay as they are.
+        out: folder or URL of the new store.
+        stores: folders or URLs of the others, which stay as they are.
         progress: show a progress bar.
 
     Raises:
@@ -486,17 +494,16 @@ def merge(
     Examples:
         polyteach store merge all store1 store2 store3
     """
-    from pathlib import Path
-
     from polyteach.files import read_json, write_json
     from polyteach.progress import track
+    from polyteach.storage import to_path
     from polyteach.store import Store
 
     given = [Store.open(s) for s in stores]
     if len(given) < 2 or len({s.path.resolve() for s in given}) < len(given):
         raise ValueError("give at least two different stores to merge")
     asked = {"stores": [str(s.path.resolve()) for s in given]}
-    path = Path(out)
+    path = to_path(out)
     record = path / "merge.json"
     if record.exists():
         if read_json(record)["stores"] != asked["stores"]:

@@ -111,7 +111,7 @@ def train(
     (one line per step), rejects.jsonl (images that could not be read), checkpoints/, and at last train.json.
 
     Args:
-        stores: folders made by `polyteach ingest` and filled by `polyteach label`.
+        stores: folders or URLs (docs/objects.md) made by `polyteach ingest` and filled by `polyteach label`.
         out: folder of the run. A finished run is never overwritten, an unfinished one goes on.
         tasks: only label sets of these tasks.
         labels: only these label sets, by NAME or TASK/NAME; the first that labels an image wins (after people's).

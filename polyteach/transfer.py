@@ -76,7 +76,7 @@ def transfer(
     again: no finished cell is trained twice. A finished one takes up further seeds.
 
     Args:
-        store: the downstream store, with people's labels and splits.
+        store: the downstream store, a folder or a URL (docs/objects.md), with people's labels and splits.
         out: folder of the result.
         name: of the representation, in reports; without it the name of the run's folder, "scratch" without `init`.
         init: the representation: a run's folder, "pretrained" (timm's hub), a state dict of the backbone; none, to
@@ -174,6 +174,7 @@ def _resolved(a: dict[str, Any]) -> dict[str, Any]:
     from polyteach.devices import PRECISIONS
     from polyteach.files import read_json
     from polyteach.loop import OPTIMIZERS
+    from polyteach.storage import to_path
     from polyteach.student import DESCRIPTION
 
     a = dict(a)
@@ -187,7 +188,7 @@ def _resolved(a: dict[str, Any]) -> dict[str, Any]:
         "lrs": LRS.get(a["optimizer"], ()),
         "steps": STEPS,
         "weight_decay": 0.05 if a["optimizer"] == "adamw" else 4e-5,
-        "downstream": Path(a["store"]).resolve().name,
+        "downstream": to_path(a["store"]).resolve().name,
     }
     if a["protocol"] is not None:
         known = protocols()

@@ -50,8 +50,8 @@ class Scale:
 
 SCALES = {
     "full": Scale(
-        labels=(300, 700, 2000), pool=(3000, 7000, 10000, 10000), steps=1500, batch=32, down=(500, 200, 500), tune=300,
-        lrs=(0.003,), seeds=(0, 1, 2), resamples=400,
+        labels=(300, 700, 2000), pool=(3000, 7000, 10000, 10000), steps=4000, batch=16, down=(500, 200, 500), tune=600,
+        lrs=(0.002,), seeds=(0, 1, 2), resamples=400,
     ),
     "quick": Scale(
         labels=(40, 80, 120), pool=(100, 150, 250, 300), steps=40, batch=16, down=(80, 40, 80), tune=15,
@@ -112,13 +112,15 @@ class Plan:
 
     @property
     def net(self) -> str:
-        return "--backbone test_resnet --size 64 --device cpu --workers 0 --no-progress"
+        return (
+            "--backbone test_resnet --size 64 --device cpu --precision bf16 --channels-last --workers 0 --no-progress"
+        )
 
     def learn(self, seed: int, lr: float, steps: int) -> str:
         s = self.scale
         return (
             f"--steps {steps or s.steps} --batch-size {s.batch} --optimizer adamw --lr {lr} --ema 0.99 --scale 0.7 1.5 "
-            f"--seed {seed} --channels 32 {self.net}"
+            f"--augment 5 --seed {seed} --channels 32 {self.net}"
         )
 
     def train(
@@ -129,9 +131,10 @@ class Plan:
 
     def pretrain(self, name: str, method: str, seed: int, lr: float = 0.002, init: str = "") -> str:
         s = self.scale
+        # as many pictures as all others, in larger batches: both methods compare the pictures of a batch
         words = (
-            f"pretrain stores/pool --method {method} --out runs/{name} --split a b c --steps {s.steps} --batch-size "
-            f"{s.batch} --optimizer adamw --lr {lr} --seed {seed} {self.net}"
+            f"pretrain stores/pool --method {method} --out runs/{name} --split a b c --steps {s.steps // 4} "
+            f"--batch-size {4 * s.batch} --optimizer adamw --lr {lr} --seed {seed} {self.net}"
         )
         needs = (self.pool(), *([f"train-{init}"] if init else []))
         return self.add(f"train-{name}", words + (f" --init runs/{init}" if init else ""), needs)
@@ -165,14 +168,14 @@ class Plan:
             f"{name}-s{seed}", "stores/pool", words, seed, (labelled or f"label-pool{tag}-s{seed}", *needs)
         )
 
-    def transfer(self, arm: str, seed: int) -> None:
-        """Fine-tune what is in runs/ARM-sSEED on the six tasks."""
+    def transfer(self, arm: str, seed: int, more: bool = False) -> None:
+        """Fine-tune what is in runs/ARM-sSEED on the six tasks. more: from scratch with all seeds, after the first."""
         s, scratch = self.scale, arm == "scratch"
         for world, metric in WORLDS.items():
             n = s.down[0] * (2 if world == "boxes" else 1)
             made = self.ingest(f"down-{world}", f"down-{world}", f"train:{n},val:{s.down[1]},test:{s.down[2]}")
             init = "" if scratch else f"--init runs/{arm}-s{seed}"
-            seeds = " ".join(map(str, s.seeds)) if scratch else "0"
+            seeds = " ".join(map(str, s.seeds)) if more else "0"
             words = (
                 f"transfer stores/down-{world} --downstream {world} --name {arm} {init} "
                 f"--out transfer/{arm}-s{seed}/{world} --metric {shlex.quote(metric)} "
@@ -180,7 +183,8 @@ class Plan:
                 f"--lrs {' '.join(map(str, s.lrs))} --steps {s.tune} --seeds {seeds} --batch-size {s.batch} "
                 f"--optimizer adamw --scale 0.7 1.5 --resamples {s.resamples} --channels 32 {self.net}"
             )
-            self.add(f"transfer-{arm}-s{seed}-{world}", words, (made,) if scratch else (made, f"train-{arm}-s{seed}"))
+            name, first = f"transfer-{arm}-s{seed}-{world}", () if scratch else (f"train-{arm}-s{seed}",)
+            self.add(f"{name}-more" if more else name, words, (made, name) if more else (made, *first))
 
 
 def jobs(scale: Scale, world: str, extra: str) -> dict[str, Job]:
@@ -209,6 +213,8 @@ def decide(p: Plan, seed: int) -> None:
         p.transfer("scratch", seed)
     for arm in ("student", "supervised", "oracle"):
         p.transfer(arm, seed)
+    for t in TEACHERS:
+        p.transfer(f"specialist-{t}", seed)
     for method in ("simclr", "vicreg"):
         p.pretrain(f"{method}-s{seed}", method, seed)
         p.transfer(method, seed)
@@ -217,8 +223,8 @@ def decide(p: Plan, seed: int) -> None:
     words = f"--labels people {sets} --split a b c n1 n2"
     p.train(f"student-union-s{seed}", f"stores/pool {PEOPLE}", words, seed, (f"label-pool-s{seed}", *filled))
     p.transfer("student-union", seed)
-    for t in TEACHERS:
-        p.transfer(f"specialist-{t}", seed)
+    if first and len(p.scale.seeds) > 1:
+        p.transfer("scratch", seed, more=True)
 
 
 def controls(p: Plan, seed: int) -> None:
@@ -442,6 +448,28 @@ def gather(folder: Path) -> None:
     (folder / "proof.json").write_text(json.dumps(out, indent=1) + "\n")
 
 
+def table(folder: Path) -> str:
+    """The page's table: a mean over seeds for every arm and task, in order of the normalised average. Markdown."""
+    found = json.loads((folder / "proof.json").read_text())
+    scores: dict[str, dict[str, list[float]]] = {}
+    for row in found["scores"]:
+        if row["score"] is not None:
+            scores.setdefault(row["arm"], {}).setdefault(row["task"], []).append(row["score"])
+    average = found["normalised_average"]
+    lines = [
+        f"| pretraining | {' | '.join(f'{task}, {metric}' for task, metric in WORLDS.items())} | normalised average |",
+        "| --- " + "| ---: " * (len(WORLDS) + 1) + "|",
+    ]
+    for arm in sorted(scores, key=lambda a: (average.get(a) or {}).get("value") or 0.0):
+        each = [f"{sum(x) / len(x):.1f}" if (x := scores[arm].get(task)) else "" for task in WORLDS]
+        at = average.get(arm) or {}
+        whole = "" if at.get("value") is None else f"{at['value']:.2f}"
+        if whole and at["interval"] is not None and at["interval"][0] != at["interval"][1]:
+            whole += f" [{at['interval'][0]:.2f}, {at['interval'][1]:.2f}]"
+        lines.append(f"| {arm} | {' | '.join(each)} | {whole} |")
+    return "\n".join(lines)
+
+
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(
@@ -451,12 +479,18 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small, to see that it all runs")
     parser.add_argument("--world", choices=("rooms", "shapes"), default="shapes")
     parser.add_argument("--only", choices=("core", "more"), help="core: the arms that decide the claims")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="these alone, and what they need: student simclr ...")
     parser.add_argument("--extra", default="", help="more options of the world's reader, as &furniture=DIR")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="at once; one a core")
     parser.add_argument("--list", action="store_true", help="say what there is to do, and do nothing")
     given = parser.parse_args()
     planned = jobs(SCALES["quick" if given.quick else "full"], given.world, given.extra)
     wanted = {n for n, j in planned.items() if given.only in (None, j.group)}
+    if given.arms:
+        known = {n.removeprefix("train-").rpartition("-s")[0] for n in planned if n.startswith("train-")} | {"scratch"}
+        if wrong := set(given.arms) - known:
+            parser.error(f"no arm is called {min(wrong)}; there are {', '.join(sorted(known))}")
+        wanted = {n for n in wanted if n.startswith(tuple(f"transfer-{a}-s" for a in given.arms))}
     grown = True
     while grown:  # and what those need
         more = {need for n in wanted for need in planned[n].needs} - wanted
@@ -493,6 +527,7 @@ def main() -> int:
         if polyteach.__main__.main(words):
             return 1
         gather(folder)
+        (folder / "report" / "table.md").write_text(table(folder) + "\n")
     return 0 if whole else 1
 
 

@@ -14,9 +14,10 @@ from polyteach.batches import PHOTOMETRIC, Augment, Order, Samples, batches, pho
 from polyteach.geometry import random_view
 from polyteach.scene import random_scene, render
 from polyteach.store import ImageRow, Store
-from polyteach.tasks import load_task
+from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Policy, Space
+from polyteach.tasks.detection import rows
 from tests.conftest import png
 
 ABC = Space(("a", "b", "c"))
@@ -196,6 +197,36 @@ def test_stream_is_the_same_for_any_workers_and_start(tmp_path, workers):
     assert ids[:79] != ids[79:158]
 
 
+def test_what_a_worker_sends_is_what_it_made(tmp_path):
+    """Bit for bit, of every task, with images without a target, with no boxes, and with text that is no ASCII."""
+    store = store_of(tmp_path / "s", 6, side=32, prefix="ü")
+    for task in all_tasks():
+        space = Space(("cat", "dog", "sky"), load_task(task).kinds[0])
+        answers = [load_task(task).truth(render(random_scene(i, (32, 32))), space) for i in range(6)]
+        answers[3] = None
+        if task == "detection":
+            answers[2] = rows(answers[2], torch.zeros(len(answers[2].box), dtype=torch.bool))
+        label(store, "x", answers, task, space)
+    s = samples(plan([store]), Augment((16, 24), (0.5, 2.0)))
+    made = [s[i] for i in range(6)]
+    images, (targets, ids, rejects) = module._gathered(made)
+    sent_images, packed = module._packed(made)
+    sent, sent_ids, sent_rejects = module._unpacked(packed)
+    assert torch.equal(images, sent_images)
+    assert (ids, rejects) == (sent_ids, sent_rejects)
+    assert set(targets) == set(sent)
+    for name, answers in targets.items():
+        for a, b in zip(answers, sent[name], strict=True):
+            assert type(a) is type(b)
+            for key, value in vars(a).items() if a is not None else ():
+                other = getattr(b, key)
+                assert (value is None) == (other is None)
+                if value is not None:
+                    assert value.dtype == other.dtype
+                    assert torch.equal(value, other)
+                    other.zero_()  # it is the receiver's own
+
+
 def test_torch_and_numpy_global_random_states_are_left_alone(tmp_path):
     store = store_of(tmp_path / "s", 4)
     label(store, "x", [soft(1, 0, 0)] * 4)
@@ -216,6 +247,39 @@ def test_a_small_cache_changes_nothing(tmp_path, monkeypatch):
         assert a.ids == b.ids
         assert torch.equal(a.images, b.images)
     assert len(s._kept) == 1
+
+
+@pytest.mark.parametrize(("room", "decodings"), [(2**20, 5), (5 * 16 * 16 * 3, 10), (0, 10)])
+def test_what_fits_into_memory_is_decoded_once_and_the_samples_stay_the_same(tmp_path, monkeypatch, room, decodings):
+    store = store_of(tmp_path / "s", 6)
+    label(store, "people", [soft(1, 0, 0), None, *[soft(0, 1, 0)] * 4])
+    wanted = [samples(plan([store]))[i] for i in range(10)]
+    count, picture = [0], Store.picture
+
+    def counted(self, row):
+        count[0] += 1
+        return picture(self, row)
+
+    monkeypatch.setattr(Store, "picture", counted)
+    monkeypatch.setattr(module, "DECODED", room)
+    s = samples(plan([store]))
+    for i, sample in enumerate(wanted):
+        again = s[i]
+        assert again.id == sample.id
+        assert torch.equal(again.image, sample.image)
+        assert (again.targets["classification_people"] is None) == (sample.targets["classification_people"] is None)
+    assert count[0] == decodings  # five with labels, two epochs
+
+
+def test_a_picture_that_could_not_be_read_is_tried_again(tmp_path):
+    file = tmp_path / "late.png"
+    store = Store.create(tmp_path / "s", 4)
+    store.write_images(0, [ImageRow("late", 16, 16, uri=str(file))])
+    label(store, "people", [soft(1, 0, 0)])
+    s = samples(plan([store]))
+    assert isinstance(s.picture(0)[1], str)
+    file.write_bytes(png(torch.full((3, 16, 16), 7, dtype=torch.uint8)))
+    assert torch.equal(s.picture(0)[1], torch.full((3, 16, 16), 7, dtype=torch.uint8))
 
 
 def test_unreadable_images_are_replaced_the_same_way(tmp_path):

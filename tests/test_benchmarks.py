@@ -1,13 +1,22 @@
 """The benchmarks' statistics, on figures made up; and that the scripts measure what they say, on next to nothing."""
 
 import gc
+import io
 import json
+import math
+import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 HERE = Path(__file__).resolve().parents[1] / "benchmarks"
+_PICTURE = io.BytesIO()
+Image.new("RGB", (32, 32), (9, 99, 199)).save(_PICTURE, format="jpeg")
+JPEG = _PICTURE.getvalue()
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +40,20 @@ def test_ways_take_turns_and_the_first_turn_is_thrown_away():
     assert calls == list("abababab")
     assert found == {"a": [1, 5, 3], "b": [2, 2, 8]}
     assert medians(found) == {"a": 3, "b": 2}
+
+
+def test_a_tool_that_fails_is_said_to_have_failed_and_ours_may_not():
+    from harness import interleaved
+
+    def fails():
+        raise OSError("no\nroom")
+
+    missing = {}
+    found = interleaved({"ours": lambda: 1.0, "tool": fails}, 2, ("tool",), missing)
+    assert found == {"ours": [1.0, 1.0]}
+    assert missing == {"tool": "not measured: it failed with OSError: no room"}
+    with pytest.raises(OSError, match="room"):
+        interleaved({"ours": fails, "tool": lambda: 1.0}, 2, ("tool",), missing)
 
 
 @pytest.mark.parametrize(
@@ -73,17 +96,201 @@ def test_a_world_of_jpeg_and_its_sizes(tmp_path):
     assert others["depth"][".npy"] == 32 * 32 * 4
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # WebDataset leaves its files open
-def test_readers_read_the_same_pictures(tmp_path):
-    from reading import bare, ours, shards, webdataset
+def test_a_peer_is_measured_here_or_elsewhere_or_said_to_be_missing(tmp_path, monkeypatch):
+    from harness import ELSEWHERE, INSTALL, Peer, against, ready, table
+
+    (tmp_path / "only_there.py").write_text("")
+    (tmp_path / "broken_here.py").write_text("raise RuntimeError('other numpy')")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    peers = [Peer("here", "json", math.sqrt, (9,)), Peer("there", "only_there", math.sqrt, (16,)),
+             Peer("nowhere", "not_even_there", math.sqrt, (25,))]  # fmt: skip
+    monkeypatch.delenv(ELSEWHERE, raising=False)
+    ways, missing = ready(peers)
+    assert {k: way() for k, way in ways.items()} == {"here": 3}
+    assert missing == {"there": INSTALL, "nowhere": INSTALL}
+    monkeypatch.setenv(ELSEWHERE, str(python))
+    ways, missing = ready(peers)
+    found = {k: way() for k, way in ways.items()}
+    assert found == {"here": 3, "there": 4}
+    assert list(missing) == ["nowhere"]
+    rows = against("b", "", 6, found, peers, missing, "images/s", {"here": 1, "there": 2, "nowhere": 1})
+    assert [r.verdict for r in rows[:2]] == ["met", "falls short"]
+    assert "not measured: pip install -r benchmarks/requirements.txt" in table(rows).splitlines()[-1]
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "other numpy" in Peer("broken", "broken_here", math.sqrt, (1,)).way()
+
+
+def test_the_limits_of_reading(tmp_path):
+    from reading import bare, bare_torchvision, ours
     from worlds import rendered
 
-    store = rendered(tmp_path / "store", 32, 32)
+    store = rendered(tmp_path / "store", 32, 32, instead=lambda size: [JPEG])
     pictures = [r.data for p in store.parts() for r in store.images(p)]
-    path = shards(store, tmp_path)
-    assert min(bare(pictures), ours(store, 32, (), 32), webdataset(path, 32, 32)) > 0
-    import webdataset as library
+    assert set(pictures) == {JPEG}
+    assert min(bare(pictures), bare_torchvision(pictures), ours(store, 32, (), 32)) > 0
 
-    read = list(library.WebDataset(path, shardshuffle=False, empty_check=False))
+
+@pytest.mark.parametrize("package", ["webdataset", "datasets", "litdata", "streaming"])
+@pytest.mark.filterwarnings("ignore:::webdataset", "ignore:::datasets", "ignore:::litdata", "ignore:::streaming")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # WebDataset leaves its files open
+def test_readers_give_the_same_views_of_the_same_pictures_and_targets(tmp_path, package):
+    pytest.importorskip(package)
+    from formats import FORMATS, images_a_second, seen, written
+    from reading import samples
+    from worlds import rendered
+
+    store = rendered(tmp_path / "store", 8, 48)
+    stream = samples(store, 32, ())
+    assert images_a_second(package, str(store.path), 32) > 0
+    count = 0
+    for number, sample in enumerate(FORMATS[package][2](written(package, str(store.path)))):
+        image, answers = seen(sample, number, 32)
+        expected = stream.drawn(0, number)
+        assert torch.equal(image, expected.image)
+        for objective, target in expected.targets.items():
+            for key, value in vars(target).items():
+                other = getattr(answers[objective.partition("_")[0]], key)
+                if value is None:
+                    continue
+                assert other.dtype == value.dtype
+                # theirs is depth in whole millimetres, ours float16
+                torch.testing.assert_close(other, value, atol=0.00051 if key == "value" else 0, rtol=0)
+        count += 1
+    assert count == 8
     gc.collect()  # so that its warnings are of this test
-    assert [s["jpg"] for s in read] == pictures
+
+
+@pytest.mark.slow
+def test_faults_are_injected_survived_and_would_be_seen(tmp_path, monkeypatch):
+    """Once each of those that need neither root nor Ray; and a harm that is done on purpose is counted."""
+    import random
+
+    from faults import Bench, label_killed, memory, rotten, skewed, together, train_killed
+
+    from polyteach.store import Store
+
+    monkeypatch.setenv("FAULTS_SAID", str(tmp_path / "said"))
+    bench = Bench(tmp_path)
+    for fault in (label_killed, train_killed, memory, rotten, together, skewed):
+        row = fault(bench, random.Random(0), 1)
+        said = (tmp_path / "said").read_text() if (tmp_path / "said").exists() else ""
+        assert (row.injected, row.finished) == (1, row.runs), f"{fault.__name__}: {said}"
+        assert (row.lost, row.duplicates, row.differ) == (0, 0, 0), fault.__name__
+    [labels] = [s for s in Store.open(bench.reference).sets() if s.name == "t"]
+    harmed = bench.copy("harmed")
+    bench.label(harmed)  # here, as labels do not depend on the number of threads
+    [mine] = [s for s in Store.open(harmed).sets() if s.name == "t"]
+    (mine.path / "part-00001.parquet").write_bytes((mine.path / "part-00000.parquet").read_bytes())
+    (mine.path / "part-00002.parquet").unlink()
+    lost, twice, differ = bench.labels_left(harmed)
+    assert (lost, twice) == (8, 4)
+    assert differ >= (labels.path / "part-00002.parquet").stat().st_size
+
+
+@pytest.mark.parametrize("life", [24.0, 0.5])
+def test_the_scheduler_does_every_part_once_on_machines_that_die(life):
+    from scale import Machines, simulate
+
+    for seed in range(3):
+        r = simulate(Machines(workers=200, parts=3000, life=life, poison=3), seed)
+        assert (r["done"] + r["aside"], r["twice"]) == (3000, 0)
+        assert r["aside"] - r["innocent"] == 3
+        assert r["deaths"] >= (9 if life > 1 else 200)
+        assert r["innocent"] <= (0 if life > 1 else 20)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    from worlds import rendered
+
+    store = rendered(tmp_path / "store", 4, 64, "none")
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for i, row in enumerate(store.images(0)):
+        (folder / f"{i}.jpg").write_bytes(row.data)
+    return store, str(folder)
+
+
+def test_limit_is_the_forward_passes_and_labelling_has_its_rows(tmp_path, pictures):
+    import labellers
+    import teams
+    from labelling import measured, passes
+
+    store, folder = pictures
+    specs = teams.transformers_models(tmp_path / "models", tiny=True)
+    for spec in specs.values():
+        teacher = labellers.loaded(spec)
+        images = [labellers.tensor(f) for f in labellers.files(folder)]
+        with mock.patch.object(type(teacher.model), "forward", autospec=True, side_effect=type(teacher.model).forward):
+            go = passes(teacher, images, 3, "channels_last")
+            before = type(teacher.model).forward.call_count
+            go()
+            assert type(teacher.model).forward.call_count == before + 2  # 3 images and 1
+    one = {"classification": specs["classification"]}
+    peers = {
+        "pipeline": ("transformers", labellers.pipeline, 1.0),
+        "loader": ("torch", labellers.dataloader, 1.0),
+        "loop": ("torch", labellers.one_at_a_time, None),
+        "none": ("no_such_package", labellers.autodistill, 1.0),
+    }
+    rows = measured("x", store, one, peers, 1, (2,), ("fp32",))
+    assert [r.question.partition(" ")[0] for r in rows] == ["against"] * 5
+    assert all(r.ours > 0 and r.other > 0 for r in rows[:4])
+    assert rows[4].verdict.startswith("not measured")
+    assert labellers.pipeline(folder, specs, "fp32", 2) > 0
+
+
+def test_packaged_teachers_have_forward_passes(pictures):
+    import labellers
+    import teams
+    from labelling import passes
+
+    found = teams.packaged_models()
+    if not found:
+        pytest.skip("no packaged teacher is installed")
+    for spec in found.values():
+        teacher = labellers.loaded(spec)
+        passes(teacher, [labellers.tensor(f) for f in labellers.files(pictures[1])[:1]], 1, "contiguous")()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # Ray Data's, of its own settings
+def test_labelling_by_ray(tmp_path, pictures):
+    ray = pytest.importorskip("ray")
+    import labellers
+    import teams
+
+    specs = teams.transformers_models(tmp_path / "models", tiny=True)
+    try:
+        assert labellers.ray_data(pictures[1], {"classification": specs["classification"]}, "fp32", 2) > 0
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_labelling_by_autodistill(tmp_path, pictures):
+    pytest.importorskip("autodistill.detection")
+    import labellers
+    import teams
+
+    assert labellers.autodistill(pictures[1], teams.heavy_model(tmp_path, tiny=True), "fp32", 1) > 0
+
+
+@pytest.mark.filterwarnings("ignore:::lightly_train", "ignore:::lightning_fabric")
+def test_training_has_its_rows(tmp_path):
+    from training import compared
+
+    rows = compared(tmp_path, 8, 32, 4, 3, 1)
+    assert all(r.ours > 0 and (r.other is None or r.other > 0) for r in rows if not r.unmeasured)
+    assert 0 <= rows[1].ours <= 100
+    assert len(rows) == 4
+
+
+def test_time_of_the_first_steps_is_left_out():
+    from trainers import per_second
+
+    assert per_second([10, 20, 21, 22], 8) == 8
+    with pytest.raises(ValueError, match="too few"):
+        per_second([1, 2], 8)

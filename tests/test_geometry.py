@@ -83,6 +83,43 @@ def test_a_map_is_seen_as_torchvision_crops_and_resizes_it(view, dtype):
 
 
 @settings(deadline=None)
+@given(
+    integer_views(), st.sampled_from([torch.bool, torch.uint8, torch.int64, torch.float16, torch.float32]), st.data()
+)
+def test_a_map_is_what_indexing_by_rows_and_columns_gives(view, dtype, data):
+    """Bit for bit, whatever the resolution, the leading axes and the strides, and again from what was remembered."""
+    cells = data.draw(SIZES)
+    shape = (*data.draw(st.sampled_from([(), (1,), (3,), (0,), (2, 2)])), *cells)
+    field = (torch.rand(shape) * 300).to(dtype)
+    if data.draw(st.booleans()):
+        field = field.transpose(-1, -2).contiguous().transpose(-1, -2)
+
+    def along(start, length, out, source, count):
+        at = start + (torch.arange(out, dtype=torch.float64) + 0.5) * (length / out)
+        return (at * (count / source)).floor().long().clamp(0, count - 1), (at >= 0) & (at < source)
+
+    rows, in_rows = along(view.top, view.height, view.size[0], view.source[0], cells[0])
+    columns, in_columns = along(view.left, view.width, view.size[1], view.source[1], cells[1])
+    if view.mirrored:
+        columns, in_columns = columns.flip(0), in_columns.flip(0)
+    expected = field[..., rows[:, None], columns]
+    expected = expected.where(in_rows[:, None] & in_columns, torch.tensor(1, dtype=dtype))
+    for _ in range(2):
+        seen = view.dense(field, 1)
+        assert seen.dtype == dtype
+        assert torch.equal(seen, expected)
+
+
+def test_a_view_first_used_without_gradients_serves_training():
+    view = View((4, 4), 0, 0, 4, 4, (3, 3))
+    with torch.inference_mode():
+        view.dense(torch.zeros(4, 4))
+    field = torch.rand(4, 4, requires_grad=True)
+    view.dense(field).sum().backward()
+    assert int((field.grad != 0).sum()) == 9
+
+
+@settings(deadline=None)
 @given(integer_views())
 def test_beyond_the_source_there_is_fill_and_nothing_else(view):
     seen = view.dense(torch.zeros(view.source), 7)

@@ -125,3 +125,39 @@ def test_the_way_in_lists_what_there_is_to_do(tmp_path, flag):
     assert any("train-student-s0: polyteach train stores/pool" in line for line in said)
     assert len(said) > 200
     assert not (tmp_path / "dir").exists()
+
+
+def test_the_pages_table_has_means_over_seeds_in_order_of_the_average(tmp_path):
+    def row(arm, task, score):
+        return {"arm": arm, "task": task, "score": score}
+
+    found = {
+        "scores": [
+            row("oracle", "classes", 60.0), row("scratch", "classes", 10.0), row("scratch", "classes", 20.0),
+            row("scratch", "depth", 45.0), row("student", "classes", 40.0), row("student", "depth", None),
+        ],
+        "normalised_average": {
+            "scratch": {"value": 0.0, "interval": [0.0, 0.0]}, "oracle": {"value": 1.0, "interval": [1.0, 1.0]},
+            "student": {"value": 0.5551, "interval": [0.4, 0.704]},
+        },
+    }  # fmt: skip
+    (tmp_path / "proof.json").write_text(json.dumps(found))
+    lines = proof.table(tmp_path).splitlines()
+    at = [c.strip() for c in lines[0].split("|")].index("classes, top-1")
+    assert [[c.strip() for c in line.split("|")][at] for line in lines[2:]] == ["15.0", "40.0", "60.0"]
+    assert lines[2].startswith("| scratch |")
+    assert lines[2].endswith("| 0.00 |")
+    assert lines[3].endswith("| 40.0 | 0.56 [0.40, 0.70] |")
+
+
+def test_arms_alone_and_what_they_need(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["proof", str(tmp_path), "--quick", "--list", "--arms", "simclr"])
+    assert proof.main() == 0
+    names = [line.split(":")[0].split()[-1] for line in capsys.readouterr().out.splitlines()]
+    worlds = list(proof.WORLDS)
+    wanted = [f"transfer-simclr-s0-{w}" for w in worlds] + [f"ingest-down-{w}" for w in worlds]
+    assert sorted(names) == sorted([*wanted, "train-simclr-s0", "ingest-pool"])
+    monkeypatch.setattr(sys, "argv", ["proof", str(tmp_path), "--arms", "simclr", "nothing"])
+    with pytest.raises(SystemExit):
+        proof.main()
+    assert "no arm is called nothing; there are control-shuffled" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import fields
+from unittest import mock
 
 import duckdb
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polyteach import store as module
 from polyteach.scene import random_scene, render
 from polyteach.store import ImageRow, Store, decode, encode
 from polyteach.tasks import all_tasks, load_task
@@ -46,6 +48,7 @@ def test_map_round_trip_is_exact(data, dtype, height, width):
     assert torch.equal(decode(encode(value, how), how), value)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-127, 127), min_size=3, max_size=3))
 def test_scaled_integers_come_back_exactly(levels):
     how = Column("map", "int8", scale=1 / 127)
@@ -92,6 +95,53 @@ def test_targets_round_trip_through_parquet(name, tmp_path):
             else:
                 assert torch.equal(a, b)
     assert [type(a) for a in labels.read(0, [2, 1])] == [task.target, str]
+
+
+@pytest.mark.parametrize("name", all_tasks())
+def test_answers_are_what_decoding_each_value_by_itself_gives(name, tmp_path):
+    """Bit for bit: columns are read without Python's lists, and small maps are remembered."""
+    task = load_task(name)
+    space = Space(("cat", "dog", "sky"), task.kinds[-1])
+    truth = [task.truth(render(random_scene(s, (32, 48))), space) for s in range(3)]
+    store, rows = store_with(tmp_path, images=5, part_size=5)
+    labels = store.create_set(name, "t", space, {})
+    labels.write(0, [r.id for r in rows], [truth[0], None, truth[1], "why", truth[2]])
+    columns = {f.name: f.metadata["column"] for f in fields(task.target) if f.metadata["column"].kind != "none"}
+    table = labels.table(0)
+    for part, kept in ((table, table.to_pylist()), (table.slice(2, 3), table.to_pylist()[2:])):
+        for answer, row in zip(labels.answers(part), kept, strict=True):
+            if row["state"] != "labelled":
+                assert answer == row["reason"]
+                continue
+            for key, how in columns.items():
+                mine, value = getattr(answer, key), row[key]
+                if value is None:
+                    assert mine is None
+                    continue
+                expected = decode(value, how)
+                assert mine.dtype == expected.dtype
+                assert torch.equal(mine, expected)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.sampled_from(["uint8", "uint16", "int8", "float16", "bool"]), SIDES, SIDES, st.integers(0, 2**31))
+def test_maps_are_unpacked_as_pillow_does_it(dtype, height, width, seed):
+    how = Column("map", dtype)
+    shape = (3, height, width) if dtype == "int8" else (height, width)
+    value = torch.from_numpy(np.random.default_rng(seed).integers(0, 2 if dtype == "bool" else 127, shape))
+    png = encode(value.float() if dtype == "float16" else value, how)
+    quick = decode(png, how)
+    module._same_again.cache_clear()
+    with mock.patch.object(module, "decode_png", side_effect=RuntimeError("no libpng")):
+        assert torch.equal(decode(png, how), quick)
+    module._same_again.cache_clear()
+
+
+def test_a_map_that_is_remembered_is_not_shared():
+    how = Column("map", "bool")
+    kept = encode(torch.ones(4, 5, dtype=torch.bool), how)
+    decode(kept, how).zero_()
+    assert decode(kept, how).all()
 
 
 def test_rows_are_read_alone_and_in_the_order_asked(tmp_path):

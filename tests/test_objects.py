@@ -1,0 +1,532 @@
+"""Stores in object storage: the same bytes and weights as in a folder, whatever the storage does on the way.
+
+The storage is a real S3 server on this machine, with a layer in front of it that fails on demand.
+"""
+
+import io
+import json
+import os
+import random
+import re
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+
+import fsspec
+import pytest
+import torch
+from fsspec.exceptions import FSTimeoutError
+from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
+
+import polyteach
+from polyteach import storage
+from polyteach.__main__ import main
+from polyteach.storage import ObjectPath, StorageError, to_path
+from polyteach.store import ImageRow, Store
+from polyteach.stores import check, drop_labels, faults, info, merge, repair
+from tests.conftest import png
+from tests.test_label import TEACHER
+
+TRAINING = {"backbone": "test_resnet", "channels": 8, "size": 64, "batch_size": 4, "steps": 2, "device": "cpu"}
+KINDS = ("500", "503", "after", "gone", "cut", "short", "stale", "timeout")
+"""Faults: an error before, or after, the work was done; a connection that ends without an answer; a body that ends
+early, or that says that it is shorter; a listing without what is newest; and, in the client, no answer in time."""
+
+
+class Faulty:
+    """A WSGI layer in front of S3 that notes the requests, and gives wrong answers until `left` is used up."""
+
+    def __init__(self, app):
+        self.app = app
+        self.lock = threading.Lock()
+        self.reset()
+
+    def reset(self, left=0, seed=0):
+        self.left, self.draw = left, random.Random(seed)
+        self.injected = dict.fromkeys(KINDS, 0)
+        self.requests = []
+
+    def kind(self, method, listing):
+        """Which fault this request meets, or none."""
+        fits = ["500", "503", "gone"] + ["after"] * (method in ("PUT", "DELETE")) + ["stale"] * listing
+        fits += ["cut", "short"] * (method == "GET" and not listing)
+        return self.one_of(fits, 0.3)
+
+    def one_of(self, kinds, often):
+        with self.lock:
+            if not self.left or self.draw.random() > often:
+                return None
+            kind = min(kinds, key=lambda k: (self.injected[k], self.draw.random()))
+            self.left -= 1
+            self.injected[kind] += 1
+            return kind
+
+    def impatient(self, call):
+        """The client's way to the storage, on which answers sometimes do not come in time."""
+
+        async def asked(*given, **more):
+            if self.one_of(["timeout"], 0.05):
+                raise FSTimeoutError
+            return await call(*given, **more)
+
+        return asked
+
+    def __call__(self, environ, start_response):
+        method, path, query = environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("QUERY_STRING", "")
+        self.requests.append((method, path, query))
+        kind = self.kind(method, "list-type=2" in query)
+        if kind in (None, "stale", "cut", "short", "after"):
+            answer = []
+            body = b"".join(self.app(environ, lambda *given: answer.extend(given)))
+        else:
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        if kind == "gone":
+            raise ConnectionError("injected")
+        if kind in ("500", "503", "after"):
+            status, code = ("503 Slow Down", "SlowDown") if kind == "503" else ("500 Internal", "InternalError")
+            body = f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
+            start_response(status, [("Content-Length", str(len(body))), ("Connection", "close")])
+            return [b"" if method == "HEAD" else body]
+        headers = dict(answer[1])
+        if kind == "stale":
+            found = re.findall(rb"<Contents>.*?</Contents>", body, re.DOTALL)
+            for entry in found[len(found) // 2 :]:
+                body = body.replace(entry, b"")
+            headers["Content-Length"] = str(len(body))
+        if kind == "short":
+            body = body[: len(body) // 2]
+            headers["Content-Length"] = str(len(body))
+        if kind == "cut":
+            headers["Connection"] = "close"
+            body = body[: len(body) // 2]
+        start_response(answer[0], list(headers.items()))
+        return [b"" if method == "HEAD" else body]
+
+
+@pytest.fixture(scope="module")
+def server():
+    """An S3 server with the layer in front of it, and a client; made once, since a client takes a second to make."""
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    http = moto._server
+    http.log = lambda *_: None
+    own = {"log_request": lambda *_: None, "connection_dropped": lambda h, *_: setattr(h, "close_connection", True)}
+    http.RequestHandlerClass = type("Quiet", (http.RequestHandlerClass,), own)
+    http.app = Faulty(http.app)
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{http.server_port}",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }.items():
+            patch.setenv(key, value)
+        # the client's own retries are off, so that ours are what is tested
+        patch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"retries": {"max_attempts": 0}}})
+        patch.setattr(S3FileSystem, "retries", 1)
+        patch.setattr(storage, "_clients", {})
+        storage._client("s3://")
+        yield http.app
+    moto.stop()
+    http.server_close()
+
+
+@pytest.fixture
+def layer(server, tmp_path, monkeypatch):
+    """The layer in front of an empty bucket, and a process that knows nothing of it yet."""
+    monkeypatch.setenv("POLYTEACH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("POLYTEACH_CACHE_GB", "0.1")
+    monkeypatch.setattr(storage, "WAIT", (0.001, 0.01))
+    forget(monkeypatch)
+    torch.set_num_threads(1)
+    server.reset()
+    client = storage._client("s3://")
+    client.mkdir("bucket")
+    yield server
+    settled()
+    server.reset()
+    client.rm("bucket", recursive=True)
+
+
+def forget(monkeypatch):
+    """As a new process knows nothing of what another has written."""
+    monkeypatch.setattr(storage, "_own", {})
+
+
+def settled():
+    """Wait for what is read ahead."""
+    for thread in threading.enumerate():
+        if thread.name == "ahead":
+            thread.join()
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    file = tmp_path / "my_teacher.py"
+    file.write_text(TEACHER)
+    return f"python:{file}:"
+
+
+def whole_method(photographs, teacher, store, run):
+    """Ingest, label, train, check."""
+    polyteach.ingest(str(photographs), store, embed=True, part_size=2, progress=False)
+    polyteach.label(store, teachers={"a": teacher + "mean", "b": teacher + "nan"}, progress=False)
+    polyteach.train([store], out=str(run), workers=0, progress=False, **TRAINING)
+    check(store, progress=False)
+
+
+def content(store):
+    """Name -> bytes of a store's files, without what tells seconds."""
+    path = to_path(store)
+    files = {str(f).removeprefix(f"{path}/"): f for f in path.rglob("*.*")}
+    return {name: f.read_bytes() for name, f in files.items() if not name.endswith("label.json")}
+
+
+def weights_of(run):
+    return (run / "student.safetensors").read_bytes()
+
+
+def images(count=6, side=24):
+    draw = torch.Generator().manual_seed(3)
+    shown = [torch.randint(0, 256, (3, side, side), generator=draw, dtype=torch.uint8) for _ in range(count)]
+    return [ImageRow(str(i), side, side, png(x)) for i, x in enumerate(shown)]
+
+
+def store_of(url, rows, part_size=2):
+    store = Store.create(url, part_size)
+    for part, start in enumerate(range(0, len(rows), part_size)):
+        store.write_images(part, rows[start : start + part_size])
+    return store
+
+
+def answers_of(store, name):
+    (found,) = [s for s in store.sets() if s.name == name]
+    return [a for p in found.parts() for a in found.read(p)]
+
+
+# ---- the same as in a folder ----
+
+
+def test_the_whole_method_is_the_same_behind_a_url(layer, tmp_path, photographs, teacher, capsys):
+    url, folder = "s3://bucket/a/store", str(tmp_path / "store")
+    whole_method(photographs, teacher, url, tmp_path / "far")
+    whole_method(photographs, teacher, folder, tmp_path / "near")
+    assert content(url) == content(folder)
+    assert weights_of(tmp_path / "far") == weights_of(tmp_path / "near")
+    capsys.readouterr()
+    said = []
+    for store in (url, folder):
+        info(store, json=True)
+        said.append(json.loads(capsys.readouterr().out))
+    assert said[0] == said[1]
+    with pytest.raises(ValueError, match=f"{url} is a finished store"):
+        polyteach.ingest(str(photographs), url, embed=True, part_size=2, progress=False)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_workers_that_are_forked_read_it_too(layer, tmp_path, teacher):
+    url = str(store_of("s3://bucket/store", images()).path)
+    polyteach.label(url, teachers={"a": teacher + "mean"}, progress=False)
+    runs = [tmp_path / "here", tmp_path / "workers"]
+    for workers, run in zip((0, 2), runs, strict=True):
+        polyteach.train([url], out=str(run), workers=workers, progress=False, **TRAINING)
+    assert weights_of(runs[0]) == weights_of(runs[1])
+
+
+@pytest.mark.parametrize("url", ["memory://test/store", "file://{}/store"])
+def test_other_protocols(url, tmp_path, teacher, monkeypatch):
+    monkeypatch.setenv("POLYTEACH_CACHE", str(tmp_path / "cache"))
+    forget(monkeypatch)
+    store = store_of(url.format(tmp_path), images())
+    polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, progress=False)
+    assert len(answers_of(Store.open(url.format(tmp_path)), "a")) == 6
+    check(str(store.path), progress=False)
+    assert (tmp_path / "store").exists() == url.startswith("file")
+    if url.startswith("memory"):
+        fsspec.filesystem("memory").rm("/test", recursive=True)
+
+
+def test_merge_drop_labels_and_repair(layer, tmp_path, teacher, capsys):
+    rows, urls = images(), ["s3://bucket/one", "s3://bucket/two"]
+    places = {"far": urls, "near": [str(tmp_path / "one"), str(tmp_path / "two")]}
+    for stores in places.values():
+        for at, store in enumerate(stores):
+            store_of(store, rows[2 * at : 2 * at + 4])
+            polyteach.label(store, teachers={"a": teacher + "mean"}, progress=False)
+    merge("s3://bucket/all", urls, progress=False)
+    merge(str(tmp_path / "all"), places["near"], progress=False)
+    far, near = Store.open("s3://bucket/all"), Store.open(tmp_path / "all")
+    assert [r for p in far.parts() for r in far.images(p)] == [r for p in near.parts() for r in near.images(p)] == rows
+    assert len(answers_of(far, "a")) == 6
+    check("s3://bucket/all", progress=False)
+
+    one = Store.open(urls[0])
+    before = content(one.path)
+    part = one.path / "labels" / "classification" / "a" / "part-00001.parquet"
+    broken = bytearray(part.read_bytes())
+    broken[40:400] = bytes(360)
+    (tmp_path / "broken").write_bytes(broken)
+    part.put(tmp_path / "broken")
+    with pytest.raises(ValueError, match="1 faults"):
+        check(urls[0], progress=False)
+    repair(urls[0], progress=False)
+    aside = "broken/labels/classification/a/part-00001.parquet"
+    assert content(one.path)[aside] == broken
+    polyteach.label(urls[0], teachers={"a": teacher + "mean"}, retry=True, progress=False)
+    check(urls[0], progress=False)
+    assert content(one.path) == before | {aside: bytes(broken)}
+
+    drop_labels("s3://bucket/all", ["a"], yes=True)
+    assert far.sets() == []
+    assert not (far.path / "labels").is_dir()
+    assert "is whole" in capsys.readouterr().out
+
+
+# ---- whatever the storage does ----
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_fifty_faults_change_no_byte(layer, tmp_path, photographs, teacher, seed, monkeypatch):
+    monkeypatch.setattr(S3FileSystem, "_call_s3", layer.impatient(S3FileSystem._call_s3))
+    url, folder = "s3://bucket/store", str(tmp_path / "store")
+    layer.reset(left=50, seed=seed)
+    whole_method(photographs, teacher, url, tmp_path / "far")
+    settled()
+    assert sum(layer.injected.values()) == 50
+    assert min(layer.injected.values()) > 0, layer.injected
+    whole_method(photographs, teacher, folder, tmp_path / "near")
+    assert content(url) == content(folder)
+    assert weights_of(tmp_path / "far") == weights_of(tmp_path / "near")
+
+
+def test_parts_that_a_listing_lacks_are_found(layer, monkeypatch):
+    rows = images(10)
+    store = store_of("s3://bucket/store", rows)
+    (store.path / "images" / "part-00002.parquet").unlink()
+    for known in (True, False):
+        if not known:
+            forget(monkeypatch)
+        for left in range(5):  # newest first, until the listing is empty
+            real = ObjectPath._below
+            monkeypatch.setattr(ObjectPath, "_below", lambda p, r=real, n=left: dict(list(r(p).items())[:n]))
+            # past a gap and without a hint nobody can know of more
+            assert Store.open("s3://bucket/store").parts() == ([0, 1, 3, 4] if left > 2 else [0, 1])
+            monkeypatch.setattr(ObjectPath, "_below", real)
+    assert Store.open("s3://bucket/store").parts() == [0, 1, 3, 4]
+
+
+def test_what_this_process_wrote_is_in_a_stale_listing(layer, tmp_path, teacher, monkeypatch):
+    """Also label sets, which have no numbers to ask for."""
+    client = storage._client("s3://")
+    monkeypatch.setattr(type(client), "find", lambda *_, **__: {})
+    store = store_of("s3://bucket/store", images())
+    polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, progress=False)
+    assert [s.name for s in store.sets()] == ["a"]
+    layer.reset()
+    polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, progress=False)
+    assert not [x for x in layer.requests if x[0] == "PUT" and "part-" in x[1]], "nothing is done again"
+
+
+def test_a_storage_that_is_away_stops_a_run_and_breaks_nothing(layer, teacher, capsys):
+    store = store_of("s3://bucket/store", images())
+    polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, progress=False)
+    before = content(store.path)
+    layer.reset(left=10**6)
+    layer.kind = lambda *_: "500"
+    try:
+        for command in (["store", "repair"], ["store", "check"], ["label"]):
+            words = ["--teacher", f"b={teacher}mean"] if command == ["label"] else []
+            assert main([*command, str(store.path), *words, "--no-progress"]) == 1
+            said = capsys.readouterr().err
+            assert f"{storage.TRIES} times" in said
+            assert "s3://bucket/store" in said
+        with pytest.raises(StorageError):
+            list(faults(store))
+    finally:
+        del layer.kind
+    assert content(store.path) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_killed_label_goes_on(layer, tmp_path, teacher, monkeypatch):
+    rows = images(12)
+    store = store_of("s3://bucket/store", rows)
+    calm = store_of(tmp_path / "calm", rows)
+    run = {"teachers": {"a": teacher + "mean"}, "progress": False, "batch_size": 1}
+    errors = tmp_path / "errors"
+    for _ in range(3):
+        done = len(list((store.path / "labels").rglob("part-*.parquet")))
+        pid = in_child(lambda: polyteach.label(str(store.path), **run), errors)
+        begun = time.monotonic()
+        while time.monotonic() < begun + 120:
+            if len(list((store.path / "labels").rglob("part-*.parquet"))) > done:
+                break
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGKILL)
+        assert os.WIFSIGNALED(os.waitpid(pid, 0)[1]), errors.read_text()
+    some = list((store.path / "labels").rglob("part-*.parquet"))
+    assert 3 <= len(some) < 6
+    (storage.spool()).mkdir(exist_ok=True)
+    left = storage.spool() / f".part-00003.parquet.{polyteach.files._OWNER}.{pid}.12345678.tmp"
+    left.write_bytes(b"of one that was killed")
+    polyteach.label(str(store.path), **run)
+    assert not list(storage.spool().iterdir())
+    polyteach.label(str(calm.path), **run)
+    assert content(store.path) == content(calm.path)
+
+
+def in_child(work, errors):
+    """The process id of a fork that does `work`, slowly."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.environ["SLOW"] = "0.3"
+        sys.stderr = open(errors, "a")  # noqa: SIM115
+        work()
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc(file=sys.stderr)
+    finally:
+        sys.stderr.flush()
+        os._exit(1)
+
+
+# ---- the cache ----
+
+
+def blocks(tmp_path):
+    return list((tmp_path / "cache" / "blocks").iterdir())
+
+
+def test_the_cache_stays_under_its_bound_and_the_latest_stay_in_it(layer, tmp_path, monkeypatch):
+    limit = 6 * 2**20
+    monkeypatch.setenv("POLYTEACH_CACHE_GB", str(limit / 1e9))
+    draw = random.Random(0)
+    rows = [ImageRow(str(i), 8, 8, draw.randbytes(2**20 * 3 // 4)) for i in range(16)]
+    store = store_of("s3://bucket/store", rows)
+    most = 0
+    for part in [*range(8), 7]:
+        layer.reset()
+        assert store.images(part) == rows[2 * part : 2 * part + 2]
+        most = max(most, sum(f.stat().st_size for f in blocks(tmp_path)))
+        assert most <= limit
+    assert most > limit / 2
+    assert not [x for x in layer.requests if x[0] == "GET"], "part 7 was read just now"
+
+
+def test_without_a_cache_nothing_is_kept(layer, tmp_path, monkeypatch):
+    monkeypatch.setenv("POLYTEACH_CACHE_GB", "0")
+    rows = images()
+    store = store_of("s3://bucket/store", rows)
+    assert [r for p in store.parts() for r in store.images(p)] == rows
+    assert store.soon(0)
+    assert [f.name for f in (tmp_path / "cache").iterdir()] == ["spool"]
+    monkeypatch.setenv("POLYTEACH_CACHE_GB", "much")
+    with pytest.raises(ValueError, match=r"POLYTEACH_CACHE_GB must be a number.*'much'"):
+        store.images(0)
+
+
+def test_a_block_that_the_disk_spoiled_is_fetched_again(layer, tmp_path):
+    rows = images()
+    store = store_of("s3://bucket/store", rows)
+    for spoil in (lambda b: b[:-1], lambda b: b"", lambda b: b[:90] + bytes([b[90] ^ 1]) + b[91:]):
+        store.images(0)
+        (block,) = blocks(tmp_path)
+        block.write_bytes(spoil(block.read_bytes()))
+        assert store.images(0) == rows[:2]
+
+
+def test_a_part_that_was_rewritten_is_read_anew(layer):
+    rows = images()
+    store = store_of("s3://bucket/store", rows)
+    assert store.images(0) == rows[:2]
+    store.write_images(0, rows[2:4])
+    assert store.images(0) == rows[2:4]
+
+
+def test_what_will_be_read_is_fetched_before(layer, tmp_path, teacher):
+    rows = images()
+    store = store_of("s3://bucket/store", rows)
+    assert store.soon(1)
+    settled()
+    layer.reset()
+    assert store.images(1) == rows[2:4]
+    assert not [x for x in layer.requests if x[0] == "GET"]
+    polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, progress=False)
+    labels = store.sets()[0]
+    assert labels.soon(2, [0])
+    settled()
+    layer.reset()
+    assert len(labels.read(2, [1])) == 1
+    assert not [x for x in layer.requests if x[0] == "GET"]
+
+
+def test_a_file_in_blocks_is_that_file(layer, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "BLOCK", 1000)
+    monkeypatch.setattr(storage, "RUN", 3)
+    data = random.Random(0).randbytes(20_500)
+    (tmp_path / "data").write_bytes(data)
+    path = to_path("s3://bucket/data")
+    path.put(tmp_path / "data")
+    draw = random.Random(1)
+    near = io.BytesIO(data)
+    with path.open() as far:
+        for _ in range(200):
+            at, n = draw.randrange(21_000), draw.randrange(9000)
+            assert far.seek(at) == near.seek(at)
+            assert far.read(n) == near.read(n)
+        assert far.seek(-5, io.SEEK_END) == 20_495
+        assert far.read() == data[-5:]
+    layer.reset()
+    assert path.open().read() == data
+    assert not [x for x in layer.requests if x[0] == "GET"]
+
+
+# ---- errors ----
+
+
+def test_a_missing_client_says_what_to_install(layer, monkeypatch):
+    monkeypatch.setattr(storage, "_clients", {})
+
+    def missing(*_, **__):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec, "filesystem", missing)
+    with pytest.raises(ValueError, match=r"s3://bucket/store.* needs a client .*pip install 'polyteach\[s3\]'"):
+        Store.open("s3://bucket/store")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("ftp://host/store", "cannot be kept behind ftp://, only behind s3://"),
+        ("simplecache::s3://bucket/store", "cannot be kept behind simplecache::s3://"),
+        ("s3://", "say in which bucket"),
+        ("s3://bucket/none", "s3://bucket/none is not a store .*polyteach ingest SOURCE s3://bucket/none"),
+    ],
+)
+def test_urls_that_are_no_store_are_refused(layer, url, said):
+    with pytest.raises(ValueError, match=said):
+        Store.open(url)
+
+
+def test_refusals_are_not_tried_again(layer, monkeypatch):
+    with pytest.raises(StorageError, match=r"s3://no-such-bucket/s/store\.json cannot be written: .*bucket"):
+        Store.create("s3://no-such-bucket/s")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(storage, "_clients", {})
+    layer.reset()
+    with pytest.raises(StorageError, match=r"was refused .*NoCredentialsError.*Look after the credentials"):
+        Store.open("s3://bucket/store")
+    assert not layer.requests
