@@ -6,9 +6,11 @@ Shapes: B images, C channels.
 """
 
 import os
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -45,11 +47,35 @@ def together(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    store, _, _ = next(dist.rendezvous("env://"))
+    dist.init_process_group(backend, store=_unused(store), rank=rank(), world_size=size())
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _unused(store: dist.Store) -> dist.Store:
+    """A part of `store` that these processes share and that none has ever written to.
+
+    torchrun keeps its store when it starts processes again: they would read the addresses of dead ones, and wait for
+    them (pytorch/pytorch#135712). Its count of restarts would not do as a name: each machine has its own.
+    """
+    mine = uuid4().hex
+    if rank():
+        store.set(f"asks/{rank()}", mine)
+        name = store.get(f"answer/{mine}").decode()  # waits
+        store.set(f"knows/{name}/{rank()}", "")
+        return dist.PrefixStore(name, store)
+    waiting = set(range(1, size()))
+    while waiting:
+        for other in waiting:
+            if store.check([f"asks/{other}"]):  # it may be a dead one that asked, so again and again
+                store.set(f"answer/{store.get(f'asks/{other}').decode()}", mine)
+        waiting = {k for k in waiting if not store.check([f"knows/{mine}/{k}"])}
+        time.sleep(0.01)
+    return dist.PrefixStore(mine, store)
 
 
 def wait() -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 import warnings
 from collections import Counter
@@ -15,6 +16,7 @@ from collections import Counter
 import pytest
 import timm
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from timm.layers import BatchNormAct2d
 from torch import nn
@@ -57,6 +59,8 @@ def started(work, count, folder):
             continue
         status = 1
         try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(250)  # what waits for ever ends, also where the test was given up
             sys.stderr = open(folder / f"errors-{rank}", "a")  # noqa: SIM115
             os.environ |= {
                 "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
@@ -96,6 +100,30 @@ def alike(one, two, rel=1e-3):
     for x, y in zip(mine, theirs, strict=True):
         assert x["losses"] == pytest.approx(y["losses"], rel=rel, abs=1e-5), x["step"]
         assert x["gradient_norm"] == pytest.approx(y["gradient_norm"], rel=10 * rel, abs=1e-5)
+
+
+# ---- processes that find each other ----
+
+
+def test_processes_that_are_started_again_do_not_find_the_dead(tmp_path):
+    """torchrun keeps its store, with the addresses of those that were killed."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+    def work(then):
+        def inside():
+            os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": str(store.port)}
+            time.sleep(0.5 * processes.rank())  # so that the first one looks before the second one says anything
+            with processes.together(torch.device("cpu")):
+                assert processes.gathered(processes.rank()) == [0, 1, 2]
+                then()
+
+        return inside
+
+    for _ in range(2):
+        pids = started(work(lambda: os.kill(os.getpid(), signal.SIGKILL)), 3, tmp_path)
+        for pid in pids:
+            os.waitpid(pid, 0)
+    by(3, work(lambda: None), tmp_path)
 
 
 # ---- synchronised batch normalisation ----
