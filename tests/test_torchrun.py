@@ -114,9 +114,10 @@ def test_the_shares_of_the_processes_are_the_whole_stream(stores):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shard", [(), ("--shard",)])
 @pytest.mark.parametrize("more", [(), ("--weights", "learned", "--drop", "0.5", "--ema", "0.9")])
-def test_two_processes_are_one(stores, tmp_path, more):
-    ended(start(2, *stores, "--out", tmp_path / "two", "--steps", 6, *more))
+def test_two_processes_are_one(stores, tmp_path, more, shard):
+    ended(start(2, *stores, "--out", tmp_path / "two", "--steps", 6, *more, *shard))
     command = ["train", *stores, "--out", str(tmp_path / "one"), "--steps", "6", "--accumulate", "2", *more, *OPTIONS]
     assert main(command) == 0
     same(tmp_path / "one", tmp_path / "two")
