@@ -152,10 +152,10 @@ def train(
         precision: fp32, or bf16 or fp16 by autocast.
         channels_last: memory layout that is quicker for convolutions in bf16 and fp16.
         compile: torch.compile of backbone and pyramid.
-        shard: under torchrun, every process keeps its part alone of weights, gradients and optimiser state (FSDP2), for
-            models that are large for one GPU. Changes nothing of the result but the order of sums.
         sync_batch_norm: under torchrun, normalise the passes that the processes compute at the same time as one batch:
             for batches that are small on each. What is learned then depends on the number of processes.
+        shard: under torchrun, every process keeps its part alone of weights, gradients and optimiser state (FSDP2), for
+            models that are large for one GPU. Changes nothing of the result but the order of sums.
         workers: processes that read and decode images; 0 does it in this one. Changes nothing of the result.
         save_every: steps between checkpoints.
         save_minutes: minutes between checkpoints.
