@@ -1,19 +1,28 @@
 """Checkpoints: folders that are whole or absent, written by a thread while training goes on.
 
-CHECKPOINTS/step-000001000/ holds NAME.safetensors for every group of tensors, and state.json for all else.
+CHECKPOINTS/step-000001000/ holds NAME.safetensors for every group of tensors, and state.json for all else. Where each
+process has a part of the tensors, torch.distributed.checkpoint writes them instead, a file per process, and knows how
+to put them together for another number of processes. Elsewhere they stay safetensors: any program reads those, and they
+run no code when they are opened, which torch's format, a pickle, may.
 """
 
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from polyteach.files import read_json, sync
 
@@ -44,10 +53,62 @@ def write(folder: Path, step: int, tensors: Tensors, scalars: dict[str, Any], ke
         (temporary / STATE).write_text(json.dumps(scalars), encoding="utf-8")
 
 
-def read(checkpoint: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """The tensors and all else that `write` was given."""
-    tensors = {p.stem: load_file(p) for p in sorted(checkpoint.glob("*.safetensors"))}
+def write_parts(
+    folder: Path, step: int, tensors: Tensors, scalars: dict[str, Any], keep: int, group: dist.ProcessGroup
+) -> None:
+    """As `write`, by all processes of `group`: of DTensors each writes its part, of the others one does.
+
+    group: one that nothing else uses while this goes on, of a kind that takes tensors on the CPU.
+
+    Raises:
+        OSError: as `write`, in all processes where it is one's own part that cannot be written.
+    """
+    flat = {f"{g}/{k}": v for g, named in tensors.items() for k, v in named.items()}
+    leads = dist.get_rank(group) == 0
+    with _replacing(folder, step, keep) if leads else nullcontext(_hidden(folder, step)) as temporary:
+        dist.barrier(group)  # the folder is there
+        try:
+            dcp.save(flat, storage_writer=dcp.FileSystemWriter(temporary), process_group=group)
+        except dcp.api.CheckpointException as e:
+            raise next((error for error, _ in e.failures.values() if isinstance(error, OSError)), e) from e
+        if leads:
+            (temporary / STATE).write_text(json.dumps(scalars), encoding="utf-8")
+
+
+def read(
+    checkpoint: Path, like: Callable[[str, str, torch.Size], Tensor | None]
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """The tensors and all else that `write` or `write_parts` was given, by any number of processes.
+
+    like: group, name, shape -> a tensor of that shape which is in parts where the one that is read shall be (they are
+    then read by all processes together), or None.
+    """
+    files = sorted(checkpoint.glob("*.safetensors"))
+    tensors: dict[str, dict[str, Tensor]] = {}
+    if files:
+        for file in files:
+            tensors[file.stem] = {k: _divided(v, like(file.stem, k, v.shape)) for k, v in load_file(file).items()}
+        return tensors, read_json(checkpoint / STATE)
+    known = dcp.FileSystemReader(checkpoint).read_metadata().state_dict_metadata
+    flat: dict[str, Tensor] = {}
+    for key, about in known.items():
+        group, _, name = key.partition("/")
+        assert isinstance(about, TensorStorageMetadata)
+        flat[key] = _divided(torch.empty(about.size, dtype=about.properties.dtype), like(group, name, about.size))
+        tensors.setdefault(group, {})[name] = flat[key]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)  # of one process: it is meant
+        dcp.load(flat, checkpoint_id=checkpoint, no_dist=not dist.is_initialized())
     return tensors, read_json(checkpoint / STATE)
+
+
+def _divided(tensor: Tensor, like: Tensor | None) -> Tensor:
+    """Into the same parts as `like`."""
+    return distribute_tensor(tensor, like.device_mesh, like.placements) if isinstance(like, DTensor) else tensor
+
+
+def _hidden(folder: Path, step: int) -> Path:
+    return folder / f".step-{step:09d}.tmp"
 
 
 @contextmanager
@@ -56,7 +117,7 @@ def _replacing(folder: Path, step: int, keep: int) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".*.tmp"):
         shutil.rmtree(leftover)
-    final, temporary = folder / f"step-{step:09d}", folder / f".step-{step:09d}.tmp"
+    final, temporary = folder / f"step-{step:09d}", _hidden(folder, step)
     temporary.mkdir()
     try:
         yield temporary

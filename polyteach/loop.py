@@ -11,6 +11,7 @@ synchronised: then N passes at a time are normalised as one.
 Shapes: B images of a batch, h w their pixels.
 """
 
+import copy
 import json
 import math
 import os
@@ -18,8 +19,8 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -71,7 +72,8 @@ class Settings:
     largest norm of the whole gradient, 0 for no limit. ema: decay per step of the averaged weights, 0 for none; early
     on it is (1 + step) / (10 + step) where that is less. precision: fp32, or fp16 (with a gradient scaler) and bf16 by
     autocast. save_every, save_minutes: a checkpoint after that many steps, and after that many minutes. keep: how many
-    checkpoints stay.
+    checkpoints stay. shard: every process keeps a part of the weights, gradients and optimiser state, see
+    `processes.Joint.shard`; changes nothing but the order of sums.
     """
 
     steps: int
@@ -91,6 +93,7 @@ class Settings:
     save_every: int = 1000
     save_minutes: float = 10.0
     keep: int = 2
+    shard: bool = False
     progress: bool = True
 
 
@@ -209,6 +212,7 @@ def fit(
     settings: Settings,
     folder: Path,
     trunk: str = "",
+    blocks: Sequence[str] = (),
 ) -> None:
     """Optimise `model` in place, going on from the last checkpoint in `folder` where there is one.
 
@@ -217,7 +221,9 @@ def fit(
 
     model: called as model(images, targets) -> losses by objective. batches: number of the first batch wanted -> the
     batches from there on, at least as many as the steps need; of several processes, each gets every `size`-th, from
-    its `rank` on. trunk: name of the submodule with synchronised layers, "" for none; see `processes.joined`.
+    its `rank` on. trunk: name of the submodule with synchronised layers, "" for none; see `processes.Joint`.
+    blocks: where `settings.shard` is on, what of the trunk is gathered apart; see `processes.Joint.shard`. A copy is
+    trained then, and `model` stays on its device.
 
     Raises:
         NonFinite: a loss or gradient is; the last checkpoint stays.
@@ -231,10 +237,21 @@ def fit(
         torch.random.fork_rng(devices=cuda),
         _deterministic(device),
         processes.together(device),
-        processes.joined(model, trunk),
         _signals() as caught,
     ):
-        _Run(model, mixture, settings, folder, device, trunk).go(batches, caught)
+        trained = copy.deepcopy(model) if settings.shard else model  # sharding cannot be undone
+        trained.to(device)
+        if settings.channels_last:
+            trained.to(memory_format=torch.channels_last)
+        with processes.Joint(trained, trunk) if trunk else nullcontext() as joint:
+            if settings.shard and joint is not None:
+                joint.shard(blocks, device)
+            run = _Run(trained, mixture, settings, folder, device, joint)
+            run.go(batches, caught)
+        if settings.shard:
+            state = model.state_dict()
+            for name, value in trained.state_dict().items():
+                state[name].copy_(processes.whole(value))
 
 
 def check(settings: Settings) -> None:
@@ -257,6 +274,15 @@ def check(settings: Settings) -> None:
         if not 0 <= getattr(settings, name) < 1:
             raise ValueError(f"{name} must be 0 or more and below 1; got {getattr(settings, name)}")
     find_device(settings.device)
+    if settings.shard and processes.size() == 1:
+        raise ValueError(
+            "shard: there is one process, with nothing to share; start several with torchrun, or leave it out (a "
+            "sharded run goes on without it too)"
+        )
+    if settings.shard and settings.precision == "fp16":
+        raise ValueError("shard and precision fp16: the gradient scaler does not know parts of gradients; take bf16")
+    if settings.shard and settings.channels_last:
+        raise ValueError("shard and channels_last: FSDP takes parameters in torch's usual layout alone; give one")
     if settings.accumulate % processes.size():
         raise ValueError(
             f"accumulate: {settings.accumulate} forward passes per step cannot be shared by {processes.size()} "
@@ -274,15 +300,14 @@ class _Run:
         settings: Settings,
         folder: Path,
         device: torch.device,
-        trunk: str,
+        joint: processes.Joint | None,
     ) -> None:
         self.settings = settings
         self.folder = folder
         self.device = device
-        self.model = model.to(device)
-        if settings.channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)
-        self.reached: set[int] | None = set() if trunk else None
+        self.model = model
+        self.joint = joint
+        self.reached: set[int] | None = None if joint is None else set()
         self.mixture = mixture.to(device)
         self.parameters = [p for m in (self.model, mixture) for p in m.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self.parameters, settings)
@@ -292,6 +317,7 @@ class _Run:
         self.seconds = 0.0
         self.log_file = folder / "log.jsonl"
         self.writer = checkpoints.Writer()
+        self.group = processes.another_group() if settings.shard else None
 
     def go(self, batches: Callable[[int], Iterable[Seen]], caught: list[int]) -> None:
         s = self.settings
@@ -316,14 +342,17 @@ class _Run:
                 while self.step < s.steps:
                     line = self.update(stream)
                     # a signal reaches one process, or all at different times; after the step they agree
-                    stop = next((number for said in processes.gathered(caught[:1]) for number in said), None)
+                    late = time.monotonic() - saved > 60 * s.save_minutes
+                    said = processes.gathered((caught[:1], late))
+                    stop = next((number for numbers, _ in said for number in numbers), None)
+                    due = stop or said[0][1] or self.step % s.save_every == 0 or self.step == s.steps
                     log.write(json.dumps(line) + "\n")
                     log.flush()
                     bar.advance(note=_note(line, s))
                     self.writer.look()
-                    late = time.monotonic() - saved > 60 * s.save_minutes
-                    if writes and (stop or late or self.step % s.save_every == 0 or self.step == s.steps):
+                    if writes and due:
                         os.fsync(log.fileno())
+                    if due and (writes or s.shard):
                         self.save()
                         saved = time.monotonic()
                     if stop and self.step < s.steps:
@@ -392,8 +421,8 @@ class _Run:
                 raise self.not_finite("the loss", parts, ids)
             out.append((parts, self.mixture.kept(parts, first + i) if parts else None, ids))
         total = self.mixture(losses, out[rank][1]) / s.accumulate if losses else None
-        if anchor is not None and self.reached is not None:
-            self.reached |= processes.reached(total) if total is not None else set()
+        if self.joint is not None and self.reached is not None:
+            self.reached |= self.joint.reached(total) if total is not None else set()
             total = anchor if total is None else total + anchor
         if total is not None:
             (total if self.scaler is None else self.scaler.scale(total)).backward()
@@ -410,7 +439,7 @@ class _Run:
             return 0.0
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        norm = float(nn.utils.clip_grad_norm_(graded, self.settings.clip or math.inf))
+        norm = processes.clip_gradients(graded, self.settings.clip or math.inf)
         if self.scaler is not None:
             self.scaler.step(self.optimizer)  # skips the step where the gradient overflowed, then scales less
             self.scaler.update()
@@ -448,12 +477,26 @@ class _Run:
         }
         self.writer.wait()  # one at a time: two copies of the state would need twice the memory
         kept = checkpoints.snapshot(tensors)
-        folder, step, keep = self.folder / CHECKPOINTS, self.step, self.settings.keep
-        self.writer.start(lambda: checkpoints.write(folder, step, kept, scalars, keep))
+        what = (self.folder / CHECKPOINTS, self.step, kept, scalars, self.settings.keep)
+        if self.group is None:
+            self.writer.start(lambda: checkpoints.write(*what))
+        else:
+            group = self.group
+            self.writer.start(lambda: checkpoints.write_parts(*what, group))
 
     def load(self, checkpoint: Path) -> None:
         """Take up the whole state of a checkpoint."""
-        tensors, scalars = checkpoints.read(checkpoint)
+        groups = {"model": self.model.state_dict(), "average": self.average.state if self.average is not None else {}}
+        trained = [p for g in self.optimizer.param_groups for p in g["params"]]
+
+        def like(group: str, name: str, shape: torch.Size) -> Tensor | None:
+            kind, _, rest = name.partition(".")
+            if group in groups or kind == "mixture":
+                return groups.get(group, {}).get(name)
+            parameter: Tensor = trained[int(rest.partition(".")[0])]
+            return parameter if parameter.shape == shape else None  # else a number of steps
+
+        tensors, scalars = checkpoints.read(checkpoint, like)
         self.model.load_state_dict(tensors["model"])
         self.mixture.load_state_dict(_under(tensors["rest"], "mixture."))
         state: dict[int, dict[str, Any]] = {}

@@ -6,17 +6,22 @@ Shapes: B images, C channels.
 """
 
 import os
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 
 ANCHOR = ""
-"""Key of what `joined` adds to a model's losses."""
+"""Key of what `Joint` adds to a model's losses."""
 
 
 def size() -> int:
@@ -42,17 +47,47 @@ def together(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    store, _, _ = next(dist.rendezvous("env://"))
+    dist.init_process_group(backend, store=_unused(store), rank=rank(), world_size=size())
     try:
         yield
     finally:
         dist.destroy_process_group()
 
 
+def _unused(store: dist.Store) -> dist.Store:
+    """A part of `store` that these processes share and that none has ever written to.
+
+    torchrun keeps its store when it starts processes again: they would read the addresses of dead ones, and wait for
+    them (pytorch/pytorch#135712). Its count of restarts would not do as a name: each machine has its own.
+    """
+    mine = uuid4().hex
+    if rank():
+        store.set(f"asks/{rank()}", mine)
+        name = store.get(f"answer/{mine}").decode()  # waits
+        store.set(f"knows/{name}/{rank()}", "")
+        return dist.PrefixStore(name, store)
+    waiting = set(range(1, size()))
+    while waiting:
+        for other in waiting:
+            if store.check([f"asks/{other}"]):  # it may be a dead one that asked, so again and again
+                store.set(f"answer/{store.get(f'asks/{other}').decode()}", mine)
+        waiting = {k for k in waiting if not store.check([f"knows/{mine}/{k}"])}
+        time.sleep(0.01)
+    return dist.PrefixStore(mine, store)
+
+
 def wait() -> None:
     """Until all processes are here."""
     if size() > 1:
         dist.barrier()
+
+
+def another_group() -> dist.ProcessGroup:
+    """All processes again, so that a thread can talk beside what the others do: tensors on the CPU."""
+    group: Any = dist.new_group(backend="gloo")
+    return group
 
 
 def gathered(value: Any) -> list[Any]:
@@ -65,12 +100,12 @@ def gathered(value: Any) -> list[Any]:
 
 
 def share_gradients(parameters: Sequence[nn.Parameter], reached: Collection[int] | None = None) -> None:
-    """Replace every gradient by the sum over all processes.
+    """Replace every gradient by the sum over all processes; of what is sharded FSDP has made the mean already.
 
     One that only some have is 0 in the others: a head whose labels a process did not see. All sum in one order, so
     that none waits for another that has nothing to say.
 
-    reached: ids of the parameters whose gradient counts here, where some have one of 0 from `joined`; what no process
+    reached: ids of the parameters whose gradient counts here, where some have one of 0 from `Joint`; what no process
     has reached ends without a gradient. None: those that have one.
     """
     if size() == 1:
@@ -83,7 +118,11 @@ def share_gradients(parameters: Sequence[nn.Parameter], reached: Collection[int]
             p.grad = None
         elif p.grad is None:
             p.grad = torch.zeros_like(p)
-    _sum([p.grad for p in parameters if p.grad is not None])
+    graded = [p.grad for p in parameters if p.grad is not None]
+    _sum([g for g in graded if not isinstance(g, DTensor)])
+    for gradient in graded:
+        if isinstance(gradient, DTensor):
+            gradient.to_local().mul_(size())
 
 
 @torch.no_grad()
@@ -168,7 +207,7 @@ def synchronise(module: nn.Module, device: torch.device) -> int:
     """Replace every batch normalisation in `module` by one over all processes' batches; returns how many there are.
 
     Names and values of the parameters stay. On GPUs they become torch's own layers, which are quicker there. All
-    processes must run `module` equally often, forwards and backwards: see `joined`.
+    processes must run `module` equally often, forwards and backwards: see `Joint`.
     """
     from timm.layers import convert_sync_batchnorm
 
@@ -184,36 +223,77 @@ def synchronise(module: nn.Module, device: torch.device) -> int:
     return len(found)
 
 
-@contextmanager
-def joined(model: nn.Module, trunk: str) -> Iterator[None]:
-    """Within, let the backward passes of all processes run through the same layers of `model`, whatever their losses.
+class Joint:
+    """A model whose backward passes run through the same layers in all processes, whatever their losses.
 
     Layers that wait for the other processes in their backward pass would else wait for ever for one whose batch has no
     labels, or none that needs these layers. The losses get one more, `ANCHOR`: 0, with a gradient of 0 to all that the
     trunk returns, to be added to the total. Which parameters the other losses reach says `reached`.
 
+    As a context: on leaving it the model is as it was, unless it was sharded.
+
     model: called as model(images, targets) -> losses by objective. trunk: name of the submodule that holds those
-    layers, called once in every forward pass; "" where there are none, and nothing to do.
+    layers and returns maps, called once in every forward pass.
     """
-    if not trunk:
-        yield
-        return
-    returned: list[Tensor] = []
 
-    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-        returned.extend([output] if isinstance(output, Tensor) else output)
+    def __init__(self, model: nn.Module, trunk: str) -> None:
+        self.model = model
+        self._returned: list[Tensor] = []
+        self._kept: dict[int, int] = {}  # ids of the parameters that a pass computes with -> of those that are trained
+        self._hooks = [
+            model.get_submodule(trunk).register_forward_hook(self._keep),
+            model.register_forward_hook(self._add),
+        ]
 
-    def add(module: nn.Module, inputs: Any, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        out = losses | {ANCHOR: _Anchor.apply(*returned)}
-        returned.clear()
-        return out
+    def __enter__(self) -> "Joint":
+        return self
 
-    hooks = model.get_submodule(trunk).register_forward_hook(keep), model.register_forward_hook(add)
-    try:
-        yield
-    finally:
-        for hook in hooks:
+    def __exit__(self, *_: Any) -> None:
+        for hook in self._hooks:
             hook.remove()
+
+    def shard(self, blocks: Sequence[str], device: torch.device) -> None:
+        """Let every process keep its part alone of the parameters, by torch's `fully_shard` (FSDP2).
+
+        A pass gathers the whole parameters: of each block while it is in use, of all else from its beginning to its
+        end. Gradients, and what an optimiser makes of the parameters, are in parts too.
+
+        blocks: names of submodules of the trunk, none within another, each called once in every forward pass.
+        """
+        mesh = init_device_mesh(device.type, (size(),))
+        for name in [*blocks, ""]:
+            module = self.model.get_submodule(name)
+            trained: dict[str, nn.Parameter] = {}
+
+            def note(module: nn.Module, *_: Any, trained: dict[str, nn.Parameter] = trained) -> None:
+                self._kept |= {id(p): id(trained[n]) for n, p in module.named_parameters()}
+
+            self._hooks.append(module.register_forward_hook(note))  # before that of FSDP, which takes them away
+            fully_shard(module, mesh=mesh)
+            trained.update(module.named_parameters())
+
+    def reached(self, loss: Tensor) -> set[int]:
+        """The ids of the parameters that `loss` has a gradient for."""
+        found, seen, left = set(), set(), [loss.grad_fn]
+        while left:
+            node: Any = left.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if hasattr(node, "variable"):
+                found.add(self._kept.get(id(node.variable), id(node.variable)))
+            left += [n for n, _ in node.next_functions]
+        return found
+
+    def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._returned.extend([output] if isinstance(output, Tensor) else output)
+
+    def _add(self, module: nn.Module, inputs: Any, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        ends = self._returned
+        if isinstance(module, FSDPModule):  # what is no block's is whole now: heads, of which each process needs others
+            ends = [*ends, *(p for p in module.parameters() if p.requires_grad and not isinstance(p, DTensor))]
+        self._returned = []
+        return losses | {ANCHOR: _Anchor.apply(*ends)}
 
 
 class _Anchor(torch.autograd.Function):
@@ -230,15 +310,26 @@ class _Anchor(torch.autograd.Function):
         return tuple(gradient.new_zeros((), dtype=dtype).expand(shape) for shape, dtype in ctx.like)
 
 
-def reached(loss: Tensor) -> set[int]:
-    """The ids of the parameters that `loss` has a gradient for."""
-    found, seen, left = set(), set(), [loss.grad_fn]
-    while left:
-        node: Any = left.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found.add(id(node.variable))
-        left += [n for n, _ in node.next_functions]
-    return found
+def whole(tensor: Tensor) -> Tensor:
+    """What the processes hold in parts, as one on the CPU of each; all of them must ask for it."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], largest: float) -> float:
+    """Scale the gradients, in parts or whole, to a norm of at most `largest`; returns the norm that they had."""
+    parts = [p.grad.to_local() for p in parameters if isinstance(p.grad, DTensor)]
+    if not parts:
+        return float(nn.utils.clip_grad_norm_(parameters, largest))
+    rest = [p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)]
+    square = _norm(parts) ** 2
+    dist.all_reduce(square)
+    norm = float((square + _norm(rest) ** 2).sqrt()) if rest else float(square.sqrt())
+    factor = largest / (norm + 1e-6)  # as torch has it
+    if factor < 1:
+        for gradient in parts + rest:
+            gradient.mul_(factor)
+    return norm
+
+
+def _norm(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))

@@ -4,6 +4,7 @@ Shapes: B images of a batch, H W its pixels, both multiples of 32.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,29 @@ class Student(nn.Module):
         for part in self._frozen:
             getattr(self, part).eval()
         return self
+
+    def blocks(self, size: tuple[int, int]) -> list[str]:
+        """Names of the outermost modules of the backbone that have weights and that a pass calls once.
+
+        size: (height, width) of an image that it takes.
+        """
+        called: Counter[nn.Module] = Counter()
+        hooks = [m.register_forward_hook(lambda m, *_: called.update([m])) for m in self.backbone.modules()]
+        was = self.training
+        self.eval()
+        with torch.inference_mode():
+            self.backbone(torch.zeros(1, 3, *size, device=self.mean.device))
+        self.train(was)
+        for hook in hooks:
+            hook.remove()
+        out: list[str] = []
+        left = [(f"backbone.{k}", m) for k, m in self.backbone.named_children()]
+        for name, module in left:  # which grows
+            if called[module] == 1 and any(True for _ in module.parameters()):
+                out.append(name)
+            else:
+                left += [(f"{name}.{k}", m) for k, m in module.named_children()]
+        return out
 
     def levels(self, images: UInt8[Tensor, "B 3 H W"]) -> list[Tensor]:
         """The backbone's maps of a batch, at strides 4, 8, 16 and 32."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from polyteach.student import Student
 
 RULES = ("rule", "equal", "learned")
-FREE = ("workers", "progress", "save_every", "save_minutes", "keep")
+FREE = ("workers", "progress", "save_every", "save_minutes", "keep", "shard")
 """Options that change nothing of the result, so a resumed run may change them."""
 
 
@@ -88,6 +88,7 @@ def train(
     channels_last: bool = False,
     compile: bool = False,
     sync_batch_norm: bool = False,
+    shard: bool = False,
     workers: int = 2,
     save_every: int = 1000,
     save_minutes: float = 10.0,
@@ -153,6 +154,8 @@ def train(
         compile: torch.compile of backbone and pyramid.
         sync_batch_norm: under torchrun, normalise the passes that the processes compute at the same time as one batch:
             for batches that are small on each. What is learned then depends on the number of processes.
+        shard: under torchrun, every process keeps its part alone of weights, gradients and optimiser state (FSDP2), for
+            models that are large for one GPU. Changes nothing of the result but the order of sums.
         workers: processes that read and decode images; 0 does it in this one. Changes nothing of the result.
         save_every: steps between checkpoints.
         save_minutes: minutes between checkpoints.
@@ -230,10 +233,11 @@ def train(
         save_every=save_every,
         save_minutes=save_minutes,
         keep=keep,
+        shard=shard,
         progress=progress,
     )
     check(settings)
-    _processes(sync_batch_norm, compile)
+    _processes(sync_batch_norm, shard, compile)
     values, reasons = loss_weights(chosen, weights, settings.lr, whole_batch)
     config = _config(arguments, given, settings, chosen, values)
     config["options"]["device"] = place
@@ -246,7 +250,11 @@ def train(
         student = Student(backbone, chosen.objectives, channels, init, adapters=adapters)
     if sync_batch_norm and not processes.synchronise(student.backbone, torch.device(settings.device)):
         raise ValueError(f"sync_batch_norm: {backbone} has no batch normalisation; leave it out")
-    trunk = "backbone" if sync_batch_norm else ""  # heads see what is labelled for them: not all processes run them
+    single = [k for k, p in student.named_parameters() if not p.ndim]
+    if shard and single:
+        raise ValueError(f"shard: {single[0]} of {backbone} is a single number, which FSDP cannot divide; leave it out")
+    # heads see what is labelled for them: not all processes run them
+    trunk, blocks = "backbone" if sync_batch_norm or shard else "", student.blocks((size, size)) if shard else []
     before = {k: v.clone() for k, v in student.named_parameters()}
     if leads:
         write_json(run / "config.json", config)  # after everything that can be refused
@@ -263,7 +271,7 @@ def train(
         mine = batches(samples, batch_size, first, stop, workers, pin, processes.size())
         return noted(mine, run / (REJECTS if leads else REJECTS.replace(".", f"-{processes.rank()}.")))
 
-    fit(student, mixture, stream, settings, run, trunk)
+    fit(student, mixture, stream, settings, run, trunk, blocks)
     if not leads:
         return out
     teachers = {_licence(s) for sets in chosen.sets.values() for mine in sets for s in mine} - {None}
@@ -331,7 +339,7 @@ def _meaningful(plan: "Plan", confidence: bool, drop: float) -> None:
         )
 
 
-def _processes(sync_batch_norm: bool, compile: bool) -> None:
+def _processes(sync_batch_norm: bool, shard: bool, compile: bool) -> None:
     """Raises:
     ValueError: an option for several processes that could change nothing, or that another one forbids.
     """
@@ -342,8 +350,9 @@ def _processes(sync_batch_norm: bool, compile: bool) -> None:
             "sync_batch_norm: there is one process, which normalises its whole batch as it is; start several with "
             "torchrun, or leave it out"
         )
-    if sync_batch_norm and compile:
-        raise ValueError("sync_batch_norm and compile: torch cannot compile what waits for other processes; give one")
+    if (sync_batch_norm or shard) and compile:
+        name = "sync_batch_norm" if sync_batch_norm else "shard"
+        raise ValueError(f"{name} and compile: layers that wait for other processes are not compiled; give one")
 
 
 def loss_weights(

@@ -69,8 +69,9 @@ def until(condition):
         time.sleep(0.02)
 
 
-def start(count, *words):
+def start(count, *words, restarts=0):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    command += ["--max-restarts", str(restarts)]
     return subprocess.Popen(
         [*command, "-m", "polyteach", "train", *map(str, words), *OPTIONS],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -113,9 +114,10 @@ def test_the_shares_of_the_processes_are_the_whole_stream(stores):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shard", [(), ("--shard",)])
 @pytest.mark.parametrize("more", [(), ("--weights", "learned", "--drop", "0.5", "--ema", "0.9")])
-def test_two_processes_are_one(stores, tmp_path, more):
-    ended(start(2, *stores, "--out", tmp_path / "two", "--steps", 6, *more))
+def test_two_processes_are_one(stores, tmp_path, more, shard):
+    ended(start(2, *stores, "--out", tmp_path / "two", "--steps", 6, *more, *shard))
     command = ["train", *stores, "--out", str(tmp_path / "one"), "--steps", "6", "--accumulate", "2", *more, *OPTIONS]
     assert main(command) == 0
     same(tmp_path / "one", tmp_path / "two")
@@ -169,6 +171,31 @@ def test_a_killed_process_ends_the_run_and_it_goes_on(stores, tmp_path):
     assert log_of(tmp_path / "run") == log_of(undisturbed)
     files = [(f / "student.safetensors").read_bytes() for f in (tmp_path / "run", undisturbed)]
     assert files[0] == files[1]
+
+
+def pid_of(rank, launcher):
+    """Of the process that torchrun has given that rank."""
+    children = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True, check=True).stdout
+    (found,) = (p for p in children.split() if f"\0RANK={rank}\0" in Path(f"/proc/{p}/environ").read_text())
+    return int(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rank", "more"), [(0, ()), (1, ("--shard",))])
+def test_a_killed_process_is_started_again_and_the_run_finishes_by_itself(stores, tmp_path, rank, more):
+    words = (*stores, "--steps", 30, "--ema", "0.9", *more)
+    process = start(2, *words, "--out", tmp_path / "run", restarts=1)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    until(lambda: list(checkpoints.glob("step-*")))
+    os.kill(pid_of(rank, process), signal.SIGKILL)
+    assert not (tmp_path / "run" / "train.json").exists()
+    ended(process)
+    ended(start(2, *words, "--out", tmp_path / "undisturbed"))
+    assert [x["step"] for x in log_of(tmp_path / "run")] == list(range(1, 31))
+    assert log_of(tmp_path / "run") == log_of(tmp_path / "undisturbed")
+    files = [(tmp_path / f / "student.safetensors").read_bytes() for f in ("run", "undisturbed")]
+    assert files[0] == files[1]
+    assert not list(checkpoints.glob(".*.tmp"))
 
 
 def test_what_cannot_be_shared_is_refused(stores, tmp_path, monkeypatch, capsys):
