@@ -919,3 +919,14 @@ def test_python(tmp_path, images, monkeypatch):
         load_teacher(f"python:{file}:few")(images)
     with pytest.raises(ValueError, match=r"answered 'mod'; its objectives are mood"):
         load_teacher(f"python:{file}:other")(images)
+
+
+@pytest.mark.parametrize("cells", [(7, 5), (20, 11), (3, 4)])
+def test_the_most_probable_class_is_that_of_resized_logits(cells):
+    from polyteach.teachers import most_probable, resized
+
+    logits = torch.randn(12, 7, 5, generator=torch.Generator().manual_seed(0)) * 3
+    probability, category = most_probable(logits, cells)
+    truth = resized(logits, cells).softmax(0)
+    assert torch.equal(category, truth.argmax(0))
+    torch.testing.assert_close(probability, truth.amax(0))

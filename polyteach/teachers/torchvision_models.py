@@ -27,10 +27,10 @@ from polyteach.teachers import (
     digest,
     load_strict,
     map_size,
+    most_probable,
     no_names,
     picture,
     refuse_thin,
-    resized,
     size_of,
     unknown,
 )
@@ -65,8 +65,8 @@ class Segmenter(TorchTeacher):
         def ask(batch: Float[Tensor, "B 3 h w"], positions: list[int]) -> Iterable[Target]:
             for logits, i in zip(self.run(batch)["out"], positions, strict=True):
                 cells = map_size(size_of(images[i]), (logits.shape[-2], logits.shape[-1]))
-                best = resized(logits, cells).softmax(0).max(0)
-                yield SegmentationTarget(category=best.indices.cpu(), probability=best.values.cpu())
+                probability, category = most_probable(logits, cells)
+                yield SegmentationTarget(category=category.cpu(), probability=probability.cpu())
 
         return [{"segmentation": t} for t in by_shape([self.transform(picture(image)) for image in images], ask)]
 

@@ -21,7 +21,16 @@ from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.depth import DepthTarget
 from polyteach.tasks.detection import FLOOR, DetectionTarget
 from polyteach.tasks.segmentation import SegmentationTarget
-from polyteach.teachers import TorchTeacher, by_shape, digest, map_size, refuse_thin, resized, size_of
+from polyteach.teachers import (
+    TorchTeacher,
+    by_shape,
+    digest,
+    map_size,
+    most_probable,
+    refuse_thin,
+    resized,
+    size_of,
+)
 
 LARGEST_MAP = 640
 """Longest side of the maps and masks of panoptic models, which hold as many floats for each of 100 queries."""
@@ -131,8 +140,8 @@ class Segmenter(_HubTeacher):
         def ask(batch: Tensor, positions: list[int]) -> Iterable[Target]:
             for logits, i in zip(self.outputs(batch).logits, positions, strict=True):
                 cells = map_size(size_of(images[i]), (batch.shape[-2], batch.shape[-1]))
-                best = resized(logits, cells).softmax(0).max(0)
-                yield SegmentationTarget(category=best.indices.cpu(), probability=best.values.cpu())
+                probability, category = most_probable(logits, cells)
+                yield SegmentationTarget(category=category.cpu(), probability=probability.cpu())
 
         return [{"segmentation": t} for t in by_shape([self.inputs(i) for i in images], ask)]
 
