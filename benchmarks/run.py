@@ -36,11 +36,11 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             rows += benchmark(Path(folder), given.quick)
         print(f"{benchmark.__name__}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        save(rows, RESULTS / "latest.json")  # so that one that is stopped has measured something
     print(table(rows))
     unmeasured = sorted({f"{r.question}: {r.unmeasured}" for r in rows if r.unmeasured})
     print("\n".join(unmeasured) or "all peers were measured")
     print({k: v for k, v in machine().items() if k != "versions"})
-    save(rows, RESULTS / "latest.json")
     return 0
 
 

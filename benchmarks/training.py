@@ -50,7 +50,7 @@ def run(
 
 def training(folder: Path, quick: bool) -> list[Row]:
     """A real step, reading in one other process: against one batch that stays in memory, and against other loops."""
-    count, size, batch, steps, turns = (64, 128, 8, 10, 3) if quick else (256, 256, 16, 16, 5)
+    count, size, batch, steps, turns = (64, 128, 8, 10, 2) if quick else (256, 256, 16, 16, 5)
     return compared(folder, count, size, batch, steps, turns)
 
 
