@@ -154,7 +154,7 @@ def main() -> int:
         }
         print(f"| {name} | " + " | ".join(f"{v:,}" for v in table[name].values()) + " |")
     about = {"machine": machine(), "images": given.images, "batch_size": given.batch_size, "stages": table}
-    (given.out / "long_run.json").write_text(json.dumps(about | {"records": found}, indent=1) + "\n")
+    (given.out / "long_run.json").write_text(json.dumps(about | {"records": found}) + "\n")
     (given.out / "long_run.svg").write_text(chart(found) + "\n")
     return 0
 
