@@ -53,7 +53,7 @@ def resident(root: int) -> float:
     return total / 1024
 
 
-def watched(words: Sequence[str], cwd: Path, began: float, look: float = EVERY) -> dict[str, Any]:
+def watched(words: Sequence[str], cwd: Path, began: float) -> dict[str, Any]:
     """Run `polyteach WORDS`: its seconds, those of its processors, and [seconds since `began`, MiB] at every look.
 
     Raises:
@@ -65,7 +65,7 @@ def watched(words: Sequence[str], cwd: Path, began: float, look: float = EVERY) 
         with subprocess.Popen(command, cwd=cwd, stdout=said, stderr=said, start_new_session=True) as process:
             try:
                 while process.poll() is None:
-                    time.sleep(look)
+                    time.sleep(EVERY)
                     memory = resident(process.pid)
                     if memory:
                         samples.append([round(time.monotonic() - began, 1), round(memory, 1)])
@@ -81,7 +81,7 @@ def watched(words: Sequence[str], cwd: Path, began: float, look: float = EVERY) 
     return {"words": list(words), **seconds, "samples": samples}
 
 
-def stages(folder: Path, images: int, batch: int, look: float = EVERY) -> dict[str, dict[str, Any]]:
+def stages(folder: Path, images: int, batch: int) -> dict[str, dict[str, Any]]:
     """Every stage's record, by its name."""
     made = {
         "ingest": ("ingest", f"shapes:pool?count={images}&tasks=none&seed=3", "pool", "--workers", "1"),
@@ -100,7 +100,7 @@ def stages(folder: Path, images: int, batch: int, look: float = EVERY) -> dict[s
     began = time.monotonic()
     out = {}
     for name, words in made.items():
-        out[name] = watched(words, folder, began, look)
+        out[name] = watched(words, folder, began)
         print(f"{name}: {out[name]['seconds']} s, {images / out[name]['seconds']:.0f} images/s", flush=True)
     store = Store.open(folder / "pool")
     labelled = {s.name: sum(int(s.labelled(p).sum()) for p in s.parts()) for s in store.sets()}

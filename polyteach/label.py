@@ -341,8 +341,9 @@ class _Run:
                             if not isinstance(answers[id(labels)][i], str):
                                 continue
                             answer = image if isinstance(image, str) else _checked(found[i], key, rows[i], labels)
-                            answers[id(labels)][i] = answer
-                            if not isinstance(answer, str):
+                            if isinstance(answer, str):
+                                answers[id(labels)][i] = answer
+                            else:
                                 answers[id(labels)][i] = future = pool.submit(labels.encode, answer)
                                 encoding[-1].append(future)
                 if len(encoding) > ENCODING:
