@@ -480,6 +480,7 @@ def main() -> int:
     parser.add_argument("--world", choices=("rooms", "shapes"), default="shapes")
     parser.add_argument("--only", choices=("core", "more"), help="core: the arms that decide the claims")
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="these alone, and what they need: student simclr ...")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="S", help="only what was pretrained with these seeds")
     parser.add_argument("--extra", default="", help="more options of the world's reader, as &furniture=DIR")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="at once; one a core")
     parser.add_argument("--list", action="store_true", help="say what there is to do, and do nothing")
@@ -491,6 +492,9 @@ def main() -> int:
         if wrong := set(given.arms) - known:
             parser.error(f"no arm is called {min(wrong)}; there are {', '.join(sorted(known))}")
         wanted = {n for n in wanted if n.startswith(tuple(f"transfer-{a}-s" for a in given.arms))}
+    if given.seeds is not None:
+        kept = tuple(f"-s{s}-" for s in given.seeds)
+        wanted = {n for n in wanted if n.startswith("transfer-") and any(k in n for k in kept)}
     grown = True
     while grown:  # and what those need
         more = {need for n in wanted for need in planned[n].needs} - wanted
