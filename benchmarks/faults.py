@@ -3,7 +3,8 @@
 Every fault is injected at random moments into runs that are started again, with the same command, until they finish.
 What they leave is compared with what an undisturbed run left: images that lack their label (lost), images that are
 there twice (duplicates), and bytes of labels or weights that differ. All three should be 0. Prints a table, writes
-results/faults.json. `--quick` injects five of each fault instead of fifty.
+results/faults.json; with --only, the rows of other faults stay in it as they were, with their dates. `--quick` injects
+five of each fault instead of fifty.
 
 A fault that cannot be injected here (a full disk needs root, killed workers need Ray) is listed as such.
 """
@@ -69,7 +70,7 @@ def slow(device, precision): return Slow()
 
 @dataclass(frozen=True)
 class Row:
-    """One fault. injected: times. runs: that were hit, and finished in the end. The rest should be 0."""
+    """One fault. injected: times. runs: that were hit, and finished in the end. The next three should be 0."""
 
     fault: str
     injected: int
@@ -78,6 +79,7 @@ class Row:
     lost: int
     duplicates: int
     differ: int
+    date: str = ""
 
 
 class Missing(Exception):
@@ -306,8 +308,8 @@ def children(pid: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def ray_here() -> Iterator[None]:
-    """A Ray of two workers, in a folder with a short name."""
+def ray_here() -> Iterator[str]:
+    """The address of a Ray of two workers, in a folder with a short name."""
     try:
         import ray
     except ImportError as e:
@@ -317,12 +319,57 @@ def ray_here() -> Iterator[None]:
     folder = tempfile.mkdtemp(prefix="r")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False}
     names = {k: v for k, v in os.environ.items() if k.startswith("FAULTS_")}
-    ray.init(num_cpus=2, object_store_memory=80_000_000, _temp_dir=folder, runtime_env={"env_vars": names}, **quiet)
+    here = ray.init(
+        num_cpus=2, object_store_memory=80_000_000, _temp_dir=folder, runtime_env={"env_vars": names}, **quiet
+    )
     try:
-        yield
+        yield here.address_info["gcs_address"]
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def driver_killed(bench: Bench, draw: random.Random, times: int) -> Row:
+    """SIGKILL of the driver of `label --ray`, whose cluster lives on"""
+    with ray_here() as address:
+        words = [
+            *(
+                sys.executable,
+                "-m",
+                "polyteach",
+                "label",
+                "",
+                "--teacher",
+                f"t=python:{bench.folder / 'teacher.py'}:slow",
+            ),
+            *("--device", "cpu", "--batch-size", "4", "--no-progress", "--ray", address, "--ray-workers", "2"),
+        ]
+
+        def start(store: Path) -> subprocess.Popen[bytes]:
+            words[4] = str(store)
+            return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        began = time.monotonic()
+        assert start(bench.copy("driven")).wait() == 0
+        whole = time.monotonic() - began
+        injected = runs = finished = 0
+        sums = (0, 0, 0)
+        while injected < times:
+            runs += 1
+            store = bench.copy(f"driver-{runs}")
+            while True:
+                process = start(store)
+                if injected < times:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(draw.uniform(whole / 3, whole))  # before that it has not begun
+                if injected == times or process.poll() is not None:
+                    finished += process.wait() == 0
+                    break
+                process.kill()
+                process.wait()
+                injected += 1
+            sums = added(sums, bench.labels_left(store))
+    return Row("", injected, runs, finished, *sums)
 
 
 def worker_killed(bench: Bench, draw: random.Random, times: int) -> Row:
@@ -552,8 +599,8 @@ def skewed(bench: Bench, draw: random.Random, times: int) -> Row:
 
 
 ALL = (
-    label_killed, train_killed, rank_killed, worker_killed, worker_hangs, memory, label_full, train_full, rotten,
-    together, skewed,
+    label_killed, train_killed, rank_killed, driver_killed, worker_killed, worker_hangs, memory, label_full, train_full,
+    rotten, together, skewed,
 )  # fmt: skip
 
 
@@ -580,7 +627,9 @@ def main() -> int:
     given = parser.parse_args()
     times = given.times or (5 if given.quick else 50)
     torch.set_num_threads(1)  # children are forks of this process
-    rows, missing = [], {}
+    file = RESULTS / "faults.json"
+    before = json.loads(file.read_text())["rows"] if given.only and file.exists() else []
+    rows, missing = {}, {}
     with (
         tempfile.TemporaryDirectory(prefix="faults") as folder,
         open(os.devnull, "w") as null,
@@ -594,15 +643,18 @@ def main() -> int:
             began = time.monotonic()
             try:
                 row = fault(bench, random.Random(f"{given.seed}-{fault.__name__}"), times)
-                rows.append(Row(**(asdict(row) | {"fault": name})))
+                rows[name] = Row(**(asdict(row) | {"fault": name, "date": time.strftime("%Y-%m-%d")}))
             except Missing as e:
                 missing[name] = str(e)
             print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.__stderr__, flush=True)
-    print(table(rows, missing))
-    about = {"machine": machine(), "seed": given.seed, "rows": [asdict(r) for r in rows], "missing": missing}
+    kept = {r["fault"]: Row(**r) for r in before} | rows
+    names = [" ".join((f.__doc__ or "").split()) for f in ALL]
+    all_rows = [kept[name] for name in names if name in kept]
+    print(table(all_rows, missing))
+    about = {"machine": machine(), "seed": given.seed, "rows": [asdict(r) for r in all_rows], "missing": missing}
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "faults.json").write_text(json.dumps(about, indent=1) + "\n")
-    bad = [r for r in rows if r.lost or r.duplicates or r.differ or r.finished < r.runs]
+    file.write_text(json.dumps(about, indent=1) + "\n")
+    bad = [r for r in rows.values() if r.lost or r.duplicates or r.differ or r.finished < r.runs]
     return 1 if bad else 0
 
 
