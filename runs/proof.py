@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -411,8 +412,12 @@ def commit() -> str:
     return done.stdout.strip()
 
 
-def gather(folder: Path) -> None:
-    """proof.json: per arm, task and seed the score, beside what made it."""
+def gather(folder: Path, earlier: Path | None = None) -> None:
+    """proof.json: per arm, task and seed the score, beside what made it.
+
+    earlier: another such file. Its scores are added where this folder has none of that arm, task and seeds, and count
+    in "by_seed", but not in the averages with intervals, for which the answers to every test picture are needed.
+    """
     numbers = json.loads((folder / "report" / "report.json").read_text())
     table = numbers["tables"][0]
     rows = []
@@ -438,14 +443,72 @@ def gather(folder: Path) -> None:
                     "transfer": after,
                 }
             )
+    if earlier:
+        mine = {_which(row) for row in rows}
+        rows += [row for row in json.loads(earlier.read_text())["scores"] if _which(row) not in mine]
+        rows.sort(key=_which)
     averages = table["normalised_average"]
     out = {
         "scores": rows,
+        "by_seed": by_seed(rows),
         "normalised_average": averages,
         "wins": table["wins"],
         "machine": numbers["runs"][0]["machine"],
     }
     (folder / "proof.json").write_text(json.dumps(out, indent=1) + "\n")
+
+
+def _which(row: dict[str, Any]) -> tuple[str, str, int, int]:
+    # pictures of a network that nobody pretrained have no such seed
+    return row["arm"], row["task"], -1 if row["pretraining_seed"] is None else row["pretraining_seed"], row["seed"]
+
+
+def by_seed(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Per arm the normalised average of every pretraining seed that has all six tasks.
+
+    0 is the mean of all tests from scratch, 1 that of all seeds of the oracle, so that the oracle's own seeds differ
+    too. Nothing where either is missing.
+    """
+    scores: dict[tuple[str, int], dict[str, list[float]]] = {}
+    for row in rows:
+        if row["score"] is not None:
+            arm, task, seed, _ = _which(row)
+            scores.setdefault((arm, seed), {}).setdefault(task, []).append(row["score"])
+
+    def end(arm: str) -> dict[str, float]:
+        all_of = [of[1] for of in scores.items() if of[0][0] == arm]
+        return {t: statistics.fmean(x for of in all_of for x in of.get(t, [])) for t in set().union(*all_of)}
+
+    low, high = end("scratch"), end("oracle")
+    if set(low) & set(high) != set(WORLDS):
+        return {}
+    out: dict[str, dict[str, Any]] = {}
+    for (arm, seed), of in sorted(scores.items()):
+        if set(of) == set(WORLDS):
+            each = [(statistics.fmean(of[t]) - low[t]) / (high[t] - low[t]) for t in WORLDS]
+            out.setdefault(arm, {"values": {}})["values"][str(seed)] = statistics.fmean(each)
+    for found in out.values():
+        values = list(found["values"].values())
+        found |= {"mean": statistics.fmean(values), "spread": statistics.stdev(values) if len(values) > 1 else None}
+    return out
+
+
+def seeds_table(folder: Path, ours: str = "student") -> str:
+    """The page's table of seeds: those arms that have more than one. Markdown."""
+    found = json.loads((folder / "proof.json").read_text())["by_seed"]
+    several = {arm: x for arm, x in found.items() if len(x["values"]) > 1}
+    seeds = sorted({s for x in several.values() for s in x["values"]}, key=int)
+    columns = [*(f"seed {s}" for s in seeds), "mean", "standard deviation", f"{ours} minus it, each seed"]
+    lines = [
+        f"| pretraining | {' | '.join(columns)} |",
+        "| --- " + "| ---: " * (len(seeds) + 3) + "|",
+    ]
+    mine = found.get(ours, {"values": {}})["values"]
+    for arm, x in sorted(several.items(), key=lambda of: of[1]["mean"]):
+        each = [f"{x['values'][s]:.2f}" if s in x["values"] else "" for s in seeds]
+        less = [f"{mine[s] - x['values'][s]:.2f}" for s in seeds if arm != ours and s in mine and s in x["values"]]
+        lines.append(f"| {arm} | {' | '.join(each)} | {x['mean']:.2f} | {x['spread']:.2f} | {', '.join(less)} |")
+    return "\n".join(lines)
 
 
 def table(folder: Path) -> str:
@@ -481,6 +544,9 @@ def main() -> int:
     parser.add_argument("--only", choices=("core", "more"), help="core: the arms that decide the claims")
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="these alone, and what they need: student simclr ...")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="S", help="only what was pretrained with these seeds")
+    parser.add_argument(
+        "--earlier", type=Path, metavar="FILE", help="a proof.json of other seeds: its scores count beside those of DIR"
+    )
     parser.add_argument("--extra", default="", help="more options of the world's reader, as &furniture=DIR")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="at once; one a core")
     parser.add_argument("--list", action="store_true", help="say what there is to do, and do nothing")
@@ -493,13 +559,15 @@ def main() -> int:
             parser.error(f"no arm is called {min(wrong)}; there are {', '.join(sorted(known))}")
         wanted = {n for n in wanted if n.startswith(tuple(f"transfer-{a}-s" for a in given.arms))}
     if given.seeds is not None:
-        kept = tuple(f"-s{s}-" for s in given.seeds)
+        kept = ("-scratch-", *(f"-s{s}-" for s in given.seeds))  # what is from scratch has no such seed
         wanted = {n for n in wanted if n.startswith("transfer-") and any(k in n for k in kept)}
     grown = True
     while grown:  # and what those need
         more = {need for n in wanted for need in planned[n].needs} - wanted
         wanted, grown = wanted | more, bool(more)
     folder = given.folder.resolve()
+    if given.earlier and not given.earlier.is_file():
+        parser.error(f"--earlier: there is no file {given.earlier}")
     runner = Runner(folder, planned, wanted, max(given.jobs, 1))
     if given.list:
         for name in planned:
@@ -530,8 +598,8 @@ def main() -> int:
         ]
         if polyteach.__main__.main(words):
             return 1
-        gather(folder)
-        (folder / "report" / "table.md").write_text(table(folder) + "\n")
+        gather(folder, given.earlier)
+        (folder / "report" / "table.md").write_text(f"{table(folder)}\n\n{seeds_table(folder)}\n")
     return 0 if whole else 1
 
 

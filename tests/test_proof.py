@@ -161,3 +161,46 @@ def test_arms_alone_and_what_they_need(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         proof.main()
     assert "no arm is called nothing; there are control-shuffled" in capsys.readouterr().err
+
+
+def test_seeds_of_another_session_count_beside_those_of_a_folder(tmp_path):
+    def row(arm, task, seed, score):
+        return {"arm": arm, "task": task, "pretraining_seed": seed, "seed": 0, "score": score}
+
+    def rows(arm, seed, *scores):
+        return [row(arm, task, seed, x) for task, x in zip(proof.WORLDS, scores, strict=True)]
+
+    earlier = rows("scratch", None, *[10.0] * 6) + rows("oracle", 0, *[28.0] * 6) + rows("student", 0, *[40.0] * 6)
+    (tmp_path / "earlier.json").write_text(json.dumps({"scores": [*earlier, row("student", "depth", 1, 0.0)]}))
+    # the folder's own student of seed 1 is taken, not that of the file; its oracle makes the mean 30
+    own = rows("oracle", 1, *[32.0] * 6) + rows("student", 1, 30.0, 30.0, 30.0, 30.0, 30.0, 60.0)
+    folder = tmp_path / "dir"
+    (folder / "report").mkdir(parents=True)
+    report = {"tables": [{"normalised": {}, "normalised_average": {}, "wins": []}], "runs": [{"machine": {}}]}
+    (folder / "report" / "report.json").write_text(json.dumps(report))
+    for number, x in enumerate([*own, row("student-drop", "depth", 0, 20.0)]):
+        path = folder / "transfer" / f"{x['arm']}-s{x['pretraining_seed']}" / f"{number}" / "transfer.json"
+        path.parent.mkdir(parents=True)
+        test = {"seed": 0, "scores": {proof.WORLDS[x["task"]]: x["score"]}}
+        said = {
+            "representation": {"name": x["arm"], "pretraining_seed": x["pretraining_seed"]},
+            "downstream": {"name": x["task"], "metric": proof.WORLDS[x["task"]]},
+            "results": [{"chosen": {}, "tests": [test]}],
+        }
+        path.write_text(json.dumps(said))
+    proof.gather(folder, tmp_path / "earlier.json")
+    found = json.loads((folder / "proof.json").read_text())
+    assert len(found["scores"]) == len(earlier) + len(own) + 1
+    by_seed = found["by_seed"]
+    assert set(by_seed) == {"scratch", "oracle", "student"}  # one task is no average
+    assert by_seed["student"]["values"] == pytest.approx({"0": 1.5, "1": 1.25})
+    assert by_seed["student"]["mean"] == pytest.approx(1.375)
+    assert by_seed["student"]["spread"] == pytest.approx(0.125 * 2**0.5)
+    assert by_seed["oracle"]["values"] == pytest.approx({"0": 0.9, "1": 1.1})
+    assert by_seed["scratch"]["values"] == pytest.approx({"-1": 0.0})
+    lines = proof.seeds_table(folder).splitlines()
+    assert lines[2] == "| oracle | 0.90 | 1.10 | 1.00 | 0.14 | 0.60, 0.15 |"
+    assert lines[3] == "| student | 1.50 | 1.25 | 1.38 | 0.18 |  |"
+    proof.gather(folder)
+    assert json.loads((folder / "proof.json").read_text())["by_seed"] == {}  # no scratch here
+    assert len(proof.seeds_table(folder).splitlines()) == 2
