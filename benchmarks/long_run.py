@@ -21,7 +21,7 @@ from typing import Any
 from harness import machine
 
 from polyteach import charts
-from polyteach.store import Store
+from polyteach.store import LABELLED, Store
 
 EVERY = 2.0
 """Seconds between two looks at the memory."""
@@ -103,7 +103,7 @@ def stages(folder: Path, images: int, batch: int) -> dict[str, dict[str, Any]]:
         out[name] = watched(words, folder, began)
         print(f"{name}: {out[name]['seconds']} s, {images / out[name]['seconds']:.0f} images/s", flush=True)
     store = Store.open(folder / "pool")
-    labelled = {s.name: sum(int(s.labelled(p).sum()) for p in s.parts()) for s in store.sets()}
+    labelled = {s.name: sum(s.states(p).count(LABELLED) for p in s.parts()) for s in store.sets()}
     if sum(map(store.count, store.parts())) != images or set(labelled.values()) != {images}:
         raise RuntimeError(f"{images} images went in; labelled are {labelled}")
     return out

@@ -34,7 +34,7 @@ from torchvision.transforms.v2 import functional as kernels
 
 from polyteach.geometry import random_view
 from polyteach.images import BadImage
-from polyteach.store import ROW_GROUP, Answer, ImageRow, LabelSet, Store
+from polyteach.store import LABELLED, ROW_GROUP, Answer, ImageRow, LabelSet, Overview, Store
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import PEOPLE, Objective, Policy, Target
 
@@ -188,32 +188,38 @@ def all_images(stores: Sequence[Store], split: Sequence[str] = ()) -> Plan:
     rows = _Rows()
     for i, part, wanted, _ in _looked(stores, split, None, {}):
         rows.add(i, part, wanted)
-    if not rows.counts:
+    if not rows:
         raise ValueError(f"no images in {', '.join(str(s.path) for s in stores)}")
     return Plan(list(stores), {}, {}, *rows.arrays(), 0, {})
 
 
 class _Rows:
-    """The row groups that are seen, and which rows of each."""
+    """The row groups that are seen, and which rows of each; nothing in Python is made for a group."""
 
     def __init__(self) -> None:
-        self.groups: list[tuple[int, int, int, int]] = []
-        self.counts: list[int] = []
+        self.groups: list[np.ndarray] = []
+        self.counts: list[np.ndarray] = []
         self.rows: list[np.ndarray] = []
 
     def add(self, store: int, part: int, wanted: np.ndarray) -> None:
         """The rows of a part that `wanted`, one bool per image, marks."""
         at = np.flatnonzero(wanted)
-        for group in np.unique(at // ROW_GROUP):
-            inside = at[at // ROW_GROUP == group] % ROW_GROUP
-            self.groups.append((store, part, int(group), min(ROW_GROUP, len(wanted) - ROW_GROUP * int(group))))
-            self.counts.append(len(inside))
-            self.rows.append(inside.astype(np.uint8))
+        counts = np.bincount(at // ROW_GROUP)
+        seen = np.flatnonzero(counts)
+        groups = np.empty((len(seen), 4), dtype=np.int32)
+        groups[:, 0], groups[:, 1], groups[:, 2] = store, part, seen
+        groups[:, 3] = np.minimum(ROW_GROUP, len(wanted) - ROW_GROUP * seen)
+        self.groups.append(groups)
+        self.counts.append(counts[seen])
+        self.rows.append((at % ROW_GROUP).astype(np.uint8))
+
+    def __bool__(self) -> bool:
+        return any(map(len, self.rows))
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """groups, start and row of a `Plan`."""
-        start = np.concatenate([[0], np.cumsum(self.counts)]).astype(np.int64)
-        return np.array(self.groups, dtype=np.int32), start, np.concatenate(self.rows)
+        start = np.concatenate([[0], np.cumsum(np.concatenate(self.counts))]).astype(np.int64)
+        return np.concatenate(self.groups), start, np.concatenate(self.rows)
 
 
 def _looked(
@@ -231,20 +237,24 @@ def _looked(
         ValueError: a split that no image has; lists what there is.
     """
     split = (split,) if isinstance(split, str) else split
-    splits: set[str | None] = set()
+    there: set[str | None] = set()
+    splits = [store.splits() for store in stores]
+    states = {k: [[(s, s.every_state()) for s in sets] for sets in each] for k, each in sets_of.items()}
 
-    def look(i: int, part: int) -> tuple[int, int, np.ndarray, set[str | None], dict[str, np.ndarray]]:
-        mask, there = stores[i].in_splits(part, split)
+    def look(i: int, part: int) -> tuple[int, int, np.ndarray, dict[str, np.ndarray]]:
+        found = splits[i].values(part)
+        mask = splits[i].among(part, split or found)
+        there.update(found)
         if only is not None:
             mask &= np.array([name in only for name in stores[i].ids(part)], dtype=bool)
-        return i, part, mask, there, {k: _labelled(sets[i], part, len(mask)) & mask for k, sets in sets_of.items()}
+        return i, part, mask, {k: _labelled(sets[i], part, len(mask)) & mask for k, sets in states.items()}
 
-    for i, part, mask, there, answered in _several(look, ((i, p) for i, s in enumerate(stores) for p in s.parts())):
-        splits |= there
-        yield i, part, mask, answered
-    missing = [s for s in split if s not in splits]
+    yield from _several(look, ((i, p) for i, s in enumerate(stores) for p in s.parts()))
+    for overview in (*splits, *(o for each in states.values() for sets in each for _, o in sets)):
+        overview.save()
+    missing = [s for s in split if s not in there]
     if missing:
-        raise ValueError(f"no image has split {missing[0]!r}; there are {', '.join(sorted(map(str, splits)))}")
+        raise ValueError(f"no image has split {missing[0]!r}; there are {', '.join(sorted(map(str, there)))}")
 
 
 def _several(work: Callable[..., Any], given: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
@@ -283,11 +293,11 @@ def _unused(name: str, taken: list[str]) -> str:
     return name
 
 
-def _labelled(sets: Sequence[LabelSet], part: int, images: int) -> np.ndarray:
+def _labelled(sets: Sequence[tuple[LabelSet, Overview]], part: int, images: int) -> np.ndarray:
     has = np.zeros(images, dtype=bool)
-    for labels in sets:
-        if labels.has(part):
-            labelled = labels.labelled(part)
+    for labels, states in sets:
+        if part in states:
+            labelled = states.among(part, (LABELLED,))
             if len(labelled) != images:
                 raise ValueError(
                     f"{labels.path} part {part} has {len(labelled)} rows; the store has {images} images there"

@@ -306,18 +306,22 @@ class ObjectPath:
         below = self._below()
         return [(self / n, target / n) for n in below] if below else [(self, target)]
 
-    def _below(self) -> dict[str, int | None]:
-        """Names below it and their bytes: the listing's, corrected by what this process knows better."""
+    def _listed(self) -> dict[str, dict[str, Any]]:
+        """Names below it, and what a listing says of each."""
 
-        def ask(client: Any) -> dict[str, int | None]:
+        def ask(client: Any) -> dict[str, dict[str, Any]]:
             root = client._strip_protocol(self.url) + "/"
             found = client.find(root, detail=True)
-            return {k.removeprefix(root): v["size"] for k, v in found.items() if k.startswith(root) and k != root}
+            return {k.removeprefix(root): v for k, v in found.items() if k.startswith(root) and k != root}
 
         try:
-            names = _try(self.url, "listing", ask)
+            return _try(self.url, "listing", ask)
         except FileNotFoundError:  # no bucket
-            names = {}
+            return {}
+
+    def _below(self) -> dict[str, int | None]:
+        """Names below it and their bytes: the listing's, corrected by what this process knows better."""
+        names: dict[str, int | None] = {k: v["size"] for k, v in self._listed().items()}
         for url, there in list(_own.items()):
             if url.startswith(f"{self.url}/"):
                 name = url.removeprefix(f"{self.url}/")
@@ -357,6 +361,31 @@ def to_path(path: "str | os.PathLike[str] | ObjectPath") -> AnyPath:
     return ObjectPath(text.rstrip("/"))
 
 
+def stamps(folder: AnyPath) -> dict[str, str]:
+    """Per file directly in a folder a text that is another one once the file has been written anew.
+
+    Empty where there is no folder. Left out is what a listing may be wrong about: objects that this process wrote.
+    """
+    if isinstance(folder, Path):
+        try:
+            with os.scandir(folder) as files:
+                found = [(f.name, f.stat()) for f in files if f.is_file()]
+        except FileNotFoundError:
+            return {}
+        # replaced, not written over: the inode differs even within one tick of the file system's clock
+        return {name: f"{s.st_size} {s.st_mtime_ns} {s.st_ino}" for name, s in found}
+    return {
+        name: f"{about['size']} {_tag(about)}"
+        for name, about in folder._listed().items()
+        if "/" not in name and f"{folder.url}/{name}" not in _own and _tag(about)
+    }
+
+
+def _tag(about: dict[str, Any]) -> str:
+    tags = ("ETag", "etag", "md5Hash", "generation", "LastModified", "mtime", "created")
+    return next((str(about[t]) for t in tags if about.get(t)), "")
+
+
 def total(folder: AnyPath, pattern: str) -> int:
     """Bytes of the files at any depth of a folder whose name fits the pattern."""
     if isinstance(folder, Path):
@@ -385,9 +414,7 @@ class Reader(io.RawIOBase):
         self._at = 0
         self._fresh = fresh
         self._lately: dict[int, bytes] = {}  # neighbouring columns share blocks
-        tags = ("ETag", "etag", "md5Hash", "generation", "LastModified", "mtime", "created")
-        tag = next((str(about[t]) for t in tags if about.get(t)), "")
-        self._key = hashlib.sha256(f"{path.url}\0{self.bytes}\0{tag}".encode()).hexdigest()[:40]
+        self._key = hashlib.sha256(f"{path.url}\0{self.bytes}\0{_tag(about)}".encode()).hexdigest()[:40]
 
     def readable(self) -> bool:
         """True."""

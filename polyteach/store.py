@@ -4,8 +4,10 @@
 
     store.json                               format version, images per part
     images/part-00000.parquet                id, bytes or uri, height, width, split, licence
+    images/_overview.parquet                 the splits of all parts, in short; kept for speed, see `Overview`
     labels/<task>/<name>/set.json            space, columns, and info: teacher, policy, licence, version
     labels/<task>/<name>/part-00000.parquet  one row per image of that part: state, reason, the target's columns
+    labels/<task>/<name>/_overview.parquet   the states of all parts
     rejects/part-00000.parquet               id, uri, reason
 
 The folder is a local one or a URL (`polyteach/storage.py`). A part is the unit of work and of resume: written under a
@@ -16,10 +18,12 @@ compressed already (JPEG, PNG) are not compressed again.
 Shapes: N images of a part, K entries of a vector, M N cells of a map.
 """
 
+import contextlib
+import hashlib
 import io
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
@@ -38,7 +42,7 @@ from torchvision.io import ImageReadMode, decode_png, decode_webp
 from polyteach.files import differences, read_json, read_uri, replacing, sweep, write_json
 from polyteach.images import BadImage
 from polyteach.images import decode as decode_image
-from polyteach.storage import AnyPath, ObjectPath, Reader, StorageError, to_path
+from polyteach.storage import AnyPath, ObjectPath, Reader, StorageError, stamps, to_path
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Column, Objective, Policy, Space, Target
 
@@ -168,11 +172,9 @@ class Store:
         ids: list[str] = _read(self.path / "images" / part_name(part), ["id"])["id"].to_pylist()
         return ids
 
-    def in_splits(self, part: int, splits: Sequence[str] = ()) -> tuple[Bool[np.ndarray, " N"], set[str | None]]:
-        """Per image of a part whether its split is one of these, all where none are given; and the splits there are."""
-        said = _read(self.path / "images" / part_name(part), ["split"])["split"]
-        inside = pc.is_in(said, value_set=pa.array(splits, type=said.type)) if splits else np.ones(len(said))
-        return np.array(inside, dtype=bool), set(said.unique().to_pylist())
+    def splits(self) -> "Overview":
+        """The split of every image, or None."""
+        return Overview(self.path / "images", "split")
 
     def soon(self, part: int, rows: Sequence[int] | None = None) -> bool:
         """Say that a part's images, or those at positions `rows`, will be read: object storage is read ahead then.
@@ -391,9 +393,9 @@ class LabelSet:
         states: list[str] = _read(self.path / part_name(part), ["state"])["state"].to_pylist()
         return states
 
-    def labelled(self, part: int) -> Bool[np.ndarray, " N"]:
-        """Per image whether it has a target here."""
-        return np.array(pc.equal(_read(self.path / part_name(part), ["state"])["state"], LABELLED), dtype=bool)
+    def every_state(self) -> "Overview":
+        """The states of every image."""
+        return Overview(self.path, "state")
 
     def statistics(self, score: float | int = 0.5, sample: int = 4096) -> tuple[int, int, dict[str, float]]:
         """Images labelled, images failed, and the task's statistics averaged over the first `sample` labelled images.
@@ -424,6 +426,115 @@ class LabelSet:
         kept = {k: columns[k][row] for k in self._columns}
         values = {k: decode(_kept(kept[k], c), c) if kept[k].is_valid else None for k, c in self._columns.items()}
         return self._target(**values)
+
+
+class Overview:
+    """A column of texts of which there are few, such as splits or states, of all parts of a folder, in one file.
+
+    Opening every part takes a training that starts a millisecond each, and several round trips in object storage. What
+    the file says of a part counts as long as that part's file is still the same (`stamps`); the others are read, and
+    `save` makes the file anew. It holds nothing of its own: it may be deleted at any time, and one that is broken is
+    not believed. Safe to ask from several threads.
+
+    columns of the file, one row for each part: part, stamp, and the texts as runs: values and lengths.
+    """
+
+    NAME = "_overview.parquet"
+    """Readers of folders of Parquet files leave out what starts like that."""
+    SCHEMA = pa.schema(
+        [
+            ("part", pa.int32()),
+            ("stamp", pa.string()),
+            ("values", pa.list_(pa.string())),
+            ("lengths", pa.list_(pa.int32())),
+        ]
+    )
+
+    def __init__(self, folder: AnyPath, column: str) -> None:
+        self.folder, self.column = folder, column
+        self._stamps = stamps(folder)
+        self._read: dict[int, tuple[list[str | None], list[int]]] = {}
+        self._known = self.SCHEMA.empty_table()
+        if self.NAME in self._stamps:
+            with contextlib.suppress(ValueError, pa.ArrowException):  # broken: then every part is read
+                found = _read(folder / self.NAME)
+                table = found.replace_schema_metadata(None).cast(self.SCHEMA)
+                if _digest(table) == (found.schema.metadata or {}).get(b"sha256"):
+                    self._known = table
+        codes = pc.list_flatten(self._known["values"]).combine_chunks().dictionary_encode()
+        self._texts: list[str | None] = codes.dictionary.to_pylist()
+        self._codes = np.array(codes.indices.fill_null(-1))  # None is no word of a dictionary
+        self._lengths = np.array(pc.list_flatten(self._known["lengths"]))
+        self._ends = np.cumsum(np.array(pc.list_value_length(self._known["lengths"])))
+        self._row = {part: row for row, part in enumerate(self._known["part"].to_pylist())}
+        self._then = self._known["stamp"].combine_chunks()
+
+    def __contains__(self, part: int) -> bool:
+        name = part_name(part)
+        return name in self._stamps or (self.folder / name).is_file()  # a listing may lack what is new
+
+    def among(self, part: int, texts: Collection[str | None]) -> Bool[np.ndarray, " N"]:
+        """Per row of a part whether it is one of these texts.
+
+        Raises:
+            ValueError: the part is missing or broken; names the file.
+        """
+        values, lengths = self._runs(part)
+        return np.repeat(np.array([v in texts for v in values], dtype=bool), lengths)
+
+    def values(self, part: int) -> set[str | None]:
+        """The texts that a part has.
+
+        Raises:
+            ValueError: as `among`.
+        """
+        return set(self._runs(part)[0])
+
+    def _runs(self, part: int) -> tuple[list[str | None], list[int]]:
+        if part in self._read:
+            return self._read[part]
+        row, stamp = self._row.get(part), self._stamps.get(part_name(part))
+        if row is not None and stamp is not None and self._then[row].as_py() == stamp:
+            at = slice(self._ends[row - 1] if row else 0, self._ends[row])
+            return [None if c < 0 else self._texts[c] for c in self._codes[at]], self._lengths[at].tolist()
+        runs = pc.run_end_encode(_read(self.folder / part_name(part), [self.column])[self.column].combine_chunks())
+        ends = np.array(runs.run_ends)
+        self._read[part] = found = runs.values.to_pylist(), np.diff(ends, prepend=0).tolist()
+        return found
+
+    def save(self) -> None:
+        """Keep what had to be read for who comes next, where it can be kept."""
+        now = {part: self._stamps[part_name(part)] for part in self._read if part_name(part) in self._stamps}
+        if not now:
+            return
+        same = [
+            row for part, row in self._row.items()
+            if part not in now and self._then[row].as_py() == self._stamps.get(part_name(part))
+        ]  # fmt: skip
+        fresh = {
+            "part": list(now), "stamp": list(now.values()),
+            "values": [self._read[part][0] for part in now], "lengths": [self._read[part][1] for part in now],
+        }  # fmt: skip
+        whole = pa.concat_tables([self._known.take(pa.array(same, pa.int64())), pa.table(fresh, schema=self.SCHEMA)])
+        whole = whole.sort_by("part").combine_chunks()
+        # in a store that may only be read, or on a full disk, the next start is slower, and that is all
+        with contextlib.suppress(OSError):
+            _write(self.folder / self.NAME, whole.replace_schema_metadata({"sha256": _digest(whole)}))
+
+
+def _digest(table: pa.Table) -> bytes:
+    """Of the content, however it is laid out. The pages of a Parquet file have checksums, its footer has none."""
+    digest = hashlib.sha256()
+    for name in Overview.SCHEMA.names:
+        column = table[name]
+        if pa.types.is_list(column.type):
+            digest.update(np.array(pc.list_value_length(column), dtype=np.int32).tobytes())
+            column = pc.list_flatten(column)
+        if pa.types.is_string(column.type):
+            digest.update("\0".join("\1" if v is None else v for v in column.to_pylist()).encode())
+        else:
+            digest.update(np.array(column, dtype=np.int32).tobytes())
+    return digest.hexdigest().encode()
 
 
 def _kept(scalar: pa.Scalar, how: Column) -> Any:

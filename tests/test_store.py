@@ -19,7 +19,7 @@ from PIL import Image
 
 from polyteach import store as module
 from polyteach.scene import random_scene, render
-from polyteach.store import ImageRow, Store, decode, encode
+from polyteach.store import ImageRow, Overview, Store, decode, encode
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Column, Space
 
@@ -269,3 +269,97 @@ def test_flipped_bits_are_an_error_that_names_the_file(tmp_path):
     file.write_bytes(data)
     with pytest.raises(ValueError, match=r"part-00000\.parquet is broken"):
         store.images(0)
+
+
+# ---- the overview of all parts ----
+
+WORDS = st.lists(st.sampled_from(["train", "val", "", "\1", None]), min_size=1, max_size=9)
+
+
+def with_splits(store, part, splits):
+    rows = [ImageRow(id=f"{part}-{i}", height=4, width=6, data=b"x", split=s) for i, s in enumerate(splits)]
+    store.write_images(part, rows)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(WORDS, min_size=1, max_size=4), st.data())
+def test_the_overview_says_what_the_parts_say_whatever_happens_to_them(tmp_path_factory, parts, data):
+    store = Store.create(tmp_path_factory.mktemp("overview") / "store", 9)
+    for part, splits in enumerate(parts):
+        with_splits(store, part, splits)
+    for _ in range(3):
+        found = store.splits()
+        assert [0 in found, len(parts) in found] == [bool(parts[0]), False]
+        for part, splits in enumerate(parts):
+            assert found.values(part) == set(splits)
+            for asked in ([], ["train"], ["val", ""], ["\1", None]):
+                assert found.among(part, asked).tolist() == [s in asked for s in splits]
+        found.save()
+        which = data.draw(st.integers(0, len(parts) - 1))
+        parts[which] = data.draw(WORDS)  # often as long as before
+        with_splits(store, which, parts[which])
+
+
+def test_parts_are_not_opened_again_once_there_is_an_overview(tmp_path, monkeypatch):
+    store, rows = store_with(tmp_path, 9)
+    first = store.splits()
+    assert [first.values(p) for p in range(3)] == [{"a"}] * 3
+    first.save()
+    opened = []
+    read = module._read
+    monkeypatch.setattr(module, "_read", lambda path, *more: opened.append(path.name) or read(path, *more))
+    again = store.splits()
+    assert [again.among(p, ["a"]).tolist() for p in range(3)] == [[True] * 3] * 3
+    again.save()
+    assert opened == ["_overview.parquet"]
+    store.write_images(1, rows[3:6])  # the same content, but who can know
+    (store.path / "images" / "part-00002.parquet").unlink()
+    third = store.splits()
+    assert third.values(0) | third.values(1) == {"a"}
+    assert 2 not in third
+    with pytest.raises(ValueError, match=r"part-00002.parquet is missing"):
+        third.values(2)
+    third.save()
+    assert opened[1:] == ["_overview.parquet", "part-00001.parquet", "part-00002.parquet"]
+    assert pq.read_table(store.path / "images" / "_overview.parquet")["part"].to_pylist() == [0, 1]
+    # and it is no part of the images for who reads the folder
+    assert pyarrow.dataset.dataset(store.path / "images", format="parquet").count_rows() == 6
+
+
+def test_a_broken_overview_is_not_believed(tmp_path):
+    store = Store.create(tmp_path / "store", 64)
+    truth = [["train"] * 40 + ["val"] * 20, ["val", None] * 30, ["test"] * 7]
+    for part, splits in enumerate(truth):
+        with_splits(store, part, splits)
+    first = store.splits()
+    for part in range(3):
+        first.values(part)
+    first.save()
+    file = store.path / "images" / Overview.NAME
+    whole = file.read_bytes()
+    draw = np.random.default_rng(5)
+    believed = 0
+    for bit in draw.choice(8 * len(whole), 400, replace=False):
+        rotted = bytearray(whole)
+        rotted[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(rotted)
+        found = store.splits()
+        believed += len(found._row)
+        for part, splits in enumerate(truth):
+            assert found.among(part, ["val", None]).tolist() == [s in ("val", None) for s in splits]
+    assert believed < 3 * 400
+    file.write_bytes(b"")
+    assert store.splits().values(2) == {"test"}
+
+
+def test_a_store_that_may_only_be_read_has_no_overview_and_no_error(tmp_path, monkeypatch):
+    store, _ = store_with(tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "_write", full)
+    found = store.splits()
+    assert found.values(0) == {"a"}
+    found.save()
+    assert not (store.path / "images" / Overview.NAME).exists()
