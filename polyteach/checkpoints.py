@@ -1,9 +1,9 @@
 """Checkpoints: folders that are whole or absent, written by a thread while training goes on.
 
 CHECKPOINTS/step-000001000/ holds NAME.safetensors for every group of tensors, and state.json for all else. Where each
-process has a part of the tensors, torch.distributed.checkpoint writes them instead, a file per process, and knows how
-to put them together for another number of processes. Elsewhere they stay safetensors: any program reads those, and they
-run no code when they are opened, which torch's format, a pickle, may.
+process has a part of the tensors, torch.distributed.checkpoint writes them instead, a file per process (shard-*), and
+knows how to put them together for another number of processes. All of it is safetensors, of which torch's own format
+for this would be a mixture with pickles: any program reads those, and they run no code when they are opened.
 """
 
 import json
@@ -21,6 +21,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -68,7 +69,8 @@ def write_parts(
     with _replacing(folder, step, keep) if leads else nullcontext(_hidden(folder, step)) as temporary:
         dist.barrier(group)  # the folder is there
         try:
-            dcp.save(flat, storage_writer=dcp.FileSystemWriter(temporary), process_group=group)
+            writer = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
+            dcp.save(flat, storage_writer=writer, process_group=group)
         except dcp.api.CheckpointException as e:
             raise next((error for error, _ in e.failures.values() if isinstance(error, OSError)), e) from e
         if leads:
@@ -83,13 +85,13 @@ def read(
     like: group, name, shape -> a tensor of that shape which is in parts where the one that is read shall be (they are
     then read by all processes together), or None.
     """
-    files = sorted(checkpoint.glob("*.safetensors"))
     tensors: dict[str, dict[str, Tensor]] = {}
-    if files:
-        for file in files:
+    if not any(checkpoint.glob("shard-*")):
+        for file in sorted(checkpoint.glob("*.safetensors")):
             tensors[file.stem] = {k: _divided(v, like(file.stem, k, v.shape)) for k, v in load_file(file).items()}
         return tensors, read_json(checkpoint / STATE)
-    known = dcp.FileSystemReader(checkpoint).read_metadata().state_dict_metadata
+    reader = HuggingFaceStorageReader(str(checkpoint))
+    known = reader.read_metadata().state_dict_metadata
     flat: dict[str, Tensor] = {}
     for key, about in known.items():
         group, _, name = key.partition("/")
@@ -98,7 +100,7 @@ def read(
         tensors.setdefault(group, {})[name] = flat[key]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)  # of one process: it is meant
-        dcp.load(flat, checkpoint_id=checkpoint, no_dist=not dist.is_initialized())
+        dcp.load(flat, storage_reader=reader, no_dist=not dist.is_initialized())
     return tensors, read_json(checkpoint / STATE)
 
 

@@ -31,6 +31,9 @@ from polyteach.tasks.contract import Space
 from polyteach.train import train
 from tests.test_train import log_of, options, world
 
+SHARD = "shard-{:05d}-model-00001-of-00001.safetensors"
+"""What torch.distributed.checkpoint calls the part of a process; the name says nothing of what is in it."""
+
 
 @pytest.fixture(autouse=True)
 def _one_thread():
@@ -267,7 +270,9 @@ def weights_agree(one, two, rtol=1e-4, atol=1e-6, statistics=True, unmoved=0.0):
 @pytest.mark.parametrize(
     "more",
     [
-        {"clip": 0.5, "ema": 0.0},
+        # in the fifth step a rounding error, which processors make differently, decides on a ReLU: the gradient's norm
+        # is 133 or 148, at the same loss, also where one process starts with weights that are 1 + 1e-7 times as large
+        {"clip": 0.5, "ema": 0.0, "steps": 4},
         {"optimizer": "adamw", "lr": 1e-4, "weights": "learned", "drop": 0.5, "ema": 0.9, "adapters": 4, "clip": 500.0},
         {"sync_batch_norm": True},
         # two steps: in bf16 the last bit of the weights after one is, with --shard or without, a tenth of a loss after
@@ -293,9 +298,9 @@ def test_weights_in_parts_learn_what_whole_ones_learn(stores, tmp_path, more):
         weights_agree(tmp_path / "parts", tmp_path / "one", atol=max(atol, 1e-5), statistics=False, unmoved=unmoved)
     steps = options(**more)["steps"]
     whole, parts = (tmp_path / f / "checkpoints" / f"step-{steps:09d}" for f in ("whole", "parts"))
-    assert sorted(p.name for p in parts.iterdir()) == [".metadata", "__0_0.distcp", "__1_0.distcp", "state.json"]
+    assert sorted(p.name for p in parts.iterdir()) == [SHARD.format(1), SHARD.format(2), "state.json"]
     size = sum(p.stat().st_size for p in whole.iterdir())
-    assert (parts / "__1_0.distcp").stat().st_size < 0.8 * size  # a file has a head per tensor, and these are tiny
+    assert (parts / SHARD.format(2)).stat().st_size < 0.8 * size  # a file has a head per tensor, and these are tiny
     mine, theirs = (json.loads((tmp_path / f / "student.json").read_text()) for f in ("parts", "whole"))
     assert list(mine) == list(theirs)
     assert [mine[k] for k in ("backbone", "channels", "objectives")] == [
@@ -426,7 +431,7 @@ def test_a_run_in_parts_goes_on_with_other_numbers_of_processes(stores, tmp_path
         said = ended(pids, tmp_path, 130)
         assert f"SIGTERM: checkpoint of step {until} of 7" in said
         names = [p.name for p in (tmp_path / "run" / "checkpoints" / f"step-{until:09d}").iterdir()]
-        assert (f"__{count - 1}_0.distcp" in names, "model.safetensors" in names) == (count > 1, count == 1)
+        assert (SHARD.format(count) in names, "model.safetensors" in names) == (count > 1, count == 1)
     by(2, run("run", shard=True), tmp_path)
     run("one")()
     alike(tmp_path / "run", tmp_path / "one")
@@ -435,15 +440,15 @@ def test_a_run_in_parts_goes_on_with_other_numbers_of_processes(stores, tmp_path
 
 def test_a_part_that_cannot_be_written_stops_all(classes, tmp_path):
     def work():
-        real = os.fsync
+        real = Path.open
 
-        def full(handle):
-            if ".distcp" in os.readlink(f"/proc/self/fd/{getattr(handle, 'fileno', lambda: handle)()}"):
+        def full(self, *more, **others):
+            if self.name == SHARD.format(2):
                 raise OSError(28, "No space left on device")
-            real(handle)
+            return real(self, *more, **others)
 
         if processes.rank() == 1:
-            os.fsync = full
+            Path.open = full  # the process is a fork that ends with it
         with pytest.raises(OSError, match="No space left on device"):
             train(classes, out=str(tmp_path / "run"), **options(batch_size=1, shard=True))
 
