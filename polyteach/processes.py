@@ -5,6 +5,7 @@ Without torchrun there is one process, and nothing here does anything.
 Shapes: B images, C channels.
 """
 
+import math
 import os
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -319,16 +320,19 @@ def clip_gradients(parameters: Sequence[nn.Parameter], largest: float) -> float:
     """Scale the gradients, in parts or whole, to a norm of at most `largest`; returns the norm that they had."""
     parts = [p.grad.to_local() for p in parameters if isinstance(p.grad, DTensor)]
     if not parts:
-        return float(nn.utils.clip_grad_norm_(parameters, largest))
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if largest < math.inf:  # else a pass over all gradients that multiplies them by 1
+            nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+        return float(norm)
     rest = [p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)]
     square = _norm(parts) ** 2
     dist.all_reduce(square)
-    norm = float((square + _norm(rest) ** 2).sqrt()) if rest else float(square.sqrt())
-    factor = largest / (norm + 1e-6)  # as torch has it
+    total = float((square + _norm(rest) ** 2).sqrt()) if rest else float(square.sqrt())
+    factor = largest / (total + 1e-6)  # as torch has it
     if factor < 1:
         for gradient in parts + rest:
             gradient.mul_(factor)
-    return norm
+    return total
 
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:
