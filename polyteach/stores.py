@@ -282,7 +282,7 @@ def described(store: "Store", score: float = 0.5) -> dict[str, Any]:
                 "empties": {"of": of, "left": left} if of else None,
             }
         )
-    size = total(store.path, "*.parquet")
+    size = total(store.path, "part-*.parquet")
     return {
         "images": sum(splits.values()), "parts": len(parts), "bytes": size, "splits": dict(sorted(splits.items())),
         "rejects": len(store.rejects()), "sets": sorted(sets, key=lambda s: str(s["set"])),
