@@ -32,6 +32,7 @@ import torch
 from harness import RESULTS, machine
 from torchvision.io import encode_png
 
+from polyteach.files import write_json
 from polyteach.label import label
 from polyteach.scene import random_scene, render
 from polyteach.store import ImageRow, Store
@@ -629,33 +630,32 @@ def main() -> int:
     torch.set_num_threads(1)  # children are forks of this process
     file = RESULTS / "faults.json"
     before = json.loads(file.read_text())["rows"] if given.only and file.exists() else []
-    rows, missing = {}, {}
+    kept = {r["fault"]: Row(**r) for r in before}
+    names = {f: " ".join((f.__doc__ or "").split()) for f in ALL}
+    missing: dict[str, str] = {}
+    bad = False
     with (
         tempfile.TemporaryDirectory(prefix="faults") as folder,
         open(os.devnull, "w") as null,
         contextlib.redirect_stderr(null),  # what `label` and `train` say of themselves
     ):
         bench = Bench(Path(folder))
-        for fault in ALL:
+        for fault, name in names.items():
             if given.only and fault.__name__ not in given.only:
                 continue
-            name = " ".join((fault.__doc__ or "").split())
             began = time.monotonic()
             try:
-                row = fault(bench, random.Random(f"{given.seed}-{fault.__name__}"), times)
-                rows[name] = Row(**(asdict(row) | {"fault": name, "date": time.strftime("%Y-%m-%d")}))
+                r = fault(bench, random.Random(f"{given.seed}-{fault.__name__}"), times)
+                kept[name] = Row(**(asdict(r) | {"fault": name, "date": time.strftime("%Y-%m-%d")}))
+                bad |= bool(r.lost or r.duplicates or r.differ or r.finished < r.runs)
             except Missing as e:
                 missing[name] = str(e)
             print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.__stderr__, flush=True)
-    kept = {r["fault"]: Row(**r) for r in before} | rows
-    names = [" ".join((f.__doc__ or "").split()) for f in ALL]
-    all_rows = [kept[name] for name in names if name in kept]
-    print(table(all_rows, missing))
-    about = {"machine": machine(), "seed": given.seed, "rows": [asdict(r) for r in all_rows], "missing": missing}
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(about, indent=1) + "\n")
-    bad = [r for r in rows.values() if r.lost or r.duplicates or r.differ or r.finished < r.runs]
-    return 1 if bad else 0
+            rows = [kept[n] for n in names.values() if n in kept]
+            about = {"machine": machine(), "seed": given.seed, "rows": [asdict(r) for r in rows], "missing": missing}
+            write_json(file, about)  # at once: all of them take hours
+    print(table(rows, missing))
+    return int(bad)
 
 
 if __name__ == "__main__":

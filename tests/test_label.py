@@ -211,7 +211,6 @@ def test_typos_are_errors_with_a_hint(tmp_path, teacher):
 
 
 def test_a_full_disk_is_said_clearly_and_leaves_whole_parts(tmp_path, teacher, monkeypatch, capsys):
-
     store = store_of(tmp_path / "s", pictures(10))
     command = ["label", str(store.path), "--teacher", f"a={teacher}mean", "--no-progress"]
     real, calls = os.fsync, []
