@@ -39,6 +39,8 @@ from polyteach.tasks.contract import Target
 OPTIMIZERS = ("sgd", "adamw")
 FIRST = 10
 """Forward passes over which the size of a loss is measured, for `Mixture`'s dropping."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""What stops a training after the step, with a checkpoint."""
 CHECKPOINTS = "checkpoints"
 """Folder of a run."""
 
@@ -315,12 +317,14 @@ class _Run:
         self.scaler = torch.amp.GradScaler(device.type) if settings.precision == "fp16" else None
         self.step = 0
         self.seconds = 0.0
+        self.caught: list[int] = []
+        self.saved = time.monotonic()
         self.log_file = folder / "log.jsonl"
         self.writer = checkpoints.Writer()
         self.group = processes.another_group() if settings.shard else None
 
     def go(self, batches: Callable[[int], Iterable[Seen]], caught: list[int]) -> None:
-        s = self.settings
+        s, self.caught = self.settings, caught
         last = latest(self.folder / CHECKPOINTS)
         if last is not None:
             self.load(last)
@@ -329,7 +333,7 @@ class _Run:
         if writes:
             _truncate(self.log_file, self.step)
         self.model.train()
-        saved = time.monotonic()
+        self.saved = time.monotonic()
         if self.step < s.steps:
             stream = iter(batches(self.step * s.accumulate))
             left = s.steps - self.step
@@ -340,12 +344,8 @@ class _Run:
                 track("train", left, "steps", show) as bar,
             ):
                 while self.step < s.steps:
-                    line = self.update(stream)
-                    # a signal reaches one process, or all at different times; after the step they agree
-                    late = time.monotonic() - saved > 60 * s.save_minutes
-                    said = processes.gathered((caught[:1], late))
-                    stop = next((number for numbers, _ in said for number in numbers), None)
-                    due = stop or said[0][1] or self.step % s.save_every == 0 or self.step == s.steps
+                    line, stop, late = self.update(stream)
+                    due = stop or late or self.step % s.save_every == 0 or self.step == s.steps
                     log.write(json.dumps(line) + "\n")
                     log.flush()
                     bar.advance(note=_note(line, s))
@@ -354,7 +354,7 @@ class _Run:
                         os.fsync(log.fileno())
                     if due and (writes or s.shard):
                         self.save()
-                        saved = time.monotonic()
+                        self.saved = time.monotonic()
                     if stop and self.step < s.steps:
                         self.writer.wait()
                         processes.wait()  # else torchrun ends them all when the first one leaves, maybe while it writes
@@ -363,8 +363,8 @@ class _Run:
         if self.average is not None:
             self.model.load_state_dict(self.average.state)
 
-    def update(self, stream: Iterator[Seen]) -> dict[str, Any]:
-        """One step; returns its line of the log."""
+    def update(self, stream: Iterator[Seen]) -> tuple[dict[str, Any], int | None, bool]:
+        """One step; returns its line of the log, a signal to stop, and whether it is time for a checkpoint."""
         s, start = self.settings, time.monotonic()
         lr = rate(self.step, s)
         for group in self.optimizer.param_groups:
@@ -379,7 +379,7 @@ class _Run:
                     sums.setdefault(name, []).append(value)
                     kept[name] = kept.get(name, 0) + (factors is None or name in factors)
         losses = {k: sum(v) / len(v) for k, v in sums.items()}
-        norm = self.apply(losses, ids)
+        norm, stop, late = self.apply(losses, ids)
         if self.average is not None:
             self.average.update(self.model, self.step)
         self.step += 1
@@ -398,7 +398,9 @@ class _Run:
             "seconds": round(self.seconds, 3),
         }
         # the loss is of all objectives all the same, so that curves compare
-        return line | {"kept": {k: n / len(sums[k]) for k, n in kept.items()}} if self.mixture.drop else line
+        if self.mixture.drop:
+            line["kept"] = {k: n / len(sums[k]) for k, n in kept.items()}
+        return line, stop, late
 
     def backward(self, batch: Seen, first: int) -> list[tuple[dict[str, float], dict[str, float] | None, list[str]]]:
         """Add the gradient of this process's forward pass; they are number `first` and those after it.
@@ -428,12 +430,22 @@ class _Run:
             (total if self.scaler is None else self.scaler.scale(total)).backward()
         return out
 
-    def apply(self, losses: dict[str, float], ids: list[str]) -> float | None:
-        """Update the weights by the gradient that was added up; returns its norm, None where it overflowed fp16."""
-        processes.share_gradients(self.parameters, self.reached)
+    def apply(self, losses: dict[str, float], ids: list[str]) -> tuple[float | None, int | None, bool]:
+        """Update the weights by the gradient that was added up.
+
+        Returns its norm, None where it overflowed fp16; and of `update` the other two, on which all processes agree: a
+        signal reaches one of them, or all at different times.
+        """
+        late = processes.rank() == 0 and time.monotonic() - self.saved > 60 * self.settings.save_minutes
+        flags = [*(number in self.caught for number in SIGNALS), late]
+        *signals, late = processes.share(self.parameters, self.reached, processes.statistics(self.model), flags)
+        stop = next((number for number, there in zip(SIGNALS, signals, strict=True) if there), None)
         if self.reached is not None:
             self.reached.clear()
-        processes.share_statistics(self.model)
+        return self.advance(losses, ids), stop, late
+
+    def advance(self, losses: dict[str, float], ids: list[str]) -> float | None:
+        """Let the optimiser make its step; returns the gradient's norm."""
         graded = [p for p in self.parameters if p.grad is not None]
         if not graded:
             return 0.0
@@ -565,7 +577,7 @@ def _signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield caught  # only the main thread may listen
         return
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = {n: signal.getsignal(n) for n in SIGNALS}
 
     def put_back() -> None:
         for number, handler in before.items():

@@ -7,6 +7,7 @@ Shapes: B images, C channels.
 
 import math
 import os
+import pickle
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,10 @@ from torch.distributed.tensor import DTensor
 
 ANCHOR = ""
 """Key of what `Joint` adds to a model's losses."""
+ROOM = 1024
+"""Bytes that a message of `gathered` has room for, until one is longer."""
+
+_room = ROOM
 
 
 def size() -> int:
@@ -49,6 +54,8 @@ def together(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    global _room
+    _room = ROOM  # as in all others
     store, _, _ = next(dist.rendezvous("env://"))
     dist.init_process_group(backend, store=_unused(store), rank=rank(), world_size=size())
     try:
@@ -92,51 +99,72 @@ def another_group() -> dist.ProcessGroup:
 
 
 def gathered(value: Any) -> list[Any]:
-    """What every process says, by rank; anything that pickle knows. Only among processes of one run."""
+    """What every process says, by rank; anything that pickle knows. Only among processes of one run.
+
+    One round trip, where torch's all_gather_object takes two, of a message that has room for the longest so far; all
+    see each other's lengths, so that all notice when that was not enough.
+    """
+    global _room
     if size() == 1:
         return [value]
-    out: list[Any] = [None] * size()
-    dist.all_gather_object(out, value)
-    return out
+    mine = pickle.dumps(value)
+    while True:
+        message = torch.zeros(8 + _room, dtype=torch.uint8)
+        text = len(mine).to_bytes(8, "little") + mine[:_room]
+        message[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        messages = [torch.empty_like(message) for _ in range(size())]
+        dist.all_gather(messages, message)
+        texts = [m.numpy().tobytes() for m in messages]
+        lengths = [int.from_bytes(t[:8], "little") for t in texts]
+        if max(lengths) <= _room:
+            return [pickle.loads(t[8 : 8 + n]) for t, n in zip(texts, lengths, strict=True)]
+        _room = 2 * max(lengths)
 
 
-def share_gradients(parameters: Sequence[nn.Parameter], reached: Collection[int] | None = None) -> None:
+def share(
+    parameters: Sequence[nn.Parameter],
+    reached: Collection[int] | None = None,
+    averaged: Sequence[Tensor] = (),
+    flags: Sequence[bool] = (),
+) -> list[bool]:
     """Replace every gradient by the sum over all processes; of what is sharded FSDP has made the mean already.
 
     One that only some have is 0 in the others: a head whose labels a process did not see. All sum in one order, so
-    that none waits for another that has nothing to say.
+    that none waits for another that has nothing to say. All of it is one message for each type of numbers.
 
     reached: ids of the parameters whose gradient counts here, where some have one of 0 from `Joint`; what no process
-    has reached ends without a gradient. None: those that have one.
+    has reached ends without a gradient. None: those that have one. averaged: tensors that are replaced by their mean.
+
+    Returns:
+        flags: of each, whether any process has set it.
     """
     if size() == 1:
-        return
+        return list(flags)
     mine = [p.grad is not None if reached is None else id(p) in reached for p in parameters]
-    here = torch.tensor(mine, dtype=torch.int32, device=parameters[0].device)
-    dist.all_reduce(here, op=dist.ReduceOp.MAX)
-    for p, wanted in zip(parameters, here.tolist(), strict=True):
+    here = torch.tensor([*mine, *flags], dtype=torch.float32, device=parameters[0].device)
+    for p in parameters:
+        if p.grad is None and not isinstance(p, DTensor):
+            p.grad = torch.zeros_like(p)
+    whole = [p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)]
+    _sum([*whole, *averaged, here])
+    for tensor in averaged:
+        tensor /= size()
+    said = [count > 0 for count in here.tolist()]
+    for p, wanted in zip(parameters, said, strict=False):
         if not wanted:
             p.grad = None
         elif p.grad is None:
             p.grad = torch.zeros_like(p)
-    graded = [p.grad for p in parameters if p.grad is not None]
-    _sum([g for g in graded if not isinstance(g, DTensor)])
-    for gradient in graded:
-        if isinstance(gradient, DTensor):
-            gradient.to_local().mul_(size())
+        elif isinstance(p.grad, DTensor):
+            p.grad.to_local().mul_(size())
+    return said[len(mine) :]
 
 
-@torch.no_grad()
-def share_statistics(model: nn.Module) -> None:
-    """Replace the running statistics of batch normalisation by their mean over all processes."""
-    if size() == 1:
-        return
+def statistics(model: nn.Module) -> list[Tensor]:
+    """The running statistics of batch normalisation that differ between processes."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
-    layers = [m for m in norms if not isinstance(m, SyncBatchNorm | nn.SyncBatchNorm)]  # theirs are equal
-    values = [v for m in layers for v in (m.running_mean, m.running_var) if v is not None]
-    _sum(values)
-    for value in values:
-        value /= size()
+    layers = [m for m in norms if not isinstance(m, SyncBatchNorm | nn.SyncBatchNorm)]
+    return [v for m in layers for v in (m.running_mean, m.running_var) if v is not None]
 
 
 @torch.no_grad()

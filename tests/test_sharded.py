@@ -111,6 +111,41 @@ def alike(one, two, rel=1e-3):
         assert x["gradient_norm"] == pytest.approx(y["gradient_norm"], rel=10 * rel, abs=1e-5)
 
 
+# ---- what processes say to each other ----
+
+
+def test_messages_of_any_length_arrive(tmp_path):
+    def work():
+        with processes.together(torch.device("cpu")):
+            for lengths in ([0, 0, 0], [3, 5000, 0], [10, 20, 30], [40000, 9000, 1], [40000, 39999, 40001]):
+                mine = "é" * lengths[processes.rank()]
+                assert processes.gathered(mine) == ["é" * n for n in lengths]
+
+    assert processes.gathered({"alone": 1}) == [{"alone": 1}]
+    by(3, work, tmp_path)
+
+
+def test_gradients_statistics_and_flags_are_shared_together(tmp_path):
+    def work():
+        rank = processes.rank()
+        net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 3), nn.Linear(3, 3))
+        first, norm, second, _ = net
+        norm.running_mean.fill_(rank)
+        first.weight.grad = torch.full((2, 2), 1.0 + rank)
+        if rank == 1:
+            second.bias.grad = torch.ones(3)
+        with processes.together(torch.device("cpu")):
+            said = processes.share(list(net.parameters()), None, processes.statistics(net), [rank == 2, False, True])
+        assert said == [True, False, True]
+        assert torch.equal(first.weight.grad, torch.full((2, 2), 6.0))
+        assert torch.equal(second.bias.grad, torch.ones(3))
+        assert [p.grad is None for p in net.parameters()] == [False, True, True, True, True, False, True, True]
+        assert torch.equal(norm.running_mean, torch.ones(2))
+
+    by(3, work, tmp_path)
+    assert processes.share([], None, [], [True, False]) == [True, False]
+
+
 # ---- processes that find each other ----
 
 
@@ -179,7 +214,7 @@ def test_batch_normalisation_over_processes_is_that_of_the_whole_batch(tmp_path)
                 assert len(found) == {"x": 6, "y": 5, "": 0}[names[rank]]
                 (anchor if real is None else real + anchor).backward()
             everything = set(map(id, model.parameters()))
-            processes.share_gradients(list(model.parameters()), everything)
+            processes.share(list(model.parameters()), everything)
         assert not model.trunk._forward_hooks
         grads = {k: p.grad for k, p in model.named_parameters()}
         model.eval()
