@@ -416,7 +416,7 @@ def actors() -> list[int]:
 
 def worker_hangs(bench: Bench, draw: random.Random, times: int) -> Row:
     """a teacher that hangs, in `label --ray`"""
-    flag = bench.folder / "hung"
+    flag = bench.folder / "hangs-now"
 
     def once() -> tuple[bool, tuple[int, int, int]]:
         flag.unlink(missing_ok=True)

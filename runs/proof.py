@@ -26,6 +26,8 @@ WORLDS = {
 }
 """Downstream sets, each with the score that decides."""
 PEOPLE = " ".join(f"stores/teach-{t}" for t in TEACHERS)
+OF_A_SESSION = ("normalised_average", "wins", "machine")
+"""Of a proof.json, what is about the runs of one folder."""
 TASKS = "classification,detection,segmentation,depth"
 """What teachers teach, and the oracle: no normals."""
 
@@ -443,10 +445,13 @@ def gather(folder: Path, earlier: Path | None = None) -> None:
                     "transfer": after,
                 }
             )
+    sessions: list[dict[str, Any]] = []
     if earlier:
+        before = json.loads(earlier.read_text())
         mine = {_which(row) for row in rows}
-        rows += [row for row in json.loads(earlier.read_text())["scores"] if _which(row) not in mine]
+        rows += [row for row in before["scores"] if _which(row) not in mine]
         rows.sort(key=_which)
+        sessions = [*before.get("earlier", []), {k: before.get(k) for k in OF_A_SESSION}]
     averages = table["normalised_average"]
     out = {
         "scores": rows,
@@ -454,6 +459,7 @@ def gather(folder: Path, earlier: Path | None = None) -> None:
         "normalised_average": averages,
         "wins": table["wins"],
         "machine": numbers["runs"][0]["machine"],
+        "earlier": sessions,
     }
     (folder / "proof.json").write_text(json.dumps(out, indent=1) + "\n")
 

@@ -171,7 +171,9 @@ def test_seeds_of_another_session_count_beside_those_of_a_folder(tmp_path):
         return [row(arm, task, seed, x) for task, x in zip(proof.WORLDS, scores, strict=True)]
 
     earlier = rows("scratch", None, *[10.0] * 6) + rows("oracle", 0, *[28.0] * 6) + rows("student", 0, *[40.0] * 6)
-    (tmp_path / "earlier.json").write_text(json.dumps({"scores": [*earlier, row("student", "depth", 1, 0.0)]}))
+    (tmp_path / "earlier.json").write_text(
+        json.dumps({"wins": ["of before"], "scores": [*earlier, row("student", "depth", 1, 0.0)]})
+    )
     # the folder's own student of seed 1 is taken, not that of the file; its oracle makes the mean 30
     own = rows("oracle", 1, *[32.0] * 6) + rows("student", 1, 30.0, 30.0, 30.0, 30.0, 30.0, 60.0)
     folder = tmp_path / "dir"
@@ -191,6 +193,7 @@ def test_seeds_of_another_session_count_beside_those_of_a_folder(tmp_path):
     proof.gather(folder, tmp_path / "earlier.json")
     found = json.loads((folder / "proof.json").read_text())
     assert len(found["scores"]) == len(earlier) + len(own) + 1
+    assert [e["wins"] for e in found["earlier"]] == [["of before"]]
     by_seed = found["by_seed"]
     assert set(by_seed) == {"scratch", "oracle", "student"}  # one task is no average
     assert by_seed["student"]["values"] == pytest.approx({"0": 1.5, "1": 1.25})
