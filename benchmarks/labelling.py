@@ -113,6 +113,7 @@ class Limit:
         self.count = len(images)
         self.best: dict[str, tuple[float, str, int, str]] = {}
         self.work: dict[str, Callable[[], None]] = {}
+        at: dict[int, dict[str, float]] = {batch: {} for batch in batches}  # batch size -> name -> seconds
         for name, spec in specs.items():
             for precision in precisions:
                 try:
@@ -124,8 +125,11 @@ class Limit:
                     for layout in LAYOUTS if torch_model else ("contiguous",):
                         work = passes(teacher, images, batch, layout)  # has run them once: what follows is warm
                         seconds = _seconds(work)
+                        at[batch][name] = min(seconds, at[batch].get(name, seconds))
                         if name not in self.best or seconds < self.best[name][0]:
                             self.best[name], self.work[name] = (seconds, precision, batch, layout), work
+        self.batch = min(batches, key=lambda b: sum(at[b].values()))
+        """The one batch size for all teachers, which is what labelling has, with which they take the least time."""
 
     def __call__(self) -> float:
         """Images a second."""
@@ -135,11 +139,6 @@ class Limit:
     def precision(self) -> str:
         """The one in which the teachers together are the fastest and which all of them know."""
         return "bf16" if all(b[1] == "bf16" for b in self.best.values()) else "fp32"
-
-    @property
-    def batch(self) -> int:
-        """The best batch size of the teacher that takes the longest."""
-        return max(self.best.values())[2]
 
     def __str__(self) -> str:
         found = dict.fromkeys(f"{p} {layout} by {b}" for _, p, b, layout in self.best.values())
