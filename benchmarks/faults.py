@@ -333,21 +333,11 @@ def ray_here() -> Iterator[str]:
 def driver_killed(bench: Bench, draw: random.Random, times: int) -> Row:
     """SIGKILL of the driver of `label --ray`, whose cluster lives on"""
     with ray_here() as address:
-        words = [
-            *(
-                sys.executable,
-                "-m",
-                "polyteach",
-                "label",
-                "",
-                "--teacher",
-                f"t=python:{bench.folder / 'teacher.py'}:slow",
-            ),
-            *("--device", "cpu", "--batch-size", "4", "--no-progress", "--ray", address, "--ray-workers", "2"),
-        ]
+        teacher = f"t=python:{bench.folder / 'teacher.py'}:slow"
+        rest = ["--device", "cpu", "--batch-size", "4", "--no-progress", "--ray", address, "--ray-workers", "2"]
 
         def start(store: Path) -> subprocess.Popen[bytes]:
-            words[4] = str(store)
+            words = [sys.executable, "-m", "polyteach", "label", str(store), "--teacher", teacher, *rest]
             return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
         began = time.monotonic()

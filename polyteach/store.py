@@ -493,8 +493,8 @@ class Overview:
     def _runs(self, part: int) -> tuple[list[str | None], list[int]]:
         if part in self._read:
             return self._read[part]
-        row, stamp = self._row.get(part), self._stamps.get(part_name(part))
-        if row is not None and stamp is not None and self._then[row].as_py() == stamp:
+        row = self._row.get(part)
+        if row is not None and self._same(part, row):
             at = slice(self._ends[row - 1] if row else 0, self._ends[row])
             return [None if c < 0 else self._texts[c] for c in self._codes[at]], self._lengths[at].tolist()
         runs = pc.run_end_encode(_read(self.folder / part_name(part), [self.column])[self.column].combine_chunks())
@@ -502,15 +502,17 @@ class Overview:
         self._read[part] = found = runs.values.to_pylist(), np.diff(ends, prepend=0).tolist()
         return found
 
+    def _same(self, part: int, row: int) -> bool:
+        """Whether a part's file is the one that this row of the overview tells of."""
+        stamp = self._stamps.get(part_name(part))
+        return stamp is not None and bool(self._then[row].as_py() == stamp)
+
     def save(self) -> None:
         """Keep what had to be read for who comes next, where it can be kept."""
         now = {part: self._stamps[part_name(part)] for part in self._read if part_name(part) in self._stamps}
         if not now:
             return
-        same = [
-            row for part, row in self._row.items()
-            if part not in now and self._then[row].as_py() == self._stamps.get(part_name(part))
-        ]  # fmt: skip
+        same = [row for part, row in self._row.items() if part not in now and self._same(part, row)]
         fresh = {
             "part": list(now), "stamp": list(now.values()),
             "values": [self._read[part][0] for part in now], "lengths": [self._read[part][1] for part in now],

@@ -418,7 +418,8 @@ def gather(folder: Path, earlier: Path | None = None) -> None:
     """proof.json: per arm, task and seed the score, beside what made it.
 
     earlier: another such file. Its scores are added where this folder has none of that arm, task and seeds, and count
-    in "by_seed", but not in the averages with intervals, for which the answers to every test picture are needed.
+    in "by_seed", but not in the averages with intervals, for which the answers to every test picture are needed: its
+    own averages are kept under "earlier".
     """
     numbers = json.loads((folder / "report" / "report.json").read_text())
     table = numbers["tables"][0]
