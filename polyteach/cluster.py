@@ -19,6 +19,7 @@ def work(
     workers: int = 0,
     tries: int = 3,
     timeout: int | float = 0,
+    gpus: int = 1,
 ) -> None:
     """Do every part once, on several workers at a time.
 
@@ -28,10 +29,13 @@ def work(
     address: of a Ray cluster; "local" starts one here, for as long as this lasts. make: called once in every worker,
     with pickle's means; returns what does a part and returns what is to be sent back. done: called here with a part
     and what came back, in any order. aside: called here with a part that failed too often, and why. workers: how many;
-    0 for one on each GPU of the cluster, or, where there is none, on each CPU.
+    0 for as many as the GPUs of the cluster are enough for, or, where there is none, one on each CPU. gpus: that a
+    worker uses: 0 leaves them alone, 1 takes one where there are any, or a share of one where more workers are asked
+    for than there are, more reserves so many on one machine.
 
     Raises:
-        ValueError: Ray is not installed, no cluster is at that address, or no worker can be made; says why.
+        ValueError: Ray is not installed, no cluster is at that address, it has fewer GPUs than a worker needs and the
+            number of workers is not said, or no worker can be made; says why.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone
     # the rule that Ray will have anyway; else it warns
@@ -44,7 +48,7 @@ def work(
     if mine:
         _connect(ray, address)
     try:
-        _Pool(ray, make, workers, tries, timeout).go(deque(parts), done, aside)
+        _Pool(ray, make, workers, tries, timeout, gpus).go(deque(parts), done, aside)
     finally:
         if mine:
             ray.shutdown()
@@ -77,14 +81,25 @@ class _Worker:
 
 class _Pool:
     def __init__(
-        self, ray: Any, make: Callable[[], Callable[[int], Any]], workers: int, tries: int, timeout: int | float
+        self,
+        ray: Any,
+        make: Callable[[], Callable[[int], Any]],
+        workers: int,
+        tries: int,
+        timeout: int | float,
+        gpus: int = 1,
     ) -> None:
         self.ray, self.make, self.tries, self.timeout = ray, make, tries, timeout
         there = ray.cluster_resources()
-        gpus = int(there.get("GPU", 0))
-        self.count = workers or gpus or max(int(there.get("CPU", 1)), 1)
+        have = int(there.get("GPU", 0)) if gpus else 0
+        if gpus > max(have, 1) and not workers:
+            raise ValueError(
+                f"every worker needs {gpus} GPUs, but the cluster has {have}; name fewer devices, or, if the cluster "
+                "will grow, say how many workers it is to have"
+            )
+        self.count = workers or have // max(gpus, 1) or max(int(there.get("CPU", 1)), 1)
         # several workers share a GPU where more are asked for than there are
-        self.share = min(1.0, gpus / self.count) if gpus else 0
+        self.share = gpus if gpus > 1 else min(1.0, have / self.count)
         self.failures = 0
         """Workers in a row that died before they could work."""
 

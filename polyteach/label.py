@@ -68,7 +68,8 @@ def label(
     Args:
         store: the store's folder, or its URL (docs/objects.md), made by `polyteach ingest`.
         teachers: name -> FAMILY:NAME of a teacher. The name becomes the label set's.
-        device: where to run: auto, cpu, cuda:0, ... Several devices are given to the teachers in turn.
+        device: where to run: auto, cpu, cuda:0, ... Several devices are given to the teachers in turn. On Ray they
+            are the devices of every worker, which reserves as many GPUs.
         precision: fp32, or fp16 or bf16 (autocast: about twice as fast, labels differ in the last digits).
         batch_size: images per forward pass.
         threads: that decode images ahead of the teachers.
@@ -114,7 +115,8 @@ def label(
         run.go(progress)
     else:
         given = (str(opened.path.resolve()), dict(teachers), devices, precision, batch_size, threads, retry, splits)
-        run.go_on_ray(progress, ray, given, ray_workers, ray_tries, ray_timeout)
+        gpus = len({d for d in devices[: len(teachers)] if d != "cpu"})
+        run.go_on_ray(progress, ray, given, ray_workers, ray_tries, ray_timeout, gpus)
     run.report(score)
 
 
@@ -225,9 +227,16 @@ class _Run:
         return {str(labels.path): self.spent[id(labels)] for labels in mine}
 
     def go_on_ray(
-        self, progress: bool, address: str, given: tuple[Any, ...], workers: int, tries: int, timeout: int | float
+        self,
+        progress: bool,
+        address: str,
+        given: tuple[Any, ...],
+        workers: int,
+        tries: int,
+        timeout: int | float,
+        gpus: int,
     ) -> None:
-        """As `go`, by workers on Ray. given: arguments of `_loaded`."""
+        """As `go`, by workers on Ray. given: arguments of `_loaded`. The others: of `cluster.work`."""
         import time
         from functools import partial
 
@@ -265,7 +274,7 @@ class _Run:
 
         try:
             with track("label", sum(map(self.store.count, todo)), "images", progress) as bar:
-                work(address, partial(_worker, *given), todo, done, aside, workers, tries, timeout)
+                work(address, partial(_worker, *given), todo, done, aside, workers, tries, timeout, gpus)
         finally:
             self.account()
         if set_aside:

@@ -2,15 +2,20 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from polyteach.cluster import _Pool, work
 from polyteach.label import label
 from polyteach.store import Store
 from tests.test_label import TEACHER, store_of
@@ -41,10 +46,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """One small Ray for all tests; its folder's name is short, as sockets' names have to be."""
-    import shutil
-    import tempfile
-
+    """One small Ray for most tests; its folder's name is short, as sockets' names have to be."""
     folder = Path(tempfile.mkdtemp(prefix="r"))
     once = tmp_path_factory.mktemp("once") / "died"
     with pytest.MonkeyPatch.context() as patch:
@@ -136,9 +138,6 @@ def test_what_cannot_start_says_why(cluster, teacher, tmp_path):
 
 def test_a_driver_that_is_killed_goes_on(tmp_path, teacher, request):
     """With a Ray of its own, in its own process group, which ends with it."""
-    import shutil
-    import tempfile
-
     folder = tempfile.mkdtemp(prefix="r")
     request.addfinalizer(lambda: shutil.rmtree(folder, ignore_errors=True))
     store = store_of(tmp_path / "store", pictures(40))
@@ -159,3 +158,124 @@ def test_a_driver_that_is_killed_goes_on(tmp_path, teacher, request):
     assert parts(store) == parts(whole)
     assert all(parts(store)[k] == v for k, v in done.items())
     assert Store.open(store.path).count(0) == 4
+
+
+@pytest.fixture
+def machines(monkeypatch):
+    """A Ray of several nodes, which are processes here, each with what a machine would have."""
+    folder = tempfile.mkdtemp(prefix="r")
+    os.mkdir(f"{folder}/ray")
+    for name, value in {
+        "RAY_TMPDIR": folder,  # also where Ray notes which cluster is this machine's: not this one
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "SLOW": "0.2",
+    }.items():
+        monkeypatch.setenv(name, value)
+    import ray
+    from ray.cluster_utils import Cluster
+
+    small = {"object_store_memory": 80_000_000, "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small}, shutdown_at_exit=False)
+    more = lambda **what: made.add_node(**what, object_store_memory=80_000_000)  # noqa: E731
+    nodes = SimpleNamespace(add=more, remove=lambda node: made.remove_node(node, allow_graceful=False))
+    try:
+        nodes.first = more(num_cpus=1)
+        ray.init(address=made.address, log_to_driver=False, logging_level="error")
+        yield nodes
+    finally:
+        ray.shutdown()
+        made.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_nodes_that_join_work_and_those_that_vanish_lose_nothing(machines, teacher, tmp_path):
+    far, near = store_of(tmp_path / "far", pictures(64)), store_of(tmp_path / "near", pictures(64))
+    seen = []
+
+    def wait(count):
+        deadline = time.monotonic() + 120
+        while len(parts(far)) < count and time.monotonic() < deadline:
+            time.sleep(0.02)
+        seen.append(len(parts(far)))
+
+    def weather():
+        wait(2)
+        machines.add(num_cpus=1, num_gpus=4)
+        wait(5)
+        machines.remove(machines.first)  # with what its two workers were at
+        seen.append(len(parts(far)))
+
+    change = threading.Thread(target=weather, daemon=True)
+    change.start()
+    options = {"teachers": {"t": teacher + "mean"}, "device": ("cpu",), "progress": False}
+    label(str(far.path), **options, ray="local", ray_workers=4)
+    change.join()
+    assert 2 <= seen[0] < seen[1] <= seen[2] < 16
+    os.environ["SLOW"] = "0"
+    label(str(near.path), **options)
+    assert parts(far) == parts(near)
+    assert len(parts(far)) == 16
+
+    # a worker that uses two devices has two GPUs of one node to itself
+    found, aside = {}, []
+    given = ("local", gpus_seen, range(6), found.__setitem__, lambda *part: aside.append(part))
+    with pytest.raises(ValueError, match="every worker needs 5 GPUs, but the cluster has 4"):
+        work(*given, gpus=5)
+    work(*given, gpus=2)
+    assert set(found.values()) == {"0,1", "2,3"}
+    assert len(found) == 6
+    assert not aside
+
+
+def gpus_seen():
+    """In a worker."""
+
+    def part(number):
+        time.sleep(0.2)
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    return part
+
+
+@pytest.mark.parametrize(
+    ("cluster", "workers", "gpus", "count", "each"),
+    [
+        ({"CPU": 6, "GPU": 2}, 0, 1, 2, 1),
+        ({"CPU": 6, "GPU": 2}, 4, 1, 4, 0.5),
+        ({"CPU": 6, "GPU": 2}, 1, 1, 1, 1),
+        ({"CPU": 6, "GPU": 5}, 0, 2, 2, 2),
+        ({"CPU": 6, "GPU": 5}, 9, 2, 9, 2),
+        ({"CPU": 6, "GPU": 2}, 0, 0, 6, 0),
+        ({"CPU": 6}, 0, 1, 6, 0),
+        ({"CPU": 6}, 3, 2, 3, 2),
+        ({}, 0, 1, 1, 0),
+    ],
+)
+def test_how_many_workers_and_what_each_reserves(cluster, workers, gpus, count, each):
+    asked = {}
+    ray = SimpleNamespace(
+        cluster_resources=lambda: cluster, remote=lambda **options: asked.update(options) or (lambda kind: kind)
+    )
+    pool = _Pool(ray, None, workers, 3, 0, gpus)
+    assert pool.count == count
+    assert asked == {"num_cpus": 0.5, "num_gpus": each, "max_restarts": 0}
+
+
+@pytest.mark.parametrize(
+    ("devices", "teachers", "gpus"),
+    [
+        (("auto",), 2, 1),
+        (("cpu",), 2, 0),
+        (("cuda:0", "cuda:1"), 3, 2),
+        (("cuda:0", "cuda:1"), 1, 1),
+        (("cuda:0", "cpu"), 2, 1),
+    ],
+)
+def test_workers_ask_for_the_devices_of_their_teachers(devices, teachers, gpus, teacher, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("polyteach.cluster.work", lambda *given: asked.append(given[-1]))
+    store = store_of(tmp_path / "store", pictures(4))
+    names = {f"t{i}": teacher + "mean" for i in range(teachers)}
+    label(str(store.path), teachers=names, device=devices, ray="local", progress=False)
+    assert asked == [gpus]
