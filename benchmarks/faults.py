@@ -27,14 +27,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from harness import RESULTS, machine
+from objects import KINDS, server
 from torchvision.io import encode_png
 
+from polyteach import storage
 from polyteach.files import write_json
 from polyteach.label import label
 from polyteach.scene import random_scene, render
+from polyteach.storage import to_path
 from polyteach.store import ImageRow, Store
 from polyteach.stores import faults as faults_of
 from polyteach.stores import repair
@@ -123,17 +127,17 @@ class Bench:
         shutil.copytree(self.pictures, target)
         return target
 
-    def label(self, store: Path, **more: Any) -> None:
+    def label(self, store: Path | str, **more: Any) -> None:
         teachers = {"t": f"python:{self.folder / 'teacher.py'}:slow"}
         label(str(store), teachers=teachers, device=("cpu",), batch_size=4, progress=False, **more)
 
-    def train(self, out: Path, steps: int = 30) -> None:
+    def train(self, out: Path, store: str = "") -> None:
         train(
-            [str(self.pictures)], out=str(out), backbone="test_resnet", channels=8, size=SIZE, batch_size=2,
-            steps=steps, workers=0, device="cpu", progress=False, save_every=3, optimizer="adamw", lr=1e-3,
+            [store or str(self.pictures)], out=str(out), backbone="test_resnet", channels=8, size=SIZE, batch_size=2,
+            steps=30, workers=0, device="cpu", progress=False, save_every=3, optimizer="adamw", lr=1e-3,
         )  # fmt: skip
 
-    def labels_left(self, store: Path) -> tuple[int, int, int]:
+    def labels_left(self, store: Path | str) -> tuple[int, int, int]:
         """Images lost, images twice, bytes that differ from the reference."""
         [mine] = [s for s in Store.open(store).sets() if s.name == "t"]
         [whole] = [s for s in Store.open(self.reference).sets() if s.name == "t"]
@@ -154,7 +158,7 @@ class Bench:
         return lost, twice, different(run / "student.safetensors", self.weights / "student.safetensors")
 
 
-def different(a: Path, b: Path) -> int:
+def different(a: Any, b: Path) -> int:
     """Bytes in which two files differ; all of the second where there is no first one."""
     if not a.exists():
         return b.stat().st_size
@@ -589,9 +593,39 @@ def skewed(bench: Bench, draw: random.Random, times: int) -> Row:
     return repeated(times, once)
 
 
+def storms(bench: Bench, draw: random.Random, times: int) -> Row:
+    """object storage that answers late, wrongly, in part or not at all, under `label` and `train`"""
+    try:
+        from s3fs import S3FileSystem
+    except ImportError as e:
+        raise Missing("needs s3fs and moto") from e
+    injected, runs = Counter[str](), 0
+    sums = (0, 0, 0)
+    with (
+        server() as layer,
+        mock.patch.object(S3FileSystem, "_call_s3", layer.impatient(S3FileSystem._call_s3)),
+        mock.patch.object(storage, "WAIT", (0.001, 0.01)),  # between two tries: a storm passes sooner here
+        mock.patch.dict(os.environ, {"POLYTEACH_CACHE_GB": "0.1"}),
+    ):
+        storage._client("s3://").mkdir("bucket")
+        while min(injected[k] for k in KINDS) < times:
+            runs += 1
+            url, out = f"s3://bucket/{runs}", bench.folder / f"stormy-{runs}"
+            os.environ["POLYTEACH_CACHE"] = str(bench.folder / f"cache-{runs}")
+            for file in (f for f in bench.pictures.rglob("*") if f.is_file()):
+                (to_path(url) / str(file.relative_to(bench.pictures))).put(file)
+            layer.reset(left=10**9, seed=draw.randrange(10**9), often=0.1)
+            bench.label(url)
+            bench.train(out, url)
+            injected.update(layer.injected)
+            layer.reset()
+            sums = added(sums, added(bench.labels_left(url), bench.training_left(out)))
+    return Row("", sum(injected.values()), runs, runs, *sums)
+
+
 ALL = (
     label_killed, train_killed, rank_killed, driver_killed, worker_killed, worker_hangs, memory, label_full, train_full,
-    rotten, together, skewed,
+    rotten, together, skewed, storms,
 )  # fmt: skip
 
 

@@ -10,12 +10,13 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from harness import RESULTS, machine
+from objects import Layer, server
 from torchvision.io import encode_png
 
 TEACHER = """
@@ -35,47 +36,7 @@ def mean(device, precision): return Mean()
 FEW, MANY, PART = 2, 12, 64
 
 
-class Counted:
-    """A WSGI layer that counts requests by method; listings apart."""
-
-    def __init__(self, app: Callable[..., Any]) -> None:
-        self.app, self.seen = app, Counter[str]()
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        listing = "list-type=2" in environ.get("QUERY_STRING", "")
-        self.seen["LIST" if listing else environ["REQUEST_METHOD"]] += 1
-        return self.app(environ, start_response)
-
-
-@contextlib.contextmanager
-def server() -> Iterator[Counted]:
-    """An S3 server with a bucket called "counted", and the environment that leads to it."""
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import make_server
-
-    counted = Counted(DomainDispatcherApplication(create_backend_app))
-    at = make_server("127.0.0.1", 0, counted, threaded=True)
-    import logging
-    import threading
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    thread = threading.Thread(target=at.serve_forever, daemon=True)
-    thread.start()
-    os.environ |= {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{at.server_port}", "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
-    }  # fmt: skip
-    import fsspec
-
-    fsspec.filesystem("s3").mkdir("counted")
-    try:
-        yield counted
-    finally:
-        at.shutdown()
-        thread.join()
-
-
-def counts(folder: Path, counted: Counted, parts: int) -> dict[str, Counter[str]]:
+def counts(folder: Path, layer: Layer, parts: int) -> dict[str, Counter[str]]:
     """Requests of every verb, on a store of that many parts."""
     import polyteach
 
@@ -102,20 +63,23 @@ def counts(folder: Path, counted: Counted, parts: int) -> dict[str, Counter[str]
     }
     found = {}
     for name, verb in verbs.items():
-        counted.seen.clear()
+        layer.reset()
         verb()
-        found[name] = Counter(counted.seen)
+        found[name] = Counter("LIST" if "list-type=2" in query else method for method, _, query in layer.requests)
     return found
 
 
 def main() -> int:
     """The command."""
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name, server() as counted:
+    with tempfile.TemporaryDirectory() as name, server() as layer:
+        from polyteach import storage
+
+        storage._client("s3://").mkdir("counted")
         folder = Path(name)
         os.environ["POLYTEACH_CACHE"] = str(folder / "cache")
         with open(os.devnull, "w") as null, contextlib.redirect_stderr(null), contextlib.redirect_stdout(null):
-            few, many = counts(folder, counted, FEW), counts(folder, counted, MANY)
+            few, many = counts(folder, layer, FEW), counts(folder, layer, MANY)
     kinds = ("PUT", "GET", "HEAD", "LIST", "POST", "DELETE")
     rows = [
         {"verb": verb, "at_all": sum(few[verb].values())}

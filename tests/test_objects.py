@@ -7,7 +7,6 @@ import io
 import json
 import os
 import random
-import re
 import signal
 import sys
 import threading
@@ -18,11 +17,10 @@ import warnings
 import fsspec
 import pytest
 import torch
-from fsspec.exceptions import FSTimeoutError
-from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
 import polyteach
+from benchmarks import objects
 from polyteach import storage
 from polyteach.__main__ import main
 from polyteach.batches import plan
@@ -33,110 +31,13 @@ from tests.conftest import png
 from tests.test_label import TEACHER
 
 TRAINING = {"backbone": "test_resnet", "channels": 8, "size": 64, "batch_size": 4, "steps": 2, "device": "cpu"}
-KINDS = ("500", "503", "after", "gone", "cut", "short", "stale", "timeout")
-"""Faults: an error before, or after, the work was done; a connection that ends without an answer; a body that ends
-early, or that says that it is shorter; a listing without what is newest; and, in the client, no answer in time."""
-
-
-class Faulty:
-    """A WSGI layer in front of S3 that notes the requests, and gives wrong answers until `left` is used up."""
-
-    def __init__(self, app):
-        self.app = app
-        self.lock = threading.Lock()
-        self.reset()
-
-    def reset(self, left=0, seed=0):
-        self.left, self.draw = left, random.Random(seed)
-        self.injected = dict.fromkeys(KINDS, 0)
-        self.requests = []
-
-    def kind(self, method, listing):
-        """Which fault this request meets, or none."""
-        fits = ["500", "503", "gone"] + ["after"] * (method in ("PUT", "DELETE")) + ["stale"] * listing
-        fits += ["cut", "short"] * (method == "GET" and not listing)
-        return self.one_of(fits, 0.3)
-
-    def one_of(self, kinds, often):
-        with self.lock:
-            if not self.left or self.draw.random() > often:
-                return None
-            kind = min(kinds, key=lambda k: (self.injected[k], self.draw.random()))
-            self.left -= 1
-            self.injected[kind] += 1
-            return kind
-
-    def impatient(self, call):
-        """The client's way to the storage, on which answers sometimes do not come in time."""
-
-        async def asked(*given, **more):
-            if self.one_of(["timeout"], 0.05):
-                raise FSTimeoutError
-            return await call(*given, **more)
-
-        return asked
-
-    def __call__(self, environ, start_response):
-        method, path, query = environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("QUERY_STRING", "")
-        self.requests.append((method, path, query))
-        kind = self.kind(method, "list-type=2" in query)
-        if kind in (None, "stale", "cut", "short", "after"):
-            answer = []
-            body = b"".join(self.app(environ, lambda *given: answer.extend(given)))
-        else:
-            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        if kind == "gone":
-            raise ConnectionError("injected")
-        if kind in ("500", "503", "after"):
-            status, code = ("503 Slow Down", "SlowDown") if kind == "503" else ("500 Internal", "InternalError")
-            body = f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
-            start_response(status, [("Content-Length", str(len(body))), ("Connection", "close")])
-            return [b"" if method == "HEAD" else body]
-        headers = dict(answer[1])
-        if kind == "stale":
-            found = re.findall(rb"<Contents>.*?</Contents>", body, re.DOTALL)
-            for entry in found[len(found) // 2 :]:
-                body = body.replace(entry, b"")
-            headers["Content-Length"] = str(len(body))
-        if kind == "short":
-            body = body[: len(body) // 2]
-            headers["Content-Length"] = str(len(body))
-        if kind == "cut":
-            headers["Connection"] = "close"
-            body = body[: len(body) // 2]
-        start_response(answer[0], list(headers.items()))
-        return [b"" if method == "HEAD" else body]
 
 
 @pytest.fixture(scope="module")
 def server():
     """An S3 server with the layer in front of it, and a client; made once, since a client takes a second to make."""
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    http = moto._server
-    http.log = lambda *_: None
-    own = {"log_request": lambda *_: None, "connection_dropped": lambda h, *_: setattr(h, "close_connection", True)}
-    http.RequestHandlerClass = type("Quiet", (http.RequestHandlerClass,), own)
-    http.app = Faulty(http.app)
-    with pytest.MonkeyPatch.context() as patch:
-        for key, value in {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{http.server_port}",
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }.items():
-            patch.setenv(key, value)
-        # the client's own retries are off, so that ours are what is tested
-        patch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"retries": {"max_attempts": 0}}})
-        patch.setattr(S3FileSystem, "retries", 1)
-        patch.setattr(storage, "_clients", {})
-        storage._client("s3://")
-        yield http.app
-    moto.stop()
-    http.server_close()
+    with objects.server() as made:
+        yield made
 
 
 @pytest.fixture
