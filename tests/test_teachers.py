@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
+from torchvision.transforms import functional as kernels
 
 from polyteach.files import sha256
 from polyteach.tasks import load_task
@@ -100,11 +101,18 @@ def test_timm_answers_as_timm_does(timm_file, images):
     model, file = timm_file
     teacher = load_teacher(f"timm:test_resnet@{file}")
     answers = checked(teacher, images)
-    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    config = timm.data.resolve_model_data_config(model)
+    transform = timm.data.create_transform(**config)
+    side = int(config["input_size"][1] / config["crop_pct"])
     for image, answer in zip(images, answers, strict=True):
+        whole = kernels.resize(image, [side], kernels.InterpolationMode(config["interpolation"]), antialias=True)
+        middle = kernels.center_crop(whole, list(config["input_size"][1:]))
+        seen = kernels.normalize(middle / 255, list(config["mean"]), list(config["std"]))
         with torch.no_grad():
-            expected = model(transform(pil(image))[None]).softmax(-1)[0]
-        torch.testing.assert_close(answer["classification"].probability, expected)
+            exact, pillows = model(torch.stack([seen, transform(pil(image))])).softmax(-1)
+        torch.testing.assert_close(answer["classification"].probability, exact)
+        # resized by Pillow a tenth of the bytes is another by one
+        torch.testing.assert_close(answer["classification"].probability, pillows, rtol=0, atol=2e-3)
     a, b = (x["classification"].probability for x in answers[:2])
     assert (a - b).abs().max() > 0.01  # else the comparison would say nothing
     assert teacher.objectives["classification"].space.names == ("ant", "bee", "cat", "dog", "elk")
@@ -184,8 +192,9 @@ def test_torchvision_classes(tmp_path, images):
     transform = torchvision.models.MobileNet_V3_Small_Weights.DEFAULT.transforms()
     for image, answer in zip(images, checked(teacher, images), strict=True):
         with torch.no_grad():
-            expected = model(transform(pil(image))[None]).softmax(-1)[0]
-        torch.testing.assert_close(answer["classification"].probability, expected)
+            exact, pillows = model(torch.stack([transform(image), transform(pil(image))])).softmax(-1)
+        torch.testing.assert_close(answer["classification"].probability, exact)
+        torch.testing.assert_close(answer["classification"].probability, pillows, rtol=0, atol=2e-3)
     assert teacher.objectives["classification"] == Objective("classification", Space(("a", "b", "c")))
 
 
@@ -205,7 +214,7 @@ def test_torchvision_default_weights_come_from_the_cache(tmp_path, images):
     assert weights.url in teacher.origin
     assert teacher.sha256 == digest(model.state_dict())
     with torch.no_grad():
-        expected = model(weights.transforms()(pil(images[0]))[None]).softmax(-1)[0]
+        expected = model(weights.transforms()(images[0])[None]).softmax(-1)[0]
     torch.testing.assert_close(teacher(images[:1])[0]["classification"].probability, expected)
 
 
@@ -245,7 +254,7 @@ def test_torchvision_maps(tmp_path, images, precision):
     model = model.to(memory_format=layout)
     for image, answer in zip(images, answers, strict=False):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            logits = model(transform(pil(image))[None].contiguous(memory_format=layout))["out"].float()
+            logits = model(transform(image)[None].contiguous(memory_format=layout))["out"].float()
         expected = nn.functional.interpolate(logits, image.shape[1:], mode="bilinear").softmax(1).max(1)
         assert (answer["segmentation"].category == expected.indices[0]).float().mean() > 0.999
         torch.testing.assert_close(answer["segmentation"].probability, expected.values[0], rtol=0, atol=1e-3)
@@ -279,7 +288,9 @@ def test_torchvision_boxes_scale_with_the_image(tmp_path):
     small, large = (torch.full((3, h, w), 90, dtype=torch.uint8) for h, w in [(40, 60), (80, 180)])
     a, b = (x["detection"] for x in teacher([small, large]))
     assert len(a.box) > 5
-    torch.testing.assert_close(a.box * torch.tensor([3, 2, 3, 2]), b.box, rtol=1e-3, atol=1e-2)
+    # of boxes that overlap and are as good, rounding decides which stays
+    close = (a.box * torch.tensor([3, 2, 3, 2])).isclose(b.box, rtol=1e-3, atol=1e-2)
+    assert close.float().mean() > 0.99
     low = load_teacher(f"torchvision:ssdlite320_mobilenet_v3_large@{file}", precision="bf16")
     checked(low, [small, large])
 

@@ -216,7 +216,7 @@ def at_file(name: str) -> tuple[str, Path | None]:
 class Classifier(TorchTeacher):
     """Soft classes, for models with a transform of their own.
 
-    transform: a Pillow image -> (3, h, w) float, as the weights want it (resized, centre crop).
+    transform: an image -> (3, h, w) float, as the weights want it (resized, centre crop).
     """
 
     def __init__(self, model: nn.Module, transform: Any, names: Sequence[str], device: str, precision: str) -> None:
@@ -231,7 +231,7 @@ class Classifier(TorchTeacher):
         def ask(batch: Float[Tensor, "B 3 h w"], positions: list[int]) -> Iterable[Tensor]:
             return self.run(batch).float().softmax(-1).cpu()
 
-        probabilities = by_shape([self.transform(picture(image)) for image in images], ask)
+        probabilities = by_shape([self.transform(image) for image in images], ask)
         return [{"classification": ClassificationTarget(probability=p)} for p in probabilities]
 
 

@@ -19,7 +19,6 @@ import numpy as np
 import timm
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from PIL.Image import Resampling
 from torch import Tensor
 from torchvision.models._meta import _IMAGENET_CATEGORIES
@@ -262,9 +261,10 @@ def _lite0(file: Path) -> Any:
     return model
 
 
-def _central(image: Image.Image) -> Float[Tensor, "3 224 224"]:
-    scale = 1.14 * 224 / min(image.size)
-    seen = image.resize((round(image.width * scale), round(image.height * scale)), Resampling.BICUBIC)
+def _central(image: UInt8[Tensor, "3 _ _"]) -> Float[Tensor, "3 224 224"]:
+    whole = picture(image)
+    scale = 1.14 * 224 / min(whole.size)
+    seen = whole.resize((round(whole.width * scale), round(whole.height * scale)), Resampling.BICUBIC)
     left, top = (seen.width - 224) // 2, (seen.height - 224) // 2
     return (pil_to_tensor(seen.crop((left, top, left + 224, top + 224))).float() - 127) / 128
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_model_data_config
+from torchvision.transforms import Compose, ConvertImageDtype, Resize
 
 from polyteach.files import sha256
 from polyteach.teachers import (
@@ -18,6 +20,7 @@ from polyteach.teachers import (
     digest,
     load_strict,
     no_names,
+    picture,
     unknown,
 )
 from polyteach.weights import state_dict
@@ -27,8 +30,19 @@ _ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
 
 def _teacher(model: Any, names: tuple[str, ...], device: str, precision: str) -> Classifier:
     """The image is seen as timm's own evaluation transform of the model sees it (usually a centre crop)."""
-    transform = create_transform(**resolve_model_data_config(model), is_training=False)
-    return Classifier(model, transform, names, device, precision)
+    return Classifier(model, _transform(resolve_model_data_config(model)), names, device, precision)
+
+
+def _transform(config: dict[str, Any]) -> Compose:
+    """timm's evaluation transform. The usual kind resizes tensors, in a sixth of the time that Pillow takes.
+
+    A tenth of the bytes is then another by one level of 255, and next to none by more.
+    """
+    steps = create_transform(**config, is_training=False)
+    if not isinstance(steps.transforms[0], Resize) or config["interpolation"] not in ("bilinear", "bicubic"):
+        return Compose([picture, steps])
+    bytes_alone = create_transform(**config, is_training=False, use_prefetcher=True)
+    return Compose([bytes_alone, ConvertImageDtype(torch.float32), steps.transforms[-1]])
 
 
 def load(name: str, device: str, precision: str) -> Classifier:

@@ -29,7 +29,6 @@ from polyteach.teachers import (
     map_size,
     most_probable,
     no_names,
-    picture,
     refuse_thin,
     size_of,
     unknown,
@@ -68,7 +67,7 @@ class Segmenter(TorchTeacher):
                 probability, category = most_probable(logits, cells)
                 yield SegmentationTarget(category=category.cpu(), probability=probability.cpu())
 
-        return [{"segmentation": t} for t in by_shape([self.transform(picture(image)) for image in images], ask)]
+        return [{"segmentation": t} for t in by_shape([self.transform(image) for image in images], ask)]
 
 
 @final
