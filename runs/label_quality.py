@@ -1,9 +1,10 @@
-"""How right a pool's pseudo labels are: `python runs/label_quality.py POOL ORACLE [SET ...]`.
+"""How right a pool's pseudo labels are: `python runs/label_quality.py POOL ORACLE [SET ...] [--part 5] [--count 300]`.
 
-Compares the label sets of one store with the exact labels of the same pictures in another, on the first 300 pictures of
-the sixth part (any part would do). For docs/proof.md: it looks at the pool, never at a downstream test.
+Compares the label sets of one store with the exact labels, called "people", of the same pictures in another store, or
+in the same, on the first pictures of a part. For docs/proof.md: it looks at the pool, never at a downstream test.
 """
 
+import argparse
 import sys
 
 import torch
@@ -12,16 +13,16 @@ from polyteach.geometry import fit
 from polyteach.store import LabelSet, Store
 from polyteach.tasks import load_task
 
-PART, COUNT, SCORE = 5, 300, 0.5
+SCORE = 0.5
 
 
-def told(labels: LabelSet, truth: LabelSet) -> str:
+def told(labels: LabelSet, truth: LabelSet, part: int, count: int) -> str:
     """What a set says of the pictures, beside what is true."""
-    n = range(min(COUNT, labels.store.count(PART)))
-    if labels.ids(PART) != truth.ids(PART):
+    n = range(min(count, labels.store.count(part)))
+    if labels.ids(part) != truth.ids(part):
         raise SystemExit(f"{labels.path} and {truth.path} are not of the same pictures")
     task = load_task(labels.task)
-    pairs = list(zip(labels.read(PART, n), truth.read(PART, n), strict=True))
+    pairs = list(zip(labels.read(part, n), truth.read(part, n), strict=True))
     mine, real = labels.space.names, truth.space.names
     if labels.task == "classification":
         said = [mine[int(a.probability.argmax())] for a, _ in pairs]
@@ -62,11 +63,17 @@ def told(labels: LabelSet, truth: LabelSet) -> str:
 
 def main() -> int:
     """The command."""
-    pool, oracle, *names = sys.argv[1:]
-    truth = {s.task: s for s in Store.open(oracle).sets()}
-    for labels in Store.open(pool).sets():
-        if labels.task in truth and (not names or labels.name in names):
-            print(f"{labels.name}: {told(labels, truth[labels.task])}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pool")
+    parser.add_argument("oracle")
+    parser.add_argument("names", metavar="SET", nargs="*", help="these alone")
+    parser.add_argument("--part", type=int, default=5)
+    parser.add_argument("--count", type=int, default=300, help="of its pictures")
+    given = parser.parse_args()
+    truth = {s.task: s for s in Store.open(given.oracle).sets() if s.name == "people"}
+    for labels in Store.open(given.pool).sets():
+        if labels.task in truth and labels.name != "people" and (not given.names or labels.name in given.names):
+            print(f"{labels.name}: {told(labels, truth[labels.task], given.part, given.count)}")
     return 0
 
 

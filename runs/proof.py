@@ -163,13 +163,18 @@ class Plan:
 
     def student(
         self, name: str, teachers: tuple[str, ...], seed: int, options: str = "", tag: str = "", splits: str = "a b c",
-        needs: tuple[str, ...] = (), shuffled: str = "", labelled: str = "",
+        needs: tuple[str, ...] = (), altered: str = "", labelled: str = "",
     ) -> str:  # fmt: skip
-        sets = " ".join(f"{t}{tag}-s{seed}{shuffled}" for t in teachers)
+        sets = " ".join(f"{t}{tag}-s{seed}{altered}" for t in teachers)
         words = f"--labels {sets} --split {splits} {options}"
         return self.train(
             f"{name}-s{seed}", "stores/pool", words, seed, (labelled or f"label-pool{tag}-s{seed}", *needs)
         )
+
+    def alter(self, how: str, seed: int) -> None:
+        """Sets called TEACHER-sSEED-HOW of the pool's images, made of the teachers' labels."""
+        words = f"alter_labels.py stores/pool {how} {' '.join(f'{t}-s{seed}' for t in TEACHERS)}"
+        self.add(f"alter-{how}-s{seed}", words, (f"label-pool-s{seed}",), "pool")
 
     def transfer(self, arm: str, seed: int, more: bool = False) -> None:
         """Fine-tune what is in runs/ARM-sSEED on the six tasks. more: from scratch with all seeds, after the first."""
@@ -190,11 +195,14 @@ class Plan:
             self.add(f"{name}-more" if more else name, words, (made, name) if more else (made, *first))
 
 
-def jobs(scale: Scale, world: str, extra: str) -> dict[str, Job]:
-    """The whole design. The order is that in which jobs start when what they need is there."""
+def jobs(scale: Scale, world: str, extra: str, ablated: int | None = None) -> dict[str, Job]:
+    """The whole design. The order is that in which jobs start when what they need is there.
+
+    ablated: the seed of pretraining that controls and ablations have; else the first.
+    """
     p = Plan(scale, world, extra)
-    seed = scale.seeds[0]
-    decide(p, seed)
+    seed = scale.seeds[0] if ablated is None else ablated
+    decide(p, scale.seeds[0])
     controls(p, seed)
     for other in scale.seeds[1:]:
         decide(p, other)
@@ -238,9 +246,8 @@ def controls(p: Plan, seed: int) -> None:
     p.label(TEACHERS, seed, tag="-untrained")
     p.student("control-untrained", TEACHERS, seed, tag="-untrained", options="--score 0")
     p.transfer("control-untrained", seed)
-    shuffle = f"shuffle_labels.py stores/pool {' '.join(f'{t}-s{seed}' for t in TEACHERS)}"
-    p.add("shuffle", shuffle, (f"label-pool-s{seed}",), "pool")
-    p.student("control-shuffled", TEACHERS, seed, shuffled="-shuffled", needs=("shuffle",))
+    p.alter("shuffled", seed)
+    p.student("control-shuffled", TEACHERS, seed, altered="-shuffled", needs=(f"alter-shuffled-s{seed}",))
     p.transfer("control-shuffled", seed)
 
 
@@ -286,17 +293,27 @@ def more(p: Plan, seed: int) -> None:
     arm("student-classes-boxes", ("classes", "boxes"))
     arm("student-regions-depth", ("regions", "depth"))
     # a strong checkpoint, with and without
-    arm("simclr-then-student", options="--init runs/simclr-s0", needs=("train-simclr-s0",))
-    p.pretrain("simclr-then-simclr-s0", "simclr", 0, init="simclr-s0")
+    arm("simclr-then-student", options=f"--init runs/simclr-s{seed}", needs=(f"train-simclr-s{seed}",))
+    p.pretrain(f"simclr-then-simclr-s{seed}", "simclr", seed, init=f"simclr-s{seed}")
     p.transfer("simclr-then-simclr", seed)
     # how labels are used
     arm("student-hard", options="--no-soft")
     arm("student-score0.3", options="--score 0.3")
     arm("student-score0.7", options="--score 0.7")
     arm("student-learned", options="--weights learned")
+    # how precise they are
+    p.alter("coarse", seed)
+    arm("student-coarse", altered="-coarse", needs=(f"alter-coarse-s{seed}",))
+    spec = " ".join(f"{t}-s{seed}-bf16=own:runs/specialist-{t}-s{seed}" for t in TEACHERS)
+    half = (
+        f"label stores/pool --teacher {spec} --split a b c --precision bf16 --device cpu --batch-size 32 --no-progress"
+    )
+    needs = tuple(f"train-specialist-{t}-s{seed}" for t in TEACHERS)
+    p.add(f"label-bf16-s{seed}", f"{half} --no-progress", (*needs, p.pool()), "pool")
+    arm("student-bf16", altered="-bf16", labelled=f"label-bf16-s{seed}")
     # self-supervision with other learning rates
     for lr in (0.0005, 0.006):
-        p.pretrain(f"simclr-lr{lr}-s0", "simclr", 0, lr)
+        p.pretrain(f"simclr-lr{lr}-s{seed}", "simclr", seed, lr)
         p.transfer(f"simclr-lr{lr}", seed)
 
 
@@ -554,11 +571,15 @@ def main() -> int:
     parser.add_argument(
         "--earlier", type=Path, metavar="FILE", help="a proof.json of other seeds: its scores count beside those of DIR"
     )
+    parser.add_argument("--ablate-seed", type=int, metavar="S", help="of controls and ablations; else the first")
     parser.add_argument("--extra", default="", help="more options of the world's reader, as &furniture=DIR")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="at once; one a core")
     parser.add_argument("--list", action="store_true", help="say what there is to do, and do nothing")
     given = parser.parse_args()
-    planned = jobs(SCALES["quick" if given.quick else "full"], given.world, given.extra)
+    scale = SCALES["quick" if given.quick else "full"]
+    if given.ablate_seed is not None and given.ablate_seed not in scale.seeds:
+        parser.error(f"--ablate-seed has to be one of {', '.join(map(str, scale.seeds))}: of those there are teachers")
+    planned = jobs(scale, given.world, given.extra, given.ablate_seed)
     wanted = {n for n, j in planned.items() if given.only in (None, j.group)}
     if given.arms:
         known = {n.removeprefix("train-").rpartition("-s")[0] for n in planned if n.startswith("train-")} | {"scratch"}

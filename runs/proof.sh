@@ -9,6 +9,7 @@
 #   bash runs/proof.sh DIR --arms student simclr   only these, of all seeds, and what they need
 #   bash runs/proof.sh DIR --seeds 1 2            only what was pretrained with these seeds, and what it needs
 #   bash runs/proof.sh DIR --seeds 1 --earlier docs/proof.json   and put it beside what another session found
+#   bash runs/proof.sh DIR --arms student-hard --ablate-seed 1   ablations with the teachers of that seed, not the first
 #   bash runs/proof.sh --list DIR             what there is to do, and what is done
 #
 # What is done stays done: stopped, it goes on when the same command is given again. DIR/proof.json and DIR/report are made

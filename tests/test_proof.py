@@ -24,7 +24,8 @@ spec.loader.exec_module(proof)
 
 
 def designs():
-    return [proof.jobs(scale, world, "") for scale in proof.SCALES.values() for world in ("shapes", "rooms")]
+    made = [proof.jobs(scale, world, "") for scale in proof.SCALES.values() for world in ("shapes", "rooms")]
+    return [*made, proof.jobs(proof.SCALES["full"], "shapes", "", ablated=2)]
 
 
 def test_every_need_is_a_job_that_comes_before():
@@ -92,7 +93,7 @@ def test_the_runner_goes_on_after_a_failure_and_does_nothing_twice(tmp_path, cap
 
 def test_shuffled_labels_are_the_same_labels_on_other_images(tmp_path):
     store = world(tmp_path / "store", count=8, tasks=("depth", "classification"))
-    script = [sys.executable, str(RUNS / "shuffle_labels.py"), store]
+    script = [sys.executable, str(RUNS / "alter_labels.py"), store, "shuffled"]
     for _ in range(2):  # the second time there is nothing left to do
         subprocess.run([*script, "oracle"], check=True, capture_output=True)
     sets = {(s.task, s.name): s for s in Store.open(store).sets()}
@@ -110,6 +111,21 @@ def test_shuffled_labels_are_the_same_labels_on_other_images(tmp_path):
     wrong = subprocess.run([*script, "nobody"], check=False, capture_output=True, text=True)
     assert wrong.returncode == 2
     assert "has no label set nobody" in wrong.stderr
+
+
+def test_coarse_labels_are_rounded_by_no_more_than_they_say(tmp_path):
+    store = world(tmp_path / "store", count=4, tasks=("depth", "detection"))
+    script = [sys.executable, str(RUNS / "alter_labels.py"), store, "coarse"]
+    subprocess.run([*script, "oracle", "--bits", "4"], check=True, capture_output=True)
+    sets = {(s.task, s.name): s for s in Store.open(store).sets()}
+    kept = set()
+    for a, b in zip(*(sets["depth", n].read(0) for n in ("oracle", "oracle-coarse")), strict=True):
+        apart = (a.value - b.value).abs() / a.value.abs().clamp_min(1e-9)
+        assert 1e-4 < apart.max() <= 2**-5
+        kept |= set(torch.frexp(b.value).mantissa.abs().unique().tolist())
+    assert kept <= {n / 32 for n in range(16, 32)} | {0.0}
+    for a, b in zip(*(sets["detection", n].read(0) for n in ("oracle", "oracle-coarse")), strict=True):
+        assert torch.equal(a.box, b.box)
 
 
 @pytest.mark.parametrize("flag", ["--list", "--quick"])
