@@ -3,7 +3,12 @@
 import functools
 import importlib
 import io
+import os
 import random
+import signal
+import sys
+import traceback
+import warnings
 
 import numpy as np
 import pytest
@@ -28,6 +33,38 @@ def png(pixels: torch.Tensor) -> bytes:
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())).save(out, format="PNG")
     return out.getvalue()
+
+
+def forked(work, said=os.devnull):
+    """The process id of a fork that does `work`, with one thread: a new process would import for seconds.
+
+    It ends with the number that `work` returns, else with 0; with 1 after an error, 130 when interrupted. What it says
+    goes to the end of the file `said`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which wait here
+        pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        torch.set_num_threads(1)  # threads do not live on in a fork
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        # not those of pytest, which captures them
+        sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115
+        code = int(answer) if isinstance(answer := work(), int) else 0
+    except KeyboardInterrupt as e:
+        print(e, file=sys.stderr)
+        code = 130
+    except BaseException:
+        traceback.print_exc(file=sys.stderr)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 @pytest.fixture

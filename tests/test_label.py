@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ import torch
 import polyteach
 from polyteach.__main__ import main
 from polyteach.store import ImageRow, Store
-from tests.conftest import png
+from tests.conftest import forked, png
 
 TEACHER = '''
 import os, time
@@ -231,25 +230,6 @@ def test_a_full_disk_is_said_clearly_and_leaves_whole_parts(tmp_path, teacher, m
 
 
 @pytest.mark.slow
-def forked(words):
-    """Process id of a silent fork that does what the command line does: a new process would import for seconds."""
-    torch.set_num_threads(1)  # threads do not live on in a fork
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which wait here
-        pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.dup2(null, 2)
-        code = main(words)
-    finally:
-        os._exit(code)
-
-
 def test_twenty_kills_and_restarts_end_with_the_same_bytes(tmp_path, teacher, monkeypatch):
     images = pictures(48)
     calm, shaken = store_of(tmp_path / "calm", images, 2), store_of(tmp_path / "shaken", images, 2)
@@ -263,7 +243,7 @@ def test_twenty_kills_and_restarts_end_with_the_same_bytes(tmp_path, teacher, mo
     draw = random.Random(0)
     kills = 0
     for _ in range(200):
-        run = forked(words(shaken))
+        run = forked(lambda: main(words(shaken)))
         # until the labels start to come nothing interesting can be hit
         seen, begun = len(digest(shaken)), time.monotonic()
         while len(digest(shaken)) == seen and not (ended := os.waitpid(run, os.WNOHANG)[0]):

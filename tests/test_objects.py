@@ -8,11 +8,8 @@ import json
 import os
 import random
 import signal
-import sys
 import threading
 import time
-import traceback
-import warnings
 
 import fsspec
 import pytest
@@ -27,7 +24,7 @@ from polyteach.batches import plan
 from polyteach.storage import ObjectPath, StorageError, to_path
 from polyteach.store import ImageRow, Overview, Store
 from polyteach.stores import check, drop_labels, faults, info, merge, repair
-from tests.conftest import png
+from tests.conftest import forked, png
 from tests.test_label import TEACHER
 
 TRAINING = {"backbone": "test_resnet", "channels": 8, "size": 64, "batch_size": 4, "steps": 2, "device": "cpu"}
@@ -279,9 +276,14 @@ def test_a_killed_label_goes_on(layer, tmp_path, teacher, monkeypatch):
     calm = store_of(tmp_path / "calm", rows)
     run = {"teachers": {"a": teacher + "mean"}, "progress": False, "batch_size": 1}
     errors = tmp_path / "errors"
+
+    def slowly():
+        os.environ["SLOW"] = "0.3"
+        polyteach.label(str(store.path), **run)
+
     for _ in range(3):
         done = len(list((store.path / "labels").rglob("part-*.parquet")))
-        pid = in_child(lambda: polyteach.label(str(store.path), **run), errors)
+        pid = forked(slowly, errors)
         begun = time.monotonic()
         while time.monotonic() < begun + 120:
             if len(list((store.path / "labels").rglob("part-*.parquet"))) > done:
@@ -298,25 +300,6 @@ def test_a_killed_label_goes_on(layer, tmp_path, teacher, monkeypatch):
     assert not list(storage.spool().iterdir())
     polyteach.label(str(calm.path), **run)
     assert content(store.path) == content(calm.path)
-
-
-def in_child(work, errors):
-    """The process id of a fork that does `work`, slowly."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid:
-        return pid
-    try:
-        os.environ["SLOW"] = "0.3"
-        sys.stderr = open(errors, "a")  # noqa: SIM115
-        work()
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc(file=sys.stderr)
-    finally:
-        sys.stderr.flush()
-        os._exit(1)
 
 
 # ---- the cache ----

@@ -7,10 +7,7 @@ import json
 import os
 import signal
 import socket
-import sys
 import time
-import traceback
-import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -29,6 +26,7 @@ from polyteach.student import Objective, Student, load_student
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Space
 from polyteach.train import train
+from tests.conftest import forked
 from tests.test_train import log_of, options, world
 
 SHARD = "shard-{:05d}-model-00001-of-00001.safetensors"
@@ -59,33 +57,17 @@ def started(work, count, folder):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    pids = []
-    for rank in range(count):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads: they are idle here
-            pids.append(os.fork())
-        if pids[-1]:
-            continue
-        status = 1
-        try:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(250)  # what waits for ever ends, also where the test was given up
-            sys.stderr = open(folder / f"errors-{rank}", "a")  # noqa: SIM115
-            os.environ |= {
-                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
-                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-            }  # fmt: skip
-            work()
-            status = 0
-        except KeyboardInterrupt as e:
-            print(e, file=sys.stderr)
-            status = 130
-        except BaseException:
-            traceback.print_exc(file=sys.stderr)
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-    return pids
+
+    def one_of_them(rank):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(250)  # what waits for ever ends, also where the test was given up
+        os.environ |= {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        }  # fmt: skip
+        work()
+
+    return [forked(lambda rank=rank: one_of_them(rank), folder / f"errors-{rank}") for rank in range(count)]
 
 
 def ended(pids, folder, status=0):

@@ -5,11 +5,8 @@ import math
 import os
 import random
 import signal
-import sys
 import threading
 import time
-import traceback
-import warnings
 
 import pytest
 import timm
@@ -27,7 +24,7 @@ from polyteach.student import load_student
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Space
 from polyteach.train import _pairs, loss_weights, train
-from tests.conftest import png
+from tests.conftest import forked, png
 
 NAMES = ("red", "green", "blue")
 TEACHER = {"teacher": {"spec": "x:y", "learning_rate": 0.1, "batch_size": 32, "licence": "CC0"}}
@@ -285,29 +282,6 @@ def test_starts_from_another_run_and_learns_a_teacher_of_one_task(tmp_path):
 # ---- killed and resumed ----
 
 
-def in_child(work, error_file):
-    """The process id of a fork that does `work` and exits with 0, or 1 after an error, or 130 when interrupted."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads: they are idle here
-        pid = os.fork()
-    if pid:
-        return pid
-    status = 1
-    try:
-        torch.set_num_threads(1)
-        sys.stderr = open(error_file, "a")  # noqa: SIM115
-        work()
-        status = 0
-    except Interrupted as e:
-        print(e, file=sys.stderr)
-        status = 130
-    except BaseException:
-        traceback.print_exc(file=sys.stderr)
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-
-
 def killed_until_done(tmp_path, kills, **more):
     """Train undisturbed, then again with SIGKILL at random moments; both runs."""
     store = world(tmp_path / "store")
@@ -320,7 +294,7 @@ def killed_until_done(tmp_path, kills, **more):
     for _ in range(20 * kills):
         if done == kills:
             break
-        pid = in_child(lambda: train(store, out=str(other), **options(**more)), errors)
+        pid = forked(lambda: train(store, out=str(other), **options(**more)), errors)
         time.sleep(draw.uniform(0, 0.6 * span))
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
@@ -331,7 +305,7 @@ def killed_until_done(tmp_path, kills, **more):
             other.rename(tmp_path / f"early{time.monotonic_ns()}")
     assert done == kills
     if not (other / "train.json").exists():
-        pid = in_child(lambda: train(store, out=str(other), **options(**more)), errors)
+        pid = forked(lambda: train(store, out=str(other), **options(**more)), errors)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, errors.read_text()
     return one, other
 
@@ -358,7 +332,7 @@ def test_killed_twenty_times(tmp_path, optimizer, workers):
 def test_workers_end_when_the_trainer_is_killed(tmp_path):
     store = world(tmp_path / "store")
     run = tmp_path / "run"
-    pid = in_child(lambda: train(store, out=str(run), **options(steps=10000, workers=2)), tmp_path / "errors")
+    pid = forked(lambda: train(store, out=str(run), **options(steps=10000, workers=2)), tmp_path / "errors")
     while not (run / "log.jsonl").exists() or (run / "log.jsonl").read_text().count("\n") < 20:
         time.sleep(0.01)
     with open(f"/proc/{pid}/task/{pid}/children") as f:
@@ -378,7 +352,7 @@ def test_signals_leave_a_checkpoint_and_the_same_command_goes_on(tmp_path, numbe
     more = options(steps=40, save_every=1000)
     train(store, out=str(tmp_path / "one"), **more)
     run = tmp_path / "run"
-    pid = in_child(lambda: train(store, out=str(run), **more), tmp_path / "errors")
+    pid = forked(lambda: train(store, out=str(run), **more), tmp_path / "errors")
     while not (run / "log.jsonl").exists() or (run / "log.jsonl").read_text().count("\n") < 2:
         time.sleep(0.005)
     os.kill(pid, number)
