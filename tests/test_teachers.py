@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
-from torchvision.transforms import functional as kernels
+from torchvision.transforms.v2 import functional as kernels
 
 from polyteach.files import sha256
 from polyteach.tasks import load_task
@@ -97,6 +97,13 @@ def timm_file(tmp_path):
     return model, tmp_path / "net.safetensors"
 
 
+def by_hand(image, side, crop, interpolation, mean, std):
+    """What a classifier sees."""
+    whole = kernels.resize(image, [side], interpolation, antialias=True)
+    assert whole.dtype == torch.uint8
+    return kernels.normalize(kernels.center_crop(whole, list(crop)) / 255, list(mean), list(std))
+
+
 def test_timm_answers_as_timm_does(timm_file, images):
     model, file = timm_file
     teacher = load_teacher(f"timm:test_resnet@{file}")
@@ -105,9 +112,8 @@ def test_timm_answers_as_timm_does(timm_file, images):
     transform = timm.data.create_transform(**config)
     side = int(config["input_size"][1] / config["crop_pct"])
     for image, answer in zip(images, answers, strict=True):
-        whole = kernels.resize(image, [side], kernels.InterpolationMode(config["interpolation"]), antialias=True)
-        middle = kernels.center_crop(whole, list(config["input_size"][1:]))
-        seen = kernels.normalize(middle / 255, list(config["mean"]), list(config["std"]))
+        interpolation = torchvision.transforms.InterpolationMode(config["interpolation"])
+        seen = by_hand(image, side, config["input_size"][1:], interpolation, config["mean"], config["std"])
         with torch.no_grad():
             exact, pillows = model(torch.stack([seen, transform(pil(image))])).softmax(-1)
         torch.testing.assert_close(answer["classification"].probability, exact)
@@ -185,6 +191,11 @@ def saved(tmp_path, name, classes, **options):
     return model, tmp_path / f"{name}.pth"
 
 
+def seen_by(preset, image):
+    """What a preset of torchvision's lets a classifier see."""
+    return by_hand(image, *preset.resize_size, preset.crop_size * 2, preset.interpolation, preset.mean, preset.std)
+
+
 def test_torchvision_classes(tmp_path, images):
     model, file = saved(tmp_path, "mobilenet_v3_small", 3)
     (tmp_path / "mobilenet_v3_small.pth.json").write_text('["a", "b", "c"]')
@@ -192,7 +203,7 @@ def test_torchvision_classes(tmp_path, images):
     transform = torchvision.models.MobileNet_V3_Small_Weights.DEFAULT.transforms()
     for image, answer in zip(images, checked(teacher, images), strict=True):
         with torch.no_grad():
-            exact, pillows = model(torch.stack([transform(image), transform(pil(image))])).softmax(-1)
+            exact, pillows = model(torch.stack([seen_by(transform, image), transform(pil(image))])).softmax(-1)
         torch.testing.assert_close(answer["classification"].probability, exact)
         torch.testing.assert_close(answer["classification"].probability, pillows, rtol=0, atol=2e-3)
     assert teacher.objectives["classification"] == Objective("classification", Space(("a", "b", "c")))
@@ -214,7 +225,7 @@ def test_torchvision_default_weights_come_from_the_cache(tmp_path, images):
     assert weights.url in teacher.origin
     assert teacher.sha256 == digest(model.state_dict())
     with torch.no_grad():
-        expected = model(weights.transforms()(images[0])[None]).softmax(-1)[0]
+        expected = model(seen_by(weights.transforms(), images[0])[None]).softmax(-1)[0]
     torch.testing.assert_close(teacher(images[:1])[0]["classification"].probability, expected)
 
 
@@ -226,7 +237,7 @@ def test_torchvision_copy_of_a_published_file(tmp_path, monkeypatch):
     for member in weights:
         prefix = member.url.removesuffix(".pth").rpartition("-")[2]
         monkeypatch.setattr(torchvision_models, "sha256", lambda _, p=prefix: p + "0" * 56)
-        resize[member.name] = load_teacher(f"torchvision:mobilenet_v3_large@{file}").transform.resize_size
+        resize[member.name] = load_teacher(f"torchvision:mobilenet_v3_large@{file}").transform.transforms[0].size
     assert resize == {"IMAGENET1K_V1": [256], "IMAGENET1K_V2": [232]}
     frozen = torchvision_models._build("retinanet_resnet50_fpn", "detection", 3, {}, original=True)
     assert {m.eps for m in frozen.backbone.body.modules() if isinstance(m, nn.BatchNorm2d)} == {0.0}
@@ -254,7 +265,7 @@ def test_torchvision_maps(tmp_path, images, precision):
     model = model.to(memory_format=layout)
     for image, answer in zip(images, answers, strict=False):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            logits = model(transform(image)[None].contiguous(memory_format=layout))["out"].float()
+            logits = model(transform(pil(image))[None].contiguous(memory_format=layout))["out"].float()
         expected = nn.functional.interpolate(logits, image.shape[1:], mode="bilinear").softmax(1).max(1)
         assert (answer["segmentation"].category == expected.indices[0]).float().mean() > 0.999
         torch.testing.assert_close(answer["segmentation"].probability, expected.values[0], rtol=0, atol=1e-3)

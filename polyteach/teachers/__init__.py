@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
 from polyteach.devices import PRECISIONS
 from polyteach.files import read_json
@@ -210,6 +211,19 @@ def at_file(name: str) -> tuple[str, Path | None]:
     if at and not path.is_file():
         raise ValueError(f"no weights file {path}; NAME@FILE takes a .safetensors or .pth state dict")
     return name, path if at else None
+
+
+def preprocessing(
+    size: Sequence[int] | int, crop: Sequence[int], mean: Sequence[float], std: Sequence[float], interpolation: Any
+) -> v2.Compose:
+    """An image's bytes -> (3, h, w) float: resized with antialiasing, cropped in the middle, normalised.
+
+    What torchvision and timm do with Pillow's pictures, by torch: resizing takes a sixth of the time, and gives a tenth
+    of the bytes another value by one of 255, next to none by more.
+    size: of the shorter side, or height and width. crop: height and width.
+    """
+    seen = [v2.Resize(size, interpolation, antialias=True), v2.CenterCrop(crop)]
+    return v2.Compose([*seen, v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))])
 
 
 @final

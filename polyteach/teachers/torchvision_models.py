@@ -12,6 +12,7 @@ import torchvision
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.transforms import Compose
 from torchvision.transforms.v2 import functional as kernels
 
 from polyteach.files import sha256
@@ -29,6 +30,8 @@ from polyteach.teachers import (
     map_size,
     most_probable,
     no_names,
+    picture,
+    preprocessing,
     refuse_thin,
     size_of,
     unknown,
@@ -163,10 +166,14 @@ def load(name: str, device: str, precision: str) -> TorchTeacher:
         names = ["background" if n == "__background__" else n for n in names]
         made = Segmenter if kind == "segmentation" else Classifier
         side = getattr(model, "image_size", None)  # vision transformers take one size only
-        transform = chosen.transforms()
-        if side is not None and transform.crop_size != [side]:
-            transform = chosen.transforms(crop_size=side, resize_size=side)
-        teacher = made(model, transform, names, device, precision)
+        said = chosen.transforms()
+        if side is not None and said.crop_size != [side]:
+            said = chosen.transforms(crop_size=side, resize_size=side)
+        if kind == "classification":
+            seen = preprocessing(said.resize_size, said.crop_size, said.mean, said.std, said.interpolation)
+        else:  # as much work as a small part of the network, and here a byte may decide between two classes
+            seen = Compose([picture, said])
+        teacher = made(model, seen, names, device, precision)
     teacher.origin = origin
     teacher.sha256 = hashed or digest(model.state_dict())
     return teacher
