@@ -16,9 +16,8 @@ import os
 import pickle
 import random
 import signal
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +33,7 @@ from torchvision.transforms.v2 import functional as kernels
 
 from polyteach.geometry import random_view
 from polyteach.images import BadImage
-from polyteach.store import LABELLED, ROW_GROUP, Answer, ImageRow, LabelSet, Overview, Store
+from polyteach.store import LABELLED, ROW_GROUP, Answer, ImageRow, LabelSet, Overview, Store, several
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import PEOPLE, Objective, Policy, Target
 
@@ -46,8 +45,6 @@ DECODED = 512 * 2**20
 """Bytes of decoded pictures and targets that each worker keeps, if all of its images fit into them."""
 AHEAD = WINDOW * ROW_GROUP // 2
 """How many samples ahead row groups are asked of object storage."""
-LOOKING = 16
-"""Parts that are looked at together when a training starts."""
 REJECTS = "rejects.jsonl"
 """File of a run with the images that could not be read."""
 ATTEMPTS = 100
@@ -249,24 +246,12 @@ def _looked(
             mask &= np.array([name in only for name in stores[i].ids(part)], dtype=bool)
         return i, part, mask, {k: _labelled(sets[i], part, len(mask)) & mask for k, sets in states.items()}
 
-    yield from _several(look, ((i, p) for i, s in enumerate(stores) for p in s.parts()))
+    yield from several(lambda at: look(*at), [(i, p) for i, s in enumerate(stores) for p in s.parts()])
     for overview in (*splits, *(o for each in states.values() for sets in each for _, o in sets)):
         overview.save()
     missing = [s for s in split if s not in there]
     if missing:
         raise ValueError(f"no image has split {missing[0]!r}; there are {', '.join(sorted(map(str, there)))}")
-
-
-def _several(work: Callable[..., Any], given: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-    """What `work` makes of each of `given`, in their order; a few are worked on at once."""
-    waiting: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(LOOKING) as pool:
-        for one in given:
-            waiting.append(pool.submit(work, *one))
-            if len(waiting) == 2 * LOOKING:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _known(what: str, asked: Sequence[str], known: set[str], shown: set[str] | None = None) -> None:

@@ -23,7 +23,9 @@ import hashlib
 import io
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
@@ -47,11 +49,15 @@ from polyteach.tasks import load_task
 from polyteach.tasks.contract import Column, Objective, Policy, Space, Target
 
 _T = TypeVar("_T")
+_Given = TypeVar("_Given")
+_Found = TypeVar("_Found")
 
 FORMAT = 1
 ROW_GROUP = 64
 WEBP_SIDE = 16383
 """The format's longest side, in pixels."""
+LOOKING = 16
+"""Parts that are looked at together, when a labelling ends and a training starts."""
 SMALL = 512
 """Bytes of an encoded map up to which its pixels are remembered, because the next image's is likely to be the same."""
 LABELLED, ABSENT, FAILED = "labelled", "absent", "failed"
@@ -405,16 +411,22 @@ class LabelSet:
         task, policy = load_task(self.task), Policy(score=score)
         total = failed = seen = 0
         sums: dict[str, float] = {}
-        for part in self.parts():
-            states = self.states(part)
-            good = [i for i, s in enumerate(states) if s == LABELLED]
-            total += len(good)
-            failed += states.count(FAILED)
-            for target in self.read(part, good[: max(sample - seen, 0)]):
+        states = self.every_state()
+        parts = self.parts()
+
+        def look(part: int) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
+            return states.among(part, (LABELLED,)), states.among(part, (FAILED,))
+
+        for part, (good, bad) in zip(parts, several(look, parts), strict=True):
+            total += int(good.sum())
+            failed += int(bad.sum())
+            chosen = np.flatnonzero(good)[: max(sample - seen, 0)].tolist()
+            for target in self.read(part, chosen) if chosen else ():
                 assert isinstance(target, Target)
                 seen += 1
                 for key, value in task.statistics(target, policy).items():
                     sums[key] = sums.get(key, 0.0) + value
+        states.save()
         return total, failed, {k: v / seen for k, v in sums.items()}
 
     def _answer(self, columns: dict[str, pa.Array], row: int) -> Answer:
@@ -522,6 +534,18 @@ class Overview:
         # in a store that may only be read, or on a full disk, the next start is slower, and that is all
         with contextlib.suppress(OSError):
             _write(self.folder / self.NAME, whole.replace_schema_metadata({"sha256": _digest(whole)}))
+
+
+def several(look: Callable[[_Given], _Found], given: Iterable[_Given]) -> Iterator[_Found]:
+    """What `look` finds of each of `given`, in their order; some are looked at together, by threads."""
+    waiting: deque[Future[_Found]] = deque()
+    with ThreadPoolExecutor(LOOKING) as pool:
+        for one in given:
+            waiting.append(pool.submit(look, one))
+            if len(waiting) == 2 * LOOKING:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _digest(table: pa.Table) -> bytes:

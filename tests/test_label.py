@@ -123,6 +123,22 @@ def test_bad_answers_are_recorded_and_cost_no_other_image(tmp_path, teacher, bad
     assert not [a for a in labels_of(store, "b") if isinstance(a, str)]
 
 
+def test_what_was_labelled_is_counted_and_known_to_who_comes_next(tmp_path, teacher, monkeypatch):
+    store = store_of(tmp_path / "s", pictures(10, dark=(3, 7)))
+    polyteach.label(str(store.path), teachers={"a": teacher + "nan"}, progress=False)
+    [labels] = store.sets()
+    right = [a.probability.max() for a in labels_of(store, "a") if not isinstance(a, str)]
+    done, failed, means = labels.statistics(sample=5)
+    assert (done, failed) == (8, 2)
+    assert means["top probability"] == pytest.approx(float(sum(right[:5]) / 5), abs=1e-3)
+    opened = []
+    read = polyteach.store._read
+    monkeypatch.setattr(polyteach.store, "_read", lambda path, *more: opened.append(path.name) or read(path, *more))
+    states = labels.every_state()
+    assert [i for p in range(3) for i in 4 * p + states.among(p, ("failed",)).nonzero()[0]] == [3, 7]
+    assert opened == ["_overview.parquet"]
+
+
 def test_an_image_that_is_gone_is_recorded_and_retried(tmp_path, teacher):
     images = pictures(6)
     folder = tmp_path / "files"
