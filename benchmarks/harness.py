@@ -5,6 +5,8 @@ ours against something: a physical limit, or a tool that a user would take inste
 """
 
 import argparse
+import atexit
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -65,14 +67,16 @@ def interleaved(
     others: Collection[str] = (),
     missing: dict[str, str] | None = None,
     once: Collection[str] = (),
+    warm: bool = True,
 ) -> dict[str, list[float]]:
     """Each way's figures, taken in turns: A B A B. The first turn of each is thrown away: it warms up.
 
+    warm: False where every turn is a process of its own, which nothing warms up: then none is thrown away.
     others: ways of other tools. One that fails is left out of the rest, with its reason put into `missing`.
     once: ways that take part in the last turn only: they warm up by themselves, and long.
     """
     found: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(repetitions + 1):
+    for turn in range(0 if warm else 1, repetitions + 1):
         for name, way in ways.items():
             if name not in found or (name in once and turn < repetitions):
                 continue
@@ -134,19 +138,30 @@ class Peer:
         return lambda: self.measure(*self.given)
 
     def _there(self, python: str) -> Callable[[], float]:
-        """It is asked twice there, because a process that has just started is not warm."""
+        """By one process that stays for all turns, as what has just started is not warm."""
         here = Path(__file__).resolve().parent
         code = (
             f"import json, sys; sys.path[:0] = {[str(here), str(here.parent)]!r}\n"
             f"from {self.measure.__module__} import {self.measure.__name__} as measure\n"
             "given = json.loads(sys.argv[1])\n"
-            "print(json.dumps([measure(*given) for _ in range(2)][1]))\n"
+            "for _ in sys.stdin:\n"
+            "    print(json.dumps(measure(*given)), flush=True)\n"
         )
+        started: list[subprocess.Popen[str]] = []
 
         def go() -> float:
-            command = [python, "-c", code, json.dumps(self.given)]
-            said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            return float(said.splitlines()[-1])
+            if not started:
+                command = [python, "-c", code, json.dumps(self.given)]
+                started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+                atexit.register(started[0].kill)
+            asks, answers = started[0].stdin, started[0].stdout
+            assert asks is not None
+            assert answers is not None
+            print(file=asks, flush=True)
+            for line in answers:  # between what libraries print
+                with contextlib.suppress(ValueError):
+                    return float(line)
+            raise RuntimeError(f"{python} ended with {started[0].wait()} and no answer")
 
         return go
 

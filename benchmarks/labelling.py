@@ -194,7 +194,7 @@ def labelling(folder: Path, quick: bool) -> list[Row]:
     """Images a second of teams of teachers: against bare passes on tensors in memory, and other tools' loops."""
     count, turns, batches, side = (16, 2, (1, 4), 256) if quick else (128, 5, (1, 4, 16, 32), 512)
     middling = rendered(folder / "middling", count, side, "none", instead=photographs)
-    large = rendered(folder / "large", 64 if quick else 256, 1024, "none", instead=photographs)
+    large = rendered(folder / "large", 32 if quick else 256, 1024, "none", instead=photographs)
     few = rendered(folder / "few", count // 8, 640, "none", instead=photographs)
     models = teams.transformers_models(folder / "transformers")
     one = {"classification": models["classification"]}

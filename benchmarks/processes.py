@@ -86,7 +86,7 @@ def processes(folder: Path, quick: bool) -> list[Row]:
         "train 1": lambda: trained(taught, one, 1, passes),
         "train 2": lambda: trained(taught, two, 2, passes),
     }
-    m = medians(interleaved(ways, turns))
+    m = medians(interleaved(ways, turns, warm=False))
     title = "two processes, 64 px"
     return [
         Row(title, "label --ray local --ray-workers 2", m["label 2"], m["label 1"], "images/s", 1.7),
