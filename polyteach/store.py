@@ -612,12 +612,28 @@ def _on_disk(array: np.ndarray, how: Column) -> np.ndarray:
 
 
 def _in_memory(array: np.ndarray, how: Column) -> Tensor:
-    kind = np.dtype(how.dtype).kind
+    dtype = np.dtype(how.dtype)
     if how.scale != 1:
-        # as a quotient where the scale is 1/n: 127 * (1 / 127) is not 1 in float32, 127 / 127 is
-        return torch.from_numpy((array / np.float64(round(1 / how.scale))).astype(np.float32))
-    memory = {"f": np.float32, "i": np.int64, "u": np.int64, "b": np.bool_}[kind]
-    return torch.from_numpy(np.array(array, dtype=memory))
+        if dtype.itemsize == 1:  # looked up, in a quarter of the time
+            return torch.from_numpy(_levels(how).take(array.view(np.uint8)))
+        return torch.from_numpy(_scaled(array, how))
+    if dtype.kind == "b":
+        return torch.from_numpy(np.array(array, dtype=np.bool_))
+    memory = torch.float32 if dtype.kind == "f" else torch.int64
+    if dtype.kind == "u" and dtype.itemsize > 1:  # torch has few operations for these
+        return torch.from_numpy(array.astype(np.int64))
+    return torch.from_numpy(np.array(array)).to(memory)
+
+
+def _scaled(array: np.ndarray, how: Column) -> np.ndarray:
+    # as a quotient where the scale is 1/n: 127 * (1 / 127) is not 1 in float32, 127 / 127 is
+    return (array / np.float64(round(1 / how.scale))).astype(np.float32)
+
+
+@lru_cache(maxsize=8)
+def _levels(how: Column) -> np.ndarray:
+    """The values of all bytes."""
+    return _scaled(np.arange(256, dtype=np.uint8).view(how.dtype), how)
 
 
 def _map(array: np.ndarray) -> bytes:
@@ -656,12 +672,19 @@ def _webp(rgb: np.ndarray, effort: bool) -> bytes:
 def _pixels(kept: bytes, how: Column) -> np.ndarray:
     array = _same_again(kept) if len(kept) <= SMALL else _unpacked(kept)
     if kept[:4] == b"RIFF" and how.dtype != "int8":  # WebP, three channels always
-        array = array[0] if how.dtype == "uint8" else array[0].astype(np.uint16) << 8 | array[2]
+        array = array[0] if how.dtype == "uint8" else _two_bytes(array)
     if how.dtype == "int8":
-        return (array.astype(np.int16) - 128).astype(np.int8)
+        return (array ^ 128).view(np.int8)  # less 128
     if how.dtype == "float16":
         return array.astype(np.uint16).view(np.float16)
     return array
+
+
+def _two_bytes(array: np.ndarray) -> np.ndarray:
+    """(M, N) uint16, of which red is the higher byte and blue the lower."""
+    out = np.empty((*array.shape[1:], 2), np.uint8)
+    out[..., 0], out[..., 1] = array[2], array[0]
+    return out.view("<u2")[..., 0]
 
 
 def _unpacked(kept: bytes) -> np.ndarray:
