@@ -74,7 +74,7 @@ def apart(a: Path, b: Path) -> float:
 
 def processes(folder: Path, quick: bool) -> list[Row]:
     """Images a second of two processes against one, of labelling and of training, and whether the results agree."""
-    count, turns, passes = (768, 1, 40) if quick else (4096, 5, 200)
+    count, turns, passes = (768, 1, 80) if quick else (4096, 5, 200)
     taught = rendered(folder / "taught", 128, 64)
     _run(["-m", "polyteach", "train", str(taught.path), "--out", str(folder / "teacher"), "--steps", "4", *TRAIN])
     store = rendered(folder / "pool", count, 64, "none", part_size=64)

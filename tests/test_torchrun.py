@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -69,8 +70,8 @@ def until(condition):
         time.sleep(0.02)
 
 
-def start(count, *words, restarts=0):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+def start(count, *words, restarts=0, where=("--standalone",)):
+    command = [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node", str(count)]
     command += ["--max-restarts", str(restarts)]
     return subprocess.Popen(
         [*command, "-m", "polyteach", "train", *map(str, words), *OPTIONS],
@@ -125,6 +126,20 @@ def test_two_processes_are_one(stores, tmp_path, more, shard):
     assert config["options"]["accumulate"] == 2
     log = log_of(tmp_path / "two")
     assert any(len(x["losses"]) < 3 for x in log) or len({len(x["losses"]) for x in log}) == 1
+
+
+@pytest.mark.slow
+def test_two_nodes_are_one(stores, tmp_path):
+    """A torchrun on each of two machines, which are this one."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    where = ("--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "7")
+    nodes = [start(1, *stores, "--out", tmp_path / "two", "--steps", 4, where=where) for _ in range(2)]
+    for node in nodes:
+        ended(node)
+    assert main(["train", *stores, "--out", str(tmp_path / "one"), "--steps", "4", "--accumulate", "2", *OPTIONS]) == 0
+    same(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.slow
