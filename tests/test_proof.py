@@ -5,6 +5,7 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,36 @@ def test_coarse_labels_are_rounded_by_no_more_than_they_say(tmp_path):
     assert kept <= {n / 32 for n in range(16, 32)} | {0.0}
     for a, b in zip(*(sets["detection", n].read(0) for n in ("oracle", "oracle-coarse")), strict=True):
         assert torch.equal(a.box, b.box)
+
+
+def test_labels_lie_apart_by_what_was_done_to_them(tmp_path):
+    """Depth times 1.01, classes in another order, and half of the boxes moved."""
+    store = Store.open(world(tmp_path / "store", count=4, tasks=("depth", "detection", "classification")))
+    boxes = 0
+    for labels in store.sets():
+        copy = store.create_set(labels.task, f"{labels.name}-x", labels.space, labels.info)
+        for part in labels.parts():
+            answers = labels.read(part)
+            if labels.task == "depth":
+                answers = [replace(a, value=a.value * 1.01) for a in answers]
+            elif labels.task == "detection":
+                boxes += sum(len(a.box) for a in answers)
+                answers = [replace(a, box=a.box + (0 if i % 2 else 100)) for i, a in enumerate(answers)]
+                lost = sum(len(a.box) for a in answers[::2])
+            else:
+                answers = [replace(a, probability=a.probability.flip(0)) for a in answers]
+            copy.write(part, labels.ids(part), answers)
+    said = subprocess.run(
+        [sys.executable, str(RUNS / "labels_apart.py"), str(store.path), "x"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    found = {line.split(",")[0]: line for line in said.splitlines()}
+    assert float(found["depth"].split()[-1]) == pytest.approx(0.01, rel=0.1)
+    assert found["detection"].split(", ")[2].endswith(f"{lost / boxes:.4g}")
+    assert f"of {0.5} or more {boxes}" in found["detection"]
+    assert float(found["classification"].split()[-1]) > 0
 
 
 @pytest.mark.parametrize("flag", ["--list", "--quick"])
