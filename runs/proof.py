@@ -535,6 +535,24 @@ def seeds_table(folder: Path, ours: str = "student") -> str:
     return "\n".join(lines)
 
 
+def seeds_chart(folder: Path) -> str:
+    """The page's picture: a point for every seed of every arm, on one scale, and a line between them. SVG."""
+    from polyteach import charts
+
+    found = json.loads((folder / "proof.json").read_text())["by_seed"]
+    rows = []
+    for arm, x in sorted(found.items(), key=lambda of: of[1]["mean"]):
+        values = list(x["values"].values())
+        low, high = (min(values), max(values)) if len(values) > 1 else (None, None)
+        of_seeds = [charts.Point(0, v) for v in values[1:]]
+        rows.append(
+            charts.Series(arm, 0 if arm == "student" else 5, (charts.Point(0, values[0], low, high), *of_seeds))
+        )
+    label = "normalised average: 0 from scratch, 1 oracle"
+    svg = charts.intervals("Normalised average, by seed", rows, label, "seeds", (0, 1))
+    return svg.replace(">", f"><style>{charts.STYLE}</style>", 1)
+
+
 def table(folder: Path) -> str:
     """The page's table: a mean over seeds for every arm and task, in order of the normalised average. Markdown."""
     found = json.loads((folder / "proof.json").read_text())
@@ -627,6 +645,7 @@ def main() -> int:
         if polyteach.__main__.main(words):
             return 1
         gather(folder, given.earlier)
+        (folder / "report" / "seeds.svg").write_text(seeds_chart(folder) + "\n")
         (folder / "report" / "table.md").write_text(f"{table(folder)}\n\n{seeds_table(folder)}\n")
     return 0 if whole else 1
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -251,6 +252,8 @@ def test_seeds_of_another_session_count_beside_those_of_a_folder(tmp_path):
     lines = proof.seeds_table(folder).splitlines()
     assert lines[2] == "| oracle | 0.90 | 1.10 | 1.00 | 0.14 | 0.60, 0.15 |"
     assert lines[3] == "| student | 1.50 | 1.25 | 1.38 | 0.18 |  |"
+    said = ElementTree.fromstring(proof.seeds_chart(folder)).findtext("{*}desc") or ""
+    assert "scratch 0, oracle 0.9 [0.9, 1.1], oracle 1.1, student 1.5 [1.25, 1.5], student 1.25" in said
     proof.gather(folder)
     assert json.loads((folder / "proof.json").read_text())["by_seed"] == {}  # no scratch here
     assert len(proof.seeds_table(folder).splitlines()) == 2
