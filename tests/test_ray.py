@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from polyteach.cluster import _Pool, work
+from polyteach.cluster import _Pool
 from polyteach.label import label
 from polyteach.store import Store
 from tests.test_label import TEACHER, store_of
@@ -160,84 +159,6 @@ def test_a_driver_that_is_killed_goes_on(tmp_path, teacher, request):
     assert Store.open(store.path).count(0) == 4
 
 
-@pytest.fixture
-def machines(monkeypatch):
-    """A Ray of several nodes, which are processes here, each with what a machine would have."""
-    folder = tempfile.mkdtemp(prefix="r")
-    os.mkdir(f"{folder}/ray")
-    for name, value in {
-        "RAY_TMPDIR": folder,  # also where Ray notes which cluster is this machine's: not this one
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "SLOW": "0.2",
-    }.items():
-        monkeypatch.setenv(name, value)
-    import ray
-    from ray.cluster_utils import Cluster
-
-    small = {"object_store_memory": 80_000_000, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small}, shutdown_at_exit=False)
-    more = lambda **what: made.add_node(**what, object_store_memory=80_000_000)  # noqa: E731
-    nodes = SimpleNamespace(add=more, remove=lambda node: made.remove_node(node, allow_graceful=False))
-    try:
-        nodes.first = more(num_cpus=1)
-        ray.init(address=made.address, log_to_driver=False, logging_level="error")
-        yield nodes
-    finally:
-        ray.shutdown()
-        made.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def test_nodes_that_join_work_and_those_that_vanish_lose_nothing(machines, teacher, tmp_path):
-    far, near = store_of(tmp_path / "far", pictures(64)), store_of(tmp_path / "near", pictures(64))
-    seen = []
-
-    def wait(count):
-        deadline = time.monotonic() + 120
-        while len(parts(far)) < count and time.monotonic() < deadline:
-            time.sleep(0.02)
-        seen.append(len(parts(far)))
-
-    def weather():
-        wait(2)
-        machines.add(num_cpus=1, num_gpus=4)
-        wait(5)
-        machines.remove(machines.first)  # with what its two workers were at
-        seen.append(len(parts(far)))
-
-    change = threading.Thread(target=weather, daemon=True)
-    change.start()
-    options = {"teachers": {"t": teacher + "mean"}, "device": ("cpu",), "progress": False}
-    label(str(far.path), **options, ray="local", ray_workers=4)
-    change.join()
-    assert 2 <= seen[0] < seen[1] <= seen[2] < 16
-    os.environ["SLOW"] = "0"
-    label(str(near.path), **options)
-    assert parts(far) == parts(near)
-    assert len(parts(far)) == 16
-
-    # a worker that uses two devices has two GPUs of one node to itself
-    found, aside = {}, []
-    given = ("local", gpus_seen, range(6), found.__setitem__, lambda *part: aside.append(part))
-    with pytest.raises(ValueError, match="every worker needs 5 GPUs, but the cluster has 4"):
-        work(*given, gpus=5)
-    work(*given, gpus=2)
-    assert set(found.values()) == {"0,1", "2,3"}
-    assert len(found) == 6
-    assert not aside
-
-
-def gpus_seen():
-    """In a worker."""
-
-    def part(number):
-        time.sleep(0.2)
-        return os.environ["CUDA_VISIBLE_DEVICES"]
-
-    return part
-
-
 @pytest.mark.parametrize(
     ("cluster", "workers", "gpus", "count", "each"),
     [
@@ -257,7 +178,7 @@ def test_how_many_workers_and_what_each_reserves(cluster, workers, gpus, count, 
     ray = SimpleNamespace(
         cluster_resources=lambda: cluster, remote=lambda **options: asked.update(options) or (lambda kind: kind)
     )
-    pool = _Pool(ray, None, workers, 3, 0, gpus)
+    pool = _Pool(ray, lambda: lambda part: part, workers, 3, 0, gpus)
     assert pool.count == count
     assert asked == {"num_cpus": 0.5, "num_gpus": each, "max_restarts": 0}
 

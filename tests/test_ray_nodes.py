@@ -1,0 +1,105 @@
+"""Labelling on a Ray of several nodes, which are processes of this machine.
+
+In a module of its own: a process belongs to one Ray at a time, and the tests of test_ray.py share theirs.
+"""
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from polyteach.cluster import work
+from polyteach.label import label
+from tests.test_label import TEACHER, store_of
+from tests.test_ray import parts, pictures
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    file = tmp_path / "my_teacher.py"
+    file.write_text(TEACHER)
+    return f"python:{file}:"
+
+
+@pytest.fixture
+def machines(monkeypatch):
+    """A Ray of several nodes, which are processes here, each with what a machine would have."""
+    folder = tempfile.mkdtemp(prefix="r")
+    os.mkdir(f"{folder}/ray")
+    for name, value in {
+        "RAY_TMPDIR": folder,  # also where Ray notes which cluster is this machine's: not this one
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "SLOW": "0.2",
+    }.items():
+        monkeypatch.setenv(name, value)
+    import ray
+    from ray.cluster_utils import Cluster
+
+    small = {"object_store_memory": 80_000_000, "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small}, shutdown_at_exit=False)
+    more = lambda **what: made.add_node(**what, object_store_memory=80_000_000)  # noqa: E731
+    nodes = SimpleNamespace(add=more, remove=lambda node: made.remove_node(node, allow_graceful=False))
+    try:
+        nodes.first = more(num_cpus=1)
+        ray.init(address=made.address, log_to_driver=False, logging_level="error")
+        yield nodes
+    finally:
+        ray.shutdown()
+        made.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_nodes_that_join_work_and_those_that_vanish_lose_nothing(machines, teacher, tmp_path):
+    far, near = store_of(tmp_path / "far", pictures(64)), store_of(tmp_path / "near", pictures(64))
+    seen = []
+
+    def wait(count):
+        deadline = time.monotonic() + 120
+        while len(parts(far)) < count and time.monotonic() < deadline:
+            time.sleep(0.02)
+        seen.append(len(parts(far)))
+
+    def weather():
+        wait(2)
+        machines.add(num_cpus=1, num_gpus=4)
+        wait(5)
+        machines.remove(machines.first)  # with what its two workers were at
+        seen.append(len(parts(far)))
+
+    change = threading.Thread(target=weather, daemon=True)
+    change.start()
+    options = {"teachers": {"t": teacher + "mean"}, "device": ("cpu",), "progress": False}
+    label(str(far.path), **options, ray="local", ray_workers=4)
+    change.join()
+    assert 2 <= seen[0] < seen[1] <= seen[2] < 16
+    os.environ["SLOW"] = "0"
+    label(str(near.path), **options)
+    assert parts(far) == parts(near)
+    assert len(parts(far)) == 16
+
+    # a worker that uses two devices has two GPUs of one node to itself
+    found, aside = {}, []
+    given = ("local", gpus_seen, range(6), found.__setitem__, lambda *part: aside.append(part))
+    with pytest.raises(ValueError, match="every worker needs 5 GPUs, but the cluster has 4"):
+        work(*given, gpus=5)
+    work(*given, gpus=2)
+    assert set(found.values()) == {"0,1", "2,3"}
+    assert len(found) == 6
+    assert not aside
+
+
+def gpus_seen():
+    """In a worker."""
+
+    def part(number):
+        time.sleep(0.2)
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    return part
