@@ -596,6 +596,7 @@ def skewed(bench: Bench, draw: random.Random, times: int) -> Row:
 def storms(bench: Bench, draw: random.Random, times: int) -> Row:
     """object storage that answers late, wrongly, in part or not at all, under `label` and `train`"""
     try:
+        import moto.server  # noqa: F401
         from s3fs import S3FileSystem
     except ImportError as e:
         raise Missing("needs s3fs and moto") from e
