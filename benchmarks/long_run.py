@@ -126,7 +126,7 @@ def chart(found: dict[str, dict[str, Any]]) -> str:
         points = tuple(charts.Point(max(s)[0] / 60, max(x[1] for x in s)) for s in spans)
         series.append(charts.Series(name, i, points))
     svg = charts.lines("Memory over time", series, "minutes", "MiB, all processes of the stage", "memory", dots=False)
-    return svg.replace(">", f"><style>{charts.STYLE}</style>", 1)
+    return charts.standalone(svg)
 
 
 def main() -> int:

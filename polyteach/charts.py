@@ -161,6 +161,11 @@ def intervals(title: str, rows: Sequence[Series], label: str, key: str, marks: S
     return _svg(title, f"{label}: {said}.", key, height, out)
 
 
+def standalone(svg: str) -> str:
+    """A chart of this module as a file of its own, with the style sheet that a page would hold."""
+    return svg.replace(">", f"><style>{STYLE}</style>", 1)
+
+
 def swatch(index: int) -> str:
     """The line and marker of a series, for a legend; the name stands beside it."""
     dash = f' stroke-dasharray="{DASHES[index % len(DASHES)]}"' if index % len(DASHES) else ""

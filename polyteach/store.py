@@ -617,12 +617,10 @@ def _in_memory(array: np.ndarray, how: Column) -> Tensor:
         if dtype.itemsize == 1:  # looked up, in a quarter of the time
             return torch.from_numpy(_levels(how).take(array.view(np.uint8)))
         return torch.from_numpy(_scaled(array, how))
-    if dtype.kind == "b":
-        return torch.from_numpy(np.array(array, dtype=np.bool_))
-    memory = torch.float32 if dtype.kind == "f" else torch.int64
-    if dtype.kind == "u" and dtype.itemsize > 1:  # torch has few operations for these
-        return torch.from_numpy(array.astype(np.int64))
-    return torch.from_numpy(np.array(array)).to(memory)
+    if dtype == np.float16:  # torch takes a fifth of numpy's time
+        return torch.from_numpy(np.array(array)).float()
+    memory = {"f": np.float32, "i": np.int64, "u": np.int64, "b": np.bool_}[dtype.kind]
+    return torch.from_numpy(np.array(array, dtype=memory))
 
 
 def _scaled(array: np.ndarray, how: Column) -> np.ndarray:
@@ -676,7 +674,7 @@ def _pixels(kept: bytes, how: Column) -> np.ndarray:
     if how.dtype == "int8":
         return (array ^ 128).view(np.int8)  # less 128
     if how.dtype == "float16":
-        return array.astype(np.uint16).view(np.float16)
+        return array.astype(np.uint16, copy=False).view(np.float16)
     return array
 
 

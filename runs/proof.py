@@ -151,15 +151,17 @@ class Plan:
         return self.train(name, store, words, seed, needs)
 
     def label(
-        self, teachers: tuple[str, ...], seed: int, tag: str = "", store: str = "pool", splits: str = "a b c"
-    ) -> str:
-        """Pseudo labels of a store's images, in sets called TEACHER[TAG]-sSEED."""
-        spec = " ".join(f"{t}{tag}-s{seed}=own:runs/specialist-{t}{tag}-s{seed}" for t in teachers)
+        self, teachers: tuple[str, ...], seed: int, tag: str = "", store: str = "pool", splits: str = "a b c",
+        precision: str = "",
+    ) -> str:  # fmt: skip
+        """Pseudo labels of a store's images, in sets called TEACHER[TAG]-sSEED, or TEACHER[TAG]-sSEED-PRECISION."""
+        end, how = (f"-{precision}", f" --precision {precision}") if precision else ("", "")
+        spec = " ".join(f"{t}{tag}-s{seed}{end}=own:runs/specialist-{t}{tag}-s{seed}" for t in teachers)
         needs = tuple(f"train-specialist-{t}{tag}-s{seed}" for t in teachers)
         made = self.pool() if store == "pool" else self.source(store.removeprefix("teach-"))
         only = "" if splits == "a b c d" else f" --split {splits}"
-        words = f"label stores/{store} --teacher {spec}{only} --device cpu --batch-size 32 --no-progress"
-        return self.add(f"label-{store}{tag}-s{seed}", words, (*needs, made), store)
+        words = f"label stores/{store} --teacher {spec}{only}{how} --device cpu --batch-size 32 --no-progress"
+        return self.add(f"label-{store}{tag}-s{seed}{end}", words, (*needs, made), store)
 
     def student(
         self, name: str, teachers: tuple[str, ...], seed: int, options: str = "", tag: str = "", splits: str = "a b c",
@@ -304,13 +306,7 @@ def more(p: Plan, seed: int) -> None:
     # how precise they are
     p.alter("coarse", seed)
     arm("student-coarse", altered="-coarse", needs=(f"alter-coarse-s{seed}",))
-    spec = " ".join(f"{t}-s{seed}-bf16=own:runs/specialist-{t}-s{seed}" for t in TEACHERS)
-    half = (
-        f"label stores/pool --teacher {spec} --split a b c --precision bf16 --device cpu --batch-size 32 --no-progress"
-    )
-    needs = tuple(f"train-specialist-{t}-s{seed}" for t in TEACHERS)
-    p.add(f"label-bf16-s{seed}", f"{half} --no-progress", (*needs, p.pool()), "pool")
-    arm("student-bf16", altered="-bf16", labelled=f"label-bf16-s{seed}")
+    arm("student-bf16", altered="-bf16", labelled=p.label(TEACHERS, seed, precision="bf16"))
     # self-supervision with other learning rates
     for lr in (0.0005, 0.006):
         p.pretrain(f"simclr-lr{lr}-s{seed}", "simclr", seed, lr)
@@ -549,8 +545,7 @@ def seeds_chart(folder: Path) -> str:
             charts.Series(arm, 0 if arm == "student" else 5, (charts.Point(0, values[0], low, high), *of_seeds))
         )
     label = "normalised average: 0 from scratch, 1 oracle"
-    svg = charts.intervals("Normalised average, by seed", rows, label, "seeds", (0, 1))
-    return svg.replace(">", f"><style>{charts.STYLE}</style>", 1)
+    return charts.standalone(charts.intervals("Normalised average, by seed", rows, label, "seeds", (0, 1)))
 
 
 def table(folder: Path) -> str:
