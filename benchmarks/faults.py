@@ -30,7 +30,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from harness import RESULTS, machine
+from harness import RESULTS, machine, scratch
 from objects import KINDS, server
 from torchvision.io import encode_png
 
@@ -660,11 +660,11 @@ def main() -> int:
     missing: dict[str, str] = {}
     bad = False
     with (
-        tempfile.TemporaryDirectory(prefix="faults") as folder,
+        scratch() as folder,
         open(os.devnull, "w") as null,
         contextlib.redirect_stderr(null),  # what `label` and `train` say of themselves
     ):
-        bench = Bench(Path(folder))
+        bench = Bench(folder)
         for fault, name in names.items():
             if given.only and fault.__name__ not in given.only:
                 continue

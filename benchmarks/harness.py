@@ -15,8 +15,9 @@ import os
 import platform
 import statistics
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,21 @@ PACKAGES = (
 ELSEWHERE = "POLYTEACH_PEERS_PYTHON"
 """Variable of the environment: a Python with polyteach and the peers that cannot be installed beside the others."""
 INSTALL = "not measured: pip install -r benchmarks/requirements.txt"
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder that ends with the block, also for temporary files of what the block starts: torchrun's logs, locks."""
+    before = os.environ.get("TMPDIR"), tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="bench", ignore_cleanup_errors=True) as folder:
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        try:
+            yield Path(folder)
+        finally:
+            tempfile.tempdir = before[1]
+            del os.environ["TMPDIR"]
+            if before[0] is not None:
+                os.environ["TMPDIR"] = before[0]
 
 
 @dataclass(frozen=True)

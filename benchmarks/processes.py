@@ -17,7 +17,7 @@ from worlds import rendered
 
 from polyteach.store import Store, part_name
 
-ONE = os.environ | {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+ONE = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 TRAIN = (
     "--backbone", "test_resnet", "--channels", "32", "--size", "64", "--batch-size", "16", "--workers", "0",
     "--device", "cpu", "--no-progress", "--optimizer", "sgd", "--lr", "0.01", "--seed", "1",
@@ -25,7 +25,7 @@ TRAIN = (
 
 
 def _run(words: list[str]) -> None:
-    done = subprocess.run([sys.executable, *words], env=ONE, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, *words], env=os.environ | ONE, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(words)}: {done.stderr[-2000:]}")
 

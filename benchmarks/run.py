@@ -6,12 +6,10 @@ measured.
 
 import argparse
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 from growth import growth
-from harness import RESULTS, machine, save, table
+from harness import RESULTS, machine, save, scratch, table
 from labelling import labelling
 from processes import processes
 from reading import reading
@@ -33,8 +31,8 @@ def main() -> int:
         if given.only and benchmark.__name__ not in given.only:
             continue
         began = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            rows += benchmark(Path(folder), given.quick)
+        with scratch() as folder:
+            rows += benchmark(folder, given.quick)
         print(f"{benchmark.__name__}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         save(rows, RESULTS / "latest.json")  # so that one that is stopped has measured something
     print(table(rows))

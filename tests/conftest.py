@@ -5,8 +5,10 @@ import importlib
 import io
 import os
 import random
+import shutil
 import signal
 import sys
+import tempfile
 import traceback
 import warnings
 
@@ -16,6 +18,22 @@ import torch
 from PIL import Image
 
 from polyteach.scene import random_scene, render
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_left_behind(tmp_path_factory):
+    """Temporary files of what tests start and kill, such as torchrun's logs, end with the session."""
+    tmp_path_factory.getbasetemp()  # pytest keeps its own, of failed tests too
+    before = os.environ.get("TMPDIR"), tempfile.tempdir
+    folder = tempfile.mkdtemp(prefix="pt")  # short: names of sockets have at most 107 characters
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    yield
+    tempfile.tempdir = before[1]
+    if before[0] is None:
+        del os.environ["TMPDIR"]
+    else:
+        os.environ["TMPDIR"] = before[0]
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
