@@ -206,34 +206,64 @@ def ended(pid: int, within: float = 600) -> bool:
     return False
 
 
+class Fork:
+    """What `forked` started, with what is used here of Popen's."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.pid, self._code = forked(work), None
+
+    def poll(self) -> int | None:
+        if self._code is None:
+            done, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if done else None
+        return self._code
+
+    def wait(self) -> int:
+        while (code := self.poll()) is None:
+            time.sleep(0.005)
+        return code
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def kill(process: Any) -> bool:
+    """The whole process."""
+    process.kill()
+    return True
+
+
 def killed(
     draw: random.Random,
     times: int,
     fresh: Callable[[int], Path],
-    work: Callable[[Path], None],
+    start: Callable[[Path], Any],
     left: Callable[[Path], tuple[int, int, int]],
+    spared: float = 0.0,
+    strike: Callable[[Any], bool] = kill,
 ) -> Row:
-    """Kill the process at a random moment of its run, start it again, and so on until it has finished; and the next."""
-    start = time.monotonic()
-    assert ended(forked(lambda: work(fresh(0))))
-    whole = time.monotonic() - start
+    """Strike a process at a random moment of its run, start it again, and so on until it has finished; and the next.
+
+    start: a process, as a Popen, that works on a folder of `fresh`. spared: share of a run, at its start, in which
+    nothing is struck. strike: whether it found something to kill.
+    """
+    began = time.monotonic()
+    if start(fresh(0)).wait() != 0:
+        raise Missing("what is to be killed does not run here")
+    whole = time.monotonic() - began
     injected = runs = finished = 0
     sums = (0, 0, 0)
     while injected < times:
         target, runs = fresh(runs + 1), runs + 1
         while True:
-            if injected == times:  # the last run is let alone
-                finished += ended(forked(lambda target=target: work(target)))
+            process = start(target)
+            if injected < times:  # else the last run is let alone
+                time.sleep(draw.uniform(spared * whole, whole))
+            if injected == times or process.poll() is not None:
+                finished += process.wait() == 0
                 break
-            pid = forked(lambda target=target: work(target))
-            time.sleep(draw.uniform(0, whole))
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                finished += os.waitstatus_to_exitcode(status) == 0
-                break
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            injected += 1
+            injected += strike(process)
+            process.wait()
             if (target / "train.json").exists():  # written last: it was over already, and will not be done again
                 finished += 1
                 break
@@ -247,7 +277,9 @@ def added(a: tuple[int, int, int], b: tuple[int, int, int]) -> tuple[int, int, i
 
 def label_killed(bench: Bench, draw: random.Random, times: int) -> Row:
     """SIGKILL of `label`"""
-    return killed(draw, times, lambda n: bench.copy(f"killed-{n}"), bench.label, bench.labels_left)
+    return killed(
+        draw, times, lambda n: bench.copy(f"killed-{n}"), lambda to: Fork(lambda: bench.label(to)), bench.labels_left
+    )
 
 
 def train_killed(bench: Bench, draw: random.Random, times: int) -> Row:
@@ -256,7 +288,7 @@ def train_killed(bench: Bench, draw: random.Random, times: int) -> Row:
     def fresh(n: int) -> Path:
         return bench.folder / f"trained-{n}"
 
-    return killed(draw, times, fresh, bench.train, bench.training_left)
+    return killed(draw, times, fresh, lambda to: Fork(lambda: bench.train(to)), bench.training_left)
 
 
 def rank_killed(bench: Bench, draw: random.Random, times: int) -> Row:
@@ -272,38 +304,18 @@ def rank_killed(bench: Bench, draw: random.Random, times: int) -> Row:
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         return subprocess.Popen([*words, "--out", str(out)], env=os.environ | {"OMP_NUM_THREADS": "1"}, **quiet)
 
-    began = time.monotonic()
-    if start(bench.folder / "ranks").wait() != 0:
-        raise Missing("torchrun does not start here")
-    whole = time.monotonic() - began
-    mine, bench.weights = bench.weights, bench.folder / "ranks"
-    try:
-        injected = runs = finished = 0
-        sums = (0, 0, 0)
-        while injected < times:
-            runs += 1
-            out = bench.folder / f"rank-{runs}"
-            while True:
-                process = start(out)
-                if injected == times:
-                    finished += process.wait() == 0
-                    break
-                time.sleep(draw.uniform(whole / 3, whole))  # before that the processes are not there yet
-                below = children(process.pid)
-                if process.poll() is not None or not below:
-                    finished += process.wait() == 0
-                    break
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(draw.choice(below), signal.SIGKILL)
-                    injected += 1
-                process.wait()
-                if (out / "train.json").exists():  # as above
-                    finished += 1
-                    break
-            sums = added(sums, bench.training_left(out))
+    def strike(process: subprocess.Popen[bytes]) -> bool:
+        below = children(process.pid)
+        with contextlib.suppress(ProcessLookupError, IndexError):
+            os.kill(draw.choice(below), signal.SIGKILL)
+            return True
+        return False
+
+    mine, bench.weights = bench.weights, bench.folder / "ranks-0"
+    try:  # in the first third of a run the processes are not there yet
+        return killed(draw, times, lambda n: bench.folder / f"ranks-{n}", start, bench.training_left, 1 / 3, strike)
     finally:
         bench.weights = mine
-    return Row("", injected, runs, finished, *sums)
 
 
 def children(pid: int) -> list[int]:
@@ -344,27 +356,8 @@ def driver_killed(bench: Bench, draw: random.Random, times: int) -> Row:
             words = [sys.executable, "-m", "polyteach", "label", str(store), "--teacher", teacher, *rest]
             return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-        began = time.monotonic()
-        assert start(bench.copy("driven")).wait() == 0
-        whole = time.monotonic() - began
-        injected = runs = finished = 0
-        sums = (0, 0, 0)
-        while injected < times:
-            runs += 1
-            store = bench.copy(f"driver-{runs}")
-            while True:
-                process = start(store)
-                if injected < times:
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(draw.uniform(whole / 3, whole))  # before that it has not begun
-                if injected == times or process.poll() is not None:
-                    finished += process.wait() == 0
-                    break
-                process.kill()
-                process.wait()
-                injected += 1
-            sums = added(sums, bench.labels_left(store))
-    return Row("", injected, runs, finished, *sums)
+        # in the first third of a run it has not begun
+        return killed(draw, times, lambda n: bench.copy(f"driver-{n}"), start, bench.labels_left, 1 / 3)
 
 
 def worker_killed(bench: Bench, draw: random.Random, times: int) -> Row:
