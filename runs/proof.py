@@ -35,9 +35,10 @@ TASKS = "classification,detection,segmentation,depth"
 @dataclass(frozen=True)
 class Scale:
     """labels: images of the splits n1, n2 and n3 of every teacher; teachers learn from n1 and n2 unless the label curve
-    says otherwise. pool: images of its splits a, b, c, d; students learn from a, b and c. steps, batch: of every
-    pretraining. down: labelled images of every downstream task (boxes get twice as many to train on). tune: steps of
-    every fine-tuning. seeds: of the pretrainings that decide the claims.
+    says otherwise. pool: images of its splits a, b, c, d; students learn from a, b and c. A last split of 0 images is
+    not there, nor are the arms that want it. steps, batch: of every pretraining. down: labelled images of every
+    downstream task (boxes get twice as many to train on). tune: steps of every fine-tuning. seeds: of the pretrainings
+    that decide the claims.
     """
 
     labels: tuple[int, int, int]
@@ -54,6 +55,11 @@ class Scale:
 SCALES = {
     "full": Scale(
         labels=(300, 700, 2000), pool=(3000, 7000, 10000, 10000), steps=4000, batch=16, down=(500, 200, 500), tune=600,
+        lrs=(0.002,), seeds=(0, 1, 2), resamples=400,
+    ),
+    # a picture of a room takes ten times as long as one of solids
+    "rooms": Scale(
+        labels=(300, 700, 0), pool=(3000, 3500, 3500, 0), steps=4000, batch=16, down=(500, 200, 500), tune=600,
         lrs=(0.002,), seeds=(0, 1, 2), resamples=400,
     ),
     "quick": Scale(
@@ -106,11 +112,11 @@ class Plan:
         return self.add(f"ingest-{name}", f"ingest '{source}' stores/{name} --workers 1", store=name)
 
     def pool(self, oracle: bool = False) -> str:
-        count = ",".join(f"{s}:{n}" for s, n in zip("abcd", self.scale.pool, strict=True))
+        count = ",".join(f"{s}:{n}" for s, n in zip("abcd", self.scale.pool, strict=True) if n)
         return self.ingest("oracle" if oracle else "pool", "pool", count, TASKS if oracle else "none")
 
     def source(self, teacher: str) -> str:
-        count = ",".join(f"n{i}:{n}" for i, n in enumerate(self.scale.labels, 1))
+        count = ",".join(f"n{i}:{n}" for i, n in enumerate(self.scale.labels, 1) if n)
         return self.ingest(f"teach-{teacher}", f"teach-{teacher}", count)
 
     @property
@@ -217,7 +223,7 @@ def decide(p: Plan, seed: int) -> None:
     p.group, first = "core", seed == p.scale.seeds[0]
     for t in TEACHERS:
         p.specialist(t, seed)
-    p.label(TEACHERS, seed, splits="a b c d" if first else "a b c")
+    p.label(TEACHERS, seed, splits="a b c d" if first and p.scale.pool[-1] else "a b c")
     p.student("student", TEACHERS, seed)
     p.train(f"oracle-s{seed}", "stores/oracle", "--labels people --split a b c", seed, (p.pool(oracle=True),))
     sources = tuple(p.source(t) for t in TEACHERS)
@@ -273,7 +279,7 @@ def more(p: Plan, seed: int) -> None:
     p.train(f"student-round2-s{seed}", "stores/pool", "--labels round2 --split a b c", seed, ("label-round2",))
     p.transfer("student-round2", seed)
     # how many labels and images it takes
-    for tag, splits in (("-few", "n1"), ("-many", "n1 n2 n3")):
+    for tag, splits in (("-few", "n1"), *([("-many", "n1 n2 n3")] if p.scale.labels[-1] else [])):
         for t in TEACHERS:
             p.specialist(t, seed, splits, tag)
         p.label(TEACHERS, seed, tag)
@@ -288,7 +294,8 @@ def more(p: Plan, seed: int) -> None:
         p.transfer(f"supervised{tag}", seed)
     arm("student-pool-a", splits="a")
     arm("student-pool-ab", splits="a b")
-    arm("student-pool-abcd", splits="a b c d")
+    if p.scale.pool[-1]:
+        arm("student-pool-abcd", splits="a b c d")
     # which teachers
     for t in TEACHERS:
         arm(f"student-without-{t}", tuple(x for x in TEACHERS if x != t))
@@ -589,7 +596,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="at once; one a core")
     parser.add_argument("--list", action="store_true", help="say what there is to do, and do nothing")
     given = parser.parse_args()
-    scale = SCALES["quick" if given.quick else "full"]
+    scale = SCALES["quick" if given.quick else "rooms" if given.world == "rooms" else "full"]
     if given.ablate_seed is not None and given.ablate_seed not in scale.seeds:
         parser.error(f"--ablate-seed has to be one of {', '.join(map(str, scale.seeds))}: of those there are teachers")
     planned = jobs(scale, given.world, given.extra, given.ablate_seed)

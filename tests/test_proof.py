@@ -1,12 +1,14 @@
 """The proof: its jobs are commands that exist and needs that are met; its runner goes on; the shuffled control."""
 
 import importlib.util
+import itertools
 import json
 import shlex
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import parse_qs
 from xml.etree import ElementTree
 
 import pytest
@@ -60,6 +62,24 @@ def test_what_a_command_reads_is_what_it_needs():
             named = {w.removeprefix("own:") for w in words}
             assert {w for w in named if w.startswith("runs/") and not w.endswith(".py")} <= made
             assert {w for w in named if w.startswith("stores/")} <= kept
+
+
+def test_a_split_that_a_command_names_is_in_a_store_that_it_reads():
+    """Also where a scale has no pictures for the last split of a curve."""
+    for jobs in designs():
+        made = {n.removeprefix("ingest-"): j.words[1] for n, j in jobs.items() if n.startswith("ingest-")}
+        count = {n: parse_qs(source.partition("?")[2])["count"][0] for n, source in made.items()}
+        splits = {n: {x.split(":")[0] for x in c.split(",") if not x.endswith(":0")} for n, c in count.items()}
+        assert all(len(c.split(",")) == len(splits[n]) for n, c in count.items())
+        asked = 0
+        for job in jobs.values():
+            if "--split" in job.words:
+                after = job.words[job.words.index("--split") + 1 :]
+                named = set(itertools.takewhile(lambda w: not w.startswith("--"), after))
+                stores = [w.removeprefix("stores/") for w in job.words if w.startswith("stores/")]
+                assert named <= set().union(*(splits[s] for s in stores)), job.name
+                asked += 1
+        assert asked > 20
 
 
 def test_every_command_is_one_that_the_cli_takes(verbs):
