@@ -17,63 +17,6 @@ from polyteach.__main__ import main
 from polyteach.store import ImageRow, Store
 from tests.conftest import forked, png
 
-TEACHER = '''
-import os, time
-import torch
-from polyteach.tasks.classification import ClassificationTarget
-from polyteach.tasks.contract import Objective, Space
-from polyteach.teachers import Teacher
-
-class Mean(Teacher):
-    """Classes by the mean colour; slow on purpose where asked."""
-    objectives = {"classification": Objective("classification", Space(("red", "green", "blue")))}
-    calls = 0
-    def __call__(self, images):
-        time.sleep(float(os.environ.get("SLOW", 0)))
-        Mean.calls += 1
-        means = torch.stack([i.float().mean((1, 2)) for i in images])
-        return [{"classification": ClassificationTarget(probability=p)} for p in (means / 20).softmax(-1)]
-
-class Odd(Mean):
-    """Answers badly for dark images."""
-    bad = "nan"
-    def __call__(self, images):
-        out = super().__call__(images)
-        for image, answer in zip(images, out):
-            if image.float().mean() < 50:
-                p = answer["classification"].probability
-                if self.bad == "nan":
-                    p = p * float("nan")
-                elif self.bad == "size":
-                    p = torch.cat([p, p]) / 2
-                elif self.bad == "raise":
-                    raise RuntimeError("no dark images")
-                answer["classification"] = ClassificationTarget(probability=p)
-        return out
-
-class Greedy(Mean):
-    """Has memory for three images."""
-    def __call__(self, images):
-        if len(images) > 3:
-            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
-        return super().__call__(images)
-
-def greedy(device, precision): return Greedy()
-def mean(device, precision): return Mean()
-def nan(device, precision): return Odd()
-def size(device, precision):
-    t = Odd(); t.bad = "size"; return t
-def crash(device, precision):
-    t = Odd(); t.bad = "raise"; return t
-'''
-
-
-@pytest.fixture
-def teacher(tmp_path):
-    file = tmp_path / "my_teacher.py"
-    file.write_text(TEACHER)
-    return f"python:{file}:"
-
 
 def store_of(path, images, part_size=4):
     store = Store.create(path, part_size)

@@ -25,7 +25,6 @@ from polyteach.storage import ObjectPath, StorageError, to_path
 from polyteach.store import ImageRow, Overview, Store
 from polyteach.stores import check, drop_labels, faults, info, merge, repair
 from tests.conftest import forked, png
-from tests.test_label import TEACHER
 
 TRAINING = {"backbone": "test_resnet", "channels": 8, "size": 64, "batch_size": 4, "steps": 2, "device": "cpu"}
 
@@ -64,13 +63,6 @@ def settled():
     for thread in threading.enumerate():
         if thread.name == "ahead":
             thread.join()
-
-
-@pytest.fixture
-def teacher(tmp_path):
-    file = tmp_path / "my_teacher.py"
-    file.write_text(TEACHER)
-    return f"python:{file}:"
 
 
 def whole_method(photographs, teacher, store, run):

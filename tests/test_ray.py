@@ -17,7 +17,7 @@ import torch
 from polyteach.cluster import _Pool
 from polyteach.label import label
 from polyteach.store import Store
-from tests.test_label import TEACHER, store_of
+from tests.test_label import store_of
 
 MORE = """
 import signal
@@ -65,13 +65,6 @@ def _started(folder, once):
     )  # fmt: skip
     yield once
     ray.shutdown()
-
-
-@pytest.fixture
-def teacher(tmp_path):
-    file = tmp_path / "my_teacher.py"
-    file.write_text(TEACHER + MORE)
-    return f"python:{file}:"
 
 
 def pictures(count=22, **special):

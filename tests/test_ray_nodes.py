@@ -14,17 +14,10 @@ import pytest
 
 from polyteach.cluster import work
 from polyteach.label import label
-from tests.test_label import TEACHER, store_of
+from tests.test_label import store_of
 from tests.test_ray import parts, pictures
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def teacher(tmp_path):
-    file = tmp_path / "my_teacher.py"
-    file.write_text(TEACHER)
-    return f"python:{file}:"
 
 
 @pytest.fixture
