@@ -4,7 +4,7 @@
 #
 #   bash runs/proof.sh DIR                    everything; hours (docs/proof.md says how many)
 #   bash runs/proof.sh --quick DIR            the whole design small, in under 30 minutes on two cores: shows that it runs
-#   bash runs/proof.sh --world shapes DIR     in the world of solids, not in furnished rooms
+#   bash runs/proof.sh --world rooms --extra '&furniture=FOLDER' DIR   in furnished rooms (docs/rooms.md), not among solids
 #   bash runs/proof.sh --only core DIR        only the arms that decide the claims
 #   bash runs/proof.sh DIR --arms student simclr   only these, of all seeds, and what they need
 #   bash runs/proof.sh DIR --seeds 1 2            only what was pretrained with these seeds, and what it needs
