@@ -354,7 +354,8 @@ def test_what_is_refused(furniture, name, more, message):
 
 def test_too_little_furniture(tmp_path, cache):
     write(tmp_path / "a.sh3f", [(f"Chair {i}", (50 + i, 60, 90), obj()) for i in range(4)])
-    with pytest.raises(ValueError, match=r"has fewer than 6 models of each of to sit or lie on, surface, .*use Debian's whole"):
+    few = r"has fewer than 6 models of each of to sit or lie on, surface, .*use Debian's whole"
+    with pytest.raises(ValueError, match=few):
         load_dataset(f"rooms:down-boxes?furniture={tmp_path}")
 
 
