@@ -9,7 +9,7 @@ import tempfile
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from polyteach.datasets import load_dataset, webdataset
@@ -103,6 +103,7 @@ NAMES = st.text("aB._/", min_size=1, max_size=8).filter(lambda s: not s.startswi
 
 
 @given(st.lists(NAMES, max_size=12))
+@example(["BB.", "./BB."])
 def test_grouping_is_webdatasets_own(names):
     reference = pytest.importorskip("webdataset.tariterators")
     file = io.BytesIO()

@@ -189,16 +189,16 @@ def _samples(shard: str, label: str, left_out: Counter[str]) -> Iterator[tuple[s
     key, parts = "", list[_Part]()
     for own, part in _parts(shard, label, left_out):
         if own != key and parts:
-            yield key, parts
+            yield key.removeprefix("./"), parts
             parts = []
         key = own
         parts.append(part)
     if parts:
-        yield key, parts
+        yield key.removeprefix("./"), parts
 
 
 def _parts(shard: str, label: str, left_out: Counter[str]) -> Iterator[tuple[str, _Part]]:
-    """Base name and part of each member, with the content of those whose extension is `label`."""
+    """Base name, "./" included, and part of each member, with the content of those whose extension is `label`."""
     try:
         with open(shard, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             while (member := archive.next()) is not None:
@@ -214,7 +214,8 @@ def _parts(shard: str, label: str, left_out: Counter[str]) -> Iterator[tuple[str
                 if match[2].lower() == label:
                     file.seek(member.offset_data)
                     content = file.read(member.size)
-                yield match[1], _Part(name, match[2].lower(), member.offset_data, member.size, content)
+                dot = member.name[: len(member.name) - len(name)]
+                yield dot + match[1], _Part(name, match[2].lower(), member.offset_data, member.size, content)
             file.seek(archive.offset)
             if file.read(_BLOCK) != bytes(_BLOCK):
                 raise ValueError(f"{shard} ends at byte {archive.offset:,} without a tar's end mark: it is truncated")
