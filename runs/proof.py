@@ -634,16 +634,9 @@ def main() -> int:
     whole = runner.go()
     if any((folder / "transfer").glob("*/*/transfer.json")):
         title = f"The proof ({'quick' if given.quick else 'full'}, {given.world})"
-        words = [
-            "report",
-            str(folder / "transfer"),
-            "--out",
-            str(folder / "report"),
-            "--ours",
-            "student",
-            "--title",
-            title,
-        ]
+        words = ["report", str(folder / "transfer"), "--out", str(folder / "report"), "--title", title]
+        if any((folder / "transfer").glob("student-s[0-9]*/*/transfer.json")):
+            words += ["--ours", "student"]
         if polyteach.__main__.main(words):
             return 1
         gather(folder, given.earlier)
