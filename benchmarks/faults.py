@@ -169,14 +169,38 @@ def different(a: Any, b: Path) -> int:
 # ---- how it is disturbed ----
 
 
-def forked(work: Callable[[], Any]) -> int:
-    """The process id of a silent child that does `work`, in a group of its own; it ends with 0 if that went well."""
+class Fork:
+    """A child of this process, with what is used here of Popen's."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self._code = pid, None
+
+    def poll(self) -> int | None:
+        if self._code is None:
+            done, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if done else None
+        return self._code
+
+    def wait(self, within: float = 600) -> int:
+        deadline = time.monotonic() + within
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                self.kill()
+            time.sleep(0.005)
+        return code
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def forked(work: Callable[[], Any]) -> Fork:
+    """A silent child that does `work`, in a group of its own; it ends with 0 if that went well."""
     sys.stdout.flush()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of threads, which wait here
         pid = os.fork()
     if pid:
-        return pid
+        return Fork(pid)
     code = 1
     try:
         os.setpgid(0, 0)
@@ -193,38 +217,9 @@ def forked(work: Callable[[], Any]) -> int:
         os._exit(code)
 
 
-def ended(pid: int, within: float = 600) -> bool:
+def ended(process: Fork) -> bool:
     """Wait for a child; whether it succeeded."""
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status) == 0
-        time.sleep(0.005)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return False
-
-
-class Fork:
-    """What `forked` started, with what is used here of Popen's."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self.pid, self._code = forked(work), None
-
-    def poll(self) -> int | None:
-        if self._code is None:
-            done, status = os.waitpid(self.pid, os.WNOHANG)
-            self._code = os.waitstatus_to_exitcode(status) if done else None
-        return self._code
-
-    def wait(self) -> int:
-        while (code := self.poll()) is None:
-            time.sleep(0.005)
-        return code
-
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
+    return process.wait() == 0
 
 
 def kill(process: Any) -> bool:
@@ -241,15 +236,16 @@ def killed(
     left: Callable[[Path], tuple[int, int, int]],
     spared: float = 0.0,
     strike: Callable[[Any], bool] = kill,
+    unable: type[Exception] = AssertionError,
 ) -> Row:
     """Strike a process at a random moment of its run, start it again, and so on until it has finished; and the next.
 
     start: a process, as a Popen, that works on a folder of `fresh`. spared: share of a run, at its start, in which
-    nothing is struck. strike: whether it found something to kill.
+    nothing is struck. strike: whether it found something to kill. unable: raised where a run that is let alone fails.
     """
     began = time.monotonic()
     if start(fresh(0)).wait() != 0:
-        raise Missing("what is to be killed does not run here")
+        raise unable("what is to be killed does not run here")
     whole = time.monotonic() - began
     injected = runs = finished = 0
     sums = (0, 0, 0)
@@ -259,10 +255,10 @@ def killed(
             process = start(target)
             if injected < times:  # else the last run is let alone
                 time.sleep(draw.uniform(spared * whole, whole))
-            if injected == times or process.poll() is not None:
+            if injected == times or process.poll() is not None or not strike(process):
                 finished += process.wait() == 0
                 break
-            injected += strike(process)
+            injected += 1
             process.wait()
             if (target / "train.json").exists():  # written last: it was over already, and will not be done again
                 finished += 1
@@ -278,7 +274,7 @@ def added(a: tuple[int, int, int], b: tuple[int, int, int]) -> tuple[int, int, i
 def label_killed(bench: Bench, draw: random.Random, times: int) -> Row:
     """SIGKILL of `label`"""
     return killed(
-        draw, times, lambda n: bench.copy(f"killed-{n}"), lambda to: Fork(lambda: bench.label(to)), bench.labels_left
+        draw, times, lambda n: bench.copy(f"killed-{n}"), lambda to: forked(lambda: bench.label(to)), bench.labels_left
     )
 
 
@@ -288,7 +284,7 @@ def train_killed(bench: Bench, draw: random.Random, times: int) -> Row:
     def fresh(n: int) -> Path:
         return bench.folder / f"trained-{n}"
 
-    return killed(draw, times, fresh, lambda to: Fork(lambda: bench.train(to)), bench.training_left)
+    return killed(draw, times, fresh, lambda to: forked(lambda: bench.train(to)), bench.training_left)
 
 
 def rank_killed(bench: Bench, draw: random.Random, times: int) -> Row:
@@ -313,7 +309,9 @@ def rank_killed(bench: Bench, draw: random.Random, times: int) -> Row:
 
     mine, bench.weights = bench.weights, bench.folder / "ranks-0"
     try:  # in the first third of a run the processes are not there yet
-        return killed(draw, times, lambda n: bench.folder / f"ranks-{n}", start, bench.training_left, 1 / 3, strike)
+        return killed(
+            draw, times, lambda n: bench.folder / f"ranks-{n}", start, bench.training_left, 1 / 3, strike, Missing
+        )
     finally:
         bench.weights = mine
 
@@ -573,11 +571,11 @@ def skewed(bench: Bench, draw: random.Random, times: int) -> Row:
             time.time = lambda: real() + jump.uniform(-86400, 86400)  # type: ignore[assignment]
             bench.label(store)
 
-        pid = forked(work)
+        process = forked(work)
         time.sleep(draw.uniform(0, 0.5))
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+            process.kill()
+        process.wait()
         for file in store.rglob("*"):
             when = time.time() + draw.uniform(-86400, 86400)
             os.utime(file, (when, when))

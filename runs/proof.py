@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +52,15 @@ class Scale:
     resamples: int
 
 
+FULL = Scale(
+    labels=(300, 700, 2000), pool=(3000, 7000, 10000, 10000), steps=4000, batch=16, down=(500, 200, 500), tune=600,
+    lrs=(0.002,), seeds=(0, 1, 2), resamples=400,
+)  # fmt: skip
+
 SCALES = {
-    "full": Scale(
-        labels=(300, 700, 2000), pool=(3000, 7000, 10000, 10000), steps=4000, batch=16, down=(500, 200, 500), tune=600,
-        lrs=(0.002,), seeds=(0, 1, 2), resamples=400,
-    ),
+    "full": FULL,
     # a picture of a room takes ten times as long as one of solids
-    "rooms": Scale(
-        labels=(300, 700, 0), pool=(3000, 3500, 3500, 0), steps=4000, batch=16, down=(500, 200, 500), tune=600,
-        lrs=(0.002,), seeds=(0, 1, 2), resamples=400,
-    ),
+    "rooms": replace(FULL, labels=(300, 700, 0), pool=(3000, 3500, 3500, 0)),
     "quick": Scale(
         labels=(40, 80, 120), pool=(100, 150, 250, 300), steps=40, batch=16, down=(80, 40, 80), tune=15,
         lrs=(0.004,), seeds=(0,), resamples=100,
