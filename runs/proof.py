@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import statistics
@@ -604,7 +605,8 @@ def main() -> int:
         known = {n.removeprefix("train-").rpartition("-s")[0] for n in planned if n.startswith("train-")} | {"scratch"}
         if wrong := set(given.arms) - known:
             parser.error(f"no arm is called {min(wrong)}; there are {', '.join(sorted(known))}")
-        wanted = {n for n in wanted if n.startswith(tuple(f"transfer-{a}-s" for a in given.arms))}
+        # -s and a number is the seed: student-score0.3 is another arm
+        wanted = {n for n in wanted if re.match(rf"transfer-({'|'.join(map(re.escape, given.arms))})-s\d+-", n)}
     if given.seeds is not None:
         kept = ("-scratch-", *(f"-s{s}-" for s in given.seeds))  # what is from scratch has no such seed
         wanted = {n for n in wanted if n.startswith("transfer-") and any(k in n for k in kept)}

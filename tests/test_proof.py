@@ -225,6 +225,11 @@ def test_arms_alone_and_what_they_need(tmp_path, monkeypatch, capsys):
     worlds = list(proof.WORLDS)
     wanted = [f"transfer-simclr-s0-{w}" for w in worlds] + [f"ingest-down-{w}" for w in worlds]
     assert sorted(names) == sorted([*wanted, "train-simclr-s0", "ingest-pool"])
+    monkeypatch.setattr(sys, "argv", ["proof", str(tmp_path), "--quick", "--list", "--arms", "student"])
+    assert proof.main() == 0
+    found = capsys.readouterr().out
+    assert "transfer-student-s0-boxes:" in found
+    assert "score0.3" not in found  # whose name begins with "student-s" too
     monkeypatch.setattr(sys, "argv", ["proof", str(tmp_path), "--arms", "simclr", "nothing"])
     with pytest.raises(SystemExit):
         proof.main()
