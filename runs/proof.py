@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -337,9 +338,19 @@ class Runner:
         return (self.folder / "done" / f"{name}.json").exists()
 
     def go(self) -> bool:
-        """Whether all that was wanted is done now."""
+        """Whether all that was wanted is done now. Raises BlockingIOError where another run works in the folder."""
         for name in ("logs", "done"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+        # jobs inherit the lock, so that what a killed run left behind has to end too
+        alone = os.open(self.folder / "lock", os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return self.work()
+        finally:
+            os.close(alone)
+
+    def work(self) -> bool:
+        """What go() does when it has the folder for itself."""
         for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell in the background has SIGINT ignored
             signal.signal(number, signal.default_int_handler)
         total, before = len(self.wanted), sum(map(self.done, self.wanted))
@@ -632,7 +643,10 @@ def main() -> int:
     import polyteach.train
     import polyteach.transfer
 
-    whole = runner.go()
+    try:
+        whole = runner.go()
+    except BlockingIOError:
+        parser.error(f"another run works in {folder}: wait for it, or stop it")
     if any((folder / "transfer").glob("*/*/transfer.json")):
         title = f"The proof ({'quick' if given.quick else 'full'}, {given.world})"
         words = ["report", str(folder / "transfer"), "--out", str(folder / "report"), "--title", title]

@@ -113,6 +113,25 @@ def test_the_runner_goes_on_after_a_failure_and_does_nothing_twice(tmp_path, cap
     assert {p.stem for p in (tmp_path / "done").iterdir()} == set(jobs)
 
 
+def test_a_folder_has_one_run_at_a_time(tmp_path, monkeypatch, capsys):
+    code = (
+        "import fcntl, os, sys\n"
+        "fcntl.flock(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT), fcntl.LOCK_EX)\n"
+        "print('mine', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    monkeypatch.setattr(sys, "argv", ["proof", str(tmp_path), "--quick", "--arms", "scratch"])
+    other = [sys.executable, "-c", code, str(tmp_path / "lock")]
+    with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "mine\n"
+        with pytest.raises(SystemExit):
+            proof.main()
+        process.stdin.close()
+    assert "another run works in" in capsys.readouterr().err
+    assert not list((tmp_path / "done").iterdir())
+    assert proof.Runner(tmp_path, {}, set(), 1).go()  # it has ended
+
+
 def test_shuffled_labels_are_the_same_labels_on_other_images(tmp_path):
     store = world(tmp_path / "store", count=8, tasks=("depth", "classification"))
     script = [sys.executable, str(RUNS / "alter_labels.py"), store, "shuffled"]
