@@ -20,3 +20,14 @@ def find_device(name: str) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r}: this torch sees no CUDA device; use auto or cpu")
     return name
+
+
+def quick_precision(device: str) -> str:
+    """bf16 where `device` has instructions for it, else fp32: a CPU that has none takes several times as long in bf16."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if kind != "cpu":
+        return "fp32"
+    capable = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "bf16" if capable.get("avx512_bf16") or capable.get("amx_bf16") else "fp32"

@@ -96,6 +96,7 @@ class Plan:
     scale: Scale
     world: str
     extra: str = ""
+    precision: str = "fp32"
     jobs: dict[str, Job] = field(default_factory=dict)
     group: str = "core"
 
@@ -123,7 +124,8 @@ class Plan:
     @property
     def net(self) -> str:
         return (
-            "--backbone test_resnet --size 64 --device cpu --precision bf16 --channels-last --workers 0 --no-progress"
+            f"--backbone test_resnet --size 64 --device cpu --precision {self.precision} --channels-last --workers 0 "
+            "--no-progress"
         )
 
     def learn(self, seed: int, lr: float, steps: int) -> str:
@@ -204,12 +206,13 @@ class Plan:
             self.add(f"{name}-more" if more else name, words, (made, name) if more else (made, *first))
 
 
-def jobs(scale: Scale, world: str, extra: str, ablated: int | None = None) -> dict[str, Job]:
+def jobs(scale: Scale, world: str, extra: str, ablated: int | None = None, precision: str = "fp32") -> dict[str, Job]:
     """The whole design. The order is that in which jobs start when what they need is there.
 
-    ablated: the seed of pretraining that controls and ablations have; else the first.
+    ablated: the seed of pretraining that controls and ablations have; else the first. precision: of every training and
+    fine-tuning.
     """
-    p = Plan(scale, world, extra)
+    p = Plan(scale, world, extra, precision)
     seed = scale.seeds[0] if ablated is None else ablated
     decide(p, scale.seeds[0])
     controls(p, seed)
@@ -605,12 +608,20 @@ def main() -> int:
     parser.add_argument("--ablate-seed", type=int, metavar="S", help="of controls and ablations; else the first")
     parser.add_argument("--extra", default="", help="more options of the world's reader, as &furniture=DIR")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="at once; one a core")
+    parser.add_argument(
+        "--precision", choices=("bf16", "fp32"),
+        help="of every training; else bf16 where the processor has instructions for it, which take half the time there "
+        "and seven times as long elsewhere; a folder keeps to one",
+    )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="say what there is to do, and do nothing")
     given = parser.parse_args()
     scale = SCALES["quick" if given.quick else "rooms" if given.world == "rooms" else "full"]
     if given.ablate_seed is not None and given.ablate_seed not in scale.seeds:
         parser.error(f"--ablate-seed has to be one of {', '.join(map(str, scale.seeds))}: of those there are teachers")
-    planned = jobs(scale, given.world, given.extra, given.ablate_seed)
+    from polyteach.devices import quick_precision
+
+    precision = given.precision or quick_precision("cpu")
+    planned = jobs(scale, given.world, given.extra, given.ablate_seed, precision)
     wanted = {n for n, j in planned.items() if given.only in (None, j.group)}
     if given.arms:
         known = {n.removeprefix("train-").rpartition("-s")[0] for n in planned if n.startswith("train-")} | {"scratch"}
