@@ -76,6 +76,7 @@ def demo(
     import torch
 
     import polyteach
+    from polyteach.devices import quick_precision
     from polyteach.files import differences, read_json, write_json
 
     folder = Path(out)
@@ -125,7 +126,7 @@ def demo(
                 scale=(0.7, 1.6),
                 weights="equal",
                 seed=seed,
-                precision=_precision(),
+                precision=quick_precision("cuda" if torch.cuda.is_available() else "cpu"),
                 channels_last=True,
                 workers=0,
                 save_every=50,
@@ -152,16 +153,6 @@ def demo(
     write_json(folder / "report.json", report)
     _say(report, folder)
     return report
-
-
-def _precision() -> str:
-    """bf16 where the processor has instructions for it: elsewhere it is slower than fp32."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    capable = dict(torch.cpu.get_capabilities()) if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16" if capable.get("avx512_bf16") or capable.get("amx_bf16") else "fp32"
 
 
 _STORES = {"train": "store", "heldout": "heldout"}

@@ -1,5 +1,8 @@
 """Where and how precisely to compute: names that people give, as torch knows them."""
 
+import functools
+import sys
+
 import torch
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -23,7 +26,7 @@ def find_device(name: str) -> str:
 
 
 def quick_precision(device: str) -> str:
-    """bf16 where `device` has instructions for it, else fp32: a CPU that has none takes several times as long in bf16."""
+    """bf16 where `device` has instructions for it, else fp32: without them bf16 takes several times as long."""
     kind = torch.device(device).type
     if kind == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
@@ -31,3 +34,10 @@ def quick_precision(device: str) -> str:
         return "fp32"
     capable = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return "bf16" if capable.get("avx512_bf16") or capable.get("amx_bf16") else "fp32"
+
+
+@functools.cache  # once a process: a transfer trains many times
+def warn_if_slow(device: str, precision: str) -> None:
+    """Say on stderr where bf16 is slower than fp32 on `device`."""
+    if precision == "bf16" and quick_precision(device) != precision:
+        print(f"{device} has no instructions for bf16, so fp32 may be several times as fast here", file=sys.stderr)

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from polyteach import checkpoints, processes
 from polyteach.checkpoints import latest
-from polyteach.devices import PRECISIONS, find_device
+from polyteach.devices import PRECISIONS, find_device, warn_if_slow
 from polyteach.files import replacing
 from polyteach.progress import track
 from polyteach.tasks.contract import Target
@@ -332,6 +332,7 @@ class _Run:
         writes = processes.rank() == 0
         if writes:
             _truncate(self.log_file, self.step)
+            warn_if_slow(self.device.type, s.precision)
         self.model.train()
         self.saved = time.monotonic()
         if self.step < s.steps:
