@@ -62,7 +62,7 @@ FULL = Scale(
 SCALES = {
     "full": FULL,
     # a picture of a room takes ten times as long as one of solids
-    "rooms": replace(FULL, labels=(300, 700, 0), pool=(3000, 3500, 3500, 0)),
+    "rooms": replace(FULL, labels=(300, 1200, 0), pool=(3000, 3500, 3500, 0)),
     "quick": Scale(
         labels=(40, 80, 120), pool=(100, 150, 250, 300), steps=40, batch=16, down=(80, 40, 80), tune=15,
         lrs=(0.004,), seeds=(0,), resamples=100,

@@ -169,33 +169,40 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "container": ("box", "bin"),
     "other": ("heater", "game", "toy", "fan", "animal", "food", NONE),
 }
-"""What models are stratified by; all but the last are the classes of "teach-classes"."""
+"""What models are stratified by."""
+
+SEATS = (*CLASSES["chair"], *CLASSES["sofa"], "bed")
+LIVING = (*CLASSES["plant"], *CLASSES["person"], "animal")
+MACHINES = (*CLASSES["appliance"], *CLASSES["electronics"], "heater", "fan")
+
+SORTS: dict[str, tuple[str, ...]] = {
+    "seat": SEATS,
+    "table": CLASSES["table"],
+    "storage": (*CLASSES["cabinet"], *CLASSES["container"]),
+    "lamp": CLASSES["lamp"],
+    "living": LIVING,
+    "machine": MACHINES,
+    "small thing": (*CLASSES["dishes"], *CLASSES["tool"], *CLASSES["clothes"], "food", "toy"),
+    "vehicle": CLASSES["vehicle"],
+}
+"""What "teach-classes" names. Teachers name little: of sixteen classes one that learned from a thousand pictures got
+42 % right in rooms like its own, and 16 % on the pool (docs/proof.md)."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "seating": (*CLASSES["chair"], *CLASSES["sofa"]),
+    "seating": SEATS,
     "tables": CLASSES["table"],
-    "storage": (*CLASSES["cabinet"], *CLASSES["container"]),
+    "storage": (*CLASSES["cabinet"], *CLASSES["container"], "fridge", "oven"),
     "lighting": CLASSES["lamp"],
-    "plants": CLASSES["plant"],
-    "people": CLASSES["person"],
-    "devices": (*CLASSES["electronics"], *CLASSES["appliance"], "heater", "fan"),
-    "sanitary": CLASSES["sanitary"],
-    "dishes": CLASSES["dishes"],
-    "vehicles": CLASSES["vehicle"],
+    "living": LIVING,
 }
 """What "teach-boxes" names."""
 
 REGIONS: dict[str, tuple[str, ...]] = {
-    "seat": GROUPS["seating"],
+    "seat": SEATS,
     "table": CLASSES["table"],
-    "bed": CLASSES["bed"],
     "cabinet": CLASSES["cabinet"],
-    "lamp": CLASSES["lamp"],
-    "plant": CLASSES["plant"],
-    "person": CLASSES["person"],
-    "sanitary": CLASSES["sanitary"],
-    "machine": (*GROUPS["devices"], *CLASSES["vehicle"]),
-    "small thing": (*CLASSES["dishes"], *CLASSES["tool"], *CLASSES["clothes"], "food", "toy"),
+    "machine": (*MACHINES, *CLASSES["lamp"], *CLASSES["vehicle"]),
+    "living": LIVING,
 }
 """What "teach-regions" names."""
 
@@ -321,11 +328,11 @@ _FULL = replace(_DOWN, objects=(5, 9), room=(2.6, 4.2))
 DOMAINS: dict[str, Domain] = {
     # four teachers: other models, surfaces, lights and cameras, which overlap
     "teach-classes": Domain(
-        "classification", "teach-classes", {c: k for c, k in CLASSES.items() if c != "other"},
-        ("plaster", "planks", "stripes"), centric=1, objects=(1, 4), tint=0.1, angle=(45, 55), noise=(0, 3)
+        "classification", "teach-classes", SORTS, ("plaster", "planks", "stripes"), centric=1, objects=(1, 4), tint=0.1,
+        angle=(45, 55), noise=(0, 3)
     ),
     "teach-boxes": Domain(
-        "detection", "teach-boxes", GROUPS, ("plaster", "parquet", "carpet", "damask"), objects=(5, 9), room=(2.6, 4.2),
+        "detection", "teach-boxes", GROUPS, ("plaster", "parquet", "carpet", "damask"), objects=(3, 6), room=(2.6, 4.2),
         lamps=(1, 1), ambient=(0.2, 0.4), colour=(0, 0.5), noise=(3, 8)
     ),
     "teach-regions": Domain(
