@@ -113,9 +113,15 @@ class Plan:
         source = f"{self.world}:{domain}?count={count}&tasks={tasks}{self.extra}"
         return self.add(f"ingest-{name}", f"ingest '{source}' stores/{name} --workers 1", store=name)
 
-    def pool(self, oracle: bool = False) -> str:
+    def oracle(self) -> str:
+        """The pool's pictures with exact labels."""
         count = ",".join(f"{s}:{n}" for s, n in zip("abcd", self.scale.pool, strict=True) if n)
-        return self.ingest("oracle" if oracle else "pool", "pool", count, TASKS if oracle else "none")
+        return self.ingest("oracle", "pool", count, TASKS)
+
+    def pool(self) -> str:
+        """The same without any: rendered once, since that takes longer than a training."""
+        made = self.add("copy-pool", "store merge stores/pool stores/oracle --no-progress", (self.oracle(),), "pool")
+        return self.add("bare-pool", "store drop-labels stores/pool people --yes", (made,), "pool")
 
     def source(self, teacher: str) -> str:
         count = ",".join(f"n{i}:{n}" for i, n in enumerate(self.scale.labels, 1) if n)
@@ -229,7 +235,7 @@ def decide(p: Plan, seed: int) -> None:
         p.specialist(t, seed)
     p.label(TEACHERS, seed, splits="a b c d" if first and p.scale.pool[-1] else "a b c")
     p.student("student", TEACHERS, seed)
-    p.train(f"oracle-s{seed}", "stores/oracle", "--labels people --split a b c", seed, (p.pool(oracle=True),))
+    p.train(f"oracle-s{seed}", "stores/oracle", "--labels people --split a b c", seed, (p.oracle(),))
     sources = tuple(p.source(t) for t in TEACHERS)
     p.train(f"supervised-s{seed}", PEOPLE, "--labels people --split n1 n2", seed, sources)
     if first:

@@ -59,6 +59,8 @@ def test_what_a_command_reads_is_what_it_needs():
             words = job.command.replace("=own:", " own:").split()
             made = {f"runs/{n.removeprefix('train-')}" for n in all_of(name) if n.startswith("train-")}
             kept = {f"stores/{n.removeprefix('ingest-')}" for n in all_of(name) if n.startswith("ingest-")}
+            if "bare-pool" in all_of(name) or name == "copy-pool":  # nothing else sees the pool with people's labels
+                kept.add("stores/pool")
             named = {w.removeprefix("own:") for w in words}
             assert {w for w in named if w.startswith("runs/") and not w.endswith(".py")} <= made
             assert {w for w in named if w.startswith("stores/")} <= kept
@@ -68,6 +70,7 @@ def test_a_split_that_a_command_names_is_in_a_store_that_it_reads():
     """Also where a scale has no pictures for the last split of a curve."""
     for jobs in designs():
         made = {n.removeprefix("ingest-"): j.words[1] for n, j in jobs.items() if n.startswith("ingest-")}
+        made["pool"] = made["oracle"]
         count = {n: parse_qs(source.partition("?")[2])["count"][0] for n, source in made.items()}
         splits = {n: {x.split(":")[0] for x in c.split(",") if not x.endswith(":0")} for n, c in count.items()}
         assert all(len(c.split(",")) == len(splits[n]) for n, c in count.items())
@@ -243,7 +246,7 @@ def test_arms_alone_and_what_they_need(tmp_path, monkeypatch, capsys):
     names = [line.split(":")[0].split()[-1] for line in capsys.readouterr().out.splitlines()]
     worlds = list(proof.WORLDS)
     wanted = [f"transfer-simclr-s0-{w}" for w in worlds] + [f"ingest-down-{w}" for w in worlds]
-    assert sorted(names) == sorted([*wanted, "train-simclr-s0", "ingest-pool"])
+    assert sorted(names) == sorted([*wanted, "train-simclr-s0", "ingest-oracle", "copy-pool", "bare-pool"])
     monkeypatch.setattr(sys, "argv", ["proof", str(tmp_path), "--quick", "--list", "--arms", "student"])
     assert proof.main() == 0
     found = capsys.readouterr().out
