@@ -100,8 +100,9 @@ def photographs(tmp_path):
 def verbs(monkeypatch):
     """Calls of the verbs as (name, options): the command line is read as ever, and nothing is done."""
     calls = []
-    for name in ("ingest", "train", "pretrain", "label", "transfer", "report"):
-        module = importlib.import_module(f"polyteach.{name}")
+    homes = {n: n for n in ("ingest", "train", "pretrain", "label", "transfer", "report")}
+    for name, home in (homes | {"merge": "stores", "drop_labels": "stores"}).items():
+        module = importlib.import_module(f"polyteach.{home}")
 
         def noted(*args, verb=name, **options):  # a verb may have an option "name"
             calls.append((verb, options))
