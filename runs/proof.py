@@ -120,8 +120,7 @@ class Plan:
 
     def pool(self) -> str:
         """The same without any: rendered once, since that takes longer than a training."""
-        made = self.add("copy-pool", "store merge stores/pool stores/oracle --no-progress", (self.oracle(),), "pool")
-        return self.add("bare-pool", "store drop-labels stores/pool people --yes", (made,), "pool")
+        return self.add("copy-pool", "unlabelled.py stores/oracle stores/pool", (self.oracle(),), "pool")
 
     def source(self, teacher: str) -> str:
         count = ",".join(f"n{i}:{n}" for i, n in enumerate(self.scale.labels, 1) if n)

@@ -59,8 +59,7 @@ def test_what_a_command_reads_is_what_it_needs():
             words = job.command.replace("=own:", " own:").split()
             made = {f"runs/{n.removeprefix('train-')}" for n in all_of(name) if n.startswith("train-")}
             kept = {f"stores/{n.removeprefix('ingest-')}" for n in all_of(name) if n.startswith("ingest-")}
-            if "bare-pool" in all_of(name) or name == "copy-pool":  # nothing else sees the pool with people's labels
-                kept.add("stores/pool")
+            kept |= {"stores/pool"} if "copy-pool" in all_of(name) else set()
             named = {w.removeprefix("own:") for w in words}
             assert {w for w in named if w.startswith("runs/") and not w.endswith(".py")} <= made
             assert {w for w in named if w.startswith("stores/")} <= kept
@@ -157,6 +156,21 @@ def test_shuffled_labels_are_the_same_labels_on_other_images(tmp_path):
     assert "has no label set nobody" in wrong.stderr
 
 
+def test_the_pool_has_the_oracles_pictures_and_no_labels(tmp_path):
+    labelled = Store.open(world(tmp_path / "oracle", count=8, tasks=("depth", "classification")))
+    for _ in range(2):  # the second time there is nothing left to do
+        copying = [sys.executable, str(RUNS / "unlabelled.py"), str(tmp_path / "oracle"), str(tmp_path / "pool")]
+        subprocess.run(copying, check=True)
+        bare = Store.open(str(tmp_path / "pool"))
+        assert labelled.sets()
+        assert not bare.sets()
+        assert [(r.id, r.data) for r in bare.images(0)] == [(r.id, r.data) for r in labelled.images(0)]
+        assert main(["store", "check", str(tmp_path / "pool"), "--deep", "--no-progress"]) == 0
+    wrong = subprocess.run([*copying[:2], str(tmp_path), str(tmp_path / "other")], capture_output=True, text=True)
+    assert "it has no store.json" in wrong.stderr
+    assert not (tmp_path / "other").exists()
+
+
 def test_coarse_labels_are_rounded_by_no_more_than_they_say(tmp_path):
     store = world(tmp_path / "store", count=4, tasks=("depth", "detection"))
     script = [sys.executable, str(RUNS / "alter_labels.py"), store, "coarse"]
@@ -246,7 +260,7 @@ def test_arms_alone_and_what_they_need(tmp_path, monkeypatch, capsys):
     names = [line.split(":")[0].split()[-1] for line in capsys.readouterr().out.splitlines()]
     worlds = list(proof.WORLDS)
     wanted = [f"transfer-simclr-s0-{w}" for w in worlds] + [f"ingest-down-{w}" for w in worlds]
-    assert sorted(names) == sorted([*wanted, "train-simclr-s0", "ingest-oracle", "copy-pool", "bare-pool"])
+    assert sorted(names) == sorted([*wanted, "train-simclr-s0", "ingest-oracle", "copy-pool"])
     monkeypatch.setattr(sys, "argv", ["proof", str(tmp_path), "--quick", "--list", "--arms", "student"])
     assert proof.main() == 0
     found = capsys.readouterr().out
