@@ -26,7 +26,10 @@ def find_device(name: str) -> str:
 
 
 def quick_precision(device: str) -> str:
-    """bf16 where `device` has instructions for it, else fp32: without them bf16 takes several times as long."""
+    """bf16 where `device` has instructions for it, else fp32: without them bf16 takes several times as long.
+
+    fp32 too on what is neither a CPU nor CUDA, where nobody has measured it.
+    """
     kind = torch.device(device).type
     if kind == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
@@ -38,6 +41,6 @@ def quick_precision(device: str) -> str:
 
 @functools.cache  # once a process: a transfer trains many times
 def warn_if_slow(device: str, precision: str) -> None:
-    """Say on stderr where bf16 is slower than fp32 on `device`."""
-    if precision == "bf16" and quick_precision(device) != precision:
+    """Say on stderr where bf16 is slower than fp32 on `device`: a type, as cpu or cuda."""
+    if device in ("cpu", "cuda") and precision == "bf16" and quick_precision(device) != precision:
         print(f"{device} has no instructions for bf16, so fp32 may be several times as fast here", file=sys.stderr)
