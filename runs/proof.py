@@ -616,7 +616,7 @@ def main() -> int:
     parser.add_argument(
         "--precision", choices=("bf16", "fp32"),
         help="of every training; else bf16 where the processor has instructions for it, which take half the time there "
-        "and seven times as long elsewhere; a folder keeps to one",
+        "and six times as long elsewhere; a folder keeps to one",
     )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="say what there is to do, and do nothing")
     given = parser.parse_args()
