@@ -76,7 +76,7 @@ def demo(
     import torch
 
     import polyteach
-    from polyteach.devices import quick_precision
+    from polyteach.devices import find_device, quick_precision
     from polyteach.files import differences, read_json, write_json
 
     folder = Path(out)
@@ -126,7 +126,7 @@ def demo(
                 scale=(0.7, 1.6),
                 weights="equal",
                 seed=seed,
-                precision=quick_precision("cuda" if torch.cuda.is_available() else "cpu"),
+                precision=quick_precision(find_device("auto")),
                 channels_last=True,
                 workers=0,
                 save_every=50,

@@ -5,7 +5,6 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import shlex
 import signal
 import statistics
@@ -74,6 +73,7 @@ SCALES = {
 class Job:
     """One command. words: of `polyteach`, or of a script in runs/ where the first ends in .py. store: which no other
     job may write at the same time. group: "core" decides the claims, "more" are ablations, controls and curves.
+    arm, seed: of a transfer, what is tested and the seed of its pretraining.
     """
 
     name: str
@@ -81,6 +81,8 @@ class Job:
     needs: tuple[str, ...] = ()
     store: str = ""
     group: str = "more"
+    arm: str = ""
+    seed: int | None = None
 
     @property
     def command(self) -> str:
@@ -100,9 +102,12 @@ class Plan:
     jobs: dict[str, Job] = field(default_factory=dict)
     group: str = "core"
 
-    def add(self, name: str, words: str, needs: tuple[str, ...] = (), store: str = "") -> str:
+    def add(
+        self, name: str, words: str, needs: tuple[str, ...] = (), store: str = "", arm: str = "",
+        seed: int | None = None,
+    ) -> str:  # fmt: skip
         """The job's name; added once."""
-        job = Job(name, tuple(shlex.split(words)), needs, store, self.group)
+        job = Job(name, tuple(shlex.split(words)), needs, store, self.group, arm, seed)
         if self.jobs.setdefault(name, job).words != job.words:
             raise ValueError(f"two jobs are called {name}")
         return name
@@ -208,7 +213,8 @@ class Plan:
                 f"--optimizer adamw --scale 0.7 1.5 --resamples {s.resamples} --channels 32 {self.net}"
             )
             name, first = f"transfer-{arm}-s{seed}-{world}", () if scratch else (f"train-{arm}-s{seed}",)
-            self.add(f"{name}-more" if more else name, words, (made, name) if more else (made, *first))
+            full, needs = (f"{name}-more", (made, name)) if more else (name, (made, *first))
+            self.add(full, words, needs, arm=arm, seed=seed)
 
 
 def jobs(scale: Scale, world: str, extra: str, ablated: int | None = None, precision: str = "fp32") -> dict[str, Job]:
@@ -632,11 +638,10 @@ def main() -> int:
         known = {n.removeprefix("train-").rpartition("-s")[0] for n in planned if n.startswith("train-")} | {"scratch"}
         if wrong := set(given.arms) - known:
             parser.error(f"no arm is called {min(wrong)}; there are {', '.join(sorted(known))}")
-        # -s and a number is the seed: student-score0.3 is another arm
-        wanted = {n for n in wanted if re.match(rf"transfer-({'|'.join(map(re.escape, given.arms))})-s\d+-", n)}
+        wanted = {n for n in wanted if planned[n].arm in given.arms}
     if given.seeds is not None:
-        kept = ("-scratch-", *(f"-s{s}-" for s in given.seeds))  # what is from scratch has no such seed
-        wanted = {n for n in wanted if n.startswith("transfer-") and any(k in n for k in kept)}
+        # what is from scratch has no such seed
+        wanted = {n for n in wanted if planned[n].arm == "scratch" or planned[n].seed in given.seeds}
     grown = True
     while grown:  # and what those need
         more = {need for n in wanted for need in planned[n].needs} - wanted
