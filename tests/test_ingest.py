@@ -675,29 +675,39 @@ def test_rejects_of_a_part_that_was_not_finished_do_not_stay(tmp_path, monkeypat
 def test_killed_at_random_moments(tmp_path):
     """SIGKILL, again and again: the store is, byte for byte, that of an undisturbed run."""
     (tmp_path / "in").mkdir()
-    for i in range(120):
+    for i in range(160):
         (tmp_path / "in" / f"{i:03d}.png").write_bytes(picture(size=(64 + i, 64)) if i % 7 else b"bad")
     ingest(str(tmp_path / "in"), str(tmp_path / "whole"), part_size=2, workers=2, progress=False)
-    # one process imports everything, then forks: or the kills would only hit the imports
+    # one process imports everything, then forks: or the kills would only hit the imports. Every second child or so is
+    # waited for until it has written a part: on a busy machine it may not come so far in any fixed time
     code = """
         import os, random, signal, sys, time, tyro, polyteach.datasets, polyteach.images, polyteach.store
         from polyteach.__main__ import main
 
         real = polyteach.images.measure
         polyteach.images.measure = lambda *a: time.sleep(0.1) or real(*a)
+        def written():
+            return len(os.listdir(sys.argv[3] + "/images")) if os.path.exists(sys.argv[3] + "/images") else 0
+
         draw, kills = random.Random(0), 0
         while True:
+            enough = written() + draw.randrange(2)
             child = os.fork()
             if not child:
                 os._exit(main(sys.argv[1:]))
+            ended = 0, 0
             if kills < 20:
-                time.sleep(draw.uniform(0.05, 0.5))
-                os.kill(child, signal.SIGKILL)
-            status = os.waitpid(child, 0)[1]
+                while written() < enough and not ended[0]:
+                    time.sleep(0.005)
+                    ended = os.waitpid(child, os.WNOHANG)
+                if not ended[0]:
+                    time.sleep(draw.uniform(0, 0.2))
+                    os.kill(child, signal.SIGKILL)
+            status = ended[1] if ended[0] else os.waitpid(child, 0)[1]
             if not os.WIFSIGNALED(status):
                 sys.exit(os.WEXITSTATUS(status) or kills != 20)
             kills += 1
-            print(len(os.listdir(sys.argv[3] + "/images")) if os.path.exists(sys.argv[3] + "/images") else 0)
+            print(written())
     """
     arguments = ["ingest", str(tmp_path / "in"), str(tmp_path / "store"), "--part-size", "2", "--workers", "2"]
     command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
