@@ -635,7 +635,7 @@ def main() -> int:
     planned = jobs(scale, given.world, given.extra, given.ablate_seed, precision)
     wanted = {n for n, j in planned.items() if given.only in (None, j.group)}
     if given.arms:
-        known = {n.removeprefix("train-").rpartition("-s")[0] for n in planned if n.startswith("train-")} | {"scratch"}
+        known = {job.arm for job in planned.values() if job.arm}
         if wrong := set(given.arms) - known:
             parser.error(f"no arm is called {min(wrong)}; there are {', '.join(sorted(known))}")
         wanted = {n for n in wanted if planned[n].arm in given.arms}

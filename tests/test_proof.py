@@ -270,6 +270,11 @@ def test_arms_alone_and_what_they_need(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         proof.main()
     assert "no arm is called nothing; there are control-shuffled" in capsys.readouterr().err
+    # trained, to label with, but never transferred
+    monkeypatch.setattr(sys, "argv", ["proof", str(tmp_path), "--arms", "specialist-classes-few"])
+    with pytest.raises(SystemExit):
+        proof.main()
+    assert "no arm is called specialist-classes-few" in capsys.readouterr().err
 
 
 def test_seeds_of_another_session_count_beside_those_of_a_folder(tmp_path):
