@@ -277,6 +277,21 @@ def test_arms_alone_and_what_they_need(tmp_path, monkeypatch, capsys):
     assert "no arm is called specialist-classes-few" in capsys.readouterr().err
 
 
+def test_no_average_where_in_one_task_the_oracle_is_not_above_scratch():
+    """As in a quick run, where nobody learned to find a box."""
+    scores = {"scratch": dict.fromkeys(proof.WORLDS, 10.0), "oracle": dict.fromkeys(proof.WORLDS, 20.0)}
+    rows = [
+        {"arm": arm, "task": task, "pretraining_seed": 0, "seed": 0, "score": score}
+        for arm, of in scores.items()
+        for task, score in of.items()
+    ]
+    assert proof.by_seed(rows)["oracle"]["values"] == {"0": 1.0}
+    for row in rows:
+        if row["task"] == "boxes":
+            row["score"] = 0.0
+    assert proof.by_seed(rows) == {}
+
+
 def test_seeds_of_another_session_count_beside_those_of_a_folder(tmp_path):
     def row(arm, task, seed, score):
         return {"arm": arm, "task": task, "pretraining_seed": seed, "seed": 0, "score": score}
