@@ -3,6 +3,7 @@
 #   bash tests/run.sh              everything
 #   VENV=DIR bash tests/run.sh     in another environment than .venv
 #   bash tests/run.sh -m 'not slow'   what follows goes to pytest
+#   bash tests/run.sh -n 0 -x --pdb   in one process, to debug
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv="$(realpath -m "${VENV:-.venv}")"
@@ -11,9 +12,10 @@ if [ ! -x "$venv/bin/python" ]; then
 fi
 # a machine's pip may be configured with folders that are not there, and says so for every package
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev,demo]' 2> >(grep -v 'is ignored: it is neither' >&2)
-export PATH="$venv/bin:$PATH" HF_HUB_OFFLINE=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
+export PATH="$venv/bin:$PATH" HF_HUB_OFFLINE=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 ruff check .
 ruff format --check .
 mypy
 lint-imports
-python -m pytest "$@"
+# a file at a time in each of two processes: tests mostly wait for one core, and fixtures belong to files
+python -m pytest -n 2 --dist loadfile "$@"

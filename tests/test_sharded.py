@@ -133,11 +133,19 @@ def test_gradients_statistics_and_flags_are_shared_together(tmp_path):
 
 def test_processes_that_are_started_again_do_not_find_the_dead(tmp_path):
     """torchrun keeps its store, with the addresses of those that were killed."""
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    name = tmp_path / "port"
+
+    def keep():
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(250)
+        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        name.with_suffix(".tmp").write_text(str(store.port))
+        name.with_suffix(".tmp").rename(name)
+        signal.pause()
 
     def work(then):
         def inside():
-            os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": str(store.port)}
+            os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": port}
             time.sleep(0.5 * processes.rank())  # so that the first one looks before the second one says anything
             with processes.together(torch.device("cpu")):
                 assert processes.gathered(processes.rank()) == [0, 1, 2]
@@ -145,11 +153,19 @@ def test_processes_that_are_started_again_do_not_find_the_dead(tmp_path):
 
         return inside
 
-    for _ in range(2):
-        pids = started(work(lambda: os.kill(os.getpid(), signal.SIGKILL)), 3, tmp_path)
-        for pid in pids:
-            os.waitpid(pid, 0)
-    by(3, work(lambda: None), tmp_path)
+    keeper = forked(keep)  # not here: its thread may hold a lock when a process is forked, which then waits for ever
+    try:
+        while not name.exists():
+            time.sleep(0.01)
+        port = name.read_text()
+        for _ in range(2):
+            pids = started(work(lambda: os.kill(os.getpid(), signal.SIGKILL)), 3, tmp_path)
+            for pid in pids:
+                os.waitpid(pid, 0)
+        by(3, work(lambda: None), tmp_path)
+    finally:
+        os.kill(keeper, signal.SIGKILL)
+        os.waitpid(keeper, 0)
 
 
 # ---- synchronised batch normalisation ----
@@ -466,8 +482,10 @@ def test_a_part_that_cannot_be_written_stops_all(classes, tmp_path):
 
         if processes.rank() == 1:
             Path.open = full  # the process is a fork that ends with it
-        with pytest.raises(OSError, match="No space left on device"):
+        # the one that hears of it first leaves, and the other may meet a closed connection before it hears of it
+        with pytest.raises((OSError, RuntimeError)) as caught:
             train(classes, out=str(tmp_path / "run"), **options(batch_size=1, shard=True))
+        assert any("No space left on device" in s for s in [str(caught.value), *getattr(caught.value, "__notes__", [])])
 
     by(2, work, tmp_path)
     assert not list((tmp_path / "run" / "checkpoints").iterdir())

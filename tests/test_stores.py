@@ -192,7 +192,7 @@ def test_info_counts(tmp_path, capsys):
     info(str(store.path), json=True)
     assert json.loads(capsys.readouterr().out) == about
     info(str(store.path))
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())  # a line is broken where the folder's name is long
     assert "6 images in 2 parts" in said
     assert "in no image: dog" in said
 
