@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as e:
         from polyteach.storage import StorageError
 
-        if isinstance(e, StorageError):
+        if isinstance(e, StorageError | BlockingIOError | PermissionError):
             print(f"polyteach {prog}: {e}", file=sys.stderr)
             return 1
         if e.errno != errno.ENOSPC:

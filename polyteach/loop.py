@@ -12,11 +12,14 @@ Shapes: B images of a batch, h w their pixels.
 """
 
 import copy
+import errno
+import fcntl
 import json
 import math
 import os
 import random
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,6 +46,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What stops a training after the step, with a checkpoint."""
 CHECKPOINTS = "checkpoints"
 """Folder of a run."""
+LOCK = "lock"
+"""File of a run that is locked while a process trains there, and says which one."""
 
 
 class NonFinite(ValueError):
@@ -231,6 +236,7 @@ def fit(
         NonFinite: a loss or gradient is; the last checkpoint stays.
         Interrupted: on SIGINT or SIGTERM, after a checkpoint.
         ValueError: settings that do not exist or cannot be met here.
+        BlockingIOError: another process trains in `folder`.
     """
     check(settings)
     device = torch.device(settings.device)
@@ -239,6 +245,7 @@ def fit(
         torch.random.fork_rng(devices=cuda),
         _deterministic(device),
         processes.together(device),
+        _alone(folder) if processes.rank() == 0 else nullcontext(),
         _signals() as caught,
     ):
         trained = copy.deepcopy(model) if settings.shard else model  # sharding cannot be undone
@@ -569,6 +576,32 @@ def _truncate(log: Path, step: int) -> None:
             kept.append(text + "\n")
     with replacing(log) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other process is within for the same folder: two that write one log and one checkpoint would spoil both.
+
+    The lock is the process's own (POSIX): it ends with it however that ends, and its data workers do not inherit it.
+
+    Raises:
+        BlockingIOError: another one is.
+    """
+    with open(folder / LOCK, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            if e.errno in (errno.EACCES, errno.EAGAIN):
+                file.seek(0)
+                raise BlockingIOError(
+                    f"{folder}: {file.read().strip() or 'another process'} trains there; wait for it or stop it, or "
+                    "give another folder"
+                ) from None
+            # else the file system has no locks
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """The command line: help with examples, configuration files, errors that say the fix."""
 
+import functools
+import importlib
 import subprocess
 import sys
 
@@ -101,3 +103,18 @@ def test_teachers_are_name_equals_spec(capsys):
     with pytest.raises(SystemExit):
         main(["label", "store", "--teacher", "timm:resnet18"])
     assert "NAME=SPEC" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied", "/runs/a"), BlockingIOError("/runs/a: process 1 trains there")]
+)
+def test_what_the_system_refuses_is_said_in_one_line(error, monkeypatch, capsys):
+    module = importlib.import_module("polyteach.train")  # the package's `train` is the verb
+
+    @functools.wraps(module.train)
+    def refused(*_, **__):
+        raise error
+
+    monkeypatch.setattr(module, "train", refused)
+    assert main(["train", "store", "--out", "/runs/a"]) == 1
+    assert capsys.readouterr().err == f"polyteach train: {error}\n"

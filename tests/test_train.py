@@ -321,6 +321,23 @@ def test_killed_at_random_moments_ends_in_the_same_weights(tmp_path):
     compare(*killed_until_done(tmp_path, 5, steps=12, save_every=1, accumulate=2, batch_size=2, weights="learned"))
 
 
+def test_a_folder_has_one_training_at_a_time(tmp_path):
+    store, run = world(tmp_path / "store"), tmp_path / "run"
+    more = options(steps=20, workers=1)
+    pid = forked(lambda: train(store, out=str(run), **more), tmp_path / "errors")
+    while not (run / "log.jsonl").exists() or not (run / "log.jsonl").read_text():
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGSTOP)
+    wrote = (run / "log.jsonl").read_text()
+    with pytest.raises(BlockingIOError, match=rf"run: process {pid} on .* trains there; wait for it or stop it"):
+        train(store, out=str(run), **more)
+    assert (run / "log.jsonl").read_text() == wrote
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    train(store, out=str(run), **more)  # at once: what is left of the other, its data workers, holds nothing
+    assert len(log_of(run)) == 20
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "workers"), [("sgd", 0), ("adamw", 2)])
 def test_killed_twenty_times(tmp_path, optimizer, workers):
