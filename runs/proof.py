@@ -462,9 +462,9 @@ def commit() -> str:
 def gather(folder: Path, earlier: Path | None = None) -> None:
     """proof.json: per arm, task and seed the score, beside what made it.
 
-    earlier: another such file. Its scores are added where this folder has none of that arm, task and seeds, and count
-    in "by_seed", but not in the averages with intervals, for which the answers to every test picture are needed: its
-    own averages are kept under "earlier".
+    earlier: another such file. Its scores are added, marked so, where this folder has none of that arm, task and seeds,
+    and count in "by_seed", but not in the averages with intervals, for which the answers to every test picture are
+    needed: its own averages are kept under "earlier".
     """
     numbers = json.loads((folder / "report" / "report.json").read_text())
     table = numbers["tables"][0]
@@ -495,7 +495,7 @@ def gather(folder: Path, earlier: Path | None = None) -> None:
     if earlier:
         before = json.loads(earlier.read_text())
         mine = {_which(row) for row in rows}
-        rows += [row for row in before["scores"] if _which(row) not in mine]
+        rows += [{**row, "earlier": True} for row in before["scores"] if _which(row) not in mine]
         rows.sort(key=_which)
         sessions = [*before.get("earlier", []), {k: before.get(k) for k in OF_A_SESSION}]
     averages = table["normalised_average"]
@@ -581,11 +581,14 @@ def seeds_chart(folder: Path) -> str:
 
 
 def table(folder: Path) -> str:
-    """The page's table: a mean over seeds for every arm and task, in order of the normalised average. Markdown."""
+    """The page's table: a mean over seeds for every arm and task, in order of the normalised average. Markdown.
+
+    Of this folder's own scores: so are the averages, and both have to speak of the same seeds.
+    """
     found = json.loads((folder / "proof.json").read_text())
     scores: dict[str, dict[str, list[float]]] = {}
     for row in found["scores"]:
-        if row["score"] is not None:
+        if row["score"] is not None and not row.get("earlier"):
             scores.setdefault(row["arm"], {}).setdefault(row["task"], []).append(row["score"])
     average = found["normalised_average"]
     lines = [

@@ -335,6 +335,9 @@ def test_seeds_of_another_session_count_beside_those_of_a_folder(tmp_path):
     assert lines[3] == "| student | 1.50 | 1.25 | 1.38 | 0.18 |  |"
     said = ElementTree.fromstring(proof.seeds_chart(folder)).findtext("{*}desc") or ""
     assert "scratch 0, oracle 0.9 [0.9, 1.1], oracle 1.1, student 1.5 [1.25, 1.5], student 1.25" in said
+    # a table of this folder's scores, as its averages are; the student of seed 0 got 40 in each
+    assert "| student | 30.0 | 30.0 | 30.0 | 30.0 | 30.0 | 60.0 |  |" in proof.table(folder)
+    assert "scratch" not in proof.table(folder)
     proof.gather(folder)
     assert json.loads((folder / "proof.json").read_text())["by_seed"] == {}  # no scratch here
     assert len(proof.seeds_table(folder).splitlines()) == 2
