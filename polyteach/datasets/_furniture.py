@@ -26,6 +26,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from polyteach.datasets._arrays import read_arrays
+
 FORMAT = 2
 """Version of the cached arrays; goes up when `Model` or how it is made changes."""
 
@@ -401,9 +403,9 @@ def models(pieces: list[Piece]) -> list[Model | None]:
 def _kept(path: Path) -> Any:
     """A model, None for one that is unusable, or False where there is none to be had."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return Model(**{field: file[field] for field in _FIELDS}) if "faces" in file else None
-    except (FileNotFoundError, zipfile.BadZipFile, ValueError, KeyError, EOFError):
+        file = read_arrays(path)
+        return Model(**{field: file[field] for field in _FIELDS}) if "faces" in file else None
+    except (FileNotFoundError, ValueError, KeyError, EOFError):
         return False  # none, or a broken one, which is then replaced
 
 

@@ -38,6 +38,7 @@ import numpy as np
 import torch
 
 from polyteach.datasets import Dataset, Entry, Labels, Protocol, options, printable
+from polyteach.datasets._arrays import read_arrays
 from polyteach.tasks.contract import Space
 from polyteach.tasks.depth import METRIC, DepthTarget
 from polyteach.tasks.normals import NormalsTarget
@@ -165,7 +166,7 @@ def _rays(height: int, width: int) -> np.ndarray:
 def _array(path: str, size: tuple[int, int], channels: int) -> np.ndarray:
     """Numbers (H, W, channels) of a file; one of one channel may be (H, W)."""
     try:
-        found = np.load(path, allow_pickle=False)
+        found = read_arrays(path)
     except FileNotFoundError as e:
         raise ValueError(f"{path}: missing") from e
     except (OSError, ValueError, EOFError) as e:
