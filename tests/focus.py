@@ -79,9 +79,12 @@ class Focus(Task[FocusTarget]):
         return FocusTarget(point=target.point[inside])
 
     def view(self, target: FocusTarget, view: View) -> FocusTarget:
-        at = torch.tensor([view.left, view.top])
-        inside = ((target.point >= at) & (target.point < at + torch.tensor([view.width, view.height]))).all(1)
-        return FocusTarget(point=view.boxes(target.point[inside].repeat(1, 2))[:, :2])
+        low = torch.tensor([view.left, view.top])
+        high = low + torch.tensor([view.width, view.height])
+        # one on the edge of a view comes back from another a rounding beyond it
+        inside = ((target.point >= low - 1e-3) & (target.point < high + 1e-3)).all(1)
+        on = target.point[inside].clamp(low, high)
+        return FocusTarget(point=view.boxes(on.repeat(1, 2))[:, :2])
 
     def pseudo(self, target: FocusTarget, policy: Policy) -> FocusTarget:
         return target

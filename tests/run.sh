@@ -4,6 +4,7 @@
 #   VENV=DIR bash tests/run.sh     in another environment than .venv
 #   bash tests/run.sh -m 'not slow'   what follows goes to pytest
 #   bash tests/run.sh -n 0 -x --pdb   in one process, to debug
+#   bash tests/run.sh --hypothesis-profile default   with other examples each time, to look for what is not known yet
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv="$(realpath -m "${VENV:-.venv}")"
@@ -17,5 +18,6 @@ ruff check .
 ruff format --check .
 mypy
 lint-imports
-# a file at a time in each of two processes: tests mostly wait for one core, and fixtures belong to files
-python -m pytest -n 2 --dist loadfile "$@"
+# a file at a time in each of two processes: tests mostly wait for one core, and fixtures belong to files; examples that
+# are the same every time, so that what fails is what was changed
+python -m pytest -n 2 --dist loadfile --hypothesis-profile ci "$@"

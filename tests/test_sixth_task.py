@@ -22,7 +22,8 @@ def test_a_sixth_task_is_one_file_and_the_suite_covers_it(tmp_path):
 
     env = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
     chosen = "focus or no_stage or imports_go_down or found_by_their_file"
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-vv", "-k", chosen, "tests"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--hypothesis-profile", "ci", "-vv"]
+    command += ["-k", chosen, "tests"]
     run = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
     covered = set(re.findall(r"::(test_\w+)\[[^\]]*focus", run.stdout))
