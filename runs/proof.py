@@ -54,7 +54,7 @@ class Scale:
 
 
 FULL = Scale(
-    labels=(300, 700, 2000), pool=(3000, 7000, 10000, 10000), steps=4000, batch=16, down=(500, 200, 500), tune=600,
+    labels=(300, 700, 4000), pool=(3000, 7000, 10000, 30000), steps=4000, batch=16, down=(500, 200, 500), tune=600,
     lrs=(0.002,), seeds=(0, 1, 2), resamples=400,
 )  # fmt: skip
 
@@ -225,20 +225,22 @@ def jobs(scale: Scale, world: str, extra: str, ablated: int | None = None, preci
     """
     p = Plan(scale, world, extra, precision)
     seed = scale.seeds[0] if ablated is None else ablated
-    decide(p, scale.seeds[0])
+    decide(p, scale.seeds[0], seed)
     controls(p, seed)
     for other in scale.seeds[1:]:
-        decide(p, other)
+        decide(p, other, seed)
     more(p, seed)
     return p.jobs
 
 
-def decide(p: Plan, seed: int) -> None:
-    """The arms that decide the claims, with one seed of pretraining."""
+def decide(p: Plan, seed: int, ablated: int) -> None:
+    """The arms that decide the claims, with one seed of pretraining. ablated: that of the ablations, whose teachers
+    label the last split of the pool too.
+    """
     p.group, first = "core", seed == p.scale.seeds[0]
     for t in TEACHERS:
         p.specialist(t, seed)
-    p.label(TEACHERS, seed, splits="a b c d" if first and p.scale.pool[-1] else "a b c")
+    p.label(TEACHERS, seed, splits="a b c d" if seed == ablated and p.scale.pool[-1] else "a b c")
     p.student("student", TEACHERS, seed)
     p.train(f"oracle-s{seed}", "stores/oracle", "--labels people --split a b c", seed, (p.oracle(),))
     sources = tuple(p.source(t) for t in TEACHERS)

@@ -84,6 +84,25 @@ def test_a_split_that_a_command_names_is_in_a_store_that_it_reads():
         assert asked > 20
 
 
+def test_a_student_learns_from_splits_that_its_teachers_labelled():
+    """Whatever seed the ablations have: the last split of the pool is labelled by their teachers alone."""
+
+    def splits(job):
+        if "--split" not in job.words:
+            return set("abcd")
+        after = job.words[job.words.index("--split") + 1 :]
+        return set(itertools.takewhile(lambda w: not w.startswith("--"), after))
+
+    asked = 0
+    for jobs in designs():
+        for name, job in jobs.items():
+            labels = [jobs[n] for n in job.needs if n.startswith("label-pool")]
+            if name.startswith("train-") and labels:
+                assert splits(job) & set("abcd") <= set().union(*map(splits, labels)), name
+                asked += 1
+    assert asked > 20
+
+
 def test_every_command_is_one_that_the_cli_takes(verbs):
     jobs = proof.jobs(proof.SCALES["quick"], "shapes", "")
     commands = [shlex.split(j.command) for j in jobs.values() if j.command.startswith("polyteach ")]
