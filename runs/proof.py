@@ -29,6 +29,16 @@ WORLDS = {
 PEOPLE = " ".join(f"stores/teach-{t}" for t in TEACHERS)
 OF_A_SESSION = ("normalised_average", "wins", "machine")
 """Of a proof.json, what is about the runs of one folder."""
+SELF_SUPERVISED: dict[str, tuple[str, dict[str, Any]]] = {
+    "simclr-lr0.0005": ("simclr", {"lr": 0.0005}),
+    "simclr-lr0.006": ("simclr", {"lr": 0.006}),
+    # a tenth of such a picture is often bare floor: a view without an object has nothing in common with one of it
+    "simclr-crop0.3": ("simclr", {"options": "--crop 0.3 1"}),
+    "simclr-crop0.3-warm": ("simclr", {"options": "--crop 0.3 1 --temperature 0.5"}),
+    "simclr-crop0.3-small": ("simclr", {"options": "--crop 0.3 1", "larger": 1}),
+    "vicreg-crop0.3": ("vicreg", {"options": "--crop 0.3 1"}),
+}
+"""Arms that tune self-supervision: the method, and what differs from the arms `simclr` and `vicreg`."""
 TASKS = "classification,detection,segmentation,depth"
 """What teachers teach, and the oracle: no normals."""
 
@@ -151,12 +161,16 @@ class Plan:
         words = f"train {stores} --out runs/{name} {options} {self.learn(seed, lr, steps)}"
         return self.add(f"train-{name}", words, needs)
 
-    def pretrain(self, name: str, method: str, seed: int, lr: float = 0.002, init: str = "") -> str:
+    def pretrain(
+        self, name: str, method: str, seed: int, lr: float = 0.002, init: str = "", options: str = "", larger: int = 4
+    ) -> str:
+        """larger: how many times the others' batch, and how many times fewer steps, so that it sees as many pictures.
+        Four times, since both methods compare the pictures of a batch.
+        """
         s = self.scale
-        # as many pictures as all others, in larger batches: both methods compare the pictures of a batch
         words = (
-            f"pretrain stores/pool --method {method} --out runs/{name} --split a b c --steps {s.steps // 4} "
-            f"--batch-size {4 * s.batch} --optimizer adamw --lr {lr} --seed {seed} {self.net}"
+            f"pretrain stores/pool --method {method} --out runs/{name} --split a b c --steps {s.steps // larger} "
+            f"--batch-size {larger * s.batch} --optimizer adamw --lr {lr} {options} --seed {seed} {self.net}"
         )
         needs = (self.pool(), *([f"train-{init}"] if init else []))
         return self.add(f"train-{name}", words + (f" --init runs/{init}" if init else ""), needs)
@@ -331,10 +345,10 @@ def more(p: Plan, seed: int) -> None:
     p.alter("coarse", seed)
     arm("student-coarse", altered="-coarse", needs=(f"alter-coarse-s{seed}",))
     arm("student-bf16", altered="-bf16", labelled=p.label(TEACHERS, seed, precision="bf16"))
-    # self-supervision with other learning rates
-    for lr in (0.0005, 0.006):
-        p.pretrain(f"simclr-lr{lr}-s{seed}", "simclr", seed, lr)
-        p.transfer(f"simclr-lr{lr}", seed)
+    # self-supervision tuned: by the downstream tasks' validation scores
+    for name, (method, how) in SELF_SUPERVISED.items():
+        p.pretrain(f"{name}-s{seed}", method, seed, **how)
+        p.transfer(name, seed)
 
 
 class Runner:
@@ -488,6 +502,9 @@ def gather(folder: Path, earlier: Path | None = None) -> None:
                     "metric": metric,
                     "score": None if test["scores"] is None else test["scores"][metric],
                     "chosen": said["results"][0]["chosen"],
+                    "validation": max(
+                        (x for c in said["results"][0]["sweep"] if (x := c["validation"]) is not None), default=None
+                    ),
                     "normalised_of_arm": table["normalised"].get(arm, {}).get(world),
                     "pretraining": before,
                     "transfer": after,
@@ -607,6 +624,34 @@ def table(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def validation_table(folder: Path) -> str:
+    """What self-supervision is tuned on: validation scores of its arms, and their mean on the scale on which scratch's
+    validation is 0 and the oracle's 1. Of this folder's own; empty where scratch or the oracle is missing. Markdown.
+    """
+    found = json.loads((folder / "proof.json").read_text())["scores"]
+    scores: dict[str, dict[str, list[float]]] = {}
+    for row in found:
+        if row.get("validation") is not None and not row.get("earlier"):
+            scores.setdefault(row["arm"], {}).setdefault(row["task"], []).append(row["validation"])
+    means = {a: {t: statistics.fmean(x) for t, x in of.items()} for a, of in scores.items() if set(of) == set(WORLDS)}
+    low, high = means.get("scratch", {}), means.get("oracle", {})
+    if not low or not high or any(high[t] <= low[t] for t in WORLDS):
+        return ""
+
+    def normalised(arm: str) -> float:
+        return statistics.fmean((means[arm][t] - low[t]) / (high[t] - low[t]) for t in WORLDS)
+
+    arms = [a for a in ("scratch", "simclr", "vicreg", *SELF_SUPERVISED, "oracle") if a in means]
+    lines = [
+        f"| validation | {' | '.join(f'{task}, {metric}' for task, metric in WORLDS.items())} | normalised average |",
+        "| --- " + "| ---: " * (len(WORLDS) + 1) + "|",
+    ]
+    for arm in sorted(arms, key=normalised):
+        each = " | ".join(f"{means[arm][t]:.1f}" for t in WORLDS)
+        lines.append(f"| {arm} | {each} | {normalised(arm):.2f} |")
+    return "\n".join(lines)
+
+
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(
@@ -682,7 +727,9 @@ def main() -> int:
             return 1
         gather(folder, given.earlier)
         (folder / "report" / "seeds.svg").write_text(seeds_chart(folder) + "\n")
-        (folder / "report" / "table.md").write_text(f"{table(folder)}\n\n{seeds_table(folder)}\n")
+        (folder / "report" / "table.md").write_text(
+            f"{table(folder)}\n\n{seeds_table(folder)}\n\n{validation_table(folder)}\n"
+        )
     return 0 if whole else 1
 
 

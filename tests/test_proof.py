@@ -335,7 +335,9 @@ def test_seeds_of_another_session_count_beside_those_of_a_folder(tmp_path):
         said = {
             "representation": {"name": x["arm"], "pretraining_seed": x["pretraining_seed"]},
             "downstream": {"name": x["task"], "metric": proof.WORLDS[x["task"]]},
-            "results": [{"chosen": {}, "tests": [test]}],
+            "results": [
+                {"chosen": {}, "tests": [test], "sweep": [{"validation": x["score"] + 1}, {"validation": None}]}
+            ],
         }
         path.write_text(json.dumps(said))
     proof.gather(folder, tmp_path / "earlier.json")
@@ -358,5 +360,25 @@ def test_seeds_of_another_session_count_beside_those_of_a_folder(tmp_path):
     assert "| student | 30.0 | 30.0 | 30.0 | 30.0 | 30.0 | 60.0 |  |" in proof.table(folder)
     assert "scratch" not in proof.table(folder)
     proof.gather(folder)
-    assert json.loads((folder / "proof.json").read_text())["by_seed"] == {}  # no scratch here
+    found = json.loads((folder / "proof.json").read_text())
+    assert found["by_seed"] == {}  # no scratch here
+    assert {r["validation"] - r["score"] for r in found["scores"]} == {1}
+    assert proof.validation_table(folder) == ""
     assert len(proof.seeds_table(folder).splitlines()) == 2
+
+
+def test_self_supervision_is_chosen_by_validation_scores(tmp_path):
+    """On the scale of scratch's and the oracle's; a row without all tasks, or of another session, is none."""
+    kept = {"scratch": [10.0] * 6, "simclr": [15.0] * 5 + [25.0], "oracle": [20.0] * 6, "student": [19.0] * 6}
+    rows = [
+        {"arm": a, "task": t, "validation": x} for a, of in kept.items() for t, x in zip(proof.WORLDS, of, strict=True)
+    ]
+    rows += [{"arm": "vicreg", "task": "boxes", "validation": 50.0}]
+    rows += [{**r, "validation": 90.0, "earlier": True} for r in rows]
+    rows += [{"arm": "simclr", "task": "boxes", "validation": None, "earlier": True}]
+    (tmp_path / "proof.json").write_text(json.dumps({"scores": rows}))
+    lines = proof.validation_table(tmp_path).splitlines()
+    # five tasks half way and one half as far again as the oracle: (5 x 0.5 + 1.5) / 6
+    assert [line.rsplit("|", 2)[1].strip() for line in lines[2:]] == ["0.00", "0.67", "1.00"]
+    assert lines[3].startswith("| simclr | 15.0 | ")
+    assert len(lines) == 5
