@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +131,16 @@ class Plan:
 
     def oracle(self) -> str:
         """The pool's pictures with exact labels."""
-        count = ",".join(f"{s}:{n}" for s, n in zip("abcd", self.scale.pool, strict=True) if n)
+        count = ",".join(f"{s}:{n}" for s, n in zip("abc", self.scale.pool, strict=False))
         return self.ingest("oracle", "pool", count, TASKS)
 
     def pool(self) -> str:
         """The same without any: rendered once, since that takes longer than a training."""
         return self.add("copy-pool", "unlabelled.py stores/oracle stores/pool", (self.oracle(),), "pool")
+
+    def rest(self) -> str:
+        """The pool's last split: in a store of its own, since only the curve's last point wants it."""
+        return self.ingest("pool-d", "pool", f"d:{self.scale.pool[-1]}", "none")
 
     def source(self, teacher: str) -> str:
         count = ",".join(f"n{i}:{n}" for i, n in enumerate(self.scale.labels, 1) if n)
@@ -191,20 +196,19 @@ class Plan:
         end, how = (f"-{precision}", f" --precision {precision}") if precision else ("", "")
         spec = " ".join(f"{t}{tag}-s{seed}{end}=own:runs/specialist-{t}{tag}-s{seed}" for t in teachers)
         needs = tuple(f"train-specialist-{t}{tag}-s{seed}" for t in teachers)
-        made = self.pool() if store == "pool" else self.source(store.removeprefix("teach-"))
-        only = "" if splits == "a b c d" else f" --split {splits}"
-        words = f"label stores/{store} --teacher {spec}{only}{how} --device cpu --batch-size 32 --no-progress"
-        return self.add(f"label-{store}{tag}-s{seed}{end}", words, (*needs, made), store)
+        made = {"pool": self.pool, "pool-d": self.rest}.get(store) or partial(self.source, store.removeprefix("teach-"))
+        words = (
+            f"label stores/{store} --teacher {spec} --split {splits}{how} --device cpu --batch-size 32 --no-progress"
+        )
+        return self.add(f"label-{store}{tag}-s{seed}{end}", words, (*needs, made()), store)
 
     def student(
         self, name: str, teachers: tuple[str, ...], seed: int, options: str = "", tag: str = "", splits: str = "a b c",
-        needs: tuple[str, ...] = (), altered: str = "", labelled: str = "",
+        needs: tuple[str, ...] = (), altered: str = "", labelled: str = "", stores: str = "stores/pool",
     ) -> str:  # fmt: skip
         sets = " ".join(f"{t}{tag}-s{seed}{altered}" for t in teachers)
         words = f"--labels {sets} --split {splits} {options}"
-        return self.train(
-            f"{name}-s{seed}", "stores/pool", words, seed, (labelled or f"label-pool{tag}-s{seed}", *needs)
-        )
+        return self.train(f"{name}-s{seed}", stores, words, seed, (labelled or f"label-pool{tag}-s{seed}", *needs))
 
     def alter(self, how: str, seed: int) -> None:
         """Sets called TEACHER-sSEED-HOW of the pool's images, made of the teachers' labels."""
@@ -239,22 +243,20 @@ def jobs(scale: Scale, world: str, extra: str, ablated: int | None = None, preci
     """
     p = Plan(scale, world, extra, precision)
     seed = scale.seeds[0] if ablated is None else ablated
-    decide(p, scale.seeds[0], seed)
+    decide(p, scale.seeds[0])
     controls(p, seed)
     for other in scale.seeds[1:]:
-        decide(p, other, seed)
+        decide(p, other)
     more(p, seed)
     return p.jobs
 
 
-def decide(p: Plan, seed: int, ablated: int) -> None:
-    """The arms that decide the claims, with one seed of pretraining. ablated: that of the ablations, whose teachers
-    label the last split of the pool too.
-    """
+def decide(p: Plan, seed: int) -> None:
+    """The arms that decide the claims, with one seed of pretraining."""
     p.group, first = "core", seed == p.scale.seeds[0]
     for t in TEACHERS:
         p.specialist(t, seed)
-    p.label(TEACHERS, seed, splits="a b c d" if seed == ablated and p.scale.pool[-1] else "a b c")
+    p.label(TEACHERS, seed)
     p.student("student", TEACHERS, seed)
     p.train(f"oracle-s{seed}", "stores/oracle", "--labels people --split a b c", seed, (p.oracle(),))
     sources = tuple(p.source(t) for t in TEACHERS)
@@ -326,7 +328,8 @@ def more(p: Plan, seed: int) -> None:
     arm("student-pool-a", splits="a")
     arm("student-pool-ab", splits="a b")
     if p.scale.pool[-1]:
-        arm("student-pool-abcd", splits="a b c d")
+        last = p.label(TEACHERS, seed, store="pool-d", splits="d")
+        arm("student-pool-abcd", splits="a b c d", needs=(last,), stores="stores/pool stores/pool-d")
     # which teachers
     for t in TEACHERS:
         arm(f"student-without-{t}", tuple(x for x in TEACHERS if x != t))
