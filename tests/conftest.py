@@ -20,12 +20,6 @@ from PIL import Image
 from polyteach.scene import random_scene, render
 
 
-def pytest_collection_modifyitems(items):
-    """Files with slow tests come first: where one of them starts last, the other process has nothing left to do."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 @pytest.fixture(autouse=True, scope="session")
 def _nothing_left_behind(tmp_path_factory):
     """Temporary files of what tests start and kill, such as torchrun's logs, end with the session."""

@@ -20,4 +20,4 @@ mypy
 lint-imports
 # a file at a time in each of two processes: tests mostly wait for one core, and fixtures belong to files; examples that
 # are the same every time, so that what fails is what was changed
-python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --hypothesis-profile ci "$@"
+python -m pytest -n 2 --dist loadfile --hypothesis-profile ci "$@"
