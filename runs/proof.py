@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +130,7 @@ class Plan:
 
     def oracle(self) -> str:
         """The pool's pictures with exact labels."""
-        count = ",".join(f"{s}:{n}" for s, n in zip("abc", self.scale.pool, strict=False))
+        count = ",".join(f"{s}:{n}" for s, n in zip("abc", self.scale.pool[:3], strict=True))
         return self.ingest("oracle", "pool", count, TASKS)
 
     def pool(self) -> str:
@@ -196,11 +195,16 @@ class Plan:
         end, how = (f"-{precision}", f" --precision {precision}") if precision else ("", "")
         spec = " ".join(f"{t}{tag}-s{seed}{end}=own:runs/specialist-{t}{tag}-s{seed}" for t in teachers)
         needs = tuple(f"train-specialist-{t}{tag}-s{seed}" for t in teachers)
-        made = {"pool": self.pool, "pool-d": self.rest}.get(store) or partial(self.source, store.removeprefix("teach-"))
+        if store == "pool":
+            made = self.pool()
+        elif store == "pool-d":
+            made = self.rest()
+        else:
+            made = self.source(store.removeprefix("teach-"))
         words = (
             f"label stores/{store} --teacher {spec} --split {splits}{how} --device cpu --batch-size 32 --no-progress"
         )
-        return self.add(f"label-{store}{tag}-s{seed}{end}", words, (*needs, made()), store)
+        return self.add(f"label-{store}{tag}-s{seed}{end}", words, (*needs, made), store)
 
     def student(
         self, name: str, teachers: tuple[str, ...], seed: int, options: str = "", tag: str = "", splits: str = "a b c",
@@ -602,57 +606,57 @@ def seeds_chart(folder: Path) -> str:
     return charts.standalone(charts.intervals("Normalised average, by seed", rows, label, "seeds", (0, 1)))
 
 
+def own_means(rows: list[dict[str, Any]], key: str) -> dict[str, dict[str, float]]:
+    """Per arm and task the mean of a folder's own rows that have the key, not of those of another session."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        if row.get(key) is not None and not row.get("earlier"):
+            found.setdefault(row["arm"], {}).setdefault(row["task"], []).append(row[key])
+    return {arm: {task: statistics.fmean(x) for task, x in of.items()} for arm, of in found.items()}
+
+
+def table_line(first: str, means: dict[str, float], last: str) -> str:
+    """A line of a table of arms, with an empty cell for a task that has no mean."""
+    return f"| {first} | {' | '.join(f'{means[t]:.1f}' if t in means else '' for t in WORLDS)} | {last} |"
+
+
+def table_head(first: str) -> list[str]:
+    """The first two lines of such a table."""
+    return [
+        f"| {first} | {' | '.join(f'{task}, {metric}' for task, metric in WORLDS.items())} | normalised average |",
+        "| --- " + "| ---: " * (len(WORLDS) + 1) + "|",
+    ]
+
+
 def table(folder: Path) -> str:
     """The page's table: a mean over seeds for every arm and task, in order of the normalised average. Markdown.
 
     Of this folder's own scores: so are the averages, and both have to speak of the same seeds.
     """
     found = json.loads((folder / "proof.json").read_text())
-    scores: dict[str, dict[str, list[float]]] = {}
-    for row in found["scores"]:
-        if row["score"] is not None and not row.get("earlier"):
-            scores.setdefault(row["arm"], {}).setdefault(row["task"], []).append(row["score"])
-    average = found["normalised_average"]
-    lines = [
-        f"| pretraining | {' | '.join(f'{task}, {metric}' for task, metric in WORLDS.items())} | normalised average |",
-        "| --- " + "| ---: " * (len(WORLDS) + 1) + "|",
-    ]
-    for arm in sorted(scores, key=lambda a: (average.get(a) or {}).get("value") or 0.0):
-        each = [f"{sum(x) / len(x):.1f}" if (x := scores[arm].get(task)) else "" for task in WORLDS]
+    means, average = own_means(found["scores"], "score"), found["normalised_average"]
+    lines = table_head("pretraining")
+    for arm in sorted(means, key=lambda a: (average.get(a) or {}).get("value") or 0.0):
         at = average.get(arm) or {}
         whole = "" if at.get("value") is None else f"{at['value']:.2f}"
         if whole and at["interval"] is not None and at["interval"][0] != at["interval"][1]:
             whole += f" [{at['interval'][0]:.2f}, {at['interval'][1]:.2f}]"
-        lines.append(f"| {arm} | {' | '.join(each)} | {whole} |")
+        lines.append(table_line(arm, means[arm], whole))
     return "\n".join(lines)
 
 
 def validation_table(folder: Path) -> str:
     """What self-supervision is tuned on: validation scores of its arms, and their mean on the scale on which scratch's
-    validation is 0 and the oracle's 1. Of this folder's own; empty where scratch or the oracle is missing. Markdown.
+    validation is 0 and the oracle's 1. Of this folder's own; empty where by_seed() is. Markdown.
     """
-    found = json.loads((folder / "proof.json").read_text())["scores"]
-    scores: dict[str, dict[str, list[float]]] = {}
-    for row in found:
-        if row.get("validation") is not None and not row.get("earlier"):
-            scores.setdefault(row["arm"], {}).setdefault(row["task"], []).append(row["validation"])
-    means = {a: {t: statistics.fmean(x) for t, x in of.items()} for a, of in scores.items() if set(of) == set(WORLDS)}
-    low, high = means.get("scratch", {}), means.get("oracle", {})
-    if not low or not high or any(high[t] <= low[t] for t in WORLDS):
+    rows = json.loads((folder / "proof.json").read_text())["scores"]
+    means = own_means(rows, "validation")
+    average = by_seed([{**row, "score": row.get("validation")} for row in rows if not row.get("earlier")])
+    arms = [a for a in ("scratch", "simclr", "vicreg", *SELF_SUPERVISED, "oracle") if a in average]
+    if not arms:
         return ""
-
-    def normalised(arm: str) -> float:
-        return statistics.fmean((means[arm][t] - low[t]) / (high[t] - low[t]) for t in WORLDS)
-
-    arms = [a for a in ("scratch", "simclr", "vicreg", *SELF_SUPERVISED, "oracle") if a in means]
-    lines = [
-        f"| validation | {' | '.join(f'{task}, {metric}' for task, metric in WORLDS.items())} | normalised average |",
-        "| --- " + "| ---: " * (len(WORLDS) + 1) + "|",
-    ]
-    for arm in sorted(arms, key=normalised):
-        each = " | ".join(f"{means[arm][t]:.1f}" for t in WORLDS)
-        lines.append(f"| {arm} | {each} | {normalised(arm):.2f} |")
-    return "\n".join(lines)
+    arms.sort(key=lambda a: average[a]["mean"])
+    return "\n".join([*table_head("validation"), *(table_line(a, means[a], f"{average[a]['mean']:.2f}") for a in arms)])
 
 
 def main() -> int:

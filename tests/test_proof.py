@@ -369,9 +369,11 @@ def test_self_supervision_is_chosen_by_validation_scores(tmp_path):
     """On the scale of scratch's and the oracle's; a row without all tasks, or of another session, is none."""
     kept = {"scratch": [10.0] * 6, "simclr": [15.0] * 5 + [25.0], "oracle": [20.0] * 6, "student": [19.0] * 6}
     rows = [
-        {"arm": a, "task": t, "validation": x} for a, of in kept.items() for t, x in zip(proof.WORLDS, of, strict=True)
+        {"arm": a, "task": t, "pretraining_seed": 1, "seed": 0, "validation": x}
+        for a, of in kept.items()
+        for t, x in zip(proof.WORLDS, of, strict=True)
     ]
-    rows += [{"arm": "vicreg", "task": "boxes", "validation": 50.0}]
+    rows += [{"arm": "vicreg", "task": "boxes", "pretraining_seed": 1, "seed": 0, "validation": 50.0}]
     rows += [{**r, "validation": 90.0, "earlier": True} for r in rows]
     rows += [{"arm": "simclr", "task": "boxes", "validation": None, "earlier": True}]
     (tmp_path / "proof.json").write_text(json.dumps({"scores": rows}))
