@@ -11,6 +11,7 @@
 #
 # A run that was stopped goes on when the same command is given again.
 set -euo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 DIR=${1:?"usage: bash runs/toy.sh DIR [tiny]"}
 SCALE=${2:-small}
@@ -32,19 +33,9 @@ export OMP_NUM_THREADS=1
 mkdir -p "$DIR"
 cd "$DIR"
 
-# "NAME COMMAND" from stdin, one a line, as many at once as there are cores. What a command says goes to logs/NAME; that
-# done/NAME exists means that it is finished.
-mkdir -p logs done
-one() {
-  echo "+ $2" >&2
-  if eval "$2" > "logs/$1" 2>&1; then touch "done/$1"; else echo "failed: $2" >&2; tail -n 20 "logs/$1" >&2; exit 255; fi
-}
-export -f one
-all() {
-  while read -r name command; do
-    [ -e "done/$name" ] || printf '%s\0%s\0' "$name" "$command"
-  done | xargs -0 -r -P "$JOBS" -n 2 bash -c 'one "$1" "$2"' all
-}
+# jobs from standard input, as many at once as there are cores. What one says goes to logs/NAME.log; done/NAME.json says
+# that it is finished.
+all() { python "$HERE/jobs.py" . --jobs "$JOBS"; }
 wanted() { [[ " $ARMS " == *" $1 "* ]]; }
 P="polyteach"
 NET="--backbone test_resnet --channels 32 --size 64 --device cpu --workers 0"

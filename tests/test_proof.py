@@ -1,6 +1,5 @@
 """The proof: its jobs are commands that exist and needs that are met; its runner goes on; the shuffled control."""
 
-import importlib.util
 import itertools
 import json
 import shlex
@@ -11,20 +10,16 @@ from pathlib import Path
 from urllib.parse import parse_qs
 from xml.etree import ElementTree
 
+import proof
 import pytest
 import torch
+from jobs import Job, Runner
 
 from polyteach.__main__ import main
 from polyteach.store import Store
 from tests.test_train import world
 
 RUNS = Path(__file__).parent.parent / "runs"
-spec = importlib.util.spec_from_file_location("proof", RUNS / "proof.py")
-assert spec is not None
-assert spec.loader is not None
-proof = importlib.util.module_from_spec(spec)
-sys.modules["proof"] = proof
-spec.loader.exec_module(proof)
 
 
 def designs():
@@ -114,20 +109,20 @@ def test_every_command_is_one_that_the_cli_takes(verbs):
 
 def test_the_runner_goes_on_after_a_failure_and_does_nothing_twice(tmp_path, capfd):
     jobs = {
-        "a": proof.Job("a", ("--version",)),
-        "bad": proof.Job("bad", ("nonsense",), ("a",)),
-        "after": proof.Job("after", ("--version",), ("bad",)),
-        "other": proof.Job("other", ("--version",), ("a",), "store"),
-        "same": proof.Job("same", ("--version",), (), "store"),
+        "a": Job("a", ("--version",)),
+        "bad": Job("bad", ("nonsense",), ("a",)),
+        "after": Job("after", ("--version",), ("bad",)),
+        "other": Job("other", ("--version",), ("a",), "store"),
+        "same": Job("same", ("--version",), (), "store"),
     }
-    assert not proof.Runner(tmp_path, jobs, set(jobs), 2).go()
+    assert not Runner(tmp_path, jobs, set(jobs), 2).go()
     done = {p.stem for p in (tmp_path / "done").iterdir()}
     assert done == {"a", "other", "same"}
     assert "nonsense" in capfd.readouterr().err
     assert json.loads((tmp_path / "done" / "a.json").read_text())["command"] == "polyteach --version"
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "done").iterdir()}
-    jobs["bad"] = proof.Job("bad", ("--version",), ("a",))
-    assert proof.Runner(tmp_path, jobs, set(jobs), 2).go()
+    jobs["bad"] = Job("bad", ("--version",), ("a",))
+    assert Runner(tmp_path, jobs, set(jobs), 2).go()
     assert all(p.stat().st_mtime_ns == t for p, t in stamps.items())
     assert {p.stem for p in (tmp_path / "done").iterdir()} == set(jobs)
 
@@ -148,7 +143,7 @@ def test_a_folder_has_one_run_at_a_time(tmp_path, monkeypatch, capsys):
         process.stdin.close()
     assert "another run works in" in capsys.readouterr().err
     assert not list((tmp_path / "done").iterdir())
-    assert proof.Runner(tmp_path, {}, set(), 1).go()  # it has ended
+    assert Runner(tmp_path, {}, set(), 1).go()  # it has ended
 
 
 def test_shuffled_labels_are_the_same_labels_on_other_images(tmp_path):

@@ -30,7 +30,10 @@ class Patient(Mean):
 def patient(device, precision): return Patient()
 """
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),  # on a machine with other work, starting Ray's nodes takes most of five minutes
+]
 
 
 @pytest.fixture

@@ -50,6 +50,17 @@ def test_an_unknown_scale_is_an_error(tmp_path):
     assert "unknown scale 'huge'; there are small and tiny" in run.stderr
 
 
+@pytest.mark.parametrize("line", ["name", "name polyteach", "name python -c pass", "one polyteach --help"])
+def test_a_line_that_is_no_job_is_an_error_and_nothing_is_run(tmp_path, line):
+    run = subprocess.run(
+        [sys.executable, str(RUNS / "jobs.py"), str(tmp_path)],
+        input=f"one polyteach --version\n{line}\n", capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert f"not NAME polyteach WORDS with a name of its own: {line}" in run.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_toy_from_nothing_to_the_report(tmp_path):
@@ -57,6 +68,7 @@ def test_toy_from_nothing_to_the_report(tmp_path):
     command = ["bash", str(RUNS / "toy.sh"), str(tmp_path), "tiny"]
     run = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PATH": path})
     assert run.returncode == 0, run.stderr[-3000:]
+    assert "] transfer-student-boxes: " in run.stdout
     found = sorted(tmp_path.glob("transfer/*/*/transfer.json"))
     assert len(found) == 5 * 6
     arms = {json.loads(f.read_text())["representation"]["name"] for f in found}
@@ -75,4 +87,4 @@ def test_toy_from_nothing_to_the_report(tmp_path):
     # once more: nothing is left to do but the report
     again = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PATH": path})
     assert again.returncode == 0, again.stderr[-3000:]
-    assert "+ polyteach" not in again.stderr
+    assert "] " not in again.stdout

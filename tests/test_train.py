@@ -340,7 +340,7 @@ def test_a_folder_has_one_training_at_a_time(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "workers"), [("sgd", 0), ("adamw", 2)])
 def test_killed_twenty_times(tmp_path, optimizer, workers):
-    more = {"steps": 60, "save_every": 3, "optimizer": optimizer, "workers": workers, "augment": 5.0}
+    more = {"steps": 30, "save_every": 2, "optimizer": optimizer, "workers": workers, "augment": 5.0}
     compare(*killed_until_done(tmp_path, 20, **more))
 
 
