@@ -75,11 +75,11 @@ class Runner:
         """What go() does when it has the folder for itself."""
         for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell in the background has SIGINT ignored
             signal.signal(number, signal.default_int_handler)
-        if self.next():
-            load()  # before forking
         total, before = len(self.wanted), sum(map(self.done, self.wanted))
         began = time.monotonic()
         try:
+            if self.next():
+                load()  # before forking
             while True:
                 while len(self.running) < self.cores and (job := self.next()):
                     self.start(job)
