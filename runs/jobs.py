@@ -66,7 +66,10 @@ class Runner:
         # jobs inherit the lock, so that what a killed run left behind has to end too
         alone = os.open(self.folder / "lock", os.O_WRONLY | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BlockingIOError(f"another run works in {self.folder}: wait for it, or stop it") from None
             return self.work()
         finally:
             os.close(alone)
@@ -202,9 +205,12 @@ def main() -> int:
     given = parser.parse_args()
     try:
         jobs = read(sys.stdin.read())
+    except ValueError as e:
+        parser.error(str(e))
+    try:
         return 0 if Runner(given.folder.resolve(), jobs, set(jobs), max(given.jobs, 1)).go() else 1
-    except (ValueError, BlockingIOError) as e:
-        parser.error(f"another run works in {given.folder}" if isinstance(e, BlockingIOError) else str(e))
+    except BlockingIOError as e:
+        parser.error(str(e))
 
 
 if __name__ == "__main__":

@@ -562,13 +562,13 @@ def main() -> int:
             if name in wanted:
                 print(f"{'done' if runner.done(name) else '    '} {name}: {planned[name].command}")
         return 0
-    from polyteach.__main__ import main as polyteach
-
     try:
         whole = runner.go()
-    except BlockingIOError:
-        parser.error(f"another run works in {folder}: wait for it, or stop it")
+    except BlockingIOError as e:
+        parser.error(str(e))
     if any((folder / "transfer").glob("*/*/transfer.json")):
+        from polyteach.__main__ import main as polyteach
+
         title = f"The proof ({'quick' if given.quick else 'full'}, {given.world})"
         words = ["report", str(folder / "transfer"), "--out", str(folder / "report"), "--title", title]
         if any((folder / "transfer").glob("student-s[0-9]*/*/transfer.json")):

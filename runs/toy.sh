@@ -15,7 +15,6 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 DIR=${1:?"usage: bash runs/toy.sh DIR [tiny]"}
 SCALE=${2:-small}
-JOBS=${JOBS:-$(env -u OMP_NUM_THREADS nproc)} # nproc itself obeys that variable
 case $SCALE in
   small)
     ARMS="student oracle supervised self-boxes specialist-boxes specialist-classes specialist-regions specialist-depth simclr vicreg scratch"
@@ -35,7 +34,7 @@ cd "$DIR"
 
 # jobs from standard input, as many at once as there are cores. What one says goes to logs/NAME.log; done/NAME.json says
 # that it is finished.
-all() { python "$HERE/jobs.py" . --jobs "$JOBS"; }
+all() { python "$HERE/jobs.py" . ${JOBS:+--jobs "$JOBS"}; }
 wanted() { [[ " $ARMS " == *" $1 "* ]]; }
 P="polyteach"
 NET="--backbone test_resnet --channels 32 --size 64 --device cpu --workers 0"
