@@ -70,14 +70,15 @@ def label(
         teachers: name -> FAMILY:NAME of a teacher. The name becomes the label set's.
         device: where to run: auto, cpu, cuda:0, ... Several devices are given to the teachers in turn. On Ray they
             are the devices of every worker, which reserves as many GPUs.
-        precision: fp32, or fp16 or bf16 (autocast: about twice as fast, labels differ in the last digits).
+        precision: fp32, or fp16 or bf16: autocast, faster where the device has instructions for it, and some labels
+            differ (docs/performance.md says how many). ONNX files and models that are not torch's have fp32 alone.
         batch_size: images per forward pass.
         threads: that decode images ahead of the teachers.
         score: threshold of the statistics printed at the end; nothing is thrown away by it.
         retry: label again the images that failed before, and keep all other rows as they are.
         split: label only images of these splits; the others stay without an answer in these label sets.
         ray: label on a Ray cluster: its address, "auto" for the one that this machine belongs to, or "local" to start
-            one here with a process for each core (docs/cluster.md). The store has to lie where all machines see it.
+            one here (docs/cluster.md). The store has to lie where all machines see it.
         ray_workers: processes with all teachers each; 0 for one on each GPU, or, without any, on each CPU. More than
             there are GPUs share them.
         ray_tries: attempts at a part whose worker dies or raises; then its images are recorded as failed.
@@ -90,6 +91,10 @@ def label(
         polyteach label store --teacher depth=transformers:./dpt-large --device cuda:0 --precision bf16
 
         polyteach label /shared/store --teacher depth=transformers:/shared/dpt-large --ray auto --ray-workers 64
+
+    Raises:
+        ValueError: no teacher, one that cannot be loaded, a number out of range, a store without images or without one
+            of `split`; at the end, when a label set has no answer for any image.
     """
     from polyteach.devices import find_device
     from polyteach.store import Store
@@ -110,7 +115,8 @@ def label(
     # on Ray the machine that deals out the work need not have the workers' devices
     run = _loaded(store, teachers, devices if ray is None else ["cpu"], precision, batch_size, threads, retry, splits)
     config = {"teacher": teachers, "device": devices, "precision": precision, "batch_size": batch_size}
-    run.note(config | {"threads": threads, "score": score, "retry": retry, "split": list(split)})
+    config |= {"threads": threads, "score": score, "retry": retry, "split": list(splits), "ray": ray}
+    run.note(config | {"ray_workers": ray_workers, "ray_tries": ray_tries, "ray_timeout": ray_timeout})
     if ray is None:
         run.go(progress)
     else:

@@ -36,7 +36,11 @@ def predict(
         progress: show a progress bar.
 
     Returns:
-        One dictionary objective -> target per image, in the order given; empty for an image that cannot be read.
+        One dictionary objective -> target per image, in the order given, a folder's by their names; a file that is
+        given twice is answered once. Empty for an image that cannot be read.
+
+    Raises:
+        ValueError: no image, none that can be read, a number out of range, no finished run, or `out` exists.
 
     Examples:
         polyteach predict run cat.jpg dog.jpg --out pictures

@@ -94,6 +94,8 @@ def pretrain(
 
     Raises:
         ValueError: what was given does not exist or does not fit, a loss is not finite, or `out` holds another run.
+        BlockingIOError: another process trains in `out`.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint.
 
     Examples:
         polyteach pretrain store --out simclr --method simclr --epochs 200 --batch-size 1024 --precision bf16

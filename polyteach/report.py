@@ -111,7 +111,8 @@ def report(
         )
     made = _Report(found, tables, scratch, oracle, ours, examples)
     blocks = made.blocks()
-    numbers = {"verb": "report", "polyteach": polyteach.__version__, "title": title} | made.numbers()
+    about = {"verb": "report", "polyteach": polyteach.__version__, "title": title, "examples": examples}
+    numbers = about | made.numbers()
     texts = {
         "report.json": json.dumps(numbers, indent=1, allow_nan=False) + "\n",
         "report.md": page.markdown(title, blocks),

@@ -5,7 +5,7 @@
     store.json                               format version, images per part
     images/part-00000.parquet                id, bytes or uri, height, width, split, licence
     images/_overview.parquet                 the splits of all parts, in short; kept for speed, see `Overview`
-    labels/<task>/<name>/set.json            space, columns, and info: teacher, policy, licence, version
+    labels/<task>/<name>/set.json            space, columns, and info: teacher, licence, version
     labels/<task>/<name>/part-00000.parquet  one row per image of that part: state, reason, the target's columns
     labels/<task>/<name>/_overview.parquet   the states of all parts
     rejects/part-00000.parquet               id, uri, reason

@@ -333,8 +333,9 @@ def repair(store: tyro.conf.Positional[str], *, deep: bool = False, progress: bo
     """Take what is broken out of a store, and say what.
 
     A part that cannot be read is rebuilt from what can be read of it (in groups of 64 rows), and its broken file is
-    kept in broken/. Labels that are lost become "failed", so that `polyteach label --retry` makes them again; those of
-    people have to be ingested again. Images that are lost go with their labels.
+    kept in broken/. Labels that are lost become "failed", so that `polyteach label --retry` makes them again (a part of
+    which nothing can be read is missing then, and made again without --retry); those of people have to be ingested
+    again. Images that are lost go with their labels.
 
     Args:
         store: the store's folder, or its URL (docs/objects.md).
@@ -459,15 +460,16 @@ def _mend_labels(store: "Store", task: str, name: str, part: int, wrong: list[Fa
     rows = store.images(part, data=False) if part in store.parts() else []
     bad = {row for f in wrong for row in f.rows}
     kept = {i: a for i, a in _groups(lambda at: labels.read(part, at), _height(store, file)) if i not in bad}
-    again = "ingest people's labels again" if by_people(labels) else "`polyteach label` makes them again"
+    people = by_people(labels)
+    again = "ingest people's labels again" if people else "`polyteach label` makes them again"
     if not kept or max(kept) >= len(rows):
         _set_aside(store, file)
         print(f"{file}: nothing of it can be read; it is in {BROKEN}/, {again}")
         return
     _set_aside(store, file, keep=True)
     labels.write(part, [r.id for r in rows], [kept.get(i, LOST) for i in range(len(rows))])
-    n = len(rows) - len(kept)
-    print(f"{file}: {len(kept)} answers kept, {n} lost ({again}, with --retry); the broken one is in {BROKEN}/")
+    n, retry = len(rows) - len(kept), "" if people else ", with --retry"
+    print(f"{file}: {len(kept)} answers kept, {n} lost ({again}{retry}); the broken one is in {BROKEN}/")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

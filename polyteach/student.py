@@ -349,7 +349,9 @@ def describe_student(run: str | Path) -> dict[str, Any]:
 
 
 def load_student(run: str | Path, device: str = "cpu") -> Student:
-    """The student that `train` wrote into the folder `run`, in evaluation mode.
+    """The student that `train` wrote into the folder `run`, in evaluation mode, on `device` (as torch names it).
+
+    See `Student.forward` for what it takes and returns; `polyteach.predict` for finished answers.
 
     Raises:
         ValueError: the run holds no finished student, or its weights do not fit its description.

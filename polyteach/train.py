@@ -127,17 +127,17 @@ def train(
         accumulate: forward passes per step, over all processes of torchrun, which share them; without it one for each
             process. The batch of the optimiser is batch_size x accumulate.
         optimizer: sgd (momentum 0.9) or adamw.
-        lr: peak learning rate; without it 0.32 x batch / 256 for sgd, 0.0003 for adamw.
+        lr: peak learning rate, above 0; without it 0.32 x batch / 256 for sgd, 0.0003 for adamw.
         nesterov: Nesterov momentum, for sgd.
         weight_decay: not on normalisation and biases; without it 4e-5 for sgd, 0.05 for adamw.
         warmup: steps of linear warm-up before the cosine; without it a tenth of the steps, at most 1000.
         clip: largest norm of the gradient; 0 for no limit.
-        ema: decay per step of the averaged weights; 0 for none.
+        ema: decay per step of the averaged weights, below 1; 0 for none.
         scale: least and largest scale of the random views; 1 fits the whole image into the view.
-        mirror: share of the views that are mirrored.
+        mirror: share of the views that are mirrored, 0 to 1.
         augment: magnitude of RandAugment's photometric operations, 0 (off) to 10; two per image.
         soft: learn the teachers' class probabilities; --no-soft learns only the most probable class.
-        score: least score of a pseudo box, least probability of a pseudo label's pixel.
+        score: least score of a pseudo box, least probability of a pseudo label's pixel, 0 to 1.
         confidence: let every pseudo label count by how probable its teacher found it (a box's score, the probability
             of a pixel's class or of the picture's likeliest class); people's labels count fully.
         weights: of the losses. rule: (b * lr_teacher) / (b_teacher * lr) from what the teacher recorded, 1 where it
@@ -158,7 +158,7 @@ def train(
             models that are large for one GPU. Changes nothing of the result but the order of sums.
         workers: processes that read and decode images; 0 does it in this one. Changes nothing of the result.
         save_every: steps between checkpoints.
-        save_minutes: minutes between checkpoints.
+        save_minutes: minutes between checkpoints, above 0.
         keep: checkpoints that stay; older ones are removed.
         progress: show progress, losses and speed.
 
@@ -167,6 +167,8 @@ def train(
 
     Raises:
         ValueError: what was given does not exist or does not fit, a loss is not finite, or `out` holds another run.
+        BlockingIOError: another process trains in `out`.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint.
 
     Examples:
         polyteach train store --out run

@@ -124,6 +124,8 @@ def transfer(
 
     Raises:
         ValueError: what was given does not exist or does not fit, or `out` holds another transfer.
+        BlockingIOError: another process works in `out`.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint.
 
     Examples:
         polyteach transfer voc --init run --protocol voc-detection --out scores/student-voc

@@ -15,7 +15,7 @@
 #   cifar-100-python/  VOCdevkit/  nyu/  ade20k/  diode/                                downstream
 #
 # Stores keep the images where they lie; label sets take about 60 GB for the union (estimated: 3.1 M images with a float16
-# class vector, boxes, and two maps as PNG).
+# class vector, boxes, and two maps).
 set -euo pipefail
 DATA=${DATA:?"DATA: the folder with the datasets"}
 WORK=${WORK:?"WORK: a folder for stores, runs and scores"}

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from polyteach import devices
+from polyteach.teachers import load_teacher
 from polyteach.train import train
 from tests.test_train import options, world
 
@@ -17,7 +18,7 @@ def test_bf16_is_taken_where_the_processor_has_it(monkeypatch, capable, quick):
     assert devices.quick_precision("cpu") == quick
 
 
-def test_a_training_says_once_where_bf16_is_slow(tmp_path, monkeypatch, capsys):
+def test_trainings_and_teachers_say_once_where_bf16_is_slow(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     devices.warn_if_slow.cache_clear()
     store = world(tmp_path / "store", 4)
@@ -26,3 +27,6 @@ def test_a_training_says_once_where_bf16_is_slow(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.count("cpu has no instructions for bf16") == 1
     train(store, out=str(tmp_path / "c"), **options(precision="fp32", steps=1))
     assert "instructions" not in capsys.readouterr().err
+    devices.warn_if_slow.cache_clear()
+    load_teacher(f"own:{tmp_path}/a", precision="bf16")  # what labels and predicts
+    assert capsys.readouterr().err.count("cpu has no instructions for bf16") == 1

@@ -91,8 +91,9 @@ def test_the_same_bytes_as_one_process(cluster, teacher, tmp_path):
     label(str(two.path), **options, ray="local", ray_workers=2)
     assert parts(one) == parts(two)
     assert len(parts(two)) == 6
-    costs = [json.loads(next(s.path.glob("labels/*/*/label.json")).read_text())["compute"] for s in (one, two)]
-    assert costs[0]["images"] == costs[1]["images"] == 22
+    said = [json.loads(next(s.path.glob("labels/*/*/label.json")).read_text()) for s in (one, two)]
+    assert [s["compute"]["images"] for s in said] == [22, 22]
+    assert [(s["ray"], s["ray_workers"]) for s in said] == [(None, 0), ("local", 2)]
 
 
 def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(cluster, teacher, tmp_path):

@@ -123,8 +123,13 @@ def test_what_check_says(whole, tmp_path):
     assert "labels/normals/oracle/part-00007.parquet: there are no images of that part" in said
 
 
-def test_a_target_outside_its_space_costs_only_its_image(whole, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("oracle", "(`polyteach label` makes them again, with --retry)"), (PEOPLE, "(ingest people's labels again)")],
+)
+def test_a_target_outside_its_space_costs_only_its_image(whole, tmp_path, capsys, name, advice):
     path = copied(whole, tmp_path)
+    (path / "labels/detection/oracle").rename(path / "labels/detection" / name)
     store = Store.open(path)
     [labels] = [s for s in store.sets() if s.task == "detection"]
     answers = labels.read(0)
@@ -136,6 +141,7 @@ def test_a_target_outside_its_space_costs_only_its_image(whole, tmp_path):
     assert fault.rows == (2,)
     assert "99" in fault.reason
     repair(str(path), progress=False)
+    assert f"3 answers kept, 1 lost {advice}; the broken one" in capsys.readouterr().out
     states = labels.states(0)
     assert states == ["labelled", "labelled", "failed", "labelled"]
 
