@@ -113,10 +113,23 @@ def label(
     devices = [find_device(d) for d in device] if ray is None else list(device)
     splits = (split,) if isinstance(split, str) else tuple(split)
     # on Ray the machine that deals out the work need not have the workers' devices
-    run = _loaded(store, teachers, devices if ray is None else ["cpu"], precision, batch_size, threads, retry, splits)
-    config = {"teacher": teachers, "device": devices, "precision": precision, "batch_size": batch_size}
-    config |= {"threads": threads, "score": score, "retry": retry, "split": list(splits), "ray": ray}
-    run.note(config | {"ray_workers": ray_workers, "ray_tries": ray_tries, "ray_timeout": ray_timeout})
+    places, works = (devices, True) if ray is None else (["cpu"], False)
+    run = _loaded(store, teachers, places, precision, batch_size, threads, retry, splits, works)
+    config = {
+        "teacher": teachers,
+        "device": devices,
+        "precision": precision,
+        "batch_size": batch_size,
+        "threads": threads,
+        "score": score,
+        "retry": retry,
+        "split": list(splits),
+        "ray": ray,
+        "ray_workers": ray_workers,
+        "ray_tries": ray_tries,
+        "ray_timeout": ray_timeout,
+    }
+    run.note(config)
     if ray is None:
         run.go(progress)
     else:
@@ -135,15 +148,21 @@ def _loaded(
     threads: int,
     retry: bool,
     split: tuple[str, ...],
+    works: bool = True,
 ) -> "_Run":
-    """All teachers, loaded, with their label sets. device: of the teachers, in turn."""
-    from polyteach.devices import find_device
+    """All teachers, loaded, with their label sets. device: of the teachers, in turn. works: they will be asked here."""
+    import torch
+
+    from polyteach.devices import find_device, warn_if_slow
     from polyteach.store import Store
     from polyteach.teachers import load_teacher
 
     run = _Run(Store.open(store), batch_size, threads, retry, split)
     for i, (name, spec) in enumerate(teachers.items()):
-        run.add(name, load_teacher(spec, find_device(device[i % len(device)]), precision), precision)
+        place = find_device(device[i % len(device)])
+        run.add(name, load_teacher(spec, place, precision), precision)
+        if works:
+            warn_if_slow(torch.device(place).type, precision)
     return run
 
 

@@ -49,7 +49,9 @@ def predict(
     """
     from pathlib import Path
 
-    from polyteach.devices import find_device
+    import torch
+
+    from polyteach.devices import find_device, warn_if_slow
     from polyteach.files import write_json
     from polyteach.progress import track
     from polyteach.teachers import load_teacher
@@ -63,6 +65,7 @@ def predict(
         raise ValueError(f"{out} exists; predict does not overwrite, choose another --out")
     device = find_device(device)
     teacher = load_teacher(f"own:{run}", device, precision)
+    warn_if_slow(torch.device(device).type, precision)
     answers: list[dict[str, Target]] = []
     kept: list[Any] = []
     bad: list[tuple[str, str]] = []

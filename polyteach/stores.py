@@ -468,8 +468,8 @@ def _mend_labels(store: "Store", task: str, name: str, part: int, wrong: list[Fa
         return
     _set_aside(store, file, keep=True)
     labels.write(part, [r.id for r in rows], [kept.get(i, LOST) for i in range(len(rows))])
-    n, retry = len(rows) - len(kept), "" if people else ", with --retry"
-    print(f"{file}: {len(kept)} answers kept, {n} lost ({again}{retry}); the broken one is in {BROKEN}/")
+    lost, how = len(rows) - len(kept), again if people else f"{again}, with --retry"
+    print(f"{file}: {len(kept)} answers kept, {lost} lost ({how}); the broken one is in {BROKEN}/")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

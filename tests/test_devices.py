@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from polyteach import devices
-from polyteach.teachers import load_teacher
+from polyteach.label import label
+from polyteach.predict import predict
 from polyteach.train import train
 from tests.test_train import options, world
 
@@ -28,5 +30,10 @@ def test_trainings_and_teachers_say_once_where_bf16_is_slow(tmp_path, monkeypatc
     train(store, out=str(tmp_path / "c"), **options(precision="fp32", steps=1))
     assert "instructions" not in capsys.readouterr().err
     devices.warn_if_slow.cache_clear()
-    load_teacher(f"own:{tmp_path}/a", precision="bf16")  # what labels and predicts
+    teacher, picture = {"a": f"own:{tmp_path}/a"}, tmp_path / "picture.png"
+    label(str(tmp_path / "store"), teachers=teacher, device=("cpu",), precision="bf16", progress=False)
+    assert capsys.readouterr().err.count("cpu has no instructions for bf16") == 1
+    devices.warn_if_slow.cache_clear()
+    Image.new("RGB", (40, 30)).save(picture)
+    predict(f"{tmp_path}/a", [str(picture)], device="cpu", precision="bf16", progress=False)
     assert capsys.readouterr().err.count("cpu has no instructions for bf16") == 1

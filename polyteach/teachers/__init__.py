@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from polyteach.devices import PRECISIONS, warn_if_slow
+from polyteach.devices import PRECISIONS
 from polyteach.files import read_json
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
@@ -84,7 +84,6 @@ def load_teacher(spec: str, device: str = "cpu", precision: str = "fp32") -> Tea
     module: Any = importlib.import_module(f"polyteach.teachers.{known[family]}")
     teacher: Teacher = module.load(name, device, precision)
     teacher.spec = spec
-    warn_if_slow(torch.device(device).type, precision)
     return teacher
 
 
