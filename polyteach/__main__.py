@@ -8,11 +8,12 @@ import importlib
 import inspect
 import os
 import re
+import select
 import sys
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 VERBS = {
     "ingest": "images (a folder, a list, a tar, a Parquet file) -> store",
@@ -62,7 +63,37 @@ def usage() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line; returns the exit status.
+
+    Where who reads what it prints has gone, as in `polyteach label --help | head`, that is the end, without a word:
+    141, as of a program that the shell says SIGPIPE has ended.
+    """
+    try:
+        try:
+            return _main(argv)
+        finally:
+            sys.stdout.flush()  # else the interpreter does it, and complains
+    except BrokenPipeError:
+        gone = [stream for stream in (sys.stdout, sys.stderr) if _unread(stream)]
+        if not gone:  # another pipe, as to a server
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in gone:
+            os.dup2(nowhere, stream.fileno())
+        return 141
+
+
+def _unread(stream: TextIO) -> bool:
+    """Whether it goes into a pipe that nobody reads any more."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+    except (OSError, ValueError):  # no file
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _main(argv: list[str] | None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())

@@ -15,9 +15,12 @@ import json
 import os
 import pickle
 import random
+import re
+import shutil
 import signal
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
@@ -47,6 +50,11 @@ AHEAD = WINDOW * ROW_GROUP // 2
 """How many samples ahead row groups are asked of object storage."""
 REJECTS = "rejects.jsonl"
 """File of a run with the images that could not be read."""
+PATIENCE = 1800
+"""Seconds that the trainer waits for a batch from its workers before it gives up."""
+SHARED = Path("/dev/shm")
+"""Where Linux keeps shared memory; docker gives it 64 MB."""
+NO_ROOM = "no room in shared memory"
 ATTEMPTS = 100
 """Replacements that are tried for an image that cannot be read, before giving up."""
 
@@ -499,7 +507,10 @@ class Samples(Dataset[Sample]):
         targets: dict[str, Target | None] = {}
         for name, objective in self.plan.objectives.items():
             target = self.target(image, name)
-            targets[name] = None if target is None else load_task(objective.task).view(target, view)
+            task = load_task(objective.task)
+            if target is not None:
+                target = task.zoomed(task.view(target, view), view.zoom, objective.space)
+            targets[name] = target
         return Sample(seen, targets, row.id, rejects)
 
     def _target(self, image: int, objective: str) -> Target | None:
@@ -563,6 +574,7 @@ def batches(
 
     Raises:
         ValueError: an image could not be read nor replaced.
+        RuntimeError: a worker failed; see `explained`.
     """
     loader = DataLoader(
         samples,
@@ -571,10 +583,48 @@ def batches(
         collate_fn=_packed if workers else _gathered,
         worker_init_fn=_quiet,
         pin_memory=pin,
+        timeout=PATIENCE if workers else 0,
         generator=torch.Generator(),  # else the loader draws from the global one, and resume would not be exact
     )
     for images, rest in loader:
         yield Batch(images, *(_unpacked(rest) if workers else rest))
+
+
+@contextmanager
+def explained(workers: int) -> Iterator[None]:
+    """Within, where batches are used: what goes wrong with the data workers is said so that one can do something.
+
+    Not only while a batch is waited for: that a worker was killed is known at once, whatever is being done.
+
+    Raises:
+        ValueError: a worker has no shared memory for its batches, was killed, or says nothing for `PATIENCE` seconds.
+    """
+    try:
+        yield
+    except RuntimeError as e:
+        said = _explained(str(e), workers)
+        if said is None:
+            raise
+        raise ValueError(said) from e
+
+
+def _explained(text: str, workers: int) -> str | None:
+    """What a person can do about a data worker that failed so; None where that is not what failed."""
+    fix = f"give --workers 0, or fewer than {workers}" if workers > 1 else "give --workers 0"
+    if NO_ROOM in text or "Bus error" in text:
+        free = shutil.disk_usage(SHARED).free if SHARED.is_dir() else 0
+        return (
+            f"a data worker has no room for a batch in shared memory ({SHARED}, {free / 2**20:,.0f} MiB free); {fix}, "
+            "or make it larger (docker run --shm-size=8g, or --ipc=host)"
+        )
+    if "DataLoader timed out" in text:
+        return (
+            f"no batch came from the {workers} data workers within {PATIENCE / 60:g} minutes: see whether the disk or "
+            "the storage that holds the store still answers; --workers 0 reads in the training process itself"
+        )
+    if re.match(r"DataLoader worker \(pid", text):
+        return f"a data worker was killed ({text.strip().rstrip('.')}), as where memory runs out; {fix}"
+    return None
 
 
 def noted(stream: Iterable[Batch], file: str | os.PathLike[str]) -> Iterator[Batch]:
@@ -621,6 +671,7 @@ def _packed(samples: list[Sample]) -> tuple[Tensor, Tensor]:
     fill the pipe, where a worker whose trainer was killed would wait for ever.
     """
     images, (targets, ids, rejects) = _gathered(samples)
+    _share(images)  # here, where an error reaches the trainer; on the way it would be lost, and the batch waited for
     plain = {k: [_plain(t) for t in ts] for k, ts in targets.items()}
     held: list[pickle.PickleBuffer] = []  # the arrays, which would be copied twice more within the pickle
     head = pickle.dumps((plain, ids, rejects), protocol=5, buffer_callback=held.append)
@@ -632,7 +683,20 @@ def _packed(samples: list[Sample]) -> tuple[Tensor, Tensor]:
     view[: sizes.nbytes] = sizes.view(np.uint8)
     for start, part in zip(ends, parts, strict=False):
         view[start : start + len(part)] = np.frombuffer(part, dtype=np.uint8)
+    _share(out)
     return images, out
+
+
+def _share(tensor: Tensor) -> None:
+    """Move it into shared memory, as is done on the way to the trainer at the latest.
+
+    Raises:
+        RuntimeError: there is not enough, with `NO_ROOM` in its text.
+    """
+    try:
+        tensor.share_memory_()
+    except (RuntimeError, OSError) as e:
+        raise RuntimeError(f"{NO_ROOM} for {tensor.nbytes} bytes: {e}") from e
 
 
 def _unpacked(packed: Tensor) -> tuple[dict[str, list[Any]], list[str], list[dict[str, str]]]:

@@ -11,6 +11,9 @@ from torch.utils.flop_counter import flop_registry
 
 T = TypeVar("T")
 
+COUNTED = 2
+"""Images that `step_flops` needs. Counting keeps all that a step makes on the host, 1 GiB an image at 512 pixels."""
+
 
 def counted(call: Callable[[], T]) -> tuple[T, float | None]:
     """What `call` returns, and the operations of torch's convolutions and matrix products in it.
@@ -51,7 +54,8 @@ class _Operations(TorchDispatchMode):
 def step_flops(model: nn.Module, images: Tensor, targets: dict[str, list[Any]]) -> float | None:
     """Operations per image of a forward and backward pass, counted on a copy of `model`; the random state is put back.
 
-    model: called as model(images, targets) -> losses by objective. images: (B, 3, h, w).
+    model: called as model(images, targets) -> losses by objective. images: (B, 3, h, w), best `COUNTED` of them: what
+    an image costs does not depend on how many there are, the memory for counting does.
     """
     twin = copy.deepcopy(model).train()  # the pass would move the statistics of batch normalisation
 

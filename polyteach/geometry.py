@@ -4,6 +4,7 @@ Shapes: C channels, H W pixels of the source image, h w pixels of the view, M N 
 source at any resolution, K boxes.
 """
 
+import math
 import random
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,12 +14,18 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 from torchvision.transforms.v2 import functional as kernels
 
+PADDED = 2**24
+"""Pixels of a crop that may be padded with black, if more than half of them: 50 MB; larger ones are put together."""
+
 
 @dataclass(frozen=True)
 class View:
     """A crop of the source in pixels, resized to `size`, then mirrored if `mirrored`.
 
     The crop may reach beyond the source: there the view is filled. All sizes are (height, width).
+
+    zoom: how many times as large things look as where the whole source is fitted into the view, which is how a student
+    is asked (`fit`): what says how far things are depends on it.
     """
 
     source: tuple[int, int]
@@ -28,14 +35,23 @@ class View:
     width: int | float
     size: tuple[int, int]
     mirrored: bool = False
+    zoom: float = 1.0
 
     def image(self, image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 h w"]:
-        """The picture seen through the view: antialiased bilinear, black beyond the source."""
+        """The picture seen through the view: antialiased bilinear, black beyond the source.
+
+        Takes memory for what is seen of the source and for the view, not for what lies beyond: see `_resized`.
+        """
         top, left = round(self.top), round(self.left)
         height, width = max(round(self.height), 1), max(round(self.width), 1)
-        if top + height <= 0 or left + width <= 0:  # torchvision's crop would count from the other end
+        h, w = image.shape[-2:]
+        visible = max(min(top + height, h) - max(top, 0), 0) * max(min(left + width, w) - max(left, 0), 0)
+        if not visible:  # torchvision's crop would count from the other end
             return image.new_zeros(3, *self.size)
-        out = kernels.resized_crop(image, top, left, height, width, list(self.size), antialias=True)
+        if height * width <= max(PADDED, 2 * visible):
+            out = kernels.resized_crop(image, top, left, height, width, list(self.size), antialias=True)
+        else:
+            out = _resized(image, (top, left), (height, width), self.size)
         return out.flip(-1) if self.mirrored else out
 
     def dense(self, field: Shaped[Tensor, "*C M N"], fill: int | float = 0) -> Shaped[Tensor, "*C h w"]:
@@ -72,7 +88,51 @@ class View:
         left = -self.left * kx
         if self.mirrored:
             left = vw - (left + sw * kx)
-        return View(self.size, -self.top * ky, left, sh * ky, sw * kx, self.source, self.mirrored)
+        return View(self.size, -self.top * ky, left, sh * ky, sw * kx, self.source, self.mirrored, 1 / self.zoom)
+
+
+def _resized(
+    image: UInt8[Tensor, "3 H W"], at: tuple[int, int], crop: tuple[int, int], size: tuple[int, int]
+) -> UInt8[Tensor, "3 h w"]:
+    """torchvision's `resized_crop` to within one level, where the crop is much larger than what it has of the source.
+
+    Padding to the whole crop, as torchvision does, would take 3 GiB for half of a picture of 100 x 10,000 pixels.
+    Resizing works along one axis after the other. Along the one of which more is seen, by torchvision, some rows at a
+    time; along the other by the same weights of the same pixels, without those that are black.
+
+    at: top and left of the crop in the source. crop, size: its height and width, before and after.
+    """
+    seen = [(max(a, 0), min(a + n, s)) for a, n, s in zip(at, crop, image.shape[-2:], strict=True)]
+    down, across = ((b - a) / n for (a, b), n in zip(seen, crop, strict=True))
+    if down > across:
+        turned = _resized(image.mT, (at[1], at[0]), (crop[1], crop[0]), (size[1], size[0]))
+        return turned.mT
+    first, last = seen[0]
+    step = max(PADDED // crop[1], 1)
+    blocks = [(r, min(step, last - r)) for r in range(first, last, step)]
+    along = [
+        kernels.resized_crop(image, r, at[1], rows, crop[1], [rows, size[1]], antialias=True) for r, rows in blocks
+    ]
+    weights = _triangles(crop[0], size[0], first - at[0], last - at[0])
+    out = torch.einsum("hr,crw->chw", weights, torch.cat(along, 1).float())
+    return out.round().clamp(0, 255).to(torch.uint8)
+
+
+def _triangles(length: int, out: int, first: int, last: int) -> Float[Tensor, "h r"]:
+    """What pixels `first` up to `last` of an axis count in each of the `out` pixels that its `length` becomes.
+
+    Antialiased bilinear: a triangle as wide as two pixels of the coarser of both, as torch's interpolation has it.
+    """
+    scale = length / out
+    support = max(scale, 1.0)
+    centre = (torch.arange(out, dtype=torch.float64) + 0.5)[:, None] * scale
+
+    def weights(at: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return (1 - ((at + 0.5 - centre) / support).abs()).clamp(min=0)
+
+    near = (centre - support).floor() + torch.arange(2 * math.ceil(support) + 2)
+    total = weights(near).where((near >= 0) & (near < length), 0).sum(1, keepdim=True)
+    return (weights(torch.arange(first, last, dtype=torch.float64)) / total).float()
 
 
 @lru_cache(maxsize=4)
@@ -131,4 +191,4 @@ def random_view(
     height, width = round(size[0] * pixel), round(size[1] * pixel)
     top = round(draw.uniform(min(source[0] - height, 0), max(source[0] - height, 0)))
     left = round(draw.uniform(min(source[1] - width, 0), max(source[1] - width, 0)))
-    return View(source, top, left, max(height, 1), max(width, 1), size, draw.random() < mirror)
+    return View(source, top, left, max(height, 1), max(width, 1), size, draw.random() < mirror, factor)

@@ -215,6 +215,8 @@ class _Run:
             "learning_rate": teacher.learning_rate,
             "batch_size": teacher.batch_size,
         }
+        if teacher.optimizer is not None:
+            about["optimizer"] = teacher.optimizer
         sets = {}
         for key, objective in teacher.objectives.items():
             unique = name if answered.count(objective.task) == 1 else f"{name}-{key}"

@@ -3,6 +3,11 @@
 A training is a pure function of its settings and its stream of batches: killed at any moment and started again it
 goes on from the last checkpoint and ends, on the CPU with as many threads, in the same weights byte for byte.
 
+A step may have several forward passes. The loss of an objective is its mean over all that the step has labels for,
+however they are spread over the passes: a pass counts in it by what it has of them (`shares`), so that 16 passes of one
+image do what one of 16 does, but for batch normalisation, and an objective that one image of a step is labelled for
+weighs as much as the others.
+
 Under torchrun (`processes`) the forward passes of a step are dealt to the processes in turn, and their gradients added
 up. What is random in a pass follows from its number, so that N processes do what one does with as many passes, but for
 the order of sums, and the running statistics of batch normalisation, which are then means over processes; unless it is
@@ -22,6 +27,7 @@ import signal
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
@@ -31,6 +37,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from polyteach import checkpoints, processes
 from polyteach.checkpoints import latest
@@ -112,8 +119,8 @@ class Mixture(nn.Module):
 
     drop: teacher dropping of UNIC (Sariyildiz et al., ECCV 2024; its modeling/teacher_dropping.py): the objective with
     the largest loss is always kept, every other one is left out with this probability, and the terms of those kept are
-    multiplied by (number there) / (number kept), so that every pass weighs alike. What is left out acts as if the batch
-    had no target for it. 0: off. Where it differs from UNIC, and why:
+    multiplied by (number there) / (number kept), so that what a pass weighs does not change. What is left out adds
+    nothing to the gradient of its pass. 0: off. Where it differs from UNIC, and why:
 
     - UNIC draws for every image. A loss here is one number per forward pass (detectors sample their regions from the
       whole of it), so that is what is drawn for; a step of several passes has several draws.
@@ -142,8 +149,16 @@ class Mixture(nn.Module):
             self.register_buffer("first_sum", torch.zeros(len(self.weights)))
             self.register_buffer("first_count", torch.zeros(len(self.weights), dtype=torch.long))
 
-    def forward(self, losses: dict[str, Tensor], factors: Mapping[str, float] | None = None) -> Float[Tensor, ""]:
-        """losses: objective -> scalar; at least one. factors: see `kept`; all 1 without it."""
+    def forward(
+        self,
+        losses: dict[str, Tensor],
+        factors: Mapping[str, float] | None = None,
+        shares: Mapping[str, float] | None = None,
+    ) -> Float[Tensor, ""]:
+        """losses: objective -> scalar; at least one. factors: see `kept`; all 1 without it.
+
+        shares: of a pass in the losses of a step, 0..1; all 1 without it. Learned weights too learn once from a step.
+        """
         terms = []
         for name, loss in losses.items():
             if factors is not None and name not in factors:
@@ -152,7 +167,8 @@ class Mixture(nn.Module):
             if name in self.log_variance:
                 s = self.log_variance[name]
                 term = torch.exp(-s) * term + s / 2
-            terms.append(term if factors is None else factors[name] * term)
+            term = term if factors is None else factors[name] * term
+            terms.append(term if shares is None else shares[name] * term)
         return torch.stack(terms).sum()
 
     def kept(self, losses: Mapping[str, float], at: int) -> dict[str, float] | None:
@@ -184,6 +200,34 @@ class Mixture(nn.Module):
         """What each loss is multiplied with now."""
         s = {k: float(v.detach()) for k, v in self.log_variance.items()}
         return {k: w * math.exp(-s.get(k, 0.0)) for k, w in self.weights.items()}
+
+
+Amounts = Mapping[str, tuple[float, ...]]
+"""Objective -> what its loss, or each part of its loss, is a mean over; see `Task.amounts`."""
+
+
+def labelled(targets: Mapping[str, Sequence[Any]]) -> dict[str, tuple[float, ...]]:
+    """Images that have a target, by objective: the amounts of losses that are means over images."""
+    counts = {k: sum(t is not None for t in answers) for k, answers in targets.items()}
+    return {k: (float(n),) for k, n in counts.items() if n}
+
+
+def shares(passes: Sequence[Amounts]) -> list[dict[str, tuple[float, ...]]]:
+    """Of every part of every loss, which share of the step's mean is each pass's: they add up to 1 over the passes.
+
+    Where an objective has labels that say nothing (no pixel is valid), its passes count alike: their loss is 0.
+    """
+    totals: dict[str, list[float]] = {}
+    there: dict[str, int] = {}
+    for name, parts in (item for amounts in passes for item in amounts.items()):
+        totals[name] = [a + b for a, b in zip(totals.get(name, [0.0] * len(parts)), parts, strict=True)]
+        there[name] = there.get(name, 0) + 1
+
+    def share(name: str, parts: tuple[float, ...]) -> tuple[float, ...]:
+        pairs = zip(parts, totals[name], strict=True)
+        return tuple(mine / total if total > 0 else 1 / there[name] for mine, total in pairs)
+
+    return [{name: share(name, parts) for name, parts in amounts.items()} for amounts in passes]
 
 
 def rate(step: int, settings: Settings) -> float:
@@ -220,6 +264,7 @@ def fit(
     folder: Path,
     trunk: str = "",
     blocks: Sequence[str] = (),
+    amounts: Callable[[Mapping[str, Sequence[Any]]], Amounts] = labelled,
 ) -> None:
     """Optimise `model` in place, going on from the last checkpoint in `folder` where there is one.
 
@@ -230,7 +275,10 @@ def fit(
     batches from there on, at least as many as the steps need; of several processes, each gets every `size`-th, from
     its `rank` on. trunk: name of the submodule with synchronised layers, "" for none; see `processes.Joint`.
     blocks: where `settings.shard` is on, what of the trunk is gathered apart; see `processes.Joint.shard`. A copy is
-    trained then, and `model` stays on its device.
+    trained then, and `model` stays on its device. amounts: targets of a batch -> what the losses are means over. Where
+    a loss has several parts, the model is called with the weights of those after the first too, by objective.
+
+    Memory: a process holds the batches of all of its passes of a step, on the host; on the device one at a time.
 
     Raises:
         NonFinite: a loss or gradient is; the last checkpoint stays.
@@ -255,7 +303,7 @@ def fit(
         with processes.Joint(trained, trunk) if trunk else nullcontext() as joint:
             if settings.shard and joint is not None:
                 joint.shard(blocks, device)
-            run = _Run(trained, mixture, settings, folder, device, joint)
+            run = _Run(trained, mixture, settings, folder, device, joint, amounts)
             run.go(batches, caught)
         if settings.shard:
             state = model.state_dict()
@@ -299,6 +347,24 @@ def check(settings: Settings) -> None:
         )
 
 
+class Copies:
+    """Batches on their way to a device: each is held until its copy is done.
+
+    A copy from page-locked memory goes on while Python does other things, and torch keeps memory that is let go from
+    being used again before its copies are done; but it knows them by where they begin, and a worker's targets lie
+    within one buffer.
+    """
+
+    def __init__(self) -> None:
+        self._held: deque[tuple[Any, Any]] = deque()
+
+    def hold(self, batch: Any, event: Any) -> None:
+        """Keep `batch` until `event.query()` is true, as of a `torch.cuda.Event`; let go of those that are done."""
+        self._held.append((event, batch))
+        while self._held and self._held[0][0].query():
+            self._held.popleft()
+
+
 class _Run:
     """The state of a training, and what moves it on."""
 
@@ -310,8 +376,10 @@ class _Run:
         folder: Path,
         device: torch.device,
         joint: processes.Joint | None,
+        amounts: Callable[[Mapping[str, Sequence[Any]]], Amounts],
     ) -> None:
         self.settings = settings
+        self.amounts = amounts
         self.folder = folder
         self.device = device
         self.model = model
@@ -325,6 +393,7 @@ class _Run:
         self.step = 0
         self.seconds = 0.0
         self.caught: list[int] = []
+        self.copies = Copies()
         self.saved = time.monotonic()
         self.log_file = folder / "log.jsonl"
         self.writer = checkpoints.Writer()
@@ -377,16 +446,17 @@ class _Run:
         lr = rate(self.step, s)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        sums: dict[str, list[float]] = {}
+        losses: dict[str, float] = {}
         ids: list[str] = []
+        passes: dict[str, int] = {}
         kept: dict[str, int] = {}
-        for first in range(0, s.accumulate, processes.size()):
-            for parts, factors, seen in self.backward(next(stream), self.step * s.accumulate + first):
+        for first, batch, counted in self.passes(stream):
+            for (parts, factors, seen), share in zip(self.backward(batch, first, counted), counted, strict=True):
                 ids += seen
                 for name, value in parts.items():
-                    sums.setdefault(name, []).append(value)
+                    losses[name] = losses.get(name, 0.0) + _first(share, name, s) * value
+                    passes[name] = passes.get(name, 0) + 1
                     kept[name] = kept.get(name, 0) + (factors is None or name in factors)
-        losses = {k: sum(v) / len(v) for k, v in sums.items()}
         norm, stop, late = self.apply(losses, ids)
         if self.average is not None:
             self.average.update(self.model, self.step)
@@ -407,11 +477,29 @@ class _Run:
         }
         # the loss is of all objectives all the same, so that curves compare
         if self.mixture.drop:
-            line["kept"] = {k: n / len(sums[k]) for k, n in kept.items()}
+            line["kept"] = {k: n / passes[k] for k, n in kept.items()}
         return line, stop, late
 
-    def backward(self, batch: Seen, first: int) -> list[tuple[dict[str, float], dict[str, float] | None, list[str]]]:
+    def passes(self, stream: Iterator[Seen]) -> Iterator[tuple[int, Seen, list[dict[str, tuple[float, ...]]]]]:
+        """This process's passes of a step: the number of those that are computed at once, its batch, all their shares.
+
+        All batches are taken first: what each of them counts depends on the labels of the others.
+        """
+        s, size = self.settings, processes.size()
+        taken = [next(stream) for _ in range(s.accumulate // size)]
+        counted: list[dict[str, tuple[float, ...]]] = [{} for _ in range(s.accumulate)]
+        if s.accumulate > 1:
+            said = processes.gathered([dict(self.amounts(batch.targets)) for batch in taken])
+            counted = shares([mine[i] for i in range(len(taken)) for mine in said])
+        for i in range(len(taken)):
+            yield self.step * s.accumulate + i * size, taken.pop(0), counted[i * size : (i + 1) * size]
+
+    def backward(
+        self, batch: Seen, first: int, counted: Sequence[Mapping[str, tuple[float, ...]]]
+    ) -> list[tuple[dict[str, float], dict[str, float] | None, list[str]]]:
         """Add the gradient of this process's forward pass; they are number `first` and those after it.
+
+        counted: of the pass of every process, see `shares`; where nothing is said of a loss, all passes count alike.
 
         Returns for the pass of every process its losses, what `Mixture.kept` says of them, and its images' ids.
         """
@@ -419,9 +507,13 @@ class _Run:
         torch.manual_seed(random.Random(f"pass-{s.seed}-{first + rank}").getrandbits(63))
         images = batch.images.to(self.device, non_blocking=True)
         targets = {k: [moved(t, self.device) for t in ts] for k, ts in batch.targets.items()}
+        if self.device.type == "cuda":
+            done = torch.cuda.Event()
+            done.record(torch.cuda.current_stream(self.device))
+            self.copies.hold(batch, done)
         lower = s.precision != "fp32"
         with torch.autocast(self.device.type, PRECISIONS[s.precision], enabled=lower):
-            losses: dict[str, Tensor] = self.model(images, targets)
+            losses: dict[str, Tensor] = self.model(images, targets, *_rest(counted[rank]))
         anchor = losses.pop(processes.ANCHOR, None)
         values = torch.stack([v.detach().float() for v in losses.values()]).tolist() if losses else []
         said = processes.gathered((dict(zip(losses, values, strict=True)), batch.ids))
@@ -430,7 +522,8 @@ class _Run:
             if not all(map(math.isfinite, parts.values())):
                 raise self.not_finite("the loss", parts, ids)
             out.append((parts, self.mixture.kept(parts, first + i) if parts else None, ids))
-        total = self.mixture(losses, out[rank][1]) / s.accumulate if losses else None
+        mine = {name: _first(counted[rank], name, s) for name in losses}
+        total = self.mixture(losses, out[rank][1], mine) if losses else None
         if self.joint is not None and self.reached is not None:
             self.reached |= self.joint.reached(total) if total is not None else set()
             total = anchor if total is None else total + anchor
@@ -525,6 +618,8 @@ class _Run:
             state.setdefault(int(i), {})[name] = value
         for i, name, value in scalars["optimizer"]:
             state.setdefault(i, {})[name] = value
+        for i, values in state.items():
+            state[i] = {name: _laid_out(value, trained[i]) for name, value in values.items()}
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         if self.average is not None:
             for name, value in tensors["average"].items():
@@ -551,6 +646,29 @@ def moved(target: Target | None, device: torch.device) -> Target | None:
         return target
     values = {f.name: getattr(target, f.name) for f in fields(target)}
     return replace(target, **{k: v.to(device, non_blocking=True) for k, v in values.items() if v is not None})
+
+
+def _laid_out(value: Any, parameter: Tensor) -> Any:
+    """What an optimiser knows of each number of a parameter, in that parameter's memory layout and on its device.
+
+    A file has it row by row; an optimiser that goes over the memory of both at once would pair other numbers.
+    """
+    whole = isinstance(value, Tensor) and not isinstance(parameter, DTensor)
+    if not whole or value.shape != parameter.shape or not value.ndim:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+def _first(counted: Mapping[str, tuple[float, ...]], name: str, s: Settings) -> float:
+    """The share of a loss, which is that of its first part: the others are weighed against it."""
+    return counted[name][0] if name in counted else 1 / s.accumulate
+
+
+def _rest(counted: Mapping[str, tuple[float, ...]]) -> list[dict[str, tuple[float, ...]]]:
+    """What a model is told of the parts of its losses after the first, where there are any and it matters."""
+    several = {name: parts for name, parts in counted.items() if len(parts) > 1 and parts[0] > 0}
+    weights = {name: tuple(part / parts[0] for part in parts[1:]) for name, parts in several.items()}
+    return [weights] if any(w != 1 for each in weights.values() for w in each) else []
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

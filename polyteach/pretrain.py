@@ -107,8 +107,8 @@ def pretrain(
 
     import torch
 
-    from polyteach.batches import REJECTS, all_images, batches, noted
-    from polyteach.compute import step_flops
+    from polyteach.batches import REJECTS, all_images, batches, explained, noted
+    from polyteach.compute import COUNTED, step_flops
     from polyteach.devices import find_device
     from polyteach.files import sweep, write_json
     from polyteach.loop import Mixture, Settings, check, fit
@@ -159,9 +159,11 @@ def pretrain(
         pin = settings.device.startswith("cuda")
         return noted(batches(samples, 2 * batch_size, start, settings.steps, workers, pin), run / REJECTS)
 
-    fit(model, Mixture({method: 1.0}), stream, settings, run)
+    with explained(workers):
+        fit(model, Mixture({method: 1.0}), stream, settings, run)
     about = {
         "size": [size, size],
+        "optimizer": optimizer,
         "learning_rate": settings.lr,
         "batch_size": batch_size,
         "steps": settings.steps,
@@ -169,7 +171,7 @@ def pretrain(
         "method": method,
     }
     save_student(student, run, about)
-    batch = next(iter(batches(samples, 2 * batch_size, 0, 1)))
+    batch = next(iter(batches(samples, 2 * COUNTED, 0, 1)))  # two views of each
     each, views = step_flops(model.cpu(), batch.images, {}), 2 * batch_size * settings.steps
     seconds = _seconds(run / "log.jsonl")
     flops = None if each is None else each * views

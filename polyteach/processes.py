@@ -11,6 +11,7 @@ import pickle
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -24,6 +25,8 @@ from torch.distributed.tensor import DTensor
 
 ANCHOR = ""
 """Key of what `Joint` adds to a model's losses."""
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for the others before it gives up: they may read a store, or write a checkpoint."""
 ROOM = 1024
 """Bytes that a message of `gathered` has room for, until one is longer."""
 
@@ -47,7 +50,11 @@ def own_device(name: str) -> str:
 
 @contextmanager
 def together(device: torch.device) -> Iterator[None]:
-    """Within, the processes can talk to each other: through NCCL about tensors on GPUs, else through gloo."""
+    """Within, the processes can talk to each other: through NCCL about tensors on GPUs, else through gloo.
+
+    Raises:
+        TimeoutError: not all of them came within `PATIENCE`; whoever waits so long later has torch's own error.
+    """
     if size() == 1:
         yield
         return
@@ -56,8 +63,9 @@ def together(device: torch.device) -> Iterator[None]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     global _room
     _room = ROOM  # as in all others
-    store, _, _ = next(dist.rendezvous("env://"))
-    dist.init_process_group(backend, store=_unused(store), rank=rank(), world_size=size())
+    store, _, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
+    store.set_timeout(PATIENCE)
+    dist.init_process_group(backend, store=_unused(store), rank=rank(), world_size=size(), timeout=PATIENCE)
     try:
         yield
     finally:
@@ -76,8 +84,13 @@ def _unused(store: dist.Store) -> dist.Store:
         name = store.get(f"answer/{mine}").decode()  # waits
         store.set(f"knows/{name}/{rank()}", "")
         return dist.PrefixStore(name, store)
-    waiting = set(range(1, size()))
+    waiting, end = set(range(1, size())), time.monotonic() + PATIENCE.total_seconds()
     while waiting:
+        if time.monotonic() > end:
+            raise TimeoutError(
+                f"of {size()} processes, number {', '.join(map(str, sorted(waiting)))} did not come within "
+                f"{PATIENCE.total_seconds() / 60:g} minutes; see what they say, on their machines too, and start again"
+            )
         for other in waiting:
             if store.check([f"asks/{other}"]):  # it may be a dead one that asked, so again and again
                 store.set(f"answer/{store.get(f'asks/{other}').decode()}", mine)
@@ -94,7 +107,7 @@ def wait() -> None:
 
 def another_group() -> dist.ProcessGroup:
     """All processes again, so that a thread can talk beside what the others do: tensors on the CPU."""
-    group: Any = dist.new_group(backend="gloo")
+    group: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
     return group
 
 

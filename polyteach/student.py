@@ -5,7 +5,7 @@ Shapes: B images of a batch, H W its pixels, both multiples of 32.
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,18 +162,25 @@ class Student(nn.Module):
         self,
         images: UInt8[Tensor, "B 3 H W"],
         targets: dict[str, list[Target | None]] | None = None,
+        parts: Mapping[str, Sequence[float]] | None = None,
     ) -> dict[str, Any]:
         """Every head's prediction by objective; with `targets`, `losses` instead (so that wrappers see one call)."""
         if targets is not None:
-            return self.losses(images, targets)
+            return self.losses(images, targets, parts)
         pyramid = self.features(images)
         return {k: self._head(k, pyramid) for k in self.objectives}
 
-    def losses(self, images: UInt8[Tensor, "B 3 H W"], targets: dict[str, list[Target | None]]) -> dict[str, Tensor]:
+    def losses(
+        self,
+        images: UInt8[Tensor, "B 3 H W"],
+        targets: dict[str, list[Target | None]],
+        parts: Mapping[str, Sequence[float]] | None = None,
+    ) -> dict[str, Tensor]:
         """The loss of every objective that the batch has at least one target for.
 
         targets: objective -> one target or None per image, in pixels of the batch. Heads see only the images that
-        carry their labels: absent is not empty.
+        carry their labels: absent is not empty. parts: weights of the parts of an objective's loss after the first,
+        see `Task.weighted_loss`; 1 without.
         """
         pyramid = self.features(images)
         out = {}
@@ -183,9 +190,18 @@ class Student(nn.Module):
                 continue
             index = torch.tensor(here, device=images.device)
             part = pyramid if len(here) == len(images) else {k: v[index] for k, v in pyramid.items()}
-            task = load_task(self.objectives[name].task)
-            out[name] = task.loss(self._head(name, part), [t for t in answers if t is not None])
+            task, there = load_task(self.objectives[name].task), [t for t in answers if t is not None]
+            if parts and name in parts:
+                out[name] = task.weighted_loss(self._head(name, part), there, parts[name])
+            else:
+                out[name] = task.loss(self._head(name, part), there)
         return out
+
+    def amounts(self, targets: Mapping[str, Sequence[Target | None]]) -> dict[str, tuple[float, ...]]:
+        """What the loss of every objective that has a target is a mean over; see `Task.amounts`."""
+        there = {k: [t for t in answers if t is not None] for k, answers in targets.items()}
+        about = {k: (load_task(o.task), o.space) for k, o in self.objectives.items()}
+        return {k: about[k][0].amounts(found, about[k][1]) for k, found in there.items() if found}
 
     def _head(self, objective: str, pyramid: Pyramid) -> Any:
         head = self.heads[_key(objective)]
@@ -211,7 +227,8 @@ class Student(nn.Module):
         for name, prediction in predictions.items():
             task = load_task(self.objectives[name].task)
             for i, target in enumerate(task.decode(prediction)):
-                out[i][name] = task.view(target, views[i].inverse())
+                back = views[i].inverse()
+                out[i][name] = task.zoomed(task.view(target, back), back.zoom, self.objectives[name].space)
         return out
 
     def _take(self, run: Path, parts: Sequence[str]) -> None:

@@ -141,8 +141,9 @@ def train(
         confidence: let every pseudo label count by how probable its teacher found it (a box's score, the probability
             of a pixel's class or of the picture's likeliest class); people's labels count fully.
         weights: of the losses. rule: (b * lr_teacher) / (b_teacher * lr) from what the teacher recorded, 1 where it
-            recorded nothing. equal: 1. learned: by uncertainty (Kendall et al. 2018). Or NAME=VALUE pairs by
-            objective; those not named follow the rule.
+            recorded nothing or was trained with another optimizer; with adamw divided by their mean, as only ratios
+            matter. equal: 1. learned: by uncertainty (Kendall et al. 2018). Or NAME=VALUE pairs by objective; those
+            not named follow the rule.
         drop: teacher dropping (UNIC, ECCV 2024): in every forward pass the objective that has learned the least is
             kept, every other one is left out with this probability (0.5 in UNIC).
         adapters: channels of a bottleneck of its own before every head, against interference between tasks (SAK, ICLR
@@ -177,7 +178,7 @@ def train(
 
         polyteach train store --out run --labels people midas --weights learned
 
-        torchrun --nproc-per-node 8 -m polyteach train store --out run --precision bf16
+        torchrun --standalone --nproc-per-node 8 -m polyteach train store --out run --precision bf16
 
         polyteach train store --out run --optimizer adamw --size 256 --steps 5000 --augment 5
     """
@@ -204,8 +205,8 @@ def train(
 
     import torch
 
-    from polyteach.batches import REJECTS, Augment, Samples, batches, noted, plan
-    from polyteach.compute import step_flops
+    from polyteach.batches import REJECTS, Augment, Samples, batches, explained, noted, plan
+    from polyteach.compute import COUNTED, step_flops
     from polyteach.devices import find_device
     from polyteach.loop import Mixture, Settings, check, fit
     from polyteach.store import Store
@@ -240,7 +241,7 @@ def train(
     )
     check(settings)
     _processes(sync_batch_norm, shard, compile)
-    values, reasons = loss_weights(chosen, weights, settings.lr, whole_batch)
+    values, reasons = loss_weights(chosen, weights, settings.lr, whole_batch, optimizer)
     config = _config(arguments, given, settings, chosen, values)
     config["options"]["device"] = place
     if leads:  # the first process looks, and ends them all where it finds something wrong
@@ -273,12 +274,14 @@ def train(
         mine = batches(samples, batch_size, first, stop, workers, pin, processes.size())
         return noted(mine, run / (REJECTS if leads else REJECTS.replace(".", f"-{processes.rank()}.")))
 
-    fit(student, mixture, stream, settings, run, trunk, blocks)
+    with explained(workers):
+        fit(student, mixture, stream, settings, run, trunk, blocks, student.amounts)
     if not leads:
         return out
     teachers = {_licence(s) for sets in chosen.sets.values() for mine in sets for s in mine} - {None}
     about = {
         "size": [size, size],
+        "optimizer": optimizer,
         "learning_rate": settings.lr,
         "batch_size": whole_batch,
         "steps": settings.steps,
@@ -290,7 +293,7 @@ def train(
     }
     save_student(student, run, about)
     last = _last_line(run / "log.jsonl")
-    first = next(iter(batches(samples, batch_size, 0, 1)))
+    first = next(iter(batches(samples, min(COUNTED, batch_size), 0, 1)))
     # on the CPU: what is counted does not depend on the device
     each = step_flops(student.cpu(), first.images, first.targets)
     seen = settings.steps * whole_batch
@@ -358,14 +361,19 @@ def _processes(sync_batch_norm: bool, shard: bool, compile: bool) -> None:
 
 
 def loss_weights(
-    plan: "Plan", weights: str | Mapping[str, float], learning_rate: float, batch_size: int
+    plan: "Plan", weights: str | Mapping[str, float], learning_rate: float, batch_size: int, optimizer: str
 ) -> tuple[dict[str, float], dict[str, str]]:
     """The weight of every objective's loss, and where it comes from.
 
     MuST's rule is w_i = (b_s * lr_i) / (b_i * lr_s): each objective is stepped with its own teacher's learning rate,
-    rescaled to the student's batch. Exact for SGD; under Adam only the ratios matter.
+    rescaled to the student's batch. That compares learning rates, so it speaks only of teachers that were trained with
+    the student's own optimiser (AdamW's rates are about a hundredth of SGD's); what it does not speak of weighs 1.
 
-    weights: "rule", "equal", "learned", or weights by objective. learning_rate, batch_size: the student's.
+    Exact for SGD. AdamW steps alike whatever all losses are multiplied with, so that only ratios matter: there the
+    weights that the rule gives are divided by their mean, and what it does not speak of weighs as they do on average.
+
+    weights: "rule", "equal", "learned", or weights by objective. learning_rate, batch_size, optimizer: the student's;
+    images of a whole step.
 
     Raises:
         ValueError: an unknown rule or objective, or a weight that is negative or not finite.
@@ -381,40 +389,59 @@ def loss_weights(
         unknown = set(weights) - set(plan.objectives)
         if unknown:
             raise ValueError(f"weights: unknown objective {min(unknown)!r}; there are {', '.join(plan.objectives)}")
-    values, reasons = {}, {}
+    values: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    ruled: dict[str, float] = {}
     for name in plan.objectives:
         if isinstance(weights, Mapping) and name in weights:
             values[name], reasons[name] = float(weights[name]), "given"
         elif weights in ("equal", "learned"):
             values[name], reasons[name] = 1.0, str(weights)
         else:
-            values[name], reasons[name] = _rule(name, plan, learning_rate, batch_size)
-        if not (math.isfinite(values[name]) and values[name] >= 0):
-            raise ValueError(f"weights: {name}={values[name]} must be finite and 0 or more")
+            value, reasons[name] = _rule(name, plan, learning_rate, batch_size, optimizer)
+            values[name] = 1.0 if value is None else value
+            ruled |= {} if value is None else {name: value}
+    if optimizer == "adamw" and ruled:
+        mean = sum(ruled.values()) / len(ruled)
+        values |= {name: value / mean for name, value in ruled.items()}
+        reasons |= {name: f"{reasons[name]}; divided by the mean of the rule's, {mean:.4g}" for name in ruled}
+    for name, value in values.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"weights: {name}={value} must be finite and 0 or more")
     return values, reasons
 
 
-def _rule(name: str, plan: "Plan", learning_rate: float, batch_size: int) -> tuple[float, str]:
+def _rule(name: str, plan: "Plan", learning_rate: float, batch_size: int, optimizer: str) -> tuple[float | None, str]:
+    """What the rule says of an objective, None where it says nothing; and why."""
     from polyteach.batches import by_people
 
     sets = [s for mine in plan.sets[name] for s in mine]
     teachers = [s for s in sets if not by_people(s)]
+    sweep = f"sweep it with --weights {name}=..."
     if not teachers:
-        return 1.0, f"people's labels, no teacher; sweep it with --weights {name}=..."
+        return None, f"people's labels, no teacher; {sweep}"
     known = [(s.name, trained) for s in teachers if (trained := _trained(s)) is not None]
     if not known:
-        return 1.0, f"teacher records no lr and batch size; sweep it with --weights {name}=..."
-    teacher, (lr, b) = known[0]
+        return None, f"teacher records no lr and batch size; {sweep}"
+    alike = [(teacher, lr, b) for teacher, (lr, b, by) in known if by == optimizer]
+    if not alike:
+        teacher, (lr, _, by) = known[0]
+        with_what = f"with {by}" if by else "with an optimizer that is not recorded"
+        return (
+            None,
+            f"teacher {teacher} was trained {with_what}, whose lr {lr:g} says nothing of {optimizer}'s; {sweep}",
+        )
+    teacher, lr, b = alike[0]
     others = ", the first of several that differ" if len({t for _, t in known}) > 1 else ""
     return batch_size * lr / (b * learning_rate), f"rule: teacher {teacher} has lr {lr:g}, batch {b:g}{others}"
 
 
-def _trained(labels: "LabelSet") -> tuple[float, float] | None:
-    """Learning rate and batch size of the teacher, None where it does not record both."""
+def _trained(labels: "LabelSet") -> tuple[float, float, str | None] | None:
+    """Learning rate, batch size and optimiser of the teacher, None where it does not record the first two."""
     teacher = labels.info.get("teacher")
     if not isinstance(teacher, dict) or not teacher.get("learning_rate") or not teacher.get("batch_size"):
         return None
-    return float(teacher["learning_rate"]), float(teacher["batch_size"])
+    return float(teacher["learning_rate"]), float(teacher["batch_size"]), teacher.get("optimizer")
 
 
 def _licence(labels: "LabelSet") -> Any:

@@ -516,7 +516,8 @@ class _Job:
         about["images"] = sum(line["images"] for line in lines)
         about["flops"] = None if each is None else each * about["images"]
         about["curve"] = _thinned([[line["step"], line["loss"]] for line in lines])
-        save_student(student, cell, {"size": [g["size"]] * 2, "learning_rate": lr, "batch_size": g["batch_size"]})
+        trained = {"optimizer": g["optimizer"], "learning_rate": lr, "batch_size": g["batch_size"]}
+        save_student(student, cell, {"size": [g["size"]] * 2} | trained)
         write_json(cell / "cell.json", about)
         shutil.rmtree(cell / "checkpoints", ignore_errors=True)
         return about
@@ -565,15 +566,15 @@ class _Job:
         return Samples(self.train(seed), augment, Policy(), seed)
 
     def _flops(self, student: "Student", samples: "Samples") -> float | None:
-        """Operations that training takes per image, counted on two of them: counting keeps all that a step makes."""
+        """Operations that training takes per image."""
         from polyteach.batches import batches
-        from polyteach.compute import step_flops
+        from polyteach.compute import COUNTED, step_flops
 
-        batch = next(iter(batches(samples, min(2, self.given["batch_size"]), 0, 1)))
+        batch = next(iter(batches(samples, min(COUNTED, self.given["batch_size"]), 0, 1)))
         return step_flops(student, batch.images, batch.targets)
 
     def _fit(self, student: "Student", samples: "Samples", settings: "Settings", cell: "Path") -> None:
-        from polyteach.batches import REJECTS, batches, noted
+        from polyteach.batches import REJECTS, batches, explained, noted
         from polyteach.loop import Mixture, fit
 
         g = self.given
@@ -584,7 +585,8 @@ class _Job:
             found = batches(samples, g["batch_size"], start, settings.steps, g["workers"], pin)
             return noted(found, cell / REJECTS)
 
-        fit(student, Mixture({self.objective: 1.0}, learned=False), stream, settings, cell)
+        with explained(g["workers"]):
+            fit(student, Mixture({self.objective: 1.0}, learned=False), stream, settings, cell, amounts=student.amounts)
 
     # --- scoring ---
 

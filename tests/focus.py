@@ -99,6 +99,9 @@ class Focus(Task[FocusTarget]):
         true = torch.cat([targets[i].point for i in known]).to(prediction)
         return (prediction[known] - true).abs().mean()
 
+    def amounts(self, targets: Sequence[FocusTarget], space: Space) -> tuple[float, ...]:
+        return (float(sum(len(t.point) for t in targets)),)
+
     def decode(self, prediction: Float[Tensor, "B 2"]) -> list[FocusTarget]:
         return [FocusTarget(point=p[None]) for p in prediction.detach().float().cpu()]
 

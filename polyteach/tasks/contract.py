@@ -181,6 +181,13 @@ class Task(ABC, Generic[T]):
     def view(self, target: T, view: View) -> T:
         """The target of the image seen through `view`. Pixels beyond the source are ignored or invalid."""
 
+    def zoomed(self, target: T, zoom: float, space: Space) -> T:
+        """The answer where all things look `zoom` times as large, as if they were so many times nearer.
+
+        For values that say how far things are; where they are in the picture, `view` says. Undone by 1 / zoom.
+        """
+        return target
+
     @abstractmethod
     def pseudo(self, target: T, policy: Policy) -> T:
         """The pseudo label made of a teacher's answer. Not applied to people's labels.
@@ -198,6 +205,19 @@ class Task(ABC, Generic[T]):
 
         One target per image of the prediction. Targets are in pixels of the batch, maps at its resolution.
         """
+
+    @abstractmethod
+    def amounts(self, targets: Sequence[T], space: Space) -> tuple[float, ...]:
+        """What the loss of these targets is a mean over, from the targets alone: images, pixels, sums of confidences.
+
+        So that the loss of many batches can be put together as if they were one: their losses, each times its amount,
+        over the sum of the amounts. One number, or one for each part of a loss whose parts are means over different
+        things; see `weighted_loss`. 0 only where the loss (or that part) is 0 too.
+        """
+
+    def weighted_loss(self, prediction: Any, targets: Sequence[T], weights: Sequence[float]) -> Float[Tensor, ""]:
+        """`loss`, whose parts after the first count by `weights`: as many as `amounts` has numbers after the first."""
+        return self.loss(prediction, targets)
 
     @abstractmethod
     def decode(self, prediction: Any) -> list[T]:

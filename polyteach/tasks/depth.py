@@ -3,11 +3,16 @@
 A space's kind says what the values are. "relative inverse": inverse depth up to an unknown scale and shift per image,
 larger is nearer, no unit. "metric": metres, larger is farther.
 
+Metres belong to the size in which things are seen: a picture that is enlarged s times shows what a camera s times
+nearer would, so a view of it has its depth divided by s (Eigen, Puhrsch, Fergus, NeurIPS 2014, section 3.4). 1 is how a
+student is asked: the whole image fitted into its input (`View.zoom`).
+
 Shapes: B images, H W pixels of the batch or image, M N cells of a map over the whole image, P valid pixels.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, final
 
 import torch
@@ -27,6 +32,8 @@ FARTHEST = 100
 """A relative map counts as far as this many times its nearest value; MiDaS too caps depth before it is compared."""
 LARGEST = 65504.0
 """The largest float16, which is what the store keeps."""
+FINE = 1 / 256
+"""Share of a relative map's range that the store's float16 may be off by; else the map is scaled first, or moved."""
 _INFERNO = (
     (0, 0, 4), (12, 8, 38), (36, 12, 79), (66, 10, 104), (93, 18, 110), (120, 28, 109), (147, 38, 103), (174, 48, 92),
     (199, 62, 76), (221, 81, 58), (237, 105, 37), (248, 133, 15), (252, 165, 10), (250, 198, 45), (242, 230, 97),
@@ -136,8 +143,11 @@ class Depth(Task[DepthTarget]):
     def check(self, target: DepthTarget, size: tuple[int, int], space: Space) -> DepthTarget:
         """As the contract says; the rest of a metric map where depth is not positive becomes invalid.
 
+        A relative map of which float16, in which the store keeps it, would lose much is scaled, or also moved, until
+        it loses little: see `storable`.
+
         Raises:
-            ValueError: also for values beyond float16's range, in which the store keeps them.
+            ValueError: also for metres beyond float16's range.
         """
         metric = _is_metric(space)
         value, valid = target.value, target.valid
@@ -147,15 +157,20 @@ class Depth(Task[DepthTarget]):
         known = value[valid]
         if not known.isfinite().all():
             raise ValueError(f"value is NaN or infinite at {int((~known.isfinite()).sum())} valid pixels")
+        if not metric:
+            return DepthTarget(value=storable(value, valid), valid=valid)
         if len(known) and known.abs().max() > LARGEST:
             low, high = float(known.min()), float(known.max())
             raise ValueError(f"value must be within +-{LARGEST:g} (float16); got {low:.4g}..{high:.4g}")
-        if metric:
-            valid = valid & (value > 0)
+        valid = valid & (value > 0)
         return DepthTarget(value=value.float().masked_fill(~valid, 0), valid=valid)
 
     def view(self, target: DepthTarget, view: View) -> DepthTarget:
         return DepthTarget(value=view.dense(target.value, 0), valid=view.dense(target.valid, 0))
+
+    def zoomed(self, target: DepthTarget, zoom: float, space: Space) -> DepthTarget:
+        """Metres are divided by it (see above); relative depth has no scale that could change."""
+        return replace(target, value=target.value / zoom) if _is_metric(space) and zoom != 1 else target
 
     def pseudo(self, target: DepthTarget, policy: Policy) -> DepthTarget:
         """The teacher's map, unprocessed (MuST)."""
@@ -176,6 +191,12 @@ class Depth(Task[DepthTarget]):
             valid = valid & (true > 0)
             error = (output - true.where(valid, true.new_ones(())).log()).abs()
             return (error * valid).sum() / valid.sum().clamp(min=1)
+
+    def amounts(self, targets: Sequence[DepthTarget], space: Space) -> tuple[float, ...]:
+        """Pixels of metric depth; images that say something of relative depth."""
+        if _is_metric(space):
+            return (float(sum(int((t.valid & (t.value > 0)).sum()) for t in targets)),)
+        return (float(sum(int(_informative(t.value.float()[None], t.valid[None])[2]) for t in targets)),)
 
     def decode(self, prediction: DepthPrediction) -> list[DepthTarget]:
         """Metric depth is kept within 0.1 mm and 60 km, which float16 can hold."""
@@ -227,8 +248,7 @@ def relative_loss(
 
     An image whose truth has no valid pixel, or the same value everywhere, says nothing about relative depth.
     """
-    median, spread = _median_and_spread(true, valid)
-    informative = spread > 1e-6 * median.abs() + 1e-30
+    median, spread, informative = _informative(true, valid)
     valid = valid & informative[:, None, None]
     flat = (true - median[:, None, None]) / spread.where(informative, spread.new_ones(()))[:, None, None]
     median, spread = _median_and_spread(predicted, valid)
@@ -242,6 +262,36 @@ def relative_loss(
         steps = across.sum((1, 2)) + down.sum((1, 2))
         loss = loss + GRADIENT_WEIGHT * steps / v.sum((1, 2)).clamp(min=1)
     return loss.sum() / informative.sum().clamp(min=1)
+
+
+def storable(value: Float[Tensor, "M N"], valid: Bool[Tensor, "M N"]) -> Float[Tensor, "M N"]:
+    """A relative map, in float32, that keeps its values in float16, to `FINE` of its range; 0 where it is not valid.
+
+    The same map where float16 holds it as it is; else scaled by a power of two, so that its largest value is below 1;
+    and where it varies by little around much, which no scale helps, moved and scaled to 0..1. All of these are the
+    same relative inverse depth.
+    """
+    exact = value.double()
+    known = exact[valid]
+    if not len(known):
+        return torch.zeros_like(exact).float()
+    low, high = known.min(), known.max()
+    scaled = torch.ldexp(exact, -torch.frexp(known.abs().max()).exponent)
+    moved = (exact - low) / (high - low).clamp(min=torch.finfo(exact.dtype).tiny)
+    for candidate in (exact, scaled):
+        seen = candidate[valid]
+        off = (seen - seen.half()).abs().max()
+        if off <= FINE * (seen.max() - seen.min()) or (low == high and off < math.inf):  # the same everywhere
+            return candidate.float().masked_fill(~valid, 0)
+    return moved.float().masked_fill(~valid, 0)
+
+
+def _informative(
+    true: Float[Tensor, "B H W"], valid: Bool[Tensor, "B H W"]
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Bool[Tensor, " B"]]:
+    """`_median_and_spread`, and which images say something: have valid pixels, of more than one value."""
+    median, spread = _median_and_spread(true, valid)
+    return median, spread, spread > 1e-6 * median.abs() + 1e-30
 
 
 def _median_and_spread(

@@ -445,7 +445,22 @@ class Detection(Task[DetectionTarget]):
         return DetectionHead(widths["p3"], len(space.names), _has_masks(space))
 
     def loss(self, prediction: DetectionPrediction, targets: Sequence[DetectionTarget]) -> Float[Tensor, ""]:
-        """Sum of objectness, proposal, class, box and mask losses, each a mean. Images without masks miss the last.
+        """Sum of objectness, proposal, class, box and mask losses, each a mean. Images without masks miss the last."""
+        return self.weighted_loss(prediction, targets, (1.0,))
+
+    def amounts(self, targets: Sequence[DetectionTarget], space: Space) -> tuple[float, ...]:
+        """Images, of which each has as many anchors and regions that are learned from, and those with outlines.
+
+        Which regions show an object, of whose number the mask loss is the mean, nobody knows before the network has
+        proposed them; images that have outlines to learn stand for them.
+        """
+        outlined = sum(t.mask is not None and not bool(t.ignore.all()) for t in targets)
+        return (float(len(targets)), float(outlined))
+
+    def weighted_loss(
+        self, prediction: DetectionPrediction, targets: Sequence[DetectionTarget], weights: Sequence[float]
+    ) -> Float[Tensor, ""]:
+        """`loss`; weights: of the mask loss.
 
         Anchors, proposals and masks count by the score of their object. Background counts by 1: what the teacher
         thought of a place where it found nothing is not kept. (Soft Teacher, Xu et al., ICCV 2021, asks its teacher
@@ -491,14 +506,14 @@ class Detection(Task[DetectionTarget]):
                 indices = [m[i] for m, i in zip(matches, here, strict=True)]
                 masks, names = [t["masks"] for t in truth], [t["labels"] for t in truth]
                 if sure or not len(outlines):
-                    parts.append(maskrcnn_loss(outlines, chosen, masks, names, indices))
+                    parts.append(weights[0] * maskrcnn_loss(outlines, chosen, masks, names, indices))
                 else:
                     cells = outlines.shape[-1]
                     each = zip(masks, chosen, indices, strict=True)
                     true = torch.cat([project_masks_on_boxes(m, b, i, cells) for m, b, i in each])
                     shown = torch.cat([n[i] for n, i in zip(names, indices, strict=True)])
                     weight = torch.cat([t["scores"][i] for t, i in zip(truth, indices, strict=True)])
-                    parts.append(weighted_mask_loss(outlines, shown, true, weight))
+                    parts.append(weights[0] * weighted_mask_loss(outlines, shown, true, weight))
             return torch.stack(parts).sum()
 
     def decode(self, prediction: DetectionPrediction) -> list[DetectionTarget]:

@@ -117,6 +117,9 @@ class Normals(Task[NormalsTarget]):
             error = 1 - (vector * true).sum(1) * squares.rsqrt()
             return (error * valid).sum() / valid.sum().clamp(min=1)
 
+    def amounts(self, targets: Sequence[NormalsTarget], space: Space) -> tuple[float, ...]:
+        return (float(sum(int(t.valid.sum()) for t in targets)),)
+
     def decode(self, prediction: Float[Tensor, "B 3 H W"]) -> list[NormalsTarget]:
         """Every pixel valid; a vector of no length, which has no direction, faces the camera."""
         vector = prediction.detach().float().cpu()

@@ -125,6 +125,9 @@ class Segmentation(Task[SegmentationTarget]):
             each = F.cross_entropy(logits, true, ignore_index=IGNORE, reduction="none")
         return weighted_mean(each, weight * valid)
 
+    def amounts(self, targets: Sequence[SegmentationTarget], space: Space) -> tuple[float, ...]:
+        return (sum(float(t.probability[t.category != IGNORE].sum()) for t in targets),)
+
     def decode(self, prediction: Float[Tensor, "B K H W"]) -> list[SegmentationTarget]:
         best = prediction.detach().float().softmax(1).max(1)
         pairs = zip(best.indices.cpu(), best.values.cpu(), strict=True)

@@ -36,7 +36,8 @@ class Teacher(ABC):
     objectives: what it answers, by a short name, usually the task's. A teacher with several (an own student, a
     panoptic model) makes one label set for each.
     origin: where the weights come from (file, hub name); sha256 of the weights; licence, None where unknown.
-    learning_rate, batch_size: of its training, where recorded: the student's loss weights read them.
+    learning_rate, batch_size, optimizer: of its training, where recorded: the student's loss weights read them.
+    optimizer: "sgd" or "adamw", or another name, with which no student's learning rate is compared.
     """
 
     spec: str = ""
@@ -46,6 +47,7 @@ class Teacher(ABC):
     licence: str | None = None
     learning_rate: float | None = None
     batch_size: int | None = None
+    optimizer: str | None = None
 
     def compute(self, name: str) -> list[dict[str, Any]]:
         """What the teacher called `name` has cost to train, and its own teachers: of, name, images, flops, seconds.

@@ -1,6 +1,7 @@
 """Own students as teachers: `own:RUN`, where RUN is a folder that `polyteach train` wrote."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from polyteach.devices import PRECISIONS
-from polyteach.files import sha256
+from polyteach.files import read_json, sha256
 from polyteach.student import WEIGHTS, costs, describe_student, load_student
 from polyteach.tasks.contract import Target
 from polyteach.teachers import Teacher
@@ -30,6 +31,7 @@ class OwnTeacher(Teacher):
         self.sha256 = sha256(f"{run}/{WEIGHTS}")
         self.learning_rate = about.get("learning_rate")
         self.batch_size = about.get("batch_size")
+        self.optimizer = about.get("optimizer") or _optimizer(Path(run))
         self.licence = about.get("licence")
         self._device, self._dtype = torch.device(device), PRECISIONS[precision]
 
@@ -40,6 +42,12 @@ class OwnTeacher(Teacher):
         lower = self._dtype != torch.float32
         with torch.autocast(self._device.type, self._dtype, enabled=lower):
             return self.student.answer(images, self.size)
+
+
+def _optimizer(run: Path) -> str | None:
+    """Of a run whose student.json does not say it yet: its options do."""
+    file = run / "config.json"
+    return read_json(file).get("options", {}).get("optimizer") if file.is_file() else None
 
 
 def load(name: str, device: str, precision: str) -> OwnTeacher:

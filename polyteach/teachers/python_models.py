@@ -18,7 +18,7 @@ from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Target
 from polyteach.teachers import Teacher
 
-_RECORDED = ("origin", "sha256", "licence", "learning_rate", "batch_size")
+_RECORDED = ("origin", "sha256", "licence", "learning_rate", "batch_size", "optimizer")
 
 
 @final
