@@ -143,7 +143,7 @@ def _main(argv: list[str] | None) -> int:
     except OSError as e:
         from polyteach.storage import StorageError
 
-        if isinstance(e, StorageError | BlockingIOError | PermissionError):
+        if isinstance(e, StorageError | BlockingIOError | PermissionError | TimeoutError):
             print(f"polyteach {prog}: {e}", file=sys.stderr)
             return 1
         if e.errno != errno.ENOSPC:

@@ -9,6 +9,9 @@ from typing import Any
 CPUS = 0.5
 """What a worker reserves: with all CPUs reserved Ray's own tasks would wait for ever (ray-project/ray#44687)."""
 
+STARTING = 1800
+"""Seconds that no worker at all may be ready before it is given up: the cluster has no room, or never will."""
+
 
 def work(
     address: str,
@@ -35,7 +38,7 @@ def work(
 
     Raises:
         ValueError: Ray is not installed, no cluster is at that address, it has fewer GPUs than a worker needs and the
-            number of workers is not said, or no worker can be made; says why.
+            number of workers is not said, or no worker can be made, or none within `STARTING` seconds; says why.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone
     # the rule that Ray will have anyway; else it warns
@@ -160,10 +163,22 @@ class _Pool:
                             del waiting[ref]
                             self.ray.kill(actor)
                             fail(part, f"took more than {self.timeout:g} s")
+                self.stuck([(part, since) for _, part, since in waiting.values()])
                 staff()  # instead of those that died, and for parts that came back
         finally:
             for actor, _, _ in waiting.values():
                 self.ray.kill(actor)
+
+    def stuck(self, waiting: Sequence[tuple[int | None, float]]) -> None:
+        """Raise where all workers, of which each has a part or none yet, since a time, only wait for being started."""
+        idle = [since for part, since in waiting if part is None]
+        if idle and len(idle) == len(waiting) and time.monotonic() - max(idle) > STARTING:
+            there, free = self.ray.cluster_resources(), self.ray.available_resources()
+            of = ", ".join(f"{free.get(k, 0):g} of {there.get(k, 0):g} {k}s" for k in ("CPU", "GPU"))
+            raise ValueError(
+                f"no worker could be started on Ray within {STARTING / 60:g} minutes ({of} are free; each takes {CPUS} "
+                f"CPUs and {self.share:g} GPUs); end what holds them, or ask for fewer workers"
+            )
 
     def lost(self, error: Exception) -> None:
         """A worker died before it could work: a machine that went, or an error that all others will have too.

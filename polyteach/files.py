@@ -13,6 +13,8 @@ from typing import Any
 
 from polyteach.storage import ObjectPath, spool, to_path
 
+SILENCE = 60
+"""Seconds that a server may say nothing while something is downloaded."""
 _OWNER = socket.gethostname().replace(".", "-")
 
 
@@ -111,6 +113,18 @@ def sweep(folder: str | os.PathLike[str] | ObjectPath) -> None:
             leftover.unlink(missing_ok=True)
         except PermissionError:
             continue
+
+
+@contextmanager
+def downloading() -> Iterator[None]:
+    """Within, a server that says nothing for `SILENCE` seconds is an error: torch.hub would wait for it for ever."""
+    before = socket.getdefaulttimeout()
+    if before is None:
+        socket.setdefaulttimeout(SILENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def read_uri(uri: str) -> bytes:

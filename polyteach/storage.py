@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 ATOMIC = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "memory": ""}
 """Protocols whose objects appear whole, with the extra of polyteach that brings their client."""
@@ -41,6 +41,8 @@ TRIES = 10
 """Attempts at a request."""
 WAIT = 0.25, 20.0
 """Longest wait in seconds after the first failure, and after any."""
+PATIENCE = 1800.0
+"""Longest wait in seconds for what another process of this machine fetches: longer than all of its attempts take."""
 BLOCK = 2**20
 """Bytes that are fetched and kept together."""
 RUN = 16
@@ -603,17 +605,37 @@ class _Cache:
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Alone on this machine with what is called that (or, rarely, with something else)."""
+        """Alone on this machine with what is called that (or, rarely, with something else).
+
+        Raises:
+            StorageError: another process has had it for `PATIENCE` seconds: it was stopped, or its storage is silent.
+        """
         if not self.limit:
             yield
             return
         number = "size" if name == "size" else f"{zlib.crc32(name.encode()) % 64:02d}"
         with open(self.folder / "locks" / number, "a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file)
             try:
                 yield
             finally:
                 fcntl.flock(file, fcntl.LOCK_UN)  # by name: a process forked meanwhile holds the same open file
+
+
+def _lock(file: TextIO) -> None:
+    end, pause = time.monotonic() + PATIENCE, 0.001
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise StorageError(
+                    f"{file.name}: another process on this machine holds this lock for {PATIENCE / 60:g} minutes. End "
+                    "it (fuser says which one it is), or say with POLYTEACH_CACHE another folder for the cache"
+                ) from None
+        time.sleep(pause)
+        pause = min(2 * pause, 0.1)
 
 
 def cache_folder() -> Path:

@@ -18,7 +18,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 import polyteach
-from polyteach.files import read_json, replacing, sha256, write_json
+from polyteach.files import downloading, read_json, replacing, sha256, write_json
 from polyteach.geometry import fit
 from polyteach.layers import Adapter, Pyramid
 from polyteach.tasks import load_task
@@ -280,7 +280,8 @@ def _backbone(name: str, init: str | None) -> Any:
     if not init or Path(init).is_dir():
         return timm.create_model(name, pretrained=False, **wanted)
     if init == "pretrained":
-        return timm.create_model(name, pretrained=True, **wanted)
+        with downloading():
+            return timm.create_model(name, pretrained=True, **wanted)
     file = Path(init)
     if not file.is_file():
         raise ValueError(f"init {init!r} is neither 'pretrained', a file, nor a run's folder")

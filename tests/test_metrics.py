@@ -280,7 +280,7 @@ def test_metric_loss_is_the_mean_logarithm_of_the_ratio_and_predictions_are_posi
 
 def test_check_of_depth_says_what_is_wrong_and_drops_impossible_pixels():
     with pytest.raises(ValueError, match="65504"):
-        depth.check(distances([[1.0, 7e4]]), (1, 2), RELATIVE)
+        depth.check(distances([[1.0, 7e4]]), (1, 2), METRIC)
     tidy = depth.check(distances([[1.0, 0.0, -3.0]]), (1, 3), METRIC)
     assert tidy.valid.tolist() == [[True, False, False]]
     assert tidy.value.tolist() == [[1, 0, 0]]
@@ -290,6 +290,58 @@ def test_check_of_depth_says_what_is_wrong_and_drops_impossible_pixels():
     for use in (depth.metric, lambda s: depth.head({"p2": 8}, s)):
         with pytest.raises(ValueError, match="relative inverse, metric"):
             use(Space(kind="disparity"))
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        (0.0, 1e-6),
+        (-1e-7, 1e-7),
+        (1000.0, 1001.0),
+        (-3.0, -2.999),
+        (0.0, 1e9),
+        (1e6, 1e6 + 64),
+        (0.0, 1e-40),
+        (2.0, 9.0),
+    ],
+)
+def test_relative_depth_of_any_range_keeps_its_values_in_float16(low, high):
+    """Of 4,096 different values at least 256 stay different, and all stay in their order: it is the same depth."""
+    ramp = torch.linspace(low, high, 4096, dtype=torch.float64).view(64, 64)
+    valid = torch.ones(64, 64, dtype=torch.bool)
+    valid[5, 7] = False
+    kept = depth.check(DepthTarget(value=ramp, valid=valid), (64, 64), RELATIVE)
+    stored = kept.value.half()
+    assert kept.value.dtype == torch.float32
+    assert stored.isfinite().all()
+    assert len(stored[valid].unique()) >= 256
+    assert (stored[valid].diff() >= 0).all()
+    assert float(kept.value[5, 7]) == 0
+    off = stored[valid].double() - aligned(ramp[valid], stored[valid].double())
+    assert float(off.abs().max()) <= float(stored[valid].max() - stored[valid].min()) / 200
+    again = depth.check(DepthTarget(value=stored.float(), valid=valid), (64, 64), RELATIVE)
+    assert torch.equal(again.value, stored.float())
+
+
+def test_relative_depth_that_float16_holds_is_not_touched():
+    for values in ([[0.5, 3.0, 200.0]], [[0.0, 1.0, 0.25]], [[-5.0, 2.0, 1e4]], [[7.0, 7.0, 7.0]]):
+        assert torch.equal(depth.check(distances(values), (1, 3), RELATIVE).value, torch.tensor(values))
+    # values that are scaled keep their ratios: where zero inverse depth is, is not lost without need
+    tiny = depth.check(distances([[1e-7, 2e-7, 8e-7]]), (1, 3), RELATIVE).value
+    torch.testing.assert_close(tiny / tiny[0, 0], torch.tensor([[1.0, 2.0, 8.0]]))
+
+
+def test_metres_are_those_of_a_camera_as_much_nearer_as_things_look_larger():
+    """A pinhole camera of focal length f sees a wall of width w at z metres f w / z pixels wide (Eigen et al. 2014)."""
+    focal, wall, metres = 50.0, 2.0, 8.0
+    true = distances([[metres, 0.0]], torch.tensor([[True, False]]))
+    for zoom in (0.5, 1.25, 2.0):
+        seen = depth.zoomed(true, zoom, METRIC)
+        width = zoom * focal * wall / metres
+        assert float(seen.value[0, 0]) == pytest.approx(focal * wall / width)
+        assert seen.valid.tolist() == [[True, False]]
+        assert float(seen.value[0, 1]) == 0
+        assert depth.zoomed(true, zoom, RELATIVE) is true
 
 
 def test_larger_is_farther_in_metres_and_nearer_in_inverse_depth():

@@ -229,6 +229,73 @@ def test_an_image_of_which_nothing_is_known_changes_no_gradient_of_the_others(ca
     torch.testing.assert_close(*grads, atol=1e-5, rtol=1e-3)
 
 
+def partly(case: Case, seed: int, share: float) -> Any:
+    """A target of which less is known the larger the share of the view that lies beyond the picture."""
+    return case.task.view(case.truth(seed), View(SIZE, 0, int(share * SIZE[1]), *SIZE, SIZE))
+
+
+@every_case
+@pytest.mark.parametrize("confidence", [False, True])
+def test_losses_of_parts_of_a_batch_make_the_batchs_by_their_amounts(case, confidence):
+    """So that a step's loss does not depend on how its images are spread over passes."""
+    targets = [partly(case, 0, 0.0), partly(case, 1, 0.6), partly(case, 2, 0.9), partly(case, 3, 20.0)]
+    if confidence and case.task.confidence:
+        targets = [counting(t, case.task.confidence, c) for t, c in zip(targets, (0.9, 0.2, 0.6, 0.5), strict=True)]
+    head, features = case.head(), pyramid(len(targets))
+
+    def loss(some: slice) -> torch.Tensor:
+        torch.manual_seed(0)
+        return case.task.loss(head({k: v[some] for k, v in features.items()}), targets[some])
+
+    amounts = [case.task.amounts(targets[i : i + 1], case.space) for i in range(len(targets))]
+    together = case.task.amounts(targets, case.space)
+    assert together == pytest.approx(tuple(map(sum, zip(*amounts, strict=True))))
+    assert case.task.amounts([], case.space) == (0,) * len(together)
+    whole, each = loss(slice(None)), [loss(slice(i, i + 1)) for i in range(len(targets))]
+    joined = sum(one * a[0] / together[0] for one, a in zip(each, amounts, strict=True))
+    # a loss that samples regions has other ones in a batch; one of outlines alone has another mean, see `amounts`
+    exact = len(together) == 1
+    assert float(joined.detach()) == pytest.approx(float(whole.detach()), rel=1e-4 if exact else 0.3)
+    if exact:
+        mine = gradients(joined, head)
+        head.zero_grad()
+        torch.testing.assert_close(mine, gradients(loss(slice(None)), head), rtol=1e-3, atol=1e-5)
+    for one, a in zip(each, amounts, strict=True):
+        assert a[0] > 0 or float(one.detach()) == 0
+
+
+@every_case
+def test_parts_of_a_loss_count_by_their_weights(case):
+    targets = [case.truth(0), case.truth(1)]
+    parts = len(case.task.amounts(targets, case.space)) - 1
+    head, features = case.head(), pyramid()
+
+    def loss(weights: tuple[float, ...]) -> float:
+        torch.manual_seed(0)
+        return float(case.task.weighted_loss(head(features), targets, weights).detach())
+
+    torch.manual_seed(0)
+    plain = float(case.task.loss(head(features), targets).detach())
+    assert loss((1.0,) * parts) == plain
+    for i in range(parts):
+        steps = [loss(tuple(w if k == i else 1.0 for k in range(parts))) for w in (0.0, 1.0, 3.0)]
+        if case.space.kind != "boxes":  # which know no outlines
+            assert steps[1] > steps[0]
+        assert steps[2] - steps[0] == pytest.approx(3 * (steps[1] - steps[0]), rel=1e-4, abs=1e-6)
+
+
+@every_case
+@settings(deadline=None, max_examples=10)
+@given(zoom=st.floats(0.1, 2.0), seed=st.integers(0, 5))
+def test_a_zoom_is_undone_by_its_inverse_and_one_is_none(case, zoom, seed):
+    target = case.truth(seed)
+    assert_same(case.task.zoomed(target, 1.0, case.space), target, 0)
+    once = case.task.zoomed(target, zoom, case.space)
+    assert_same(case.task.zoomed(once, 1 / zoom, case.space), target, 1e-6)
+    twice = case.task.zoomed(case.task.zoomed(target, zoom, case.space), 2.0, case.space)
+    assert_same(case.task.zoomed(target, 2 * zoom, case.space), twice, 1e-6)
+
+
 @every_case
 def test_predictions_become_checked_targets_of_the_original_size(case):
     head = case.head().eval()

@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import time
+import weakref
 
 import pytest
 import timm
@@ -14,20 +15,26 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from polyteach import checkpoints
+from polyteach import batches as batches_module
+from polyteach import checkpoints, compute
 from polyteach.batches import Batch, plan
+from polyteach.geometry import View
 from polyteach.label import label
-from polyteach.loop import Average, Interrupted, Mixture, NonFinite, Settings, check, fit, latest, rate
+from polyteach.loop import Average, Copies, Interrupted, Mixture, NonFinite, Settings, check, fit, latest, rate
 from polyteach.scene import random_scene, render
 from polyteach.store import ImageRow, Store
-from polyteach.student import load_student
+from polyteach.student import Student, load_student
 from polyteach.tasks import all_tasks, load_task
-from polyteach.tasks.contract import Space
+from polyteach.tasks.contract import Objective, Space
+from polyteach.tasks.detection import rows
+from polyteach.teachers import load_teacher
 from polyteach.train import _pairs, loss_weights, train
 from tests.conftest import forked, png
+from tests.test_task_contract import every_case
 
 NAMES = ("red", "green", "blue")
-TEACHER = {"teacher": {"spec": "x:y", "learning_rate": 0.1, "batch_size": 32, "licence": "CC0"}}
+TRAINED = {"learning_rate": 0.1, "batch_size": 32, "optimizer": "sgd"}
+TEACHER = {"teacher": {"spec": "x:y", "licence": "CC0"} | TRAINED}
 
 
 @pytest.fixture(autouse=True)
@@ -279,6 +286,124 @@ def test_starts_from_another_run_and_learns_a_teacher_of_one_task(tmp_path):
     assert json.loads((run / "config.json").read_text())["init_sha256"]
 
 
+# ---- counting, and what comes after the last step ----
+
+
+def test_operations_are_counted_on_two_images_and_a_run_that_died_there_goes_on(tmp_path, monkeypatch):
+    store, run = world(tmp_path / "store", 8, ["classification", "depth"]), tmp_path / "run"
+    sizes, real = [], compute.step_flops
+
+    def dies(model, images, targets):
+        sizes.append(len(images))
+        raise MemoryError("as of a batch that is too large to be counted")
+
+    monkeypatch.setattr(compute, "step_flops", dies)
+    with pytest.raises(MemoryError):
+        train(store, out=str(run), **options(batch_size=6, steps=3))
+    weights, log = weights_of(run), log_of(run)
+    assert not (run / "train.json").exists()
+    monkeypatch.setattr(compute, "step_flops", lambda *a: sizes.append(len(a[1])) or real(*a))
+    train(store, out=str(run), **options(batch_size=6, steps=3))
+    assert sizes == [2, 2]
+    assert weights_of(run) == weights
+    assert log_of(run) == log
+    done = json.loads((run / "train.json").read_text())["compute"]
+    assert done["images"] == 18
+    assert done["flops"] > 0
+
+
+# ---- killed and resumed ----
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_run_in_another_memory_layout_goes_on_exactly(tmp_path, optimizer):
+    """Of channels_last the optimiser's state has the layout too; a file has not."""
+    store = world(tmp_path / "store", 8, ["classification", "depth"])
+    more = options(channels_last=True, optimizer=optimizer, lr=1e-3, save_every=3, keep=9, warmup=0)
+    for run in ("one", "two"):
+        train(store, out=str(tmp_path / run), **more)
+    two = tmp_path / "two"
+    (two / "train.json").unlink()
+    for file in (two / "checkpoints" / "step-000000006").iterdir():
+        file.unlink()
+    (two / "checkpoints" / "step-000000006").rmdir()
+    train(store, out=str(two), **more)
+    assert log_of(tmp_path / "one") == log_of(two)
+    assert weights_of(tmp_path / "one") == weights_of(two)
+
+
+class Event:
+    """Of a copy to a device, as torch.cuda.Event tells of it."""
+
+    def __init__(self):
+        self.done = False
+
+    def query(self):
+        return self.done
+
+
+def test_a_batch_is_held_until_its_copy_is_done():
+    copies, events, seen = Copies(), [Event() for _ in range(4)], []
+    for event in events[:3]:
+        batch = next(stream(2)(0))
+        seen.append(weakref.ref(batch))
+        copies.hold(batch, event)
+        del batch
+    assert all(ref() is not None for ref in seen)
+    events[0].done = events[2].done = True
+    copies.hold(None, events[3])
+    assert [ref() is None for ref in seen] == [True, False, False]  # copies are done in their order
+    events[1].done = events[3].done = True
+    copies.hold(None, events[3])
+    assert all(ref() is None for ref in seen)
+
+
+# ---- workers ----
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_without_shared_memory_is_an_error_that_says_what_to_do(tmp_path, monkeypatch, workers):
+    store = world(tmp_path / "store", 8, ["depth"])
+
+    def full(self):
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_7>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)  # the workers are forks
+    fewer = ", or fewer than 2" if workers == 2 else ""
+    said = (
+        rf"no room for a batch in shared memory \(/dev/shm, .* MiB free\); give --workers 0{fewer}, or make it larger"
+    )
+    with pytest.raises(ValueError, match=said):
+        train(store, out=str(tmp_path / "run"), **options(workers=workers))
+    train(store, out=str(tmp_path / "run"), **options(workers=0))
+
+
+def test_a_worker_that_is_killed_or_silent_is_an_error_that_says_what_to_do(tmp_path, monkeypatch):
+    store, trainer = world(tmp_path / "store", 8, ["depth"]), os.getpid()
+    real = batches_module.Samples.__getitem__
+
+    def dies(self, place):
+        if os.getpid() != trainer and place >= 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, place)
+
+    monkeypatch.setattr(batches_module.Samples, "__getitem__", dies)
+    with pytest.raises(
+        ValueError, match=r"a data worker was killed \(DataLoader worker .*memory runs out; give --workers 0"
+    ):
+        train(store, out=str(tmp_path / "run"), **options(workers=1))
+
+    def sleeps(self, place):
+        if os.getpid() != trainer and place >= 8:
+            time.sleep(600)
+        return real(self, place)
+
+    monkeypatch.setattr(batches_module.Samples, "__getitem__", sleeps)
+    monkeypatch.setattr(batches_module, "PATIENCE", 3)
+    with pytest.raises(ValueError, match=r"no batch came from the 1 data workers within 0\.05 minutes"):
+        train(store, out=str(tmp_path / "run"), **options(workers=1))
+
+
 # ---- killed and resumed ----
 
 
@@ -385,33 +510,81 @@ def test_signals_leave_a_checkpoint_and_the_same_command_goes_on(tmp_path, numbe
 # ---- weights of losses ----
 
 
-def test_rule_against_hand_computation(tmp_path):
-    """w = b_s * lr_i / (b_i * lr_s): a teacher of lr 0.1 at batch 32 for a student of lr 0.4 at batch 64 gives 0.5."""
-    store = Store.create(tmp_path / "s", 4)
+def taught(path, teachers):
+    """A plan of one objective for every teacher: its name -> what its label set says of it."""
+    store = Store.create(path, 4)
     picture = png(torch.zeros(3, 16, 16, dtype=torch.uint8))
     store.write_images(0, [ImageRow("0", 16, 16, picture)])
     task = load_task("classification")
-    known = {"learning_rate": 0.1, "batch_size": 32}
-    for name, info in {
-        "good": {"teacher": known},
-        "half": {"teacher": {"learning_rate": 0.1, "batch_size": None}},
-        "none": {"teacher": {"spec": "timm:x"}},
-        "people": {"teacher": "people"},
-    }.items():
+    for name, teacher in teachers.items():
         space = Space((*NAMES, name), task.kinds[0])
         truth = task.truth(render(random_scene(0)), space)
-        store.create_set("classification", name, space, info).write(0, ["0"], [truth])
-    chosen = plan([store])
-    values, reasons = loss_weights(chosen, "rule", 0.4, 64)
+        store.create_set("classification", name, space, {"teacher": teacher}).write(0, ["0"], [truth])
+    return plan([store])
+
+
+def ruled(chosen, *words):
+    """Weights and reasons by the teacher's name."""
+    values, reasons = loss_weights(chosen, *words)
+    short = {k: k.removeprefix("classification_") for k in values}
+    return {short[k]: v for k, v in values.items()}, {short[k]: v for k, v in reasons.items()}
+
+
+def test_rule_against_hand_computation(tmp_path):
+    """w = b_s * lr_i / (b_i * lr_s): a teacher of lr 0.1 at batch 32 for a student of lr 0.4 at batch 64 gives 0.5."""
+    half = {"learning_rate": 0.1, "batch_size": None, "optimizer": "sgd"}
+    teachers = {"good": TRAINED, "half": half, "none": {"spec": "timm:x"}, "people": "people"}
+    chosen = taught(tmp_path / "s", teachers)
+    values, reasons = ruled(chosen, "rule", 0.4, 64, "sgd")
+    assert values == {"good": pytest.approx(0.5), "half": 1.0, "none": 1.0, "people": 1.0}
+    assert reasons["good"] == "rule: teacher good has lr 0.1, batch 32"
     c = "classification_"
-    assert values == {f"{c}good": pytest.approx(0.5), f"{c}half": 1.0, f"{c}none": 1.0, f"{c}people": 1.0}
-    assert reasons[f"{c}good"] == "rule: teacher good has lr 0.1, batch 32"
-    assert f"sweep it with --weights {c}none=" in reasons[f"{c}none"]
-    assert "people" in reasons[f"{c}people"]
+    assert f"sweep it with --weights {c}none=" in reasons["none"]
+    assert "people" in reasons["people"]
     # a weight that is given leaves the rule for the others
-    values, reasons = loss_weights(chosen, f"{c}none=0.25,{c}half=2", 0.4, 64)
-    assert [values[f"{c}{k}"] for k in ("good", "half", "none")] == [pytest.approx(0.5), 2.0, 0.25]
-    assert set(loss_weights(chosen, "equal", 0.4, 64)[0].values()) == {1.0}
+    values, reasons = ruled(chosen, f"{c}none=0.25,{c}half=2", 0.4, 64, "sgd")
+    assert [values[k] for k in ("good", "half", "none")] == [pytest.approx(0.5), 2.0, 0.25]
+    assert set(loss_weights(chosen, "equal", 0.4, 64, "sgd")[0].values()) == {1.0}
+
+
+def test_the_rule_compares_learning_rates_of_one_optimiser_alone(tmp_path):
+    adam = {"learning_rate": 3e-4, "batch_size": 64, "optimizer": "adamw"}
+    unknown = {k: v for k, v in TRAINED.items() if k != "optimizer"}
+    chosen = taught(
+        tmp_path / "s", {"sgd": TRAINED, "adam": adam, "unknown": unknown, "quick": adam | {"batch_size": 16}}
+    )
+    values, reasons = ruled(chosen, "rule", 0.4, 64, "sgd")
+    assert values == {"sgd": pytest.approx(0.5), "adam": 1.0, "unknown": 1.0, "quick": 1.0}
+    assert "teacher adam has lr 0.0003 of adamw, which says nothing of sgd's; sweep it" in reasons["adam"]
+    assert "lr 0.1 of an optimizer that it does not record, which says nothing of sgd's" in reasons["unknown"]
+    # AdamW: by hand 64 * 3e-4 / (64 * 1e-3) = 0.3 and 1.2; their ratio stays, their mean is 1, as the others weigh
+    values, reasons = ruled(chosen, "rule", 1e-3, 64, "adamw")
+    assert values == {"sgd": 1.0, "adam": pytest.approx(0.4), "unknown": 1.0, "quick": pytest.approx(1.6)}
+    assert reasons["quick"] == "rule: teacher quick has lr 0.0003, batch 16; divided by the mean of the rule's, 0.75"
+    # what all losses are multiplied with does not matter to AdamW, so neither does the student's own rate or batch
+    assert ruled(chosen, "rule", 1e-5, 4096, "adamw")[0] == pytest.approx(values)
+    alone = taught(tmp_path / "t", {"adam": adam})
+    assert ruled(alone, "rule", 1e-5, 4096, "adamw")[0] == {"adam": pytest.approx(1.0)}
+
+
+def test_a_run_says_how_it_was_trained_and_as_a_teacher_is_compared(tmp_path, capsys):
+    store = world(tmp_path / "store", 4, ["normals"], name="people", info={"teacher": "people"})
+    train(store, out=str(tmp_path / "teacher"), **options(steps=1, optimizer="adamw", lr=1e-3, accumulate=2))
+    assert json.loads((tmp_path / "teacher" / "student.json").read_text())["optimizer"] == "adamw"
+    pool = world(tmp_path / "pool", 4, [])
+    label(pool, teachers={"angles": f"own:{tmp_path / 'teacher'}"}, device=["cpu"], progress=False)
+    (labels,) = Store.open(pool).sets()
+    about = labels.info["teacher"]
+    assert (about["optimizer"], about["batch_size"]) == ("adamw", 8)
+    capsys.readouterr()
+    train(pool, out=str(tmp_path / "other"), **options(steps=1))
+    assert "normals_angles: 1 (teacher angles has lr 0.001 of adamw, which says nothing" in capsys.readouterr().err
+    # of a run that was made before student.json said so, the options do
+    description = tmp_path / "teacher" / "student.json"
+    old = json.loads(description.read_text())
+    del old["optimizer"]
+    description.write_text(json.dumps(old))
+    assert load_teacher(f"own:{tmp_path / 'teacher'}").optimizer == "adamw"
 
 
 def test_weights_on_the_command_line():
@@ -422,19 +595,20 @@ def test_weights_on_the_command_line():
             _pairs(wrong)
 
 
-def test_the_rule_steps_each_head_with_its_teachers_rate(tmp_path, capsys):
+@pytest.mark.parametrize(("passes", "whole"), [({}, 4), ({"accumulate": 3}, 12)])
+def test_the_rule_steps_each_head_with_its_teachers_rate(tmp_path, capsys, passes, whole):
     """One plain SGD step of a head moves it by lr_i * b_s / b_i times the gradient of its own loss."""
     store = world(tmp_path / "store", 4, ["classification"])
     moved = {}
     for run, weights in {"rule": "rule", "equal": "equal"}.items():
         more = options(steps=1, lr=0.01, warmup=0, clip=0.0, ema=0.0, weight_decay=0.0, weights=weights)
-        train(store, out=str(tmp_path / run), **more)
+        train(store, out=str(tmp_path / run), **more, **passes)
         moved[run] = load_file(tmp_path / run / "student.safetensors")["heads.classification_oracle.out.weight"]
-    train(store, out=str(tmp_path / "still"), **options(steps=1, lr=1e-30, weights="equal"))
+    train(store, out=str(tmp_path / "still"), **options(steps=1, lr=1e-30, weights="equal"), **passes)
     start = load_file(tmp_path / "still" / "student.safetensors")["heads.classification_oracle.out.weight"]
-    expected = 4 * 0.1 / (32 * 0.01)  # 1.25
+    expected = whole * 0.1 / (32 * 0.01)  # 1.25 for a batch of 4
     torch.testing.assert_close(moved["rule"] - start, expected * (moved["equal"] - start), rtol=1e-3, atol=1e-7)
-    assert "classification_oracle: 1.25 (rule: teacher oracle has lr 0.1, batch 32)" in capsys.readouterr().err
+    assert f"classification_oracle: {expected:g} (rule: teacher oracle has lr 0.1, batch 32)" in capsys.readouterr().err
 
 
 def test_learned_weights_learn_towards_their_optimum(tmp_path):
@@ -536,6 +710,96 @@ def test_accumulation_equals_the_whole_batch(tmp_path, optimizer):
     one, two = log_of(tmp_path / "a"), log_of(tmp_path / "b")
     assert [x["losses"]["x"] for x in one] == pytest.approx([x["losses"]["x"] for x in two], rel=1e-5)
     assert {x["images"] for x in one + two} == {8}
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_label_counts_alike_wherever_it_is(tmp_path, learned):
+    """Of 16 images one, then five and no image of a pass, have a label "y": as one batch, and as passes of any size."""
+    results = []
+    for name, size in (("a", 16), ("b", 4), ("c", 1)):
+        (tmp_path / name).mkdir()
+        mixture, model = Mixture({"x": 1.0, "y": 0.5}, learned=learned), Line()
+        few = stream(size, absent=lambda k: k not in (3, 16, 18, 23, 29, 30))
+        more = {"steps": 3, "lr": 0.1, "progress": False, "weight_decay": 0.0, "accumulate": 16 // size}
+        fit(model, mixture, few, Settings(**more), tmp_path / name)
+        results.append((model, mixture, log_of(tmp_path / name)))
+    (whole, weighed, log), *others = results
+    assert [sorted(x["losses"]) for x in log] == [["x", "y"], ["x", "y"], ["x"]]
+    assert not torch.allclose(whole.other, Line().other, atol=1e-3)
+    for model, mixture, lines in others:
+        torch.testing.assert_close(model.w, whole.w, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(model.other, whole.other, rtol=1e-5, atol=1e-7)
+        assert mixture.effective() == pytest.approx(weighed.effective(), rel=1e-5)
+        for x, y in zip(lines, log, strict=True):
+            assert x["losses"] == pytest.approx(y["losses"], rel=1e-5)
+            assert x["loss"] == pytest.approx(y["loss"], rel=1e-5)
+            assert x["gradient_norm"] == pytest.approx(y["gradient_norm"], rel=1e-4)
+
+
+@every_case
+@pytest.mark.parametrize("some", [(0,), (0, 5, 6, 15)])
+def test_sixteen_passes_of_one_image_are_one_of_sixteen(tmp_path, case, some):
+    """For every task: a network without batch normalisation makes the same step, few images being labelled."""
+    size = (64, 64)
+    renders = [render(random_scene(i, size, len(case.space.names))) for i in range(16)]
+    views = [View(size, 0, 7 * i, *size, size) for i in range(16)]  # of which more or less is known
+    targets = [
+        case.task.view(case.task.truth(r, case.space), v) if i in some else None
+        for i, (r, v) in enumerate(zip(renders, views, strict=True))
+    ]
+    sampled = hasattr(targets[0], "box")
+    if sampled:  # which regions are drawn depends on the pass: only of the first one they are the same
+        targets = [None if t is None or i not in some[:1] else t for i, t in enumerate(targets)]
+
+    def batches(count):
+        def start(first):
+            for k in range(first * count, 16, count):
+                images = torch.stack([r.image for r in renders[k : k + count]])
+                yield Batch(images, {"head": targets[k : k + count]}, [str(i) for i in range(k, k + count)])
+
+        return start
+
+    states = []
+    for name, count in (("one", 16), ("many", 1)):
+        (tmp_path / name).mkdir()
+        torch.manual_seed(1)
+        student = Student("test_convnext", {"head": Objective(case.name, case.space)}, 8)
+        before = {k: v.clone() for k, v in student.state_dict().items()}
+        more = Settings(steps=1, lr=1e-2, weight_decay=0.0, accumulate=16 // count, progress=False)
+        fit(student, Mixture({"head": 1.0}), batches(count), more, tmp_path / name, amounts=student.amounts)
+        states.append({k: v - before[k] for k, v in student.state_dict().items() if v.is_floating_point()})
+    one, many = states
+    assert sum(float(v.abs().sum()) for k, v in one.items() if k.startswith("heads.")) > 0
+    largest = max(float(v.abs().max()) for v in one.values())
+    for k, v in one.items():
+        torch.testing.assert_close(many[k], v, rtol=1e-2, atol=1e-3 * largest, msg=k)
+    losses = [log_of(tmp_path / n)[0]["losses"]["head"] for n in ("one", "many")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_outlines_weigh_as_much_beside_images_without_objects(tmp_path):
+    """Of 16 images one has an object, with its outline; the mask loss is a mean over that one, whoever has it."""
+    task, space = load_task("detection"), Space(NAMES, "boxes and masks")
+    renders = [render(random_scene(i, (64, 64))) for i in range(16)]
+    truths = [task.truth(r, space) for r in renders]
+    targets = [truths[0], *(rows(t, torch.zeros(len(t.box), dtype=torch.bool)) for t in truths[1:])]
+    moved = []
+    for name, count in (("one", 16), ("many", 1)):
+        (tmp_path / name).mkdir()
+        torch.manual_seed(1)
+        student = Student("test_convnext", {"d": Objective("detection", space)}, 8)
+        masks = [p for k, p in student.named_parameters() if "mask_predictor" in k]
+        before = [p.detach().clone() for p in masks]
+
+        def batches(first, count=count):
+            for k in range(first * count, 16, count):
+                images = torch.stack([r.image for r in renders[k : k + count]])
+                yield Batch(images, {"d": targets[k : k + count]}, [str(k)] * count)
+
+        more = Settings(steps=1, lr=1e-2, weight_decay=0.0, accumulate=16 // count, progress=False)
+        fit(student, Mixture({"d": 1.0}), batches, more, tmp_path / name, amounts=student.amounts)
+        moved.append(torch.cat([(p.detach() - b).flatten() for p, b in zip(masks, before, strict=True)]).norm())
+    assert 0.5 < float(moved[1] / moved[0]) < 2  # other regions are drawn; a sixteenth would be 0.06
 
 
 def test_absent_labels_leave_their_parameters_alone(tmp_path):

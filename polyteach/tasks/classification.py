@@ -179,7 +179,7 @@ class Classification(Task[ClassificationTarget]):
         return weighted_mean(F.cross_entropy(prediction, soft, reduction="none"), weight)
 
     def amounts(self, targets: Sequence[ClassificationTarget], space: Space) -> tuple[float, ...]:
-        return (sum(1.0 if t.confidence is None else float(t.confidence) for t in targets),)
+        return (float(sum(1.0 if t.confidence is None else float(t.confidence) for t in targets)),)
 
     def decode(self, prediction: Float[Tensor, "B K"]) -> list[ClassificationTarget]:
         return [ClassificationTarget(probability=p) for p in prediction.detach().float().softmax(-1).cpu()]

@@ -126,7 +126,7 @@ class Segmentation(Task[SegmentationTarget]):
         return weighted_mean(each, weight * valid)
 
     def amounts(self, targets: Sequence[SegmentationTarget], space: Space) -> tuple[float, ...]:
-        return (sum(float(t.probability[t.category != IGNORE].sum()) for t in targets),)
+        return (float(sum(float(t.probability[t.category != IGNORE].sum()) for t in targets)),)
 
     def decode(self, prediction: Float[Tensor, "B K H W"]) -> list[SegmentationTarget]:
         best = prediction.detach().float().softmax(1).max(1)

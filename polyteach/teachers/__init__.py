@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from polyteach.devices import PRECISIONS
-from polyteach.files import read_json
+from polyteach.files import downloading, read_json
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
 
@@ -84,7 +84,8 @@ def load_teacher(spec: str, device: str = "cpu", precision: str = "fp32") -> Tea
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     module: Any = importlib.import_module(f"polyteach.teachers.{known[family]}")
-    teacher: Teacher = module.load(name, device, precision)
+    with downloading():
+        teacher: Teacher = module.load(name, device, precision)
     teacher.spec = spec
     return teacher
 
