@@ -18,10 +18,10 @@ import random
 import re
 import shutil
 import signal
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,10 @@ from torchvision.transforms.v2 import functional as kernels
 
 from polyteach.geometry import random_view
 from polyteach.images import BadImage
+from polyteach.objectives import Table, apart, by_people, join
 from polyteach.store import LABELLED, ROW_GROUP, Answer, ImageRow, LabelSet, Overview, Store, several
 from polyteach.tasks import load_task
-from polyteach.tasks.contract import PEOPLE, Objective, Policy, Target
+from polyteach.tasks.contract import Objective, Policy, Target
 
 WINDOW = 32
 """Row groups that are shuffled together."""
@@ -57,11 +58,10 @@ SHARED = Path("/dev/shm")
 NO_ROOM = "no room in shared memory"
 ATTEMPTS = 100
 """Replacements that are tried for an image that cannot be read, before giving up."""
-
-
-def by_people(labels: LabelSet) -> bool:
-    """Whether humans made this label set."""
-    return labels.name == PEOPLE or labels.info.get("teacher") == PEOPLE
+COMBINE = ("first", "best", "union")
+"""How the answers of several teachers of one objective to one image are combined; see `plan`."""
+LOOK = 4096
+"""Images of an objective that are looked at for one that has something to be learned."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,14 @@ class Place:
 class Plan:
     """Which images are seen, and which label sets answer for them.
 
-    objectives: name -> what its head learns. sets: name -> per store the label sets that answer it, the first with a
-    target for an image wins. groups: (store, part, group in the part, its size) of every row group. start: number of
-    the first image of every row group, and of images at the end. row: position of every image in its row group.
-    unlabelled: images left out because no chosen set labels them. labelled: objective -> images with a target for it.
+    objectives: name -> what its head learns. sets: name -> per store the label sets that answer it, people's first; the
+    first with a target for an image wins, or the teachers' are combined (`combine`). groups: (store, part, group in the
+    part, its size) of every row group. start: number of the first image of every row group, and of images at the end.
+    row: position of every image in its row group. unlabelled: images left out because no chosen set labels them.
+    labelled: objective -> images with a target for it. shares: as `sets`, of how many images each set's answer counts;
+    where combined, of how many it is asked for. first: objective -> numbers of the first images that are labelled for
+    it. moved: (store, task, name) of a label set -> the index among the objective's classes of each of its own, for
+    those whose classes are in another order. apart: sentences about objectives that look alike and are not one.
     """
 
     stores: list[Store]
@@ -93,6 +97,11 @@ class Plan:
     row: np.ndarray
     unlabelled: int
     labelled: dict[str, int]
+    shares: dict[str, list[list[int]]] = field(default_factory=dict)
+    first: dict[str, np.ndarray] = field(default_factory=dict)
+    moved: dict[tuple[int, str, str], Tensor] = field(default_factory=dict)
+    combine: str = "first"
+    apart: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.row)
@@ -119,19 +128,26 @@ def plan(
     labels: Sequence[str] = (),
     split: Sequence[str] = (),
     only: Collection[str] | None = None,
+    combine: str = "first",
+    table: Table | None = None,
 ) -> Plan:
     """What to learn from these stores.
 
-    Label sets with the same task and space share one objective, across stores; it is called TASK_SET after the first
-    of them. Where several label an image, people's target wins, then the sets in the order of `labels` (by name
-    without it). An image that no chosen set labels is left out.
+    Label sets of one task whose classes agree by name share one objective, across stores (`polyteach/objectives.py`);
+    it is called TASK_SET after the first of them. Where several label an image, people's target wins, then the sets in
+    the order of `labels` (by name without it). An image that no chosen set labels is left out.
 
     tasks, labels: names of the tasks and label sets to use (SET, or TASK/SET); all of them when empty.
     split: only images of these splits; all when empty. only: only images with these ids.
+    combine: of several teachers' answers to one image "first" takes the first that there is, "best" the one that its
+    teacher is surest of (`Task.sureness`), "union" all of them as one (`Task.united`). table: of class names, see
+    `objectives.read_map`.
 
     Raises:
-        ValueError: unknown names, a store without label sets, nothing to learn; lists what there is.
+        ValueError: unknown names, a store without label sets, nothing to learn; lists what there is. `combine` where
+            nothing is to be combined, or for a task that cannot.
     """
+    tasks, labels = ((x,) if isinstance(x, str) else x for x in (tasks, labels))
     found = [store.sets() for store in stores]
     for store, sets in zip(stores, found, strict=True):
         if not sets:
@@ -148,31 +164,124 @@ def plan(
         if not mine:
             has = ", ".join(f"{s.task}/{s.name}" for s in sets)
             raise ValueError(f"{store.path} has none of the label sets asked for; it has {has}")
-    names: dict[Objective, str] = {}
-    for labelset in (s for mine in chosen for s in mine):
-        if labelset.objective not in names:
-            names[labelset.objective] = _unused(f"{labelset.task}_{labelset.name}", list(names.values()))
-    sets_of = {
-        name: [sorted((s for s in mine if s.objective == o), key=lambda s: not by_people(s)) for mine in chosen]
-        for o, name in names.items()
-    }
-    found_rows = _Rows()
-    labelled = dict.fromkeys(sets_of, 0)
-    unlabelled = 0
-    for i, part, wanted, answered in _looked(stores, split, only, sets_of):
-        some = np.logical_or.reduce(list(answered.values()))
-        for name, mask in answered.items():
-            labelled[name] += int(mask.sum())
-        unlabelled += int((wanted & ~some).sum())
-        found_rows.add(i, part, some)
-    empty = [k for k, n in labelled.items() if not n]
+    flat = [(i, s) for i, mine in enumerate(chosen) for s in mine]
+    given = [s for _, s in flat]
+    joints = join(given, table)
+    objectives: dict[str, Objective] = {}
+    sets_of: dict[str, list[list[LabelSet]]] = {}
+    moved: dict[tuple[int, str, str], Tensor] = {}
+    for joint in joints:
+        first = given[joint.members[0]]
+        name = _unused(f"{first.task}_{first.name}", list(objectives))
+        objectives[name] = joint.objective
+        sets_of[name] = [[] for _ in stores]
+        for m, index in zip(joint.members, joint.index, strict=True):
+            i, labelset = flat[m]
+            sets_of[name][i].append(labelset)
+            if index is not None:
+                moved[i, labelset.task, labelset.name] = torch.tensor(index)
+        for mine in sets_of[name]:
+            mine.sort(key=lambda s: not by_people(s))
+    _combinable(combine, sets_of)
+    counted = _counted(stores, split, only, sets_of, combine)
+    empty = [k for k, n in counted.labelled.items() if not n]
     if empty:
         raise ValueError(
             f"no image is labelled for {', '.join(empty)} (all absent or failed); finish `polyteach label`, or choose "
             f"other label sets with labels={sorted({s.name for mine in chosen for s in mine})}"
         )
-    objectives = {name: o for o, name in names.items()}
-    return Plan(list(stores), objectives, sets_of, *found_rows.arrays(), unlabelled, labelled)
+    return replace(counted, objectives=objectives, moved=moved, combine=combine, apart=apart(given, joints, table))
+
+
+def _combinable(combine: str, sets_of: Mapping[str, list[list[LabelSet]]]) -> None:
+    """Raises:
+    ValueError: no such way to combine teachers, nothing to combine, or a task that cannot.
+    """
+    if combine not in COMBINE:
+        raise ValueError(f"combine must be {', '.join(COMBINE[:-1])} or {COMBINE[-1]}; got {combine!r}")
+    if combine == COMBINE[0]:
+        return
+    several = {
+        name: teachers
+        for name, by_store in sets_of.items()
+        for mine in by_store
+        if len(teachers := [f"{s.task}/{s.name}" for s in mine if not by_people(s)]) > 1
+    }
+    if not several:
+        raise ValueError(
+            f"combine={combine} changes nothing: no objective has two teachers in one store; leave it out, or choose "
+            "other label sets"
+        )
+    for name, teachers in several.items():
+        task = load_task(teachers[0].partition("/")[0])
+        if combine not in task.combines:
+            ways = ", ".join(w for w in COMBINE if w == COMBINE[0] or w in task.combines)
+            raise ValueError(
+                f"combine={combine}: answers of {task.name} ({name}: {', '.join(teachers)}) cannot be combined like "
+                f"that, only by {ways}; choose one of the sets with labels, or another combine"
+            )
+
+
+def _counted(
+    stores: Sequence[Store],
+    split: Sequence[str],
+    only: Collection[str] | None,
+    sets_of: dict[str, list[list[LabelSet]]],
+    combine: str,
+) -> Plan:
+    """The images that are labelled, and how many by which set; a plan without what objectives there are."""
+    rows = _Rows()
+    labelled, unlabelled, images = dict.fromkeys(sets_of, 0), 0, 0
+    shares = {k: [[0] * len(mine) for mine in by_store] for k, by_store in sets_of.items()}
+    first: dict[str, list[np.ndarray]] = {k: [] for k in sets_of}
+    for i, part, wanted, answered in _looked(stores, split, only, sets_of):
+        some = np.zeros(len(wanted), dtype=bool)
+        mine: dict[str, np.ndarray] = {}
+        for name, own in answered.items():
+            taken = np.zeros(len(wanted), dtype=bool)
+            for k, mask in enumerate(own):
+                shares[name][i][k] += int((mask & ~taken).sum())
+                if combine == COMBINE[0] or by_people(sets_of[name][i][k]):
+                    taken = taken | mask
+            mine[name] = np.logical_or.reduce([*own, np.zeros(len(wanted), dtype=bool)])
+            some = some | mine[name]
+        for name, mask in mine.items():
+            labelled[name] += int(mask.sum())
+            if sum(map(len, first[name])) < LOOK:
+                first[name].append(images + np.flatnonzero(mask[some])[:LOOK])
+        unlabelled += int((wanted & ~some).sum())
+        images += int(some.sum())
+        rows.add(i, part, some)
+    found = {k: np.concatenate([*some, np.zeros(0, dtype=np.int64)])[:LOOK] for k, some in first.items()}
+    return Plan(list(stores), {}, sets_of, *rows.arrays(), unlabelled, labelled, shares, found)
+
+
+def unlearnable(plan: Plan, policy: Policy) -> tuple[dict[str, str], dict[str, str]]:
+    """Objectives of which no image has anything to be learned, by name with the reason.
+
+    At most `LOOK` images of each are looked at, and no more than it takes to find one that has.
+
+    Returns:
+        Those of which this is known, and those of which only the first images were looked at.
+    """
+    samples = Samples(plan, Augment((32, 32)), policy, 0)
+    known: dict[str, str] = {}
+    likely: dict[str, str] = {}
+    for name, objective in plan.objectives.items():
+        task = load_task(objective.task)
+        reasons: Counter[str] = Counter()
+        for image in plan.first[name].tolist():
+            target = samples.target(image, name)
+            reason = "no label" if target is None else task.nothing(target, objective.space)
+            if not reason:
+                break
+            reasons[reason] += 1
+        else:
+            sets = dict.fromkeys(f"{s.task}/{s.name}" for mine in plan.sets[name] for s in mine)
+            told = ", ".join(f"{n:,} images with {reason}" for reason, n in reasons.most_common())
+            whole = len(plan.first[name]) == plan.labelled[name]
+            (known if whole else likely)[name] = f"{name} (of {', '.join(sets)}): {told}"
+    return known, likely
 
 
 def digest(ids: Sequence[str]) -> str:
@@ -232,8 +341,8 @@ def _looked(
     split: Sequence[str],
     only: Collection[str] | None,
     sets_of: Mapping[str, Sequence[Sequence[LabelSet]]],
-) -> Iterator[tuple[int, int, np.ndarray, dict[str, np.ndarray]]]:
-    """Per part of every store: store number, part, a bool per image, and of those per objective which are labelled.
+) -> Iterator[tuple[int, int, np.ndarray, dict[str, list[np.ndarray]]]]:
+    """Per part of every store: store number, part, a bool per image, and of those per objective and set the labelled.
 
     Nothing in Python is made for an image. Several parts are read at once: from object storage each takes as many
     round trips as it has files.
@@ -246,13 +355,14 @@ def _looked(
     splits = [store.splits() for store in stores]
     states = {k: [[(s, s.every_state()) for s in sets] for sets in each] for k, each in sets_of.items()}
 
-    def look(i: int, part: int) -> tuple[int, int, np.ndarray, dict[str, np.ndarray]]:
+    def look(i: int, part: int) -> tuple[int, int, np.ndarray, dict[str, list[np.ndarray]]]:
         found = splits[i].values(part)
         mask = splits[i].among(part, split or found)
         there.update(found)
         if only is not None:
             mask &= np.array([name in only for name in stores[i].ids(part)], dtype=bool)
-        return i, part, mask, {k: _labelled(sets[i], part, len(mask)) & mask for k, sets in states.items()}
+        labelled = {k: [_labelled(*s, part, len(mask)) & mask for s in sets[i]] for k, sets in states.items()}
+        return i, part, mask, labelled
 
     yield from several(lambda at: look(*at), [(i, p) for i, s in enumerate(stores) for p in s.parts()])
     for overview in (*splits, *(o for each in states.values() for sets in each for _, o in sets)):
@@ -286,17 +396,13 @@ def _unused(name: str, taken: list[str]) -> str:
     return name
 
 
-def _labelled(sets: Sequence[tuple[LabelSet, Overview]], part: int, images: int) -> np.ndarray:
-    has = np.zeros(images, dtype=bool)
-    for labels, states in sets:
-        if part in states:
-            labelled = states.among(part, (LABELLED,))
-            if len(labelled) != images:
-                raise ValueError(
-                    f"{labels.path} part {part} has {len(labelled)} rows; the store has {images} images there"
-                )
-            has |= labelled
-    return has
+def _labelled(labels: LabelSet, states: Overview, part: int, images: int) -> np.ndarray:
+    if part not in states:
+        return np.zeros(images, dtype=bool)
+    labelled = states.among(part, (LABELLED,))
+    if len(labelled) != images:
+        raise ValueError(f"{labels.path} part {part} has {len(labelled)} rows; the store has {images} images there")
+    return labelled
 
 
 class Order:
@@ -514,16 +620,27 @@ class Samples(Dataset[Sample]):
         return Sample(seen, targets, row.id, rejects)
 
     def _target(self, image: int, objective: str) -> Target | None:
-        place = self._place(image)
+        place, about = self._place(image), self.plan.objectives[objective]
+        task = load_task(about.task)
+        found: list[Target] = []
         for labels in self.plan.sets[objective][place.store]:
             answer: Answer = None
             # what is in memory was there
             if self._key(place, labels) in self._kept or labels.has(place.part):
                 answer = labels.answers(self._encoded(image, labels))[0]
-            if isinstance(answer, Target):
-                task = load_task(labels.task)
-                return answer if by_people(labels) else task.pseudo(answer, self.policy)
-        return None
+            if not isinstance(answer, Target):
+                continue
+            index = self.plan.moved.get((place.store, labels.task, labels.name))
+            target: Target = answer if index is None else task.mapped(answer, index, len(about.space.names))
+            if by_people(labels):
+                return target
+            found.append(target)
+            if self.plan.combine == COMBINE[0]:
+                break
+        if len(found) > 1:
+            united = self.plan.combine == "union"
+            found = [task.united(found) if united else max(found, key=lambda a: task.sureness(a, self.policy))]
+        return task.pseudo(found[0], self.policy) if found else None
 
     def _place(self, image: int) -> Place:
         """Of an image, about which every objective asks in turn."""

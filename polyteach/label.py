@@ -93,11 +93,12 @@ def label(
         polyteach label /shared/store --teacher depth=transformers:/shared/dpt-large --ray auto --ray-workers 64
 
     Raises:
-        ValueError: no teacher, one that cannot be loaded, a number out of range, a store without images or without one
-            of `split`; at the end, when a label set has no answer for any image.
+        ValueError: no teacher, one called "people" or that cannot be loaded, a number out of range, a store without
+            images or without one of `split`; at the end, when a label set has no answer for any image.
     """
     from polyteach.devices import find_device
     from polyteach.store import Store
+    from polyteach.tasks.contract import PEOPLE
 
     if not teachers:
         raise ValueError("no teacher given; say --teacher NAME=FAMILY:MODEL [NAME=FAMILY:MODEL ...]")
@@ -107,6 +108,11 @@ def label(
     for what, number in (("ray_workers", ray_workers), ("ray_timeout", ray_timeout)):
         if number < 0:
             raise ValueError(f"{what} must be 0 or more; got {number}")
+    if PEOPLE in teachers:
+        raise ValueError(
+            f"a teacher cannot be called {PEOPLE!r}: labels of that name are people's, and win over every teacher's. "
+            f"Choose another: --teacher NAME={teachers[PEOPLE]}"
+        )
     opened = Store.open(store)
     if not opened.parts():
         raise ValueError(f"{store} has no images; finish: polyteach ingest SOURCE {store}")
@@ -465,6 +471,8 @@ class _Run:
         from rich.console import Console
         from rich.table import Table
 
+        from polyteach.tasks.contract import Policy
+
         empty = []
         table = Table("label set", "images", "failed", "mean over labelled images")
         for _, sets in self.teachers:
@@ -476,6 +484,9 @@ class _Run:
                 text = ", ".join(f"{k} {v:.3g}" for k, v in means.items())
                 table.add_row(f"{labels.task}/{labels.name}", str(n), str(failed), text)
         Console(stderr=True).print(table)
+        for labels in (s for _, sets in self.teachers for s in sets.values()):
+            if doubt := labels.doubt(Policy(score=score)):
+                print(f"WARNING: {labels.task}/{labels.name} can teach hardly anything: {doubt}", file=sys.stderr)
         if empty:
             raise ValueError("; ".join(empty) + ". Mend the cause, then run again with --retry")
 

@@ -23,7 +23,7 @@ import hashlib
 import io
 import re
 import shutil
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -60,6 +60,8 @@ LOOKING = 16
 """Parts that are looked at together, when a labelling ends and a training starts."""
 SMALL = 512
 """Bytes of an encoded map up to which its pixels are remembered, because the next image's is likely to be the same."""
+FEW = 8
+"""Images from which on it is odd that all have one answer or one class."""
 LABELLED, ABSENT, FAILED = "labelled", "absent", "failed"
 Answer = Target | str | None
 """What a label set says of an image: a target, the reason of a failure, or nothing."""
@@ -236,10 +238,19 @@ class Store:
         info: JSON values; who answered and how (teacher, policy, licence, version).
 
         Raises:
-            ValueError: a set of that name with another space or info; names what differs. Or an unfit name.
+            ValueError: a set of that name with another space or info; names what differs. An unfit name. More classes
+                than the task's column can keep apart.
         """
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise ValueError(f"label set name {name!r}: use letters, digits, '.', '_' and '-'")
+        most = load_task(task).most_classes
+        if most is not None and len(space.names) > most:
+            teacher, images = info.get("teacher"), info.get("images") or {}
+            who = teacher.get("spec") if isinstance(teacher, dict) else images.get("source")
+            raise ValueError(
+                f"{who or name} has {len(space.names):,} classes; a label set of {task} ({task}/{name}) keeps at most "
+                f"{most:,} apart. Take fewer, or merge some"
+            )
         columns = {k: asdict(c) for k, c in _columns(load_task(task).target).items()}
         about = {"task": task, "name": name, "space": asdict(space), "columns": columns, "info": info}
         folder = self.path / "labels" / task / name
@@ -429,6 +440,57 @@ class LabelSet:
         states.save()
         return total, failed, {k: v / seen for k, v in sums.items()}
 
+    def spread(self, most: int = 4096) -> Iterator[Target]:
+        """At most `most` of the targets, by row groups from all over the set in an order that is always the same.
+
+        One is decoded when it is asked for.
+        """
+        states = self.every_state()
+        at = {part: np.flatnonzero(states.among(part, (LABELLED,))) for part in self.parts()}
+        groups = [(part, g) for part, rows in at.items() for g in np.unique(rows // ROW_GROUP).tolist()]
+        left = most
+        for i in np.random.default_rng(0).permutation(len(groups)).tolist():
+            part, group = groups[i]
+            rows = at[part][at[part] // ROW_GROUP == group][:left].tolist()
+            table = self.table(part, rows)
+            for row in range(len(rows)):
+                [answer] = self.answers(table.slice(row, 1))
+                if isinstance(answer, Target):
+                    yield answer
+            left -= len(rows)
+            if not left:
+                return
+
+    def doubt(self, policy: Policy, most: int = 4096) -> str:
+        """Why these labels can hardly teach anything: all are empty, or the same, or of one class; "" where they vary.
+
+        At most `most` images are looked at, and no more than it takes to see that they vary.
+        """
+        task = load_task(self.task)
+        reasons: Counter[str] = Counter()
+        classes: set[int] = set()
+        first: Target | None = None
+        seen, same = 0, True
+        for target in self.spread(most):
+            answer = task.pseudo(target, policy)
+            seen += 1
+            reason = task.nothing(answer, self.space)
+            reasons[reason] += 1
+            same = same and (first is None or _alike(first, answer))
+            first = answer if first is None else first
+            classes.update(task.classes(answer))
+            one = len(self.space.names) > 1 and len(classes) == 1
+            if reasons[""] and not same and not one:
+                return ""
+        all_of = f"all {seen:,} images that were looked at"
+        if seen and not reasons[""]:
+            return f"images with {reasons.most_common(1)[0][0]}: {all_of}"
+        if seen >= FEW and same:
+            return f"images with the same answer: {all_of}"
+        if seen >= FEW and len(self.space.names) > 1 and len(classes) == 1:
+            return f"images that show {self.space.names[min(classes)]!r} alone: {all_of}"
+        return ""
+
     def _answer(self, columns: dict[str, pa.Array], row: int) -> Answer:
         state = columns["state"][row].as_py()
         if state == FAILED:
@@ -534,6 +596,25 @@ class Overview:
         # in a store that may only be read, or on a full disk, the next start is slower, and that is all
         with contextlib.suppress(OSError):
             _write(self.folder / self.NAME, whole.replace_schema_metadata({"sha256": _digest(whole)}))
+
+
+def _alike(a: Target, b: Target) -> bool:
+    """Whether two answers say the same, to a thousandth. Maps that hold one value are compared whatever their sizes."""
+    for x, y in ((getattr(a, f.name), getattr(b, f.name)) for f in fields(a)):
+        if x is None and y is None:
+            continue
+        if x is None or y is None or x.ndim != y.ndim:
+            return False
+        if x.shape != y.shape:
+            if x.ndim < 2 or x.shape[:-2] != y.shape[:-2] or not x.numel() or not y.numel():
+                return False
+            one, other = x[..., :1, :1], y[..., :1, :1]
+            if not bool((x == one).all() and (y == other).all()):
+                return False
+            x, y = one, other
+        if not torch.allclose(x.float(), y.float(), atol=1e-3, equal_nan=True):
+            return False
+    return True
 
 
 def several(look: Callable[[_Given], _Found], given: Iterable[_Given]) -> Iterator[_Found]:

@@ -187,8 +187,8 @@ def info(store: tyro.conf.Positional[str], *, score: float = 0.5, json: bool = F
     """Say what is in a store: images by split, and what each label set says of them.
 
     Of every set: how many images are labelled, without an answer and failed; its statistics; how many images show each
-    of its classes; and, where people labelled images with the same task, how many of those in which they found nothing
-    the teacher leaves empty too.
+    of its classes; a warning where all labels are empty, the same or of one class; and, where people labelled images
+    with the same task, how many of those in which they found nothing the teacher leaves empty too.
 
     Args:
         store: the store's folder, or its URL (docs/objects.md).
@@ -224,6 +224,9 @@ def info(store: tyro.conf.Positional[str], *, score: float = 0.5, json: bool = F
         table.add_row(one["set"], one["teacher"], *counts, means)
     out.print(table)
     for one in about["sets"]:
+        if one["doubt"]:
+            out.print(f"WARNING: {one['set']} can teach hardly anything: {one['doubt']}", markup=False)
+    for one in about["sets"]:
         if one["classes"]:
             ranked = sorted(one["classes"].items(), key=lambda x: -x[1])
             shown = [f"{k} {v:,}" for k, v in ranked if v]
@@ -237,7 +240,8 @@ def described(store: "Store", score: float = 0.5) -> dict[str, Any]:
     """What `info` prints, as JSON values.
 
     splits: images by split ("" for none). sets: one dictionary per label set; "open" are parts that are not labelled
-    yet, "classes" images by class, "empties" how many of the images in which people found nothing are left empty.
+    yet, "classes" images by class, "empties" how many of the images in which people found nothing are left empty,
+    "doubt" why the labels can hardly teach anything ("" where they can).
     """
     from collections import Counter
 
@@ -278,6 +282,7 @@ def described(store: "Store", score: float = 0.5) -> dict[str, Any]:
                 "failed": states[FAILED],
                 "open": len(set(parts) - set(labels.parts())),
                 "statistics": labels.statistics(score)[2],
+                "doubt": labels.doubt(policy),
                 "classes": {name: shown[i] for i, name in enumerate(labels.space.names)},
                 "empties": {"of": of, "left": left} if of else None,
             }

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from polyteach.loop import Settings
     from polyteach.store import LabelSet
     from polyteach.student import Student
+    from polyteach.tasks.contract import Policy
 
 RULES = ("rule", "equal", "learned")
+NEW = ("combine", "map")
+"""Options that runs of earlier versions do not record."""
 FREE = ("workers", "progress", "save_every", "save_minutes", "keep", "shard")
 """Options that change nothing of the result, so a resumed run may change them."""
 
@@ -58,6 +61,8 @@ def train(
     tasks: Sequence[str] = (),
     labels: Sequence[str] = (),
     split: Sequence[str] = (),
+    combine: str = "first",
+    map: str | None = None,
     backbone: str = "resnet50",
     init: str | None = None,
     channels: int = 256,
@@ -97,9 +102,11 @@ def train(
 ) -> str:
     """Train one student on the label sets of one or several stores.
 
-    The student has one head per objective (a task with a space of classes or units); label sets that share both share
-    the head. Where people and teachers label the same image, people win. An image without a label for an objective
-    adds nothing to that objective's loss. Images are drawn uniformly from the union of the stores.
+    The student has one head per objective (a task with a space of classes or units). Label sets whose classes have the
+    same names, in any order, share the head; numbers are no names ("0", "LABEL_1"). Where people and teachers label the
+    same image, people win. An image without a label for an objective adds nothing to that objective's loss. Images are
+    drawn uniformly from the union of the stores. Before it starts it says how many images each label set teaches, which
+    of them teach none, and which sets look alike and have a head each.
 
     A run that was stopped, in whatever way, goes on from its last checkpoint when the same command is given again,
     and ends in the same weights as an undisturbed one (byte for byte on the CPU).
@@ -116,6 +123,12 @@ def train(
         tasks: only label sets of these tasks.
         labels: only these label sets, by NAME or TASK/NAME; the first that labels an image wins (after people's).
         split: only images of these splits.
+        combine: of several teachers' answers to one image, for one head: first (in the order of `labels`, else by
+            name), best (the one that its teacher is surest of), union (boxes less those that overlap a better one of
+            their class, the mean of classes' probabilities, of each pixel the more probable class).
+        map: file with a table of class names, YAML or JSON: TASK/SET: {their name: our name, ...}, or just the names,
+            for label sets that name the same classes otherwise; "as they are" instead of names for sets whose classes
+            are numbers that mean the same. (docs/labels.md)
         backbone: a timm model with features at strides 4, 8, 16 and 32.
         init: weights to start from: "pretrained" (timm's hub), a state dict of the backbone (.safetensors, .pth), or
             the folder of another run; random without it.
@@ -183,15 +196,19 @@ def train(
         polyteach train store --out run --optimizer adamw --size 256 --steps 5000 --augment 5
     """
     arguments = dict(locals())
+    import os
     from pathlib import Path
 
     from polyteach import processes
-    from polyteach.files import read_json, sweep, write_json
+    from polyteach.files import listed, read_json, sweep, write_json
 
     run, leads = Path(out), processes.rank() == 0
     if leads and (run / "train.json").exists():
         raise ValueError(f"{out} holds a finished run; choose another folder")
-    given = (stores,) if isinstance(stores, str) else tuple(stores)
+    given = listed(stores)
+    tasks, labels, split, out = listed(tasks), listed(labels), listed(split), os.fspath(out)
+    init = None if init is None else os.fspath(init)
+    arguments |= {"tasks": tasks, "labels": labels, "split": split, "init": init}
     if not given:
         raise ValueError("no store given")
     twice = {s for s in given if given.count(s) > 1}
@@ -209,11 +226,14 @@ def train(
     from polyteach.compute import COUNTED, step_flops
     from polyteach.devices import find_device
     from polyteach.loop import Mixture, Settings, check, fit
+    from polyteach.objectives import read_map
     from polyteach.store import Store
     from polyteach.student import Student, costs_before, save_student
     from polyteach.tasks.contract import Policy
 
-    chosen = plan([Store.open(s) for s in given], tasks, labels, split)
+    policy = Policy(soft=soft, score=score, confidence=confidence)
+    arguments["map"] = table = None if map is None else read_map(map)
+    chosen = plan([Store.open(s) for s in given], tasks, labels, split, combine=combine, table=table)
     _meaningful(chosen, confidence, drop)
     whole_batch = batch_size * accumulate
     if steps is None:
@@ -247,7 +267,8 @@ def train(
     if leads:  # the first process looks, and ends them all where it finds something wrong
         sweep(run)
         _same(run, config)
-        _tell(chosen, values, reasons, settings)
+        _learnable(chosen, policy)
+        _tell(chosen, values, reasons, settings, policy)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = Student(backbone, chosen.objectives, channels, init, adapters=adapters)
@@ -265,7 +286,6 @@ def train(
         student.backbone.compile()
         student.pyramid.compile()
     mixture = Mixture(values, learned=weights == "learned", drop=drop, seed=seed)
-    policy = Policy(soft=soft, score=score, confidence=confidence)
     samples = Samples(chosen, Augment((size, size), scale, mirror, augment), policy, seed)
 
     def stream(start: int) -> "Iterator[Batch]":
@@ -278,7 +298,7 @@ def train(
         fit(student, mixture, stream, settings, run, trunk, blocks, student.amounts)
     if not leads:
         return out
-    teachers = {_licence(s) for sets in chosen.sets.values() for mine in sets for s in mine} - {None}
+    teachers = {_licence(s) for _, _, s, n in _members(chosen) if n} - {None}
     about = {
         "size": [size, size],
         "optimizer": optimizer,
@@ -288,7 +308,7 @@ def train(
         "weights": mixture.effective(),
         "averaged": bool(ema),
         "trained": _changed(student, before, init),
-        "licence": f"learned from labels under {', '.join(sorted(map(str, teachers)))}" if teachers else None,
+        "licence": f"learned from labels under {', '.join(sorted(str(t) for t in teachers))}" if teachers else None,
         "data": config["data"],
     }
     save_student(student, run, about)
@@ -463,13 +483,14 @@ def _changed(student: "Student", before: "dict[str, Tensor]", init: str | None) 
 def _teachers(plan: "Plan") -> list[dict[str, Any]]:
     """What the teachers of the chosen label sets have cost, as far as it is known: their training and the labelling.
 
+    Not of those whose answers count for no image.
     A teacher that labelled several stores was trained once.
     """
     from polyteach.batches import by_people
     from polyteach.files import read_json
 
     spent: dict[str, dict[str, Any]] = {}
-    for labels in (s for sets in plan.sets.values() for mine in sets for s in mine if not by_people(s)):
+    for labels in (s for _, _, s, n in _members(plan) if n and not by_people(s)):
         file = labels.path / "label.json"
         about = read_json(file) if file.exists() else {}
         for cost in about.get("teachers_compute", []):
@@ -505,10 +526,9 @@ def _config(
             "name": s.name,
             "sha256": sha256(s.path / "set.json"),
             "teacher": s.info.get("teacher"),
+            "images": n,
         }
-        for name, by_store in plan.sets.items()
-        for i, mine in enumerate(by_store)
-        for s in mine
+        for name, i, s, n in _members(plan)
     ]
     options = {k: v for k, v in arguments.items() if k != "out"} | {"stores": list(stores)} | resolved
     config = {
@@ -523,10 +543,22 @@ def _config(
     return plain
 
 
+def _members(plan: "Plan") -> "list[tuple[str, int, LabelSet, int]]":
+    """Objective, number of the store, label set, and of how many images its answer counts, of all of a plan's sets."""
+    return [
+        (name, i, labels, n)
+        for name, by_store in plan.sets.items()
+        for i, mine in enumerate(by_store)
+        for labels, n in zip(mine, plan.shares[name][i], strict=True)
+    ]
+
+
 def _same(run: "Path", new: dict[str, Any]) -> None:
     """Raises:
     ValueError: the folder holds something else, or an unfinished run that was started otherwise; names what differs.
     """
+    from inspect import signature
+
     from polyteach.files import differences, read_json
 
     if not (run / "config.json").exists():
@@ -534,13 +566,23 @@ def _same(run: "Path", new: dict[str, Any]) -> None:
             raise ValueError(f"{run} exists and is no run of polyteach; choose another folder")
         return
     old = read_json(run / "config.json")
-    then, now = ({k: v for k, v in c["options"].items() if k not in FREE} for c in (old, new))
+    # an option that came after the run began was what it is by default
+    defaults = {k: p.default for k, p in signature(train).parameters.items() if k in NEW}
+    then, now = ({k: v for k, v in (defaults | c["options"]).items() if k not in FREE} for c in (old, new))
     differ = differences(then, now)
     if not differ:  # the same command; then something that it reads has changed
         then, now = ({k: v for k, v in c.items() if k not in ("options", "data")} for c in (old, new))
         differ = differences(then, now)
-        if old["data"] != new["data"]:
-            changed = [k for k in new["data"] if old["data"].get(k) != new["data"][k]]
+        before, data = old["data"], new["data"]
+        if not any("images" in s for s in before["sets"]):  # of the first versions
+            data = data | {"sets": [{k: v for k, v in s.items() if k != "images"} for s in data["sets"]]}
+        if {s["objective"] for s in before["sets"]} != {s["objective"] for s in data["sets"]}:
+            differ.append(
+                "label sets shared heads otherwise: now those do whose classes have the same names, in any order, and "
+                "are not just numbers"
+            )
+        elif before != data:
+            changed = [k for k in data if before.get(k) != data[k]]
             differ.append(f"the stores have changed since then ({', '.join(changed)})")
     if differ:
         raise ValueError(
@@ -548,7 +590,27 @@ def _same(run: "Path", new: dict[str, Any]) -> None:
         )
 
 
-def _tell(plan: "Plan", weights: dict[str, float], reasons: dict[str, str], settings: "Settings") -> None:
+def _learnable(plan: "Plan", policy: "Policy") -> None:
+    """Raises:
+    ValueError: an objective of which no image has anything to be learned.
+    """
+    import sys
+
+    from polyteach.batches import unlearnable
+
+    known, likely = unlearnable(plan, policy)
+    if known:
+        raise ValueError(
+            f"there is nothing to be learned for {'; '.join(known.values())}. Mend these labels, lower score, or leave "
+            "them out with labels"
+        )
+    for text in likely.values():
+        print(f"WARNING: nothing to be learned was found for {text}", file=sys.stderr)
+
+
+def _tell(
+    plan: "Plan", weights: dict[str, float], reasons: dict[str, str], settings: "Settings", policy: "Policy"
+) -> None:
     import sys
 
     lines = [f"{len(plan):,} images, {settings.steps:,} steps, lr {settings.lr:g}, {settings.device}; loss weights:"]
@@ -556,7 +618,38 @@ def _tell(plan: "Plan", weights: dict[str, float], reasons: dict[str, str], sett
         lines.append(f"  ({plan.unlabelled:,} images that no chosen label set labels are left out)")
     for name, value in weights.items():
         lines.append(f"  {name}: {value:.4g} ({reasons[name]}); {plan.labelled[name]:,} images")
+        lines += [f"    {n:,} by {where}" for objective, where, _, n in _shares(plan) if objective == name]
+    lines += [f"WARNING: {warning}" for warning in _warnings(plan, policy)]
     print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _shares(plan: "Plan") -> "list[tuple[str, str, LabelSet, int]]":
+    """As `_members`, with the name of the set: with its store's where there are several."""
+    several = len(plan.stores) > 1
+    return [
+        (name, f"{labels.task}/{labels.name}{f' of {plan.stores[i].path}' if several else ''}", labels, n)
+        for name, i, labels, n in _members(plan)
+    ]
+
+
+def _warnings(plan: "Plan", policy: "Policy") -> list[str]:
+    """What of the label sets is likely not what was meant: it teaches nothing, or hardly anything, or not together."""
+    from polyteach.batches import by_people
+
+    out = []
+    for name, where, labels, n in _shares(plan):
+        if not n:
+            others = [w for o, w, s, m in _shares(plan) if o == name and m and s is not labels]
+            people = all(by_people(s) for o, _, s, m in _shares(plan) if o == name and m)
+            ways = "" if people else ", put it first in --labels, or combine the teachers: --combine best or union"
+            out.append(
+                f"{where} teaches {name} nothing: its answer counts for no image, as people's and earlier sets win "
+                f"({', '.join(others)}). Leave it out with --labels{ways}"
+            )
+        doubt = labels.doubt(policy)
+        if doubt:
+            out.append(f"{where} can teach {name} hardly anything: {doubt}")
+    return out + plan.apart
 
 
 def _last_line(log: "Path") -> dict[str, Any]:

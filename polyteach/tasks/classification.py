@@ -4,12 +4,12 @@ Shapes: B images, K classes, H W image pixels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -134,6 +134,7 @@ class Classification(Task[ClassificationTarget]):
     name = "classification"
     target = ClassificationTarget
     confidence = "confidence"
+    combines = frozenset({"best", "union"})
     reads = ("c5",)
     probes: ClassVar[Mapping[str, Probe[Any]]] = {
         "knn": Probe((1, 5, 10, 20, 50), neighbours),
@@ -163,6 +164,18 @@ class Classification(Task[ClassificationTarget]):
         if not policy.soft:
             p = F.one_hot(p.argmax(), len(p)).to(p.dtype)
         return ClassificationTarget(probability=p, confidence=sure)
+
+    def mapped(self, target: ClassificationTarget, index: Int64[Tensor, " K"], classes: int) -> ClassificationTarget:
+        p = target.probability
+        return replace(target, probability=p.new_zeros(classes).index_add(0, index, p))
+
+    def sureness(self, target: ClassificationTarget, policy: Policy) -> float:
+        """The largest probability."""
+        return float(target.probability.max())
+
+    def united(self, targets: Sequence[ClassificationTarget]) -> ClassificationTarget:
+        """The mean of the probabilities."""
+        return ClassificationTarget(probability=torch.stack([t.probability for t in targets]).mean(0))
 
     def head(self, widths: dict[str, int], space: Space) -> nn.Module:
         return ClassificationHead(widths["c5"], len(space.names))

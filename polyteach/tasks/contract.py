@@ -4,11 +4,11 @@ Shapes: B images of a batch, H W image pixels.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -161,6 +161,33 @@ class Task(ABC, Generic[T]):
     """Names of the feature maps that the head reads: "c5", the backbone's last, or levels of the pyramid."""
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
     """Names of the metric's scores that are errors."""
+    most_classes: ClassVar[int | None] = None
+    """How many classes the store can keep apart; None for any number."""
+    combines: ClassVar[frozenset[str]] = frozenset()
+    """How answers of several teachers to one image can be combined: "best" (`sureness`), "union" (`united`)."""
+
+    def joint_kind(self, kinds: Set[str]) -> str | None:
+        """The kind of space of one head that learns from label sets of all these kinds.
+
+        None where they are different things. Of one kind it is that one.
+        """
+        return next(iter(kinds)) if len(kinds) == 1 else None
+
+    def mapped(self, target: T, index: Int64[Tensor, " K"], classes: int) -> T:
+        """The target with class i as class index[i] of `classes`; several may become one. Without classes, as it is."""
+        return target
+
+    def sureness(self, target: T, policy: Policy) -> float:
+        """How good a teacher thinks its answer, for "best"; compared between teachers of one image."""
+        raise NotImplementedError(f"{self.name} does not combine teachers by their scores")
+
+    def united(self, targets: Sequence[T]) -> T:
+        """One answer of several teachers' to one image, for "union", before any threshold is applied."""
+        raise NotImplementedError(f"{self.name} does not unite teachers")
+
+    def nothing(self, target: T, space: Space) -> str:
+        """Why a head can learn no object, class or value from this target, such as "no object"; "" where it can."""
+        return ""
 
     def classes(self, target: T) -> list[int]:
         """Indices of the classes that the image shows, ascending: what a budget of labels per class counts.

@@ -176,6 +176,9 @@ class Depth(Task[DepthTarget]):
         """The teacher's map, unprocessed (MuST)."""
         return target
 
+    def nothing(self, target: DepthTarget, space: Space) -> str:
+        return "" if bool(target.valid.any()) else "no pixel is valid"
+
     def head(self, widths: dict[str, int], space: Space) -> nn.Module:
         return DepthHead(widths["p2"], _is_metric(space))
 

@@ -3,7 +3,7 @@
 Shapes: B images, K objects of an image, M N cells of a mask, H W image pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -28,7 +28,7 @@ from torchvision.models.detection.roi_heads import (
     project_masks_on_boxes,
 )
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
-from torchvision.ops import MultiScaleRoIAlign, box_iou
+from torchvision.ops import MultiScaleRoIAlign, batched_nms, box_iou
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import draw_segmentation_masks
 
@@ -50,6 +50,8 @@ KEPT = 0.1
 
 As in YOLOv5's augmentation (`box_candidates`, area_thr).
 """
+SAME = 0.5
+"""Least IoU of two boxes of one class, by several teachers, that are taken for one object; as within an answer."""
 CROWDED = 0.7
 """Least share of an anchor or proposal on an ignored box that makes it no negative (Detectron's crowd threshold)."""
 REGIONS = 128
@@ -402,6 +404,12 @@ class Detection(Task[DetectionTarget]):
     kinds = (BOXES, MASKS)
     target = DetectionTarget
     confidence = "score"
+    combines = frozenset({"best", "union"})
+    most_classes = 2**16
+
+    def joint_kind(self, kinds: Set[str]) -> str | None:
+        """Boxes with and without outlines are one thing: images without them miss the loss of the outlines alone."""
+        return MASKS if len(kinds) > 1 and kinds <= set(self.kinds) else super().joint_kind(kinds)
 
     def classes(self, target: DetectionTarget) -> list[int]:
         """Of the objects that are learned."""
@@ -440,6 +448,34 @@ class Detection(Task[DetectionTarget]):
     def pseudo(self, target: DetectionTarget, policy: Policy) -> DetectionTarget:
         kept = rows(target, target.score >= policy.score)
         return kept if policy.confidence else replace(kept, score=torch.ones_like(kept.score))
+
+    def mapped(self, target: DetectionTarget, index: Int64[Tensor, " K"], classes: int) -> DetectionTarget:
+        return replace(target, category=index[target.category])
+
+    def sureness(self, target: DetectionTarget, policy: Policy) -> float:
+        """The sum of the scores from the threshold up: how many objects the teacher expects to have found."""
+        return float(target.score[target.score >= policy.score].sum())
+
+    def united(self, targets: Sequence[DetectionTarget]) -> DetectionTarget:
+        """All boxes, less those that a better one of their class overlaps by SAME.
+
+        Outlines stay if all answers with boxes have them.
+        """
+        some = [t for t in targets if len(t.box)] or list(targets[:1])
+        sizes = [(t.mask.shape[1], t.mask.shape[2]) for t in some if t.mask is not None]
+        size = max(sizes, key=lambda s: s[0] * s[1]) if len(sizes) == len(some) else None
+        both = DetectionTarget(
+            **{k: torch.cat([getattr(t, k) for t in some]) for k in ("box", "category", "score", "ignore")},
+            mask=None if size is None else torch.cat([_masks(t, size) for t in some]),
+        )
+        # in float64, as the offsets that part the classes are large where there are many
+        kept = batched_nms(both.box.double(), both.score.double(), both.category, SAME)
+        return rows(both, kept)
+
+    def nothing(self, target: DetectionTarget, space: Space) -> str:
+        if not len(target.box):
+            return "no object"
+        return "nothing but crowds and other ignored objects" if bool(target.ignore.all()) else ""
 
     def head(self, widths: dict[str, int], space: Space) -> nn.Module:
         return DetectionHead(widths["p3"], len(space.names), _has_masks(space))

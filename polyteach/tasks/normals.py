@@ -102,6 +102,9 @@ class Normals(Task[NormalsTarget]):
         """The teacher's map, unprocessed."""
         return target
 
+    def nothing(self, target: NormalsTarget, space: Space) -> str:
+        return "" if bool(target.valid.any()) else "no pixel is valid"
+
     def head(self, widths: dict[str, int], space: Space) -> nn.Module:
         return PixelHead(widths["p2"], 3)
 

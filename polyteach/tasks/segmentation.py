@@ -4,7 +4,7 @@ Shapes: B images, K classes, H W pixels of the batch or image, M N cells of a ma
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -77,6 +77,8 @@ class Segmentation(Task[SegmentationTarget]):
     name = "segmentation"
     target = SegmentationTarget
     confidence = "probability"
+    combines = frozenset({"best", "union"})
+    most_classes = IGNORE
 
     def classes(self, target: SegmentationTarget) -> list[int]:
         return [int(c) for c in target.category.unique() if c != IGNORE]
@@ -107,6 +109,27 @@ class Segmentation(Task[SegmentationTarget]):
         p = target.probability
         category = target.category.masked_fill(p < policy.score, IGNORE)
         return SegmentationTarget(category=category, probability=p if policy.confidence else torch.ones_like(p))
+
+    def mapped(self, target: SegmentationTarget, index: Int64[Tensor, " K"], classes: int) -> SegmentationTarget:
+        ignored = target.category == IGNORE
+        category = index[target.category.masked_fill(ignored, 0)].masked_fill(ignored, IGNORE)
+        return replace(target, category=category)
+
+    def sureness(self, target: SegmentationTarget, policy: Policy) -> float:
+        """The mean probability of its pixels, 0 where they are below the threshold."""
+        p = target.probability
+        return float(p.masked_fill((p < policy.score) | (target.category == IGNORE), 0).mean())
+
+    def united(self, targets: Sequence[SegmentationTarget]) -> SegmentationTarget:
+        """Of every pixel the more probable class, at the resolution of the largest map."""
+        size = max((_size(t) for t in targets), key=lambda s: s[0] * s[1])
+        seen = [self.view(t, whole(_size(t), size)) for t in targets]
+        best = torch.stack([t.probability.masked_fill(t.category == IGNORE, -1) for t in seen]).argmax(0, keepdim=True)
+        category, p = (torch.stack([getattr(t, k) for t in seen]) for k in ("category", "probability"))
+        return SegmentationTarget(category=category.gather(0, best)[0], probability=p.gather(0, best)[0])
+
+    def nothing(self, target: SegmentationTarget, space: Space) -> str:
+        return "every pixel is ignored" if bool((target.category == IGNORE).all()) else ""
 
     def head(self, widths: dict[str, int], space: Space) -> nn.Module:
         return PixelHead(widths["p2"], len(space.names))
