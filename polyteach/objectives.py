@@ -41,7 +41,7 @@ Table = Mapping[str, str | Mapping[str, str]]
 """Of names: TASK/SET -> {their name: our name}, or {their name: our name} for all sets."""
 
 _NUMBER = re.compile(
-    r"(?:(?:label|class|classes|category|categories|cls|cat|id|object|obj|type|item|target|group|cluster|index|unnamed"
+    r"(?:(?:label|class|classes|category|categories|cls|id|object|obj|type|item|target|group|cluster|index|unnamed"
     r"|unknown)[\s_:#-]*)?#?\d+",
     re.IGNORECASE,
 )

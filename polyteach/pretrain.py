@@ -103,6 +103,7 @@ def pretrain(
         polyteach pretrain store --out vicreg --method vicreg --backbone resnet18 --size 96 --steps 5000
     """
     arguments = dict(locals())
+    import os
     from pathlib import Path
 
     import torch
@@ -110,16 +111,17 @@ def pretrain(
     from polyteach.batches import REJECTS, all_images, batches, explained, noted
     from polyteach.compute import COUNTED, step_flops
     from polyteach.devices import find_device
-    from polyteach.files import sweep, write_json
+    from polyteach.files import listed, sweep, write_json
     from polyteach.loop import Mixture, Settings, check, fit
     from polyteach.store import Store
     from polyteach.student import Student, costs_before, save_student
 
+    given, out, init = listed(stores), os.fspath(out), None if init is None else os.fspath(init)
+    arguments |= {"init": init, "out": out}
     run = Path(out)
     if (run / "pretrain.json").exists():
         raise ValueError(f"{out} holds a finished run; choose another folder")
     _sane(arguments)
-    given = (stores,) if isinstance(stores, str) else tuple(stores)
     plan = all_images([Store.open(s) for s in given], split)
     if len(plan) < batch_size:
         raise ValueError(

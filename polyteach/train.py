@@ -206,9 +206,9 @@ def train(
     if leads and (run / "train.json").exists():
         raise ValueError(f"{out} holds a finished run; choose another folder")
     given = listed(stores)
-    tasks, labels, split, out = listed(tasks), listed(labels), listed(split), os.fspath(out)
+    tasks, labels, out = listed(tasks), listed(labels), os.fspath(out)
     init = None if init is None else os.fspath(init)
-    arguments |= {"tasks": tasks, "labels": labels, "split": split, "init": init}
+    arguments |= {"tasks": tasks, "labels": labels, "init": init}
     if not given:
         raise ValueError("no store given")
     twice = {s for s in given if given.count(s) > 1}

@@ -137,10 +137,14 @@ def transfer(
         polyteach transfer store --init run --mode knn --out scores/knn
     """
     arguments = dict(locals())
+    import os
     from pathlib import Path
 
     from polyteach.files import read_json, write_json
 
+    # paths as the text that the record holds
+    arguments |= {k: os.fspath(arguments[k]) for k in ("store", "out", "init") if arguments[k] is not None}
+    out = arguments["out"]
     folder = Path(out)
     given = _resolved(arguments)
     job = _Job(given)
@@ -224,7 +228,7 @@ def _resolved(a: dict[str, Any]) -> dict[str, Any]:
     if a["mode"] not in TRAINED:
         a["lrs"], a["steps"], a["parts"] = (), (), ("backbone",)
     for key in ("lrs", "steps", "seeds", "parts", "scale"):
-        a[key] = list(a[key])
+        a[key] = [a[key]] if isinstance(a[key], int | float) else list(a[key])
         if not a[key] and (key in ("seeds", "parts") or a["mode"] in TRAINED):
             raise ValueError(f"{key}: give at least one")
         if len(set(a[key])) < len(a[key]) and key != "scale":

@@ -1,6 +1,7 @@
 """Batches: who wins, what is absent, every image once per epoch, the same stream whatever the workers."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,14 +11,15 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as kernels
 
 from polyteach import batches as module
-from polyteach.batches import PHOTOMETRIC, Augment, Order, Samples, batches, photometric, plan
+from polyteach.batches import PHOTOMETRIC, Augment, Order, Samples, batches, photometric, plan, unlearnable
 from polyteach.geometry import random_view
 from polyteach.scene import random_scene, render
 from polyteach.store import ImageRow, Store
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Policy, Space
-from polyteach.tasks.detection import rows
+from polyteach.tasks.detection import DetectionTarget, rows
+from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
 from tests.conftest import png
 
 ABC = Space(("a", "b", "c"))
@@ -346,3 +348,125 @@ def test_photometric_operations(tmp_path):
     seen = {photometric(image, 9.0, 2, random.Random(i)).sum().item() for i in range(30)}
     assert len(seen) > 15
     assert torch.equal(photometric(image, 9.0, 2, random.Random(4)), photometric(image, 9.0, 2, random.Random(4)))
+
+
+# ---- several teachers of one objective ----
+
+
+def found(*boxes):
+    """Detections: (x, category, score) of boxes of 8x8 at that place."""
+    return DetectionTarget(
+        box=torch.tensor([[x, 0, x + 8, 8] for x, _, _ in boxes], dtype=torch.float32).view(-1, 4),
+        category=torch.tensor([c for _, c, _ in boxes], dtype=torch.long),
+        score=torch.tensor([s for _, _, s in boxes], dtype=torch.float32),
+        ignore=torch.zeros(len(boxes), dtype=torch.bool),
+    )
+
+
+def two_detectors(path):
+    """The first by name finds nothing that is sure, the second does; people labelled the first image."""
+    store = store_of(path, 4)
+    space = Space(("a", "b", "c"), "boxes")
+    label(store, "aaa", [found((0, 0, 0.1))] * 3 + [found((0, 0, 0.6), (8, 2, 0.9))], "detection", space)
+    other = Space(("c", "b", "a"), "boxes")
+    label(store, "good", [found((0, 2, 0.8), (4, 1, 0.7))] * 3 + [found((1, 2, 0.7), (1, 1, 0.6))], "detection", other)
+    label(store, "people", [found((2, 1, 1.0)), None, None, None], "detection", space)
+    return store
+
+
+def said(target):
+    """As `found` takes them, in order."""
+    values = zip(target.box[:, 0].tolist(), target.category.tolist(), target.score.tolist(), strict=True)
+    return sorted((round(x), c, round(p, 2)) for x, c, p in values)
+
+
+@pytest.mark.parametrize(
+    ("combine", "shares", "second", "fourth"),
+    [
+        ("first", [1, 3, 0], [], [(0, 0, 0.6), (8, 2, 0.9)]),
+        ("best", [1, 3, 3], [(0, 0, 0.8), (4, 1, 0.7)], [(0, 0, 0.6), (8, 2, 0.9)]),
+        # x = 1 overlaps x = 0 by 7/9 of class 0, whose better box stays; of another class it stays beside it
+        ("union", [1, 3, 3], [(0, 0, 0.8), (4, 1, 0.7)], [(1, 0, 0.7), (1, 1, 0.6), (8, 2, 0.9)]),
+    ],
+)
+def test_teachers_are_combined_as_asked(tmp_path, combine, shares, second, fourth):
+    chosen = plan([two_detectors(tmp_path / "s")], combine=combine)
+    (name,) = chosen.objectives
+    assert chosen.shares[name] == [shares]
+    seen = samples(chosen, policy=Policy(confidence=True))
+    got = {id: seen.target(i, name) for i, id in enumerate(chosen.ids())}
+    assert said(got["0"]) == [(2, 1, 1.0)]  # people's, alone
+    assert said(got["1"]) == second
+    assert said(got["3"]) == fourth
+
+
+def test_the_order_of_the_labels_decides_who_is_first(tmp_path):
+    chosen = plan([two_detectors(tmp_path / "s")], labels=["good", "aaa", "people"])
+    (name,) = chosen.objectives
+    assert [s.name for s in chosen.sets[name][0]] == ["people", "good", "aaa"]
+    assert chosen.shares[name] == [[1, 3, 0]]
+
+
+def test_what_cannot_be_combined_is_refused(tmp_path):
+    store = two_detectors(tmp_path / "s")
+    with pytest.raises(ValueError, match="combine must be first, best or union; got 'mean'"):
+        plan([store], combine="mean")
+    with pytest.raises(ValueError, match="combine=best changes nothing: no objective has two teachers"):
+        plan([store], labels=["aaa", "people"], combine="best")
+    task = load_task("depth")
+    truth = task.truth(render(random_scene(0, (16, 16))), Space(("a",), "metric"))
+    for name in ("one", "two"):
+        label(store, name, [truth] * 4, "depth", Space((), "metric"))
+    with pytest.raises(ValueError, match=r"answers of depth \(depth_one: depth/one, depth/two\) cannot be combined"):
+        plan([store], combine="union")
+    assert plan([store], labels=["aaa", "good", "one"], combine="union").combine == "union"
+
+
+def test_classes_and_pixels_of_two_teachers(tmp_path):
+    """The mean of the probabilities; of every pixel the more probable class, maps of any resolution."""
+    store = store_of(tmp_path / "s", 1)
+    label(store, "x", [soft(0.5, 0.25, 0.25)])
+    label(store, "y", [soft(0, 0.75, 0.25)])
+    small = SegmentationTarget(category=torch.tensor([[0, IGNORE]]), probability=torch.tensor([[0.6, 0.0]]))
+    large = SegmentationTarget(
+        category=torch.tensor([[1, 1, 1, 2]] * 2), probability=torch.tensor([[0.8, 0.2, 0.2, 1.0]] * 2)
+    )
+    label(store, "x", [small], "segmentation")
+    label(store, "y", [large], "segmentation")
+    union = samples(plan([store], combine="union"), policy=Policy(score=0.0))
+    assert union.target(0, "classification_x").probability.tolist() == [0.25, 0.5, 0.25]
+    seen = union.target(0, "segmentation_x").category
+    assert seen.tolist() == [[1, 0, 1, 2]] * 2
+    best = samples(plan([store], combine="best"), policy=Policy(score=0.5, confidence=True))
+    assert best.target(0, "classification_x").probability.tolist() == [0, 0.75, 0.25]
+    # mean probability of what is above the threshold: 0.3 against 0.45
+    assert best.target(0, "segmentation_x").category.tolist() == [[1, IGNORE, IGNORE, 2]] * 2
+
+
+def test_where_nothing_can_be_learned_is_found_by_looking_at_few(tmp_path, monkeypatch):
+    store = store_of(tmp_path / "s", 6, part_size=2)
+    space = Space(("a", "b"), "boxes")
+    crowd = replace(found((0, 0, 1.0)), ignore=torch.tensor([True]))
+    label(store, "people", [crowd, crowd, None, found(), crowd, None], "detection", space)
+    unknown = SegmentationTarget(category=torch.full((2, 2), IGNORE), probability=torch.zeros(2, 2))
+    one = SegmentationTarget(category=torch.tensor([[IGNORE, 1]]), probability=torch.ones(1, 2))
+    label(store, "people", [unknown] * 5 + [one], "segmentation")
+    chosen = plan([store])
+    known, likely = unlearnable(chosen, Policy())
+    assert likely == {}
+    assert known == {
+        "detection_people": "detection_people (of detection/people): 3 images with nothing but crowds and other "
+        "ignored objects, 1 images with no object"
+    }
+    monkeypatch.setattr(module, "LOOK", 3)
+    known, likely = unlearnable(plan([store]), Policy())
+    assert known == {}
+    assert "segmentation_people (of segmentation/people): 3 images with every pixel is ignored" in likely.values()
+    assert sorted(likely) == ["detection_people", "segmentation_people"]
+
+
+def test_a_threshold_that_leaves_nothing_leaves_nothing_to_learn(tmp_path):
+    store = store_of(tmp_path / "s", 2)
+    label(store, "t", [found((0, 0, 0.4))] * 2, "detection", Space(("a", "b"), "boxes"))
+    assert list(unlearnable(plan([store]), Policy(score=0.5))[0]) == ["detection_t"]
+    assert unlearnable(plan([store]), Policy(score=0.3)) == ({}, {})
