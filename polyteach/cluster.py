@@ -13,6 +13,10 @@ STARTING = 1800
 """Seconds that no worker at all may be ready before it is given up: the cluster has no room, or never will."""
 
 
+class Broken(ValueError):
+    """Raised by what does a part: nothing more can be done in its process, such as after an error of its device."""
+
+
 def work(
     address: str,
     make: Callable[[], Callable[[int], Any]],
@@ -27,7 +31,8 @@ def work(
     """Do every part once, on several workers at a time.
 
     A worker that dies is replaced, wherever the cluster has room, and its part is tried again, `tries` times in all;
-    so is a part that raises or takes longer than `timeout` seconds (0 for no limit), whose worker is killed.
+    so is a part that raises, or that takes longer than `timeout` seconds (0 for no limit), whose worker is killed. A
+    worker that raises `Broken` is replaced too.
 
     address: of a Ray cluster; "local" starts one here, for as long as this lasts. make: called once in every worker,
     with pickle's means; returns what does a part and returns what is to be sent back. done: called here with a part
@@ -38,7 +43,8 @@ def work(
 
     Raises:
         ValueError: Ray is not installed, no cluster is at that address, it has fewer GPUs than a worker needs and the
-            number of workers is not said, or no worker can be made, or none within `STARTING` seconds; says why.
+            number of workers is not said, no worker can be made, or none within `STARTING` seconds, or more workers in
+            a row were broken than one part explains; says why.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone
     # the rule that Ray will have anyway; else it warns
@@ -105,6 +111,8 @@ class _Pool:
         self.share = gpus if gpus > 1 else min(1.0, have / self.count)
         self.failures = 0
         """Workers in a row that died before they could work."""
+        self.broken = 0
+        """Workers that broke since the last part that was done."""
 
         self.kind = ray.remote(num_cpus=CPUS, num_gpus=self.share, max_restarts=0)(_Worker)
 
@@ -151,9 +159,14 @@ class _Pool:
                     except self.ray.exceptions.RayTaskError as e:
                         assert part is not None
                         fail(part, str(e.cause).splitlines()[0] if str(e.cause) else type(e.cause).__name__)
+                        if isinstance(e.cause, Broken):
+                            self.ray.kill(actor)  # it would fail at every other part; `staff` hires another
+                            self.broke(e.cause)
+                            continue
                     else:
                         self.failures = 0
                         if part is not None:
+                            self.broken = 0
                             done(part, value)
                     give(actor)
                 if self.timeout:
@@ -190,3 +203,9 @@ class _Pool:
             text = str(error).strip()
             last = [line.strip() for line in text.splitlines() if line.strip()][-1:]
             raise ValueError(f"no worker can be started on Ray: {last[0] if last else type(error).__name__}")
+
+    def broke(self, error: Exception) -> None:
+        """A worker broke. One part may do that to as many as it has tries; more in a row are the cluster's fault."""
+        self.broken += 1
+        if self.broken > max(self.tries, self.count):
+            raise ValueError(f"{self.broken} workers broke in a row, the last with: {error}")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
+from polyteach.cluster import Broken
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -63,15 +65,18 @@ def label(
     Each image is decoded once for all teachers. Work goes part by part: what is written is whole, a run that was
     stopped goes on where it was when the same command is given again, and teachers can be added later. An image
     that cannot be read, or whose answer is unusable (NaN, an unknown class), is recorded with its reason and never
-    stops the run. Scores and probabilities are kept, so thresholds are chosen when training.
+    stops the run. A device that fails does, and a teacher that answers not even a plain picture; what is done is kept.
+    Scores and probabilities are kept, so thresholds are chosen when training.
 
     Args:
         store: the store's folder, or its URL (docs/objects.md), made by `polyteach ingest`.
         teachers: name -> FAMILY:NAME of a teacher. The name becomes the label set's.
-        device: where to run: auto, cpu, cuda:0, ... Several devices are given to the teachers in turn. On Ray they
-            are the devices of every worker, which reserves as many GPUs.
+        device: where to run: auto, cpu, cuda:0, ... Several devices are given to the teachers in turn; NAME=DEVICE is
+            for the teacher NAME alone. With auto, a teacher that runs on the CPU only does so, and that is said. On Ray
+            they are the devices of every worker, which reserves as many GPUs.
         precision: fp32, or fp16 or bf16: autocast, faster where the device has instructions for it, and some labels
-            differ (docs/performance.md says how many). ONNX files and models that are not torch's have fp32 alone.
+            differ (docs/performance.md says how many, and what fp32 is on CUDA). ONNX files and models that are not
+            torch's have fp32 alone.
         batch_size: images per forward pass.
         threads: that decode images ahead of the teachers.
         score: threshold of the statistics printed at the end; nothing is thrown away by it.
@@ -90,11 +95,14 @@ def label(
 
         polyteach label store --teacher depth=transformers:./dpt-large --device cuda:0 --precision bf16
 
+        polyteach label store --teacher boxes=onnx:boxes.onnx depth=transformers:./dpt-large --device boxes=cpu cuda:1
+
         polyteach label /shared/store --teacher depth=transformers:/shared/dpt-large --ray auto --ray-workers 64
 
     Raises:
         ValueError: no teacher, one called "people" or that cannot be loaded, a number out of range, a store without
-            images or without one of `split`; at the end, when a label set has no answer for any image.
+            images or without one of `split`, an error of a device, a teacher that does not work; at the end, when a
+            label set has no answer for any image.
     """
     from polyteach.devices import find_device
     from polyteach.store import Store
@@ -116,10 +124,12 @@ def label(
     opened = Store.open(store)
     if not opened.parts():
         raise ValueError(f"{store} has no images; finish: polyteach ingest SOURCE {store}")
-    devices = [find_device(d) for d in device] if ray is None else list(device)
+    devices = _places(device, teachers)
+    for place in devices.values() if ray is None else ():
+        find_device(place)  # all of them before any teacher is loaded
     splits = (split,) if isinstance(split, str) else tuple(split)
     # on Ray the machine that deals out the work need not have the workers' devices
-    places, works = (devices, True) if ray is None else (["cpu"], False)
+    places, works = (devices, True) if ray is None else (dict.fromkeys(teachers, "cpu"), False)
     run = _loaded(store, teachers, places, precision, batch_size, threads, retry, splits, works)
     config = {
         "teacher": teachers,
@@ -135,20 +145,41 @@ def label(
         "ray_tries": ray_tries,
         "ray_timeout": ray_timeout,
     }
-    run.note(config)
+    run.note(config, works)
     if ray is None:
         run.go(progress)
     else:
         given = (str(opened.path.resolve()), dict(teachers), devices, precision, batch_size, threads, retry, splits)
-        gpus = len({d for d in devices[: len(teachers)] if d != "cpu"})
+        gpus = len({d for d in devices.values() if d != "cpu"})
         run.go_on_ray(progress, ray, given, ray_workers, ray_tries, ray_timeout, gpus)
     run.report(score)
+
+
+def _places(device: Sequence[str], teachers: Mapping[str, str]) -> dict[str, str]:
+    """Device by teacher. device: DEVICE, for the teachers in turn, or NAME=DEVICE, for one."""
+    shared: list[str] = []
+    own: dict[str, str] = {}
+    for word in map(str, (device,) if isinstance(device, str) else device):
+        name, equals, place = word.partition("=")
+        if not equals:
+            shared.append(word)
+        elif name not in teachers:
+            raise ValueError(f"device {word!r}: there is no teacher {name!r}; there are {', '.join(teachers)}")
+        elif name in own:
+            raise ValueError(f"teacher {name!r} is given two devices, {own[name]} and {place}")
+        else:
+            own[name] = place
+    others = [name for name in teachers if name not in own]
+    if len(shared) > len(others):
+        print(f"no teacher is left for device {', '.join(shared[len(others) :])}", file=sys.stderr)
+    shared = shared or ["auto"]
+    return {n: own[n] if n in own else shared[others.index(n) % len(shared)] for n in teachers}
 
 
 def _loaded(
     store: str,
     teachers: Mapping[str, str],
-    device: list[str],
+    device: Mapping[str, str],
     precision: str,
     batch_size: int,
     threads: int,
@@ -156,17 +187,25 @@ def _loaded(
     split: tuple[str, ...],
     works: bool = True,
 ) -> "_Run":
-    """All teachers, loaded, with their label sets. device: of the teachers, in turn. works: they will be asked here."""
+    """All teachers, loaded, with their label sets. device: by teacher. works: they will be asked here."""
     import torch
 
-    from polyteach.devices import find_device, warn_if_slow
+    from polyteach.devices import NoDevice, find_device, warn_if_slow
     from polyteach.store import Store
     from polyteach.teachers import load_teacher
 
     run = _Run(Store.open(store), batch_size, threads, retry, split)
-    for i, (name, spec) in enumerate(teachers.items()):
-        place = find_device(device[i % len(device)])
-        run.add(name, load_teacher(spec, place, precision), precision)
+    for name, spec in teachers.items():
+        place = find_device(device[name])
+        try:
+            teacher = load_teacher(spec, place, precision)
+        except NoDevice as e:
+            if device[name] != "auto":
+                raise ValueError(f"{name}: {e}. For this teacher say --device {name}=cpu") from e
+            print(f"{name}: {e}; it runs on the CPU", file=sys.stderr)
+            place = "cpu"
+            teacher = load_teacher(spec, place, precision)
+        run.add(name, teacher, precision, place)
         if works:
             warn_if_slow(torch.device(place).type, precision)
     return run
@@ -181,6 +220,8 @@ NOTHING: dict[str, Any] = {"images": 0, "flops": 0.0, "seconds": 0.0}
 """An account of costs that is still empty."""
 ENCODING = 2
 """Batches whose answers may still be being encoded while the next one is asked about."""
+SUSPECT = 8
+"""Images in a row for which a teacher failed, after which it is asked about a plain picture."""
 ACCOUNT = 10
 """Seconds between two records of what a labelling by a cluster has cost: one a part would keep the driver busy."""
 
@@ -203,10 +244,19 @@ class _Run:
         self.fits: dict[int, int] = {}
         """By teacher, the most images that its memory was seen to be enough for, where it was not for a batch."""
         self.teachers: list[tuple[Teacher, dict[str, LabelSet]]] = []
+        self.computed: dict[int, list[dict[str, str]]] = {}
+        """By label set, what computed it (`devices.arithmetic`): one entry, or more where that changed on the way."""
+        self.places: dict[int, str] = {}
+        self.failed: dict[int, int] = {}
+        """By teacher, how many images in a row it has failed for."""
 
-    def add(self, name: str, teacher: "Teacher", precision: str) -> None:
-        """Make or open the teacher's label sets: NAME, or NAME-OBJECTIVE where one task comes twice."""
+    def add(self, name: str, teacher: "Teacher", precision: str, place: str) -> None:
+        """Make or open the teacher's label sets: NAME, or NAME-OBJECTIVE where one task comes twice.
+
+        place: the device that the teacher is on.
+        """
         import polyteach
+        from polyteach.devices import arithmetic
         from polyteach.files import read_json
 
         ingested = self.store.path / "ingest.json"
@@ -235,19 +285,32 @@ class _Run:
             if self.split:  # another split under the same name would be half a label set
                 info["split"] = list(self.split)
             sets[key] = self.store.create_set(objective.task, unique, objective.space, info)
+            self.computed[id(sets[key])] = [arithmetic(place, precision)]
         self.teachers.append((teacher, sets))
+        self.places[id(teacher)] = place
 
-    def note(self, config: dict[str, Any]) -> None:
-        """Write the resolved configuration of this run beside every label set that it fills."""
+    def note(self, config: dict[str, Any], works: bool) -> None:
+        """Write the resolved configuration of this run beside every label set that it fills.
+
+        works: teachers are asked here, so that what computes is known.
+        """
         from polyteach.files import read_json, write_json
 
         for teacher, sets in self.teachers:
             for labels in sets.values():
                 file = labels.path / "label.json"
-                old = read_json(file).get("compute", {}) if file.exists() else {}
-                self.spent[id(labels)] = NOTHING | old
+                old = read_json(file) if file.exists() else {}
+                self.spent[id(labels)] = NOTHING | old.get("compute", {})
+                mine, self.computed[id(labels)] = self.computed[id(labels)], old.get("computed", [])
+                if works:
+                    self.computed_by(labels, mine)
                 costs = {"compute": self.spent[id(labels)], "teachers_compute": teacher.compute(labels.name)}
-                write_json(file, config | costs)
+                write_json(file, config | {"computed": self.computed[id(labels)]} | costs)
+
+    def computed_by(self, labels: "LabelSet", what: list[dict[str, str]]) -> None:
+        """Add what else has computed labels of that set."""
+        known = self.computed[id(labels)]
+        known += [w for w in what if w not in known]
 
     def do(self, part: int) -> dict[str, Any]:
         """Fill what is missing of one part; returns what it has cost, by path of the label set."""
@@ -257,7 +320,7 @@ class _Run:
         self.spent = {id(labels): dict(NOTHING) for labels in mine}
         with track("label", 0, "images", False) as bar:
             self._part(part, self.owed(part), bar)
-        return {str(labels.path): self.spent[id(labels)] for labels in mine}
+        return {str(s.path): self.spent[id(s)] | {"computed": self.computed[id(s)]} for s in mine}
 
     def go_on_ray(
         self,
@@ -284,6 +347,7 @@ class _Run:
         def done(part: int, costs: dict[str, Any]) -> None:
             nonlocal told
             for path, cost in costs.items():
+                self.computed_by(sets[path], cost["computed"])
                 account = self.spent[id(sets[path])]
                 account["images"] += cost["images"]
                 account["seconds"] = round(account["seconds"] + cost["seconds"], 3)
@@ -324,7 +388,8 @@ class _Run:
         for _, sets in self.teachers:
             for labels in sets.values():
                 file = labels.path / "label.json"
-                write_json(file, read_json(file) | {"compute": self.spent[id(labels)]})
+                new = {"compute": self.spent[id(labels)], "computed": self.computed[id(labels)]}
+                write_json(file, read_json(file) | new)
 
     def wants(self, labels: "LabelSet", part: int) -> bool:
         """Whether the part has to be (re)written for this set."""
@@ -379,24 +444,58 @@ class _Run:
                     given = self._timed(teacher, sets, [x for _, x in asked])
                     found = dict(zip((i for i, _ in asked), given, strict=True))
                     for i, image in batch:
+                        refused = []
                         for key, labels in sets.items():
                             if not isinstance(answers[id(labels)][i], str):
                                 continue
-                            answer = image if isinstance(image, str) else _checked(found[i], key, rows[i], labels)
+                            size = (rows[i].height, rows[i].width)
+                            answer = image if isinstance(image, str) else _checked(found[i], key, size, labels)
+                            refused.append(isinstance(answer, str))
                             if isinstance(answer, str):
                                 answers[id(labels)][i] = answer
                             else:
-                                answers[id(labels)][i] = future = pool.submit(labels.encode, answer)
+                                answers[id(labels)][i] = future = pool.submit(_encoded, labels, answer)
                                 encoding[-1].append(future)
+                        if i in found:
+                            self._count(teacher, sets, all(refused))
                 if len(encoding) > ENCODING:
                     for future in encoding.popleft():
                         future.result()
                 bar.advance(len(batch))
             bar.advance(len(rows) - len(chosen))
+            for teacher, sets in work:
+                self._works(teacher, sets)  # before failures are written that are not the images'
             for _, sets in work:
                 for labels in sets.values():
                     kept = [a.result() if isinstance(a, Future) else labels.encode(a) for a in answers[id(labels)]]
                     labels.write_encoded(part, [r.id for r in rows], kept)
+
+    def _count(self, teacher: "Teacher", sets: "dict[str, LabelSet]", failed: bool) -> None:
+        """Note that an image failed, or did not; after many in a row see whether the teacher works at all."""
+        self.failed[id(teacher)] = self.failed.get(id(teacher), 0) + 1 if failed else 0
+        if self.failed[id(teacher)] >= SUSPECT:
+            self._works(teacher, sets)
+
+    def _works(self, teacher: "Teacher", sets: "dict[str, LabelSet]") -> None:
+        """Tell images that a teacher fails for from a teacher that works no longer, or never did.
+
+        Raises:
+            Broken: it failed for the last images, and does for a picture that any teacher can answer.
+        """
+        many = self.failed.get(id(teacher), 0)
+        if not many:
+            return
+        self.failed[id(teacher)] = 0
+        picture = _plain()
+        [answer] = self._asked(teacher, [picture])
+        size = (int(picture.shape[1]), int(picture.shape[2]))
+        said = [_checked(answer, key, size, labels) for key, labels in sets.items()]
+        reasons = [reason for reason in said if isinstance(reason, str)]
+        if len(reasons) == len(said):
+            raise Broken(
+                f"{teacher.spec} on {self.places[id(teacher)]} failed for the last images ({many} in a row) and for a "
+                f"plain picture of {size[0]}x{size[1]}: {reasons[0]}. {KEPT}"
+            )
 
     def _timed(self, teacher: "Teacher", sets: "dict[str, LabelSet]", images: "list[Tensor]") -> list[Any]:
         """The teacher's answers; seconds and operations are added to the account of the sets, in equal shares."""
@@ -416,7 +515,9 @@ class _Run:
             # the first image stands for all, and is asked about again: while torch counts it computes some operations
             # otherwise, so that answers would differ in their last bits between a run and one that goes on
             networks = any(isinstance(held, Module) for held in vars(teacher).values())
-            self.flops[id(teacher)] = counted(lambda: _ask(teacher, images[:1]))[1] if networks else None
+            self.flops[id(teacher)] = (
+                counted(lambda: _ask(teacher, images[:1], self.places[id(teacher)]))[1] if networks else None
+            )
         each = self.flops.get(id(teacher))
         for account in accounts:
             account["images"] += len(images)
@@ -433,7 +534,7 @@ class _Run:
         while len(out) < len(images):
             most = self.fits.get(id(teacher), len(images))
             batch = images[len(out) : len(out) + most]
-            answers = _ask(teacher, batch)
+            answers = _ask(teacher, batch, self.places[id(teacher)])
             if answers is None:
                 self.fits[id(teacher)] = most = max(len(batch) // 2, 1)
                 print(
@@ -491,28 +592,70 @@ class _Run:
             raise ValueError("; ".join(empty) + ". Mend the cause, then run again with --retry")
 
 
-def _ask(teacher: "Teacher", images: "Sequence[Tensor]") -> list[Any] | None:
+KEPT = "What was labelled before is kept: mend the cause, then give the same command again"
+
+
+def _ask(teacher: "Teacher", images: "Sequence[Tensor]", place: str) -> list[Any] | None:
     """The teacher's answers; when a batch fails, image by image, so that one bad image costs no other its label.
 
     None where memory is not enough for that many.
+
+    Raises:
+        Broken: the device at `place` answers no more.
     """
     try:
-        return list(teacher(images))
+        answers = list(teacher(images))
+        if len(answers) != len(images):
+            raise ValueError(f"{len(answers)} answers for {len(images)} images")
+        return answers
     except Exception as e:
+        memory = _memory(e)
+        if not memory and _dead(e, place):
+            raise Broken(f"{teacher.spec} on {place}: the device failed, {_said(e)}. {KEPT}") from e
         if len(images) == 1:
-            return [f"teacher: {type(e).__name__}: {e}"]
-        if _memory(e):
+            return [f"teacher: {_said(e)}"]
+        if memory:
             return None
-    return [answer for image in images for answer in _ask(teacher, [image]) or []]
+    return [answer for image in images for answer in _ask(teacher, [image], place) or []]
+
+
+def _said(error: Exception) -> str:
+    """Kind and message, no longer than a person reads: some libraries' are pages."""
+    text = f"{type(error).__name__}: {error}"
+    return text if len(text) <= 500 else f"{text[:500]} ..."
+
+
+def _dead(error: Exception, place: str) -> bool:
+    """Whether the device is of no more use to this process, rather than one image having been too much for it.
+
+    After some errors every call of CUDA fails until the process ends; after others it works on.
+    """
+    import re
+
+    import torch
+
+    kind = torch.device(place).type
+    if kind == "cuda" and torch.cuda.is_initialized():
+        try:
+            torch.cuda.synchronize(torch.device(place))
+        except RuntimeError:
+            return True
+        return False
+    said = re.search(r"(CUDA|HIP) (error|failure)|device-side assert", str(error))
+    return isinstance(error, torch.AcceleratorError) or said is not None
 
 
 def _memory(error: Exception) -> bool:
     """Whether it says that memory was not enough, on a GPU or here."""
     import gc
+    import re
 
     import torch
 
-    found = isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
+    found = isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(
+        # torch on the CPU, CUDA's own, cuBLAS, ONNX Runtime
+        re.search("not enough memory|out of memory|STATUS_ALLOC_FAILED|Failed to allocate memory", str(error))
+    )
     if found:
         error.__traceback__ = None  # it holds what was computed so far
         gc.collect()
@@ -521,15 +664,38 @@ def _memory(error: Exception) -> bool:
     return found
 
 
-def _checked(answer: Any, key: str, row: "ImageRow", labels: "LabelSet") -> "Answer":
+def _plain() -> "Tensor":
+    """A picture that no teacher has a reason to refuse: coloured squares, (3, 256, 256) uint8."""
+    import torch
+
+    squares = torch.randint(0, 256, (3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return squares.repeat_interleave(32, 1).repeat_interleave(32, 2)
+
+
+def _checked(answer: Any, key: str, size: tuple[int, int], labels: "LabelSet") -> "Answer":
+    """The answer made tidy for an image of (height, width) `size`, or why it cannot be used."""
     from polyteach.tasks import load_task
 
     if isinstance(answer, str):
         return answer
-    if key not in answer:
-        return None
     try:
-        target: Answer = load_task(labels.task).check(answer[key], (row.height, row.width), labels.space)
+        if key not in answer:
+            return None
+        target: Answer = load_task(labels.task).check(answer[key], size, labels.space)
+    except MemoryError:
+        raise
     except ValueError as e:
         return f"teacher: {e}"
+    except Exception as e:  # an answer of another shape or type than a target's makes any operation fail
+        return f"teacher: {_said(e)}"
     return target
+
+
+def _encoded(labels: "LabelSet", answer: "Answer") -> dict[str, Any]:
+    """The answer as the store keeps it, or the reason why it cannot."""
+    try:
+        return labels.encode(answer)
+    except MemoryError:
+        raise
+    except Exception as e:
+        return labels.encode(f"teacher: its answer cannot be kept: {_said(e)}")

@@ -224,7 +224,7 @@ def train(
 
     from polyteach.batches import REJECTS, Augment, Samples, batches, explained, noted, plan
     from polyteach.compute import COUNTED, step_flops
-    from polyteach.devices import find_device
+    from polyteach.devices import arithmetic, find_device
     from polyteach.loop import Mixture, Settings, check, fit
     from polyteach.objectives import read_map
     from polyteach.store import Store
@@ -319,6 +319,7 @@ def train(
     seen = settings.steps * whole_batch
     compute = {"images": seen, "flops": None if each is None else each * seen, "seconds": last["seconds"]}
     ready = {"steps": settings.steps, "seconds": last["seconds"], "losses": last["losses"]}
+    ready["computed"] = arithmetic(settings.device, settings.precision)
     stood_on = {cost["of"]: cost for cost in [*_teachers(chosen), *costs_before(init)]}
     write_json(run / "train.json", ready | {"compute": compute | {"teachers": list(stood_on.values())}})
     return out

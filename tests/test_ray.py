@@ -34,6 +34,23 @@ class Deadly(Mean):
             time.sleep(600)
         return super().__call__(images)
 
+class Ill(Mean):
+    '''Its device fails when it sees the white image, and then for good: the first time, or every time.'''
+    once = None
+    ill = False
+    def __call__(self, images):
+        if any(i.min() == 255 for i in images) and (not self.once or not os.path.exists(self.once)):
+            if self.once:
+                open(self.once, "w").close()
+            self.ill = True
+        if self.ill:
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+        return super().__call__(images)
+
+def ill(device, precision): return Ill()
+def ill_once(device, precision):
+    t = Ill(); t.once = os.environ["POLYTEACH_TEST_ONCE"] + "-ill"
+    return t
 def deadly(device, precision): return Deadly()
 def once(device, precision):
     t = Deadly(); t.once = os.environ["POLYTEACH_TEST_ONCE"]
@@ -113,6 +130,27 @@ def test_a_part_that_kills_its_workers_is_set_aside(cluster, teacher, tmp_path, 
     assert "1 parts were set aside" in capsys.readouterr().err
     assert states(store) == {p: ["failed" if p == 2 else "labelled"] * (2 if p == 5 else 4) for p in range(6)}
     assert store.sets()[0].read(2) == ["part set aside: its worker died (2 times)"] * 4
+
+
+LONE = {"device": ("cpu",), "batch_size": 3, "progress": False, "ray": "local", "ray_workers": 1}
+
+
+def test_a_worker_whose_device_failed_is_replaced_and_nothing_is_lost(cluster, teacher, tmp_path):
+    store = store_of(tmp_path / "store", pictures(i9=255))
+    label(str(store.path), teachers={"t": teacher + "ill_once"}, **LONE)
+    assert {s for part in states(store).values() for s in part} == {"labelled"}
+
+
+def test_a_part_that_breaks_devices_is_set_aside_and_no_other(cluster, teacher, tmp_path):
+    store = store_of(tmp_path / "store", pictures(i9=255))
+    label(str(store.path), teachers={"t": teacher + "ill"}, **LONE)
+    assert [p for p, part in states(store).items() if "failed" in part] == [2]
+
+
+def test_a_cluster_without_a_device_that_works_is_given_up(cluster, teacher, tmp_path):
+    store = store_of(tmp_path / "store", pictures(16, **{f"i{i}": 255 for i in range(16)}))
+    with pytest.raises(ValueError, match=r"4 workers broke in a row, the last with: .*device-side assert"):
+        label(str(store.path), teachers={"t": teacher + "ill"}, **LONE)
 
 
 def test_a_part_that_hangs_is_set_aside(cluster, teacher, tmp_path):

@@ -417,6 +417,8 @@ class Detection(Task[DetectionTarget]):
 
     def check(self, target: DetectionTarget, size: tuple[int, int], space: Space) -> DetectionTarget:
         n = len(target.box)
+        if target.box.dim() != 2 or target.box.shape[1] != 4:
+            raise ValueError(f"box has shape {tuple(target.box.shape)}, not (K, 4)")
         for name in ("category", "score", "ignore", "mask"):
             field = getattr(target, name)
             if field is not None and len(field) != n:

@@ -43,6 +43,7 @@ from torchvision.ops import batched_nms, box_convert
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as kernels
 
+from polyteach.devices import NoDevice
 from polyteach.files import read_json, sha256
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
@@ -456,5 +457,5 @@ def _providers(device: str) -> list[Any]:
         return ["CPUExecutionProvider"]
     there = onnxruntime.get_available_providers()
     if wanted.type != "cuda" or "CUDAExecutionProvider" not in there:
-        raise ValueError(f"ONNX Runtime here runs on {', '.join(there)}, which has no device {device!r}")
+        raise NoDevice(f"ONNX Runtime here runs on {', '.join(there)}, which has no device {device!r}")
     return [("CUDAExecutionProvider", {"device_id": wanted.index or 0}), "CPUExecutionProvider"]

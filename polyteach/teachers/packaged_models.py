@@ -24,6 +24,7 @@ from torch import Tensor
 from torchvision.models._meta import _IMAGENET_CATEGORIES
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from polyteach.devices import NoDevice
 from polyteach.files import sha256
 from polyteach.geometry import area
 from polyteach.tasks.contract import Objective, Space, Target
@@ -238,7 +239,7 @@ def _module(name: str) -> Any:
 
 def _only_cpu(name: str, device: str, precision: str) -> None:
     if torch.device(device).type != "cpu":
-        raise ValueError(f"packaged:{name} runs on the CPU only; device is {device!r}, allowed is 'cpu'")
+        raise NoDevice(f"packaged:{name} runs on the CPU only; device is {device!r}, allowed is 'cpu'")
     if precision != "fp32":
         raise ValueError(f"packaged:{name} computes in fp32 only; precision is {precision!r}, allowed is 'fp32'")
 
