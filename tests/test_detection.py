@@ -16,7 +16,7 @@ from polyteach.geometry import View, area
 from polyteach.layers import Pyramid
 from polyteach.scene import random_scene, render
 from polyteach.tasks.contract import Policy, Space
-from polyteach.tasks.detection import BOXES, MASKS, TASK, DetectionTarget, rows
+from polyteach.tasks.detection import BOXES, MASKS, TASK, DetectionHead, DetectionTarget, _propose, rows
 
 NAMES = ("a", "b", "c")
 SIZE = (64, 96)
@@ -119,6 +119,23 @@ def test_a_head_in_training_mode_decodes_as_in_evaluation_and_stays_so():
     second = TASK.decode(head.eval()(levels))[0]
     assert torch.equal(first.box, second.box)
     assert not head.training
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_anchors_do_not_depend_on_the_precision_of_the_features(dtype):
+    """Positions up to 1,024 in bfloat16 are whole multiples of 4."""
+    head = DetectionHead(8, 2, masks=False)
+    size = (512, 1024)
+    maps = {f"p{k}": torch.zeros(1, 8, size[0] >> k, size[1] >> k) for k in range(3, 8)}
+    with torch.no_grad():
+        whole = head(maps)
+        half = replace(whole, features={k: v.to(dtype) for k, v in maps.items()})
+    expected, found = (_propose(p)[1][0] for p in (whole, half))
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+    cells = torch.stack(torch.meshgrid(torch.arange(64) * 8.0, torch.arange(128) * 8.0, indexing="ij"), -1)
+    centres = (found[: 64 * 128 * 3, :2] + found[: 64 * 128 * 3, 2:]) / 2
+    assert torch.equal(centres.view(64, 128, 3, 2)[:, :, 1].flip(-1), cells)
 
 
 def losses(space, targets):

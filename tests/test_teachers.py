@@ -306,6 +306,77 @@ def test_torchvision_boxes_scale_with_the_image(tmp_path):
     checked(low, [small, large])
 
 
+class Stem(nn.Module):
+    """A backbone of one map of stride 8, small enough to try every kind of torchvision's detectors."""
+
+    def __init__(self, out_channels=32):
+        super().__init__()
+        self.out_channels = out_channels
+        self.layers = nn.Sequential(nn.Conv2d(3, 32, 5, 4, 2), nn.ReLU(), nn.Conv2d(32, 32, 3, 2, 1))
+
+    def forward(self, x):
+        return {"0": self.layers(x)}
+
+
+def tiny_torchvision(kind, classes):
+    """A detector of that kind which gives many boxes of many classes for a picture of 200x304, unresized."""
+    from torchvision.models import detection
+    from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
+
+    sides = {"min_size": 200, "max_size": 304}
+    several = AnchorGenerator(((16, 32),), ((0.5, 1.0),))
+    if kind == "faster r-cnn":
+        pool = torchvision.ops.MultiScaleRoIAlign(["0"], 7, 2)
+        options = {"rpn_anchor_generator": several, "box_roi_pool": pool, "box_score_thresh": 0.0}
+        model = lively(detection.FasterRCNN(Stem(), classes, **options, **sides))
+        last = [model.rpn.head.bbox_pred, model.roi_heads.box_predictor.bbox_pred]
+    elif kind == "retinanet":
+        options = {"anchor_generator": several, "score_thresh": 0.0}
+        model = lively(detection.RetinaNet(Stem(), classes, **options, **sides))
+        last = [model.head.regression_head.bbox_reg]
+    elif kind == "fcos":
+        options = {"anchor_generator": AnchorGenerator(((8,),), ((1.0,),)), "score_thresh": 0.0}
+        model = lively(detection.FCOS(Stem(), classes, **options, **sides))
+        last = [model.head.regression_head.bbox_reg]
+    else:
+        options = {"score_thresh": 0.0, "nms_thresh": 0.5}
+        model = lively(detection.ssd.SSD(Stem([32]), DefaultBoxGenerator([[2]]), (200, 304), classes, **options))
+        last = list(model.head.regression_head.module_list)
+    with torch.no_grad():  # else boxes explode
+        for layer in last:
+            layer.weight.mul_(0.02)
+            layer.bias.fill_(0.5 if kind == "fcos" else 0)
+    return model
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("kind", ["faster r-cnn", "retinanet", "fcos", "ssd"])
+def test_torchvision_boxes_stay_exact_in_low_precision(kind, precision):
+    """No two of a class that overlap are left, those of another class are not taken for them, no steps of pixels."""
+    classes = 40
+    model = tiny_torchvision(kind, classes)
+    keep = torch.arange(classes)
+    made = torchvision_models.Detector(model, [f"class {i}" for i in range(classes)], keep, "cpu", precision)
+    least = model.roi_heads.nms_thresh if kind == "faster r-cnn" else model.nms_thresh
+    draw = torch.Generator().manual_seed(3)
+    image = nn.functional.interpolate(torch.rand(1, 3, 20, 30, generator=draw), (200, 304), mode="bicubic")[0]
+    [answer] = made([(image.clamp(0, 1) * 255).to(torch.uint8)])
+    found = answer["detection"]
+    assert len(found.box) > 50
+    assert len(found.category.unique()) > 5
+    shared = torchvision.ops.box_iou(found.box, found.box) * (found.category[:, None] == found.category)
+    assert float(shared.fill_diagonal_(0).max()) <= least + 1e-4
+    inside = found.box[(found.box > 1).all(1) & (found.box[:, 2] < 303) & (found.box[:, 3] < 199)]
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    assert (inside == inside.to(half).float()).float().mean() < 0.1
+    # the same boxes as suppression in float32, class by class, would leave of them
+    kept = []
+    for c in found.category.unique():
+        mine = (found.category == c).nonzero()[:, 0]
+        kept += mine[torchvision.ops.nms(found.box[mine], found.score[mine], least)].tolist()
+    assert sorted(kept) == list(range(len(found.box)))
+
+
 def test_torchvision_masks(tmp_path, images):
     name = "maskrcnn_resnet50_fpn"
     options = {"weights_backbone": None, "min_size": 64, "max_size": 96}
@@ -471,7 +542,14 @@ def test_transformers_boxes(tmp_path, images, kind):
         assert torch.equal(answer["detection"].category, category[real] // 2)
         seen += int(real.sum())
     assert seen > 0
-    checked(load_teacher(f"transformers:{tmp_path}", precision="bf16"), images[:1])
+    low = load_teacher(f"transformers:{tmp_path}", precision="bf16")
+    checked(low, images[:1])
+    with torch.inference_mode():  # an image has few boxes; bfloat16 has 8 bits for a number between 0.5 and 1
+        low_boxes = torch.cat([low.outputs(low.inputs(i)[None])["pred_boxes"] for i in images])
+        exact = torch.cat([teacher.outputs(teacher.inputs(i)[None])["pred_boxes"] for i in images])
+    assert (low_boxes == low_boxes.bfloat16().float()).float().mean() < 0.1
+    assert not torch.equal(low_boxes, exact)  # what comes before them is in bfloat16
+    torch.testing.assert_close(low_boxes, exact, rtol=0, atol=0.1)
 
 
 def test_transformers_semantic_maps(tmp_path, images):

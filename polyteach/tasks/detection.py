@@ -268,7 +268,9 @@ def _propose(p: DetectionPrediction) -> tuple[list[Tensor], list[Tensor], Tensor
     net = p.head.proposals
     shape = (len(p.objectness[0]), 1, *p.size)
     images = ImageList(p.objectness[0].new_zeros(1, 1, 1, 1).float().expand(shape), [p.size] * shape[0])
-    anchors = net.anchor_generator(images, list(p.features.values()))
+    # they take their type from the features, whose values they do not look at: in bfloat16 they would lie 2 px off
+    maps = [f.new_zeros(1).float().expand(f.shape) for f in p.features.values()]
+    anchors = net.anchor_generator(images, maps)
     counts = [o.shape[1] * o.shape[2] * o.shape[3] for o in p.objectness]
     objectness, deltas = concat_box_prediction_layers([o.float() for o in p.objectness], [d.float() for d in p.deltas])
     moved = net.box_coder.decode(deltas.detach(), anchors).view(shape[0], -1, 4)

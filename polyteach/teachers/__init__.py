@@ -8,6 +8,7 @@ is padded for the batch's sake. So a retry or another batch size gives the same 
 """
 
 import difflib
+import functools
 import hashlib
 import importlib
 import pkgutil
@@ -97,14 +98,21 @@ THINNEST = 20
 class TorchTeacher(Teacher):
     """A torch model in eval mode on a device; a subclass says in `answer` how it is asked.
 
-    model: moved to `device`. precision: autocast for "fp16" and "bf16".
+    model: moved to `device`. precision: autocast for "fp16" and "bf16". lowered: the parts of the model that compute in
+    it, whose answers are float32 again; None for all of it. A model that says where things are names them: half a
+    fraction's bits are steps of several pixels, and make suppression take boxes of other classes for one another.
     """
 
-    def __init__(self, model: nn.Module, device: str, precision: str) -> None:
-        self.device, self._dtype = torch.device(device), PRECISIONS[precision]
+    def __init__(
+        self, model: nn.Module, device: str, precision: str, lowered: Sequence[nn.Module] | None = None
+    ) -> None:
+        self.device, dtype = torch.device(device), PRECISIONS[precision]
         self.model = model.to(self.device).eval().requires_grad_(False)
-        if self._dtype != torch.float32:  # convolutions in half precision are quicker in this layout
+        if dtype != torch.float32:  # convolutions in half precision are quicker in this layout
             self.model = self.model.to(memory_format=torch.channels_last)
+            for module in lowered or ():
+                _lower(module, self.device.type, dtype)
+        self._dtype = dtype if lowered is None else torch.float32
 
     def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
         with torch.inference_mode():
@@ -123,6 +131,32 @@ class TorchTeacher(Teacher):
 
         with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
             return self.model(*map(there, args), **{k: there(v) for k, v in kwargs.items()})
+
+
+def _lower(module: nn.Module, device: str, dtype: torch.dtype) -> None:
+    """From now on the module computes under autocast, and returns float32."""
+    inner = module.forward
+
+    @functools.wraps(inner)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(device, dtype):
+            out = inner(*args, **kwargs)
+        return _floats(out)
+
+    module.forward = forward
+
+
+def _floats(found: Any) -> Any:
+    """Tensors, alone or in lists, tuples and dictionaries, with floats in float32."""
+    if isinstance(found, Tensor):
+        return found.float() if found.is_floating_point() else found
+    if isinstance(found, dict):
+        for key, value in found.items():  # in place, as outputs of transformers are dictionaries with more to them
+            found[key] = _floats(value)
+        return found
+    if type(found) in (list, tuple):
+        return type(found)(map(_floats, found))
+    return found
 
 
 def _ordinary(target: Target) -> Target:

@@ -50,6 +50,9 @@ _FROZEN_WITHOUT_EPS = (
 )
 """Models whose first COCO weights were trained with frozen normalisation that adds nothing to the variance."""
 
+_HIDDEN = ("conv", "box_head", "mask_head", "keypoint_head")
+"""How torchvision's detectors call the hidden layers of their heads."""
+
 
 @final
 class Segmenter(TorchTeacher):
@@ -83,7 +86,7 @@ class Detector(TorchTeacher):
     def __init__(
         self, model: Any, names: Sequence[str], keep: Int64[Tensor, " K"], device: str, precision: str
     ) -> None:
-        super().__init__(model, device, precision)
+        super().__init__(model, device, precision, _lowered(model))
         self.keep = keep
         heads = getattr(model, "roi_heads", None)
         self.masks = heads is not None and heads.has_mask()
@@ -114,6 +117,17 @@ class Detector(TorchTeacher):
             ignore=torch.zeros(len(box), dtype=torch.bool),
             mask=mask,
         )
+
+
+def _lowered(model: Any) -> list[nn.Module]:
+    """Backbone and hidden layers of the heads. The layers that answer, anchors, boxes and suppression are not.
+
+    torchvision keeps boxes of different classes apart by adding class * (largest coordinate + 1) to them, which half
+    precision rounds away: objects of a class far from the first would suppress one another, and others none.
+    """
+    heads = [m for part in ("rpn", "roi_heads", "head") if hasattr(model, part) for m in getattr(model, part).modules()]
+    hidden = [getattr(m, name) for m in heads for name in _HIDDEN if isinstance(getattr(m, name, None), nn.Module)]
+    return [model.backbone, *hidden]
 
 
 def _unpasted(result: list[dict[str, Tensor]], sizes: list[tuple[int, int]], original: Any) -> list[dict[str, Tensor]]:

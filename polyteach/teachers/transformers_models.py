@@ -11,7 +11,7 @@ from typing import Any, final
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from torchvision.ops import masks_to_boxes
 
@@ -43,8 +43,10 @@ class _HubTeacher(TorchTeacher):
     whole = True
     """Whether the answer is about every pixel of the image, so that the processor must not crop it."""
 
-    def __init__(self, model: Any, processor: Any, device: str, precision: str) -> None:
-        super().__init__(model, device, precision)
+    def __init__(
+        self, model: Any, processor: Any, device: str, precision: str, lowered: Sequence[nn.Module] | None = None
+    ) -> None:
+        super().__init__(model, device, precision, lowered)
         self.processor = processor
         size = dict(getattr(processor, "size", None) or {})
         self.shorter = "shortest_edge" in size and "longest_edge" not in size
@@ -96,7 +98,7 @@ class Detector(_HubTeacher):
     """Boxes with their scores. Classes called N/A are gaps in COCO's numbering and are left out."""
 
     def __init__(self, model: Any, processor: Any, device: str, precision: str) -> None:
-        super().__init__(model, processor, device, precision)
+        super().__init__(model, processor, device, precision, _features(model))
         if not hasattr(processor, "post_process_object_detection"):
             raise ValueError(f"{type(processor).__name__} of {model.config.name_or_path} cannot make boxes of answers")
         real = [i for i, n in enumerate(self.names) if n != "N/A"]
@@ -124,6 +126,16 @@ class Detector(_HubTeacher):
             score=found["scores"].float().cpu()[real],
             ignore=torch.zeros(int(real.sum()), dtype=torch.bool),
         )
+
+
+def _features(model: Any) -> list[nn.Module]:
+    """What comes before boxes: backbone and encoder; of a model without such parts (YOLOS) all but its heads.
+
+    Queries, reference points and boxes stay in float32: as fractions of a side they have steps of 2^-8 in bfloat16.
+    """
+    base = model.base_model
+    parts = [m for name, m in base.named_children() if name in ("backbone", "conv_encoder", "encoder")]
+    return parts if base is model or any(n == "decoder" for n, _ in base.named_children()) else [base]
 
 
 @final
