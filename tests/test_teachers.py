@@ -1,5 +1,6 @@
 """Teachers: real loading code on tiny models made here, against the libraries' own results, image by image."""
 
+import argparse
 import json
 import textwrap
 
@@ -20,7 +21,7 @@ from polyteach.files import sha256
 from polyteach.tasks import load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space
-from polyteach.teachers import by_shape, class_names, digest, load_teacher, map_size, torchvision_models
+from polyteach.teachers import by_shape, class_names, digest, load_teacher, map_size, timm_models, torchvision_models
 from polyteach.teachers.transformers_models import Panoptic
 from polyteach.weights import state_dict
 
@@ -108,7 +109,7 @@ def test_timm_answers_as_timm_does(timm_file, images):
     model, file = timm_file
     teacher = load_teacher(f"timm:test_resnet@{file}")
     answers = checked(teacher, images)
-    config = timm.data.resolve_model_data_config(model)
+    config = timm.data.resolve_model_data_config(model, use_test_size=True)
     transform = timm.data.create_transform(**config)
     side = int(config["input_size"][1] / config["crop_pct"])
     for image, answer in zip(images, answers, strict=True):
@@ -134,6 +135,76 @@ def test_timm_in_low_precision(timm_file, images, precision):
         p, q = a["classification"].probability, b["classification"].probability
         assert q.dtype == torch.float32
         torch.testing.assert_close(p, q, rtol=0, atol=0.05)
+
+
+ODD = (3, 211, 317)
+
+
+def timm_configs():
+    """One name for each way in which timm's published weights see a picture at test time, the sizes aside."""
+    found = {}
+    for name in timm.list_pretrained():
+        config = timm.get_pretrained_cfg(name).to_dict()
+        at_test = [config.get(k) is not None for k in ("test_input_size", "test_crop_pct")]
+        found.setdefault((config["interpolation"], config.get("crop_mode"), *at_test), name)
+    return sorted(found.values())
+
+
+@pytest.mark.parametrize("name", ["resnet50.a1_in1k", "resnet10t.c3_in1k", *timm_configs()])
+def test_timm_sees_what_its_own_validation_does(name):
+    """As validate.py: the test size and crop where weights have one."""
+    config = timm.get_pretrained_cfg(name).to_dict()
+    tested = timm.data.resolve_data_config(pretrained_cfg=config, use_test_size=True)
+    reference = timm.data.create_transform(**tested, is_training=False)
+    coarse = torch.rand(1, 3, 7, 9, generator=torch.Generator().manual_seed(0))
+    image = (nn.functional.interpolate(coarse, ODD[1:], mode="bicubic").clamp(0, 1)[0] * 255).to(torch.uint8)
+    stub = nn.Linear(1, 1)
+    stub.pretrained_cfg = config
+    teacher = timm_models._teacher(stub, ("a",), "there", "cpu", "fp32")
+    seen, expected = teacher.transform(image), reference(pil(image))
+    assert seen.shape == expected.shape == (config.get("test_input_size") or config["input_size"])
+    # a byte resized by Pillow may be another by one or two of 255
+    torch.testing.assert_close(seen, expected, rtol=0, atol=2.1 / 255 / min(tested["std"]))
+    at_test = config.get("test_input_size") or config.get("test_crop_pct")
+    differs = tested != timm.data.resolve_data_config(pretrained_cfg=config)
+    assert bool(at_test) >= differs
+    assert ("seen at" in teacher.origin) == differs
+
+
+def test_timm_takes_averaged_weights_as_timm_does(tmp_path, images, capsys):
+    last, average, other = (lively(timm.create_model("test_resnet", num_classes=2), seed) for seed in (0, 1, 2))
+    file = tmp_path / "model_best.pth.tar"
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    args = argparse.Namespace(model="test_resnet", epochs=3)
+    torch.save({"args": args, "state_dict": last.state_dict(), "state_dict_ema": average.state_dict()}, file)
+    teacher = load_teacher(f"timm:test_resnet@{file}")
+    assert digest(teacher.model.state_dict()) == digest(average.state_dict())
+    timm.models.load_checkpoint(other, str(file))
+    assert digest(other.state_dict()) == digest(average.state_dict())
+    assert teacher.origin.startswith(f"{file} (state_dict_ema)")
+    load_teacher(f"timm:test_resnet@{file}")
+    assert capsys.readouterr().err.count("'state_dict_ema' is taken, not 'state_dict'") == 1
+    torch.save({"state_dict": last.state_dict(), "state_dict_ema": None}, file)
+    assert digest(load_teacher(f"timm:test_resnet@{file}").model.state_dict()) == digest(last.state_dict())
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_weights_of_compiled_and_distributed_models(tmp_path, prefix):
+    weights = {"a.weight": torch.ones(2), "module.b": torch.zeros(1)}
+    torch.save({"model": {prefix + k: v for k, v in weights.items()}}, tmp_path / "c.pth")
+    assert set(state_dict(tmp_path / "c.pth")) == set(weights)
+
+
+def test_torchvision_takes_averaged_weights(tmp_path, images):
+    """As its reference scripts keep them: with a count beside, in a wrapper."""
+    last, average = (lively(torchvision.models.mobilenet_v3_small(num_classes=3), seed) for seed in (0, 1))
+    kept = {f"module.{k}": v for k, v in average.state_dict().items()} | {"n_averaged": torch.tensor(7)}
+    torch.save({"model": last.state_dict(), "model_ema": kept}, tmp_path / "model_9.pth")
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
+    teacher = load_teacher(f"torchvision:mobilenet_v3_small@{tmp_path / 'model_9.pth'}")
+    assert digest(teacher.model.state_dict()) == digest(average.state_dict())
+    assert teacher.origin == f"{tmp_path / 'model_9.pth'} (model_ema)"
 
 
 def test_timm_knows_imagenet(tmp_path):

@@ -29,6 +29,7 @@ from polyteach.devices import PRECISIONS
 from polyteach.files import downloading, read_json
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
+from polyteach.weights import AVERAGED, StateDict
 
 
 class Teacher(ABC):
@@ -248,6 +249,11 @@ def at_file(name: str) -> tuple[str, Path | None]:
     if at and not path.is_file():
         raise ValueError(f"no weights file {path}; NAME@FILE takes a .safetensors or .pth state dict")
     return name, path if at else None
+
+
+def where(file: Path, state: StateDict) -> str:
+    """Origin of weights from a file, for provenance: which of its weights, where it holds averaged ones too."""
+    return f"{file} ({state.part})" if state.part in AVERAGED else str(file)
 
 
 def preprocessing(

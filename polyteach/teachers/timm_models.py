@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_model_data_config
+from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_data_config
 from torch import Tensor
 from torchvision.transforms import Compose
 
@@ -24,19 +24,31 @@ from polyteach.teachers import (
     picture,
     preprocessing,
     unknown,
+    where,
 )
 from polyteach.weights import state_dict
 
 _ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
 
 
-def _teacher(model: Any, names: tuple[str, ...], device: str, precision: str) -> Classifier:
-    """The image is seen as timm's own evaluation transform of the model sees it (usually a centre crop)."""
-    return Classifier(model, _transform(resolve_model_data_config(model)), names, device, precision)
+def _teacher(model: Any, names: tuple[str, ...], origin: str, device: str, precision: str) -> Classifier:
+    """The image is seen as the published accuracy was measured (usually a centre crop), as timm's validate.py sees it.
+
+    Of many weights that is another size and crop than their training's, which the origin then says.
+    """
+    trained, tested = (resolve_data_config(pretrained_cfg=model.pretrained_cfg, use_test_size=t) for t in (False, True))
+    teacher = Classifier(model, transform(tested), names, device, precision)
+    height, width = tested["input_size"][1:]
+    seen = "" if tested == trained else f", seen at {height}x{width} with crop {tested['crop_pct']:g}"
+    teacher.origin = f"{origin}{seen}"
+    return teacher
 
 
-def _transform(config: dict[str, Any]) -> Callable[[Tensor], Tensor]:
-    """timm's evaluation transform; the usual kind without Pillow."""
+def transform(config: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    """timm's evaluation transform, (3, H, W) uint8 -> (3, h, w) float32; the usual kind without Pillow.
+
+    config: of `timm.data.resolve_data_config`.
+    """
     steps = create_transform(**config, is_training=False)
     usual = [type(s).__name__ for s in steps.transforms] == ["Resize", "CenterCrop", "MaybeToTensor", "Normalize"]
     if not usual or config["interpolation"] not in ("bilinear", "bicubic"):  # other ways are Pillow's alone
@@ -70,9 +82,8 @@ def _pretrained(arch: str, device: str, precision: str) -> Classifier:
         raise ValueError(f"timm model {arch!r} is a backbone without classes")
     if names is None:
         raise ValueError(f"timm does not name the {model.num_classes} classes of {arch!r}; {tip} and a class file")
-    teacher = _teacher(model, names, device, precision)
     place = cfg.get("hf_hub_id") or cfg.get("url") or arch
-    teacher.origin = f"timm {timm.__version__}: {place}"
+    teacher = _teacher(model, names, f"timm {timm.__version__}: {place}", device, precision)
     teacher.sha256 = digest(model.state_dict())
     teacher.licence = cfg.get("license")
     return teacher
@@ -91,8 +102,8 @@ def _local(arch: str, file: Path, device: str, precision: str) -> Classifier:
     names = class_names(file, count) or (_names(cfg, count) if count == cfg.get("num_classes") else None)
     if names is None:
         raise no_names(file, count)
-    teacher = _teacher(model, names, device, precision)
-    teacher.origin, teacher.sha256 = str(file), sha256(file)
+    teacher = _teacher(model, names, where(file, state), device, precision)
+    teacher.sha256 = sha256(file)
     return teacher
 
 

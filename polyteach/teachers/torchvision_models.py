@@ -35,6 +35,7 @@ from polyteach.teachers import (
     refuse_thin,
     size_of,
     unknown,
+    where,
 )
 from polyteach.weights import state_dict
 
@@ -164,11 +165,12 @@ def load(name: str, device: str, precision: str) -> TorchTeacher:
         names: Sequence[str] = chosen.meta["categories"]
         origin, hashed, count = f"torchvision {torchvision.__version__}: {chosen.url}", "", len(names)
     else:
-        origin, hashed = str(file), sha256(file)
+        state, hashed = state_dict(file), sha256(file)
+        origin = where(file, state)
         # torchvision's files are named after their hash: a copy of one gets just its own preprocessing
         original = [w for w in weights if hashed.startswith(w.url.removesuffix(".pth").rpartition("-")[2])]
         chosen = original[0] if original else weights.DEFAULT
-        model, count = _local(name, kind, file, bool(original))
+        model, count = _local(name, kind, file, state, bool(original))
         names = _names(file, kind, count, chosen.meta["categories"])
     teacher: TorchTeacher
     if kind == "detection":
@@ -234,9 +236,8 @@ def _vit_side(state: dict[str, Tensor]) -> int:
     return int(round(cells**0.5) * state["conv_proj.weight"].shape[-1])
 
 
-def _local(name: str, kind: str, file: Path, original: bool) -> tuple[Any, int]:
+def _local(name: str, kind: str, file: Path, state: dict[str, Tensor], original: bool) -> tuple[Any, int]:
     """The model with the file's weights, and its number of classes, which the shapes tell."""
-    state = state_dict(file)
     model = _build(name, kind, _PROBE, state, original)
     counts = set()
     for key, mine in model.state_dict().items():
