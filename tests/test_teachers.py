@@ -21,8 +21,16 @@ from polyteach.files import sha256
 from polyteach.tasks import load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space
-from polyteach.teachers import by_shape, class_names, digest, load_teacher, map_size, timm_models, torchvision_models
-from polyteach.teachers.transformers_models import Panoptic
+from polyteach.teachers import (
+    by_shape,
+    class_names,
+    digest,
+    load_teacher,
+    map_size,
+    timm_models,
+    torchvision_models,
+    transformers_models,
+)
 from polyteach.weights import state_dict
 
 SHAPES = [(48, 64), (64, 40), (48, 64), (30, 90)]
@@ -745,14 +753,167 @@ def test_transformers_crops_no_map(tmp_path, images):
         teacher([torch.zeros(3, 8, 400, dtype=torch.uint8)])
 
 
-def test_panoptic_padding_is_cut_off():
-    """Masks are over the padded input: a ramp over it ends where the image ends."""
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (5, 9)])
+def test_padding_is_cut_off(top, left):
+    """Maps are over the padded input: a ramp over it begins and ends where the image does."""
     ramp = torch.arange(16).float().expand(1, 8, 16)
     x = torch.zeros(4, 32, 64)
-    x[3, :20, :48] = 1
-    cut = Panoptic._unpadded(ramp, x)
+    x[3, top : top + 20, left : left + 48] = 1
+    cut = transformers_models._unpadded(ramp, x)
     assert cut.shape == (1, 20, 48)
-    assert abs(float(cut[0, 0, -1]) - (47.5 / 4 - 0.5)) < 1e-4
+    assert abs(float(cut[0, 0, -1]) - ((left + 47.5) / 4 - 0.5)) < 1e-4
+    assert transformers_models._unpadded(ramp, x[:3]) is ramp
+
+
+def shown_by(change):
+    """A teacher of which only the processor is there: what `change` makes of (3, H, W) float, then normalised."""
+    teacher = object.__new__(transformers_models.Segmenter)
+    teacher.model = nn.Module()
+    teacher.model.config = transformers.ViTConfig(name_or_path="here")
+    teacher.processor = lambda images, **_: {"pixel_values": [change(images[0].float()) / 58 - 2]}
+    return teacher
+
+
+SHOWN_WHOLE = {
+    "stretched": (lambda x: kernels.resize(x, [20, 60]), (0, 0, 20, 60)),
+    "padded at the end": (lambda x: nn.functional.pad(x, (0, 12, 0, 5)), (0, 0, 33, 47)),
+    "padded with white around": (lambda x: nn.functional.pad(x, (6, 7, 3, 2), value=255), (3, 6, 33, 47)),
+    "resized and padded": (lambda x: nn.functional.pad(kernels.resize(x, [66, 94]), (1, 1, 8, 0)), (8, 1, 66, 94)),
+}
+SHOWN_OTHERWISE = {
+    "mirrored padding": lambda x: nn.functional.pad(x, (9, 9, 9, 9), mode="reflect"),
+    "cropped": lambda x: kernels.center_crop(x, [28, 40]),
+    "mirrored": lambda x: x.flip(-1),
+    "turned": lambda x: x.transpose(1, 2),
+    "one side cut": lambda x: x[:, :, 5:],
+    "blank": lambda x: torch.zeros_like(x),
+}
+
+
+@pytest.mark.parametrize("way", SHOWN_WHOLE)
+def test_where_a_processor_puts_an_image_is_measured(way):
+    change, place = SHOWN_WHOLE[way]
+    assert shown_by(change).measured((33, 47)) == place
+
+
+@pytest.mark.parametrize("way", SHOWN_OTHERWISE)
+def test_a_processor_that_shows_another_picture_is_refused(way):
+    with pytest.raises(ValueError, match=r"does not show the whole image of 33x47 .* preprocessor_config.json"):
+        shown_by(SHOWN_OTHERWISE[way]).measured((33, 47))
+
+
+PADS = {"do_resize": False, "do_pad": True, "size_divisor": 14}
+
+
+def dpt_that_pads():
+    """DPT with a processor that keeps the size and pads around to multiples of 14, as DINOv2's depth models."""
+    stages = [f"stage{i}" for i in (1, 2, 3, 4)]
+    dinov2 = transformers.Dinov2Config(
+        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, image_size=42, patch_size=14, out_features=stages,
+        reshape_hidden_states=False, apply_layernorm=False,
+    )  # fmt: skip
+    made = transformers.DPTConfig(
+        backbone_config=dinov2, neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8, hidden_size=16,
+        reassemble_factors=[4, 2, 1, 0.5], add_projection=False,
+    )  # fmt: skip
+    return lively(transformers.DPTForDepthEstimation(made)), transformers.DPTImageProcessor(**PADS)
+
+
+def padded(processor, image):
+    """The input, and which part of it shows the image, which lies in the middle."""
+    x = processor(images=[image], return_tensors="pt", input_data_format="channels_first")["pixel_values"]
+    (h, w), (ph, pw) = image.shape[1:], x.shape[-2:]
+    top, left = (ph - h) // 2, (pw - w) // 2
+    return x, (slice(None), slice(top, top + h), slice(left, left + w))
+
+
+def test_transformers_depth_without_the_padding(tmp_path, images):
+    model, processor = dpt_that_pads()
+    teacher = load_teacher(f"transformers:{keep(tmp_path, model, processor)}")
+    for image, answer in zip(images, checked(teacher, images), strict=True):
+        x, part = padded(processor, image)
+        assert x.shape[-2:] != image.shape[1:]
+        with torch.no_grad():
+            depth = model(pixel_values=x).predicted_depth
+        whole = nn.functional.interpolate(depth[:, None], x.shape[-2:], mode="bicubic")[0]
+        expected, value = whole[part][0], answer["depth"].value
+        value = nn.functional.interpolate(value[None, None], expected.shape, mode="bicubic")[0, 0]
+        torch.testing.assert_close(value, expected, rtol=0, atol=0.05 * float(expected.std()))
+
+
+def test_transformers_regions_without_the_padding(tmp_path, images):
+    config = transformers.SegformerConfig(
+        num_encoder_blocks=2, depths=[1, 1], sr_ratios=[2, 1], hidden_sizes=[8, 16], patch_sizes=[7, 3], strides=[4, 2],
+        num_attention_heads=[1, 2], mlp_ratios=[2, 2], decoder_hidden_size=16, **names(4),
+    )  # fmt: skip
+    model = lively(transformers.SegformerForSemanticSegmentation(config))
+    processor = transformers.DPTImageProcessor(**PADS)
+    teacher = load_teacher(f"transformers:{keep(tmp_path, model, processor)}")
+    for image, answer in zip(images, checked(teacher, images), strict=True):
+        x, part = padded(processor, image)
+        with torch.no_grad():
+            logits = model(pixel_values=x).logits
+        expected = nn.functional.interpolate(logits, x.shape[-2:], mode="bilinear")[0][part].softmax(0).max(0)
+        target = answer["segmentation"]
+        assert target.category.shape == image.shape[1:]
+        assert (target.category == expected.indices).float().mean() > 0.999
+        torch.testing.assert_close(target.probability, expected.values, rtol=1e-3, atol=1e-4)
+
+
+def test_transformers_boxes_without_the_padding(tmp_path, images):
+    """What YOLOS answers are fractions of all that it sees, of which the image may be a part."""
+    model, _ = tiny_detectors()["yolos"]()
+    lively(model)
+    edges, canvas = {"shortest_edge": 48, "longest_edge": 96}, {"height": 112, "width": 128}
+    processor = transformers.YolosImageProcessor(size=edges, pad_size=canvas)
+    teacher = load_teacher(f"transformers:{keep(tmp_path, model, processor)}")
+    for image, answer in zip(images, checked(teacher, images), strict=True):
+        made = processor(images=[image], return_tensors="pt", input_data_format="channels_first", do_pad=False)
+        seen = made["pixel_values"]
+        h, w = seen.shape[-2:]
+        x = nn.functional.pad(seen, (0, 128 - w, 0, 112 - h))
+        with torch.no_grad():
+            out = model(pixel_values=x)
+        score, category = out.logits.softmax(-1)[0, :, :-1].max(-1)
+        real = score > 0.05
+        boxes = torchvision.ops.box_convert(out.pred_boxes[0][real], "cxcywh", "xyxy")
+        scale = torch.tensor([128 * image.shape[2] / w, 112 * image.shape[1] / h]).repeat(2)
+        torch.testing.assert_close(answer["detection"].box, boxes * scale, rtol=1e-3, atol=1e-2)
+        assert torch.equal(answer["detection"].category, category[real])
+
+
+def test_transformers_refuses_boxes_of_a_frame_that_is_not_known(tmp_path):
+    model, _ = tiny_detectors()["detr"]()
+    edges, canvas = {"shortest_edge": 48, "longest_edge": 96}, {"height": 112, "width": 128}
+    processor = transformers.DetrImageProcessor(size=edges, pad_size=canvas)
+    with pytest.raises(ValueError, match=r"pads images, and nothing says whether .* fractions of .* pad_size to null"):
+        load_teacher(f"transformers:{keep(tmp_path, model, processor)}")
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [({"num_labels": 1}, "1 outputs"), ({"num_labels": 3, "problem_type": "regression"}, "'regression' and 3 outputs")],
+)
+def test_transformers_refuses_values_as_classes(tmp_path, labels, said):
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=16,
+        **labels,
+    )  # fmt: skip
+    model = transformers.ViTForImageClassification(config)
+    with pytest.raises(ValueError, match=rf"is no classifier: .*{said}"):
+        load_teacher(f"transformers:{keep(tmp_path, model, transformers.ViTImageProcessor())}")
+
+
+@pytest.mark.parametrize("numbers", [(1, 2, 3), (0, 1, 3)])
+def test_transformers_refuses_classes_that_are_not_numbered_as_the_outputs(tmp_path, numbers):
+    model, processor = tiny_vit()
+    folder = keep(tmp_path, model, processor)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["id2label"] = {str(n): f"class {n}" for n in numbers}
+    config["label2id"] = {f"class {n}": n for n in numbers}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=rf"config.json: id2label names 3 classes by .* {numbers[0]} to 3; .* 0 to 2"):
+        load_teacher(f"transformers:{folder}")
 
 
 def tiny_dpt():

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from jaxtyping import Float, UInt8
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from torchvision.ops import masks_to_boxes
@@ -34,6 +35,8 @@ from polyteach.teachers import (
 
 LARGEST_MAP = 640
 """Longest side of the maps and masks of panoptic models, which hold as many floats for each of 100 queries."""
+PROBES = ((97, 131), (131, 97))
+"""Sizes (height, width) by which it is found out whether a processor pads; prime, so that none is a usual multiple."""
 _PANOPTIC = ("MaskFormerForInstanceSegmentation", "Mask2FormerForUniversalSegmentation", "DetrForSegmentation")
 
 
@@ -51,26 +54,138 @@ class _HubTeacher(TorchTeacher):
         size = dict(getattr(processor, "size", None) or {})
         self.shorter = "shortest_edge" in size and "longest_edge" not in size
         self.takes_mask = "pixel_mask" in inspect.signature(model.forward).parameters
-        self.names = tuple(str(model.config.id2label[i]) for i in range(len(model.config.id2label)))
+        self.gives_mask = False
+        """Whether the processor gives the model a mask; known once it was asked."""
+        self.names = _names(model.config)
+        self.measures = False
+        """Whether it is to be measured where in the model's input an image of each size lies."""
+        self._places: dict[tuple[int, int], tuple[int, int, int, int]] = {}
 
     def inputs(self, image: UInt8[Tensor, "3 _ _"]) -> Float[Tensor, "C h w"]:
-        """What the processor makes of one image; the fourth channel is 0 where it padded, if the model looks at it."""
+        """What the processor makes of one image; where it may have padded there is a fourth channel, 0 in the padding.
+
+        The model sees that channel only as the mask that its own processor gives it.
+        """
         if self.shorter:
             refuse_thin(image)
-        uncropped = {"do_center_crop": False} if self.whole and getattr(self.processor, "do_center_crop", False) else {}
-        made = self.processor(images=[image], return_tensors="pt", input_data_format="channels_first", **uncropped)
+        made = self._processed(image)
         pixels: Tensor = made["pixel_values"][0].float()
-        mask = made["pixel_mask"] if self.takes_mask and "pixel_mask" in made else None
-        return pixels if mask is None else torch.cat([pixels, mask.to(pixels)])
+        if "pixel_mask" in made:
+            self.gives_mask = self.takes_mask
+            return torch.cat([pixels, made["pixel_mask"].to(pixels)])
+        if not self.measures:
+            return pixels
+        size = size_of(image)
+        if size not in self._places:
+            self._places[size] = self.measured(size)
+        top, left, height, width = self._places[size]
+        mask = pixels.new_zeros(1, *pixels.shape[1:])
+        mask[:, top : top + height, left : left + width] = 1
+        return torch.cat([pixels, mask])
+
+    def _processed(self, image: UInt8[Tensor, "3 _ _"]) -> Any:
+        uncropped = {"do_center_crop": False} if self.whole and getattr(self.processor, "do_center_crop", False) else {}
+        return self.processor(images=[image], return_tensors="pt", input_data_format="channels_first", **uncropped)
 
     def outputs(self, batch: Float[Tensor, "B C h w"]) -> Any:
         """The model's outputs with floats in float32, as post-processing wants them."""
-        mask = {"pixel_mask": batch[:, 3].long()} if batch.shape[1] == 4 else {}
+        mask = {"pixel_mask": batch[:, 3].long()} if self.gives_mask else {}
         found = self.run(pixel_values=batch[:, :3], **mask)
         for key, value in found.items():
             if isinstance(value, Tensor) and value.is_floating_point():
                 found[key] = value.float()
         return found
+
+    def find_padding(self) -> None:
+        """Find out whether the processor pads an image that comes alone, and does nothing else that moves it.
+
+        Raises:
+            ValueError: it shows other than the whole image, upright and evenly scaled along each side.
+        """
+        if "pixel_mask" in self._processed(torch.zeros(3, *PROBES[0], dtype=torch.uint8)):
+            return
+        for size in PROBES:
+            _, _, height, width = self.measured(size)
+            made = self._processed(torch.zeros(3, *size, dtype=torch.uint8))["pixel_values"]
+            self.measures |= (height, width) != tuple(made.shape[-2:])
+        self.measures |= bool(getattr(self.processor, "do_pad", False))
+
+    def measured(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Where the processor puts an image of (height, width) `size`: top, left, height, width in its output.
+
+        Measured, as every processor has its own rule: what differs between a black and a white image is no padding, and
+        ramps show which part of the image lies where.
+
+        Raises:
+            ValueError: that is no rectangle with the whole image, upright and evenly scaled along each side.
+        """
+        tall, wide = size
+        ramps = [torch.linspace(0, 255, tall)[:, None].expand(size), torch.linspace(0, 255, wide).expand(size)]
+        flat = [torch.full(size, 0.0), torch.full(size, 255.0)]
+        plain, white, down, right = (
+            self._processed(x.round().to(torch.uint8).expand(3, *size))["pixel_values"][0].float().mean(0)
+            for x in flat + ramps
+        )
+        span = white - plain
+        inside = span.abs() > span.abs().max() / 2
+        place = _rectangle(inside)
+        known = place is not None and bool(inside.any())
+        if known and place is not None:
+            top, left, height, width = place
+            part = (slice(top, top + height), slice(left, left + width))
+            for ramp, cells, pixels, axis in ((down, height, tall, 0), (right, width, wide, 1)):
+                found = ((ramp - plain)[part] / span[part]).movedim(axis, 0)
+                centre = (torch.arange(cells) + 0.5) / cells * pixels - 0.5
+                off = (found - (centre / max(pixels - 1, 1)).clamp(0, 1)[:, None]).abs().max()
+                known = known and float(off) < 1.5 / min(cells, pixels) + 2 / 255
+        if not known or place is None:
+            raise ValueError(
+                f"{type(self.processor).__name__} of {self.model.config.name_or_path} does not show the whole image of "
+                f"{tall}x{wide} (height x width) in a rectangle, upright and evenly scaled, so that what the model "
+                "answers cannot be put back on it; switch off in its preprocessor_config.json what crops, turns or "
+                "pads by mirroring"
+            )
+        return place
+
+
+def _rectangle(inside: Bool[Tensor, "h w"]) -> tuple[int, int, int, int] | None:
+    """Top, left, height and width of what is marked; None where that is no filled rectangle."""
+    rows, columns = inside.any(1).nonzero()[:, 0], inside.any(0).nonzero()[:, 0]
+    if not len(rows):
+        return None
+    top, left = int(rows[0]), int(columns[0])
+    height, width = int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left
+    return (top, left, height, width) if bool(inside[top : top + height, left : left + width].all()) else None
+
+
+def _shown(x: Float[Tensor, "C h w"]) -> tuple[int, int, int, int]:
+    """Top, left, height, width of the image in what `inputs` returned for it."""
+    place = _rectangle(x[3] > 0) if len(x) > 3 else None
+    return place or (0, 0, int(x.shape[-2]), int(x.shape[-1]))
+
+
+def _unpadded(field: Float[Tensor, "K m n"], x: Float[Tensor, "C h w"]) -> Float[Tensor, "K M N"]:
+    """The part of a map over the input `x` that shows the image, at the input's resolution; the map where all does."""
+    top, left, height, width = _shown(x)
+    if (height, width) == (x.shape[-2], x.shape[-1]):
+        return field
+    return resized(field, (x.shape[-2], x.shape[-1]))[:, top : top + height, left : left + width]
+
+
+def _names(config: Any) -> tuple[str, ...]:
+    """Class names in the order of the outputs.
+
+    Raises:
+        ValueError: config.json's id2label does not number them from 0, without gaps.
+    """
+    numbers, count = sorted(map(int, config.id2label)), len(config.id2label)
+    if numbers != list(range(count)):
+        named = f"{numbers[0]} to {numbers[-1]}"
+        raise ValueError(
+            f"{config.name_or_path}/config.json: id2label names {count} classes by the numbers {named}; they must be "
+            f"the outputs 0 to {count - 1}. Write the number of each output there, and N/A for one without a class"
+        )
+    return tuple(str(config.id2label[i]) for i in range(count))
 
 
 @final
@@ -81,8 +196,15 @@ class Classifier(_HubTeacher):
 
     def __init__(self, model: Any, processor: Any, device: str, precision: str) -> None:
         super().__init__(model, processor, device, precision)
-        if model.config.problem_type == "multi_label_classification":
-            raise ValueError(f"{model.config.name_or_path} gives several labels an image, not one of its classes")
+        config = model.config
+        if config.problem_type == "multi_label_classification":
+            raise ValueError(f"{config.name_or_path} gives several labels an image, not one of its classes")
+        if config.problem_type == "regression" or config.num_labels < 2:
+            outputs = f"problem_type {config.problem_type!r} and {config.num_labels} outputs"
+            raise ValueError(
+                f"{config.name_or_path} is no classifier: config.json says {outputs}, which are values and no classes; "
+                "probabilities of a single class would be 1 for every image"
+            )
         self.objectives = {"classification": Objective("classification", Space(self.names))}
 
     def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
@@ -105,27 +227,56 @@ class Detector(_HubTeacher):
         self.keep = torch.full((len(self.names),), -1, dtype=torch.long)
         self.keep[real] = torch.arange(len(real))
         names = tuple(self.names[i] for i in real)
+        self.find_padding()
+        if self.takes_mask:
+            self._refuse_masked_padding()
         self.objectives = {"detection": Objective("detection", Space(names, "boxes"))}
 
     def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
         def ask(batch: Tensor, positions: list[int]) -> Iterable[Target]:
-            sizes = torch.tensor([size_of(images[i]) for i in positions], device=self.device)
+            # boxes are fractions of all that the model sees: of the image as if it had padding too
+            frames = [_frame(size_of(images[i]), x) for i, x in zip(positions, batch, strict=True)]
+            sizes = torch.tensor([f[:2] for f in frames], device=self.device)
             found = self.processor.post_process_object_detection(
                 self.outputs(batch), threshold=FLOOR, target_sizes=sizes
             )
-            return [self._target(f) for f in found]
+            return [self._target(f, frame[2:]) for f, frame in zip(found, frames, strict=True)]
 
         return [{"detection": t} for t in by_shape([self.inputs(i) for i in images], ask)]
 
-    def _target(self, found: dict[str, Tensor]) -> DetectionTarget:
+    def _refuse_masked_padding(self) -> None:
+        """A model that is told of the padding may answer in fractions of the image, or of all that it sees."""
+        for size in PROBES:
+            x = self.inputs(torch.zeros(3, *size, dtype=torch.uint8))
+            if self.gives_mask and _shown(x)[2:] != tuple(x.shape[-2:]):
+                raise ValueError(
+                    f"{type(self.processor).__name__} of {self.model.config.name_or_path} pads images, and nothing says"
+                    " whether the model's boxes are fractions of the image or of the padded input; set do_pad to false "
+                    "or pad_size to null in its preprocessor_config.json"
+                )
+
+    def _target(self, found: dict[str, Tensor], corner: tuple[int | float, int | float]) -> DetectionTarget:
+        """corner: x and y of the image's corner in pixels of the image, from that of all that the model saw."""
+        box = found["boxes"].float().cpu()
+        if box.dim() != 2 or box.shape[1] != 4:
+            raise ValueError(f"{type(self.processor).__name__} answers boxes of {tuple(box.shape)}, not (K, 4)")
         category = self.keep[found["labels"].cpu()]
         real = category >= 0
         return DetectionTarget(
-            box=found["boxes"].float().cpu()[real],
+            box=(box - torch.tensor(corner).float().repeat(2))[real],
             category=category[real],
             score=found["scores"].float().cpu()[real],
             ignore=torch.zeros(int(real.sum()), dtype=torch.bool),
         )
+
+
+def _frame(size: tuple[int, int], x: Float[Tensor, "C h w"]) -> tuple[float, float, float, float]:
+    """All that the model sees, in pixels of an image of (height, width) `size`: its height and width, and where in it
+    (x, y) the image's corner lies.
+    """
+    top, left, height, width = _shown(x)
+    down, right = size[0] / height, size[1] / width
+    return x.shape[-2] * down, x.shape[-1] * right, left * right, top * down
 
 
 def _features(model: Any) -> list[nn.Module]:
@@ -146,13 +297,14 @@ class Segmenter(_HubTeacher):
         super().__init__(model, processor, device, precision)
         if len(self.names) < 2:
             raise ValueError(f"{model.config.name_or_path} has one class; a semantic teacher needs at least 2")
+        self.find_padding()
         self.objectives = {"segmentation": Objective("segmentation", Space(self.names))}
 
     def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
         def ask(batch: Tensor, positions: list[int]) -> Iterable[Target]:
-            for logits, i in zip(self.outputs(batch).logits, positions, strict=True):
-                cells = map_size(size_of(images[i]), (batch.shape[-2], batch.shape[-1]))
-                probability, category = most_probable(logits, cells)
+            for logits, i, x in zip(self.outputs(batch).logits, positions, batch, strict=True):
+                cells = map_size(size_of(images[i]), _shown(x)[2:])
+                probability, category = most_probable(_unpadded(logits, x), cells)
                 yield SegmentationTarget(category=category.cpu(), probability=probability.cpu())
 
         return [{"segmentation": t} for t in by_shape([self.inputs(i) for i in images], ask)]
@@ -174,6 +326,7 @@ class Panoptic(_HubTeacher):
             things = []
         self.things = torch.full((len(self.names),), -1, dtype=torch.long)
         self.things[things] = torch.arange(len(things))
+        self.find_padding()
         self.objectives = {}
         if len(things) < len(self.names):
             self.objectives["segmentation"] = Objective("segmentation", Space(self.names))
@@ -187,17 +340,9 @@ class Panoptic(_HubTeacher):
             queries = found["class_queries_logits"] if "class_queries_logits" in found else found["logits"]
             masks = found["masks_queries_logits"] if "masks_queries_logits" in found else found["pred_masks"]
             for i, q, m, x in zip(positions, queries, masks, batch, strict=True):
-                yield self._answer(q.softmax(-1)[:, :-1], self._unpadded(m, x), size_of(images[i]))
+                yield self._answer(q.softmax(-1)[:, :-1], _unpadded(m, x), size_of(images[i]))
 
         return by_shape([self.inputs(i) for i in images], ask)
-
-    @staticmethod
-    def _unpadded(masks: Float[Tensor, "Q m n"], x: Float[Tensor, "C h w"]) -> Float[Tensor, "Q M N"]:
-        """The part of the masks that shows the image, if the processor padded it at the bottom and on the right."""
-        if len(x) < 4 or bool(x[3].all()):
-            return masks
-        height, width = int(x[3].any(1).sum()), int(x[3].any(0).sum())
-        return resized(masks, (x.shape[-2], x.shape[-1]))[:, :height, :width]
 
     def _answer(
         self, probability: Float[Tensor, "Q K"], masks: Float[Tensor, "Q m n"], size: tuple[int, int]
@@ -244,21 +389,42 @@ class Depth(_HubTeacher):
             raise ValueError(f"{type(processor).__name__} of {model.config.name_or_path} cannot make maps of answers")
         wanted = inspect.signature(processor.post_process_depth_estimation).parameters
         self.unpads = "source_sizes" in wanted
+        if not self.unpads:
+            self.find_padding()
         self.objectives = {"depth": Objective("depth", Space((), _depth_kind(model.config)))}
 
     def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
         def ask(batch: Tensor, positions: list[int]) -> Iterable[Target]:
             found = self.outputs(batch)
             sizes = [size_of(images[i]) for i in positions]
-            shape = found.predicted_depth.shape
-            cells = [map_size(size, (shape[-2], shape[-1])) for size in sizes]
+            shape, seen = found.predicted_depth.shape, (int(batch.shape[-2]), int(batch.shape[-1]))
+            places = [_shown(x) for x in batch]
+            cells = [
+                map_size(size, (round(shape[-2] * h / seen[0]), round(shape[-1] * w / seen[1])))
+                for size, (_, _, h, w) in zip(sizes, places, strict=True)
+            ]
             source = {"source_sizes": sizes} if self.unpads else {}
-            maps = self.processor.post_process_depth_estimation(found, target_sizes=cells, **source)
+            if any((h, w) != seen for _, _, h, w in places):
+                depths = found.predicted_depth
+                maps = [self._cut(d, seen, *more) for d, *more in zip(depths, places, cells, strict=True)]
+            else:
+                processed = self.processor.post_process_depth_estimation(found, target_sizes=cells, **source)
+                maps = [m["predicted_depth"] for m in processed]
             for m, size in zip(maps, cells, strict=True):
-                value = m["predicted_depth"].float().cpu().reshape(size)
+                value = m.float().cpu().reshape(size)
                 yield DepthTarget(value=value, valid=torch.ones(size, dtype=torch.bool))
 
         return [{"depth": t} for t in by_shape([self.inputs(i) for i in images], ask)]
+
+    @staticmethod
+    def _cut(
+        field: Float[Tensor, "m n"], seen: tuple[int, int], place: tuple[int, int, int, int], cells: tuple[int, int]
+    ) -> Float[Tensor, "M N"]:
+        """The part at `place` of a map over an input of (height, width) `seen`; bicubic, as the processors' own way."""
+        top, left, height, width = place
+        whole = F.interpolate(field[None, None], seen, mode="bicubic")
+        part = whole[:, :, top : top + height, left : left + width]
+        return F.interpolate(part, cells, mode="bicubic")[0, 0]
 
 
 def _depth_kind(config: Any) -> str:
