@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from polyteach.names import unknown_name
+
 VERBS = {
     "ingest": "images (a folder, a list, a tar, a Parquet file) -> store",
     "label": "store + teachers -> pseudo labels in the store",
@@ -104,14 +106,7 @@ def _main(argv: list[str] | None) -> int:
         print(f"polyteach {polyteach.__version__}")
         return 0
     if argv[0] not in VERBS:
-        import difflib
-
-        close = difflib.get_close_matches(argv[0], VERBS, 1)
-        print(
-            f"polyteach: unknown verb {argv[0]!r}{f'; did you mean {close[0]!r}?' if close else ''}",
-            file=sys.stderr,
-        )
-        print(f"verbs: {', '.join(VERBS)}", file=sys.stderr)
+        print(f"polyteach: {unknown_name('verb', argv[0], VERBS)}", file=sys.stderr)
         return 2
     if argv[0] != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         print(f"polyteach {argv[0]}: is one process's work; start it without torchrun", file=sys.stderr)
@@ -123,7 +118,7 @@ def _main(argv: list[str] | None) -> int:
             asked = bool(rest) and rest[0] in ("-h", "--help")
             lines = [f"usage: polyteach {argv[0]} VERB [ARGUMENTS]", "", *(f"  {k:12}{v}" for k, v in known.items())]
             if rest and not asked:
-                lines.insert(0, f"polyteach {argv[0]}: unknown verb {rest[0]!r}")
+                lines.insert(0, f"polyteach {argv[0]}: {unknown_name('verb', rest[0], known)}")
             print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
             return 0 if asked else 2
         prog, name, rest = f"{argv[0]} {rest[0]}", rest[0].replace("-", "_"), rest[1:]
@@ -167,7 +162,7 @@ def _call(verb: Callable[..., Any], prog: str, argv: list[str]) -> None:
     positional: dict[str, Any] = {}
     for name, value in config.items():
         if name not in options:
-            raise ValueError(f"--config: unknown key {name!r}; {verb.__name__} knows {', '.join(sorted(options))}")
+            raise unknown_name("key of --config", name, sorted(options), f"{verb.__name__} knows")
         parameter = options[name]
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             words += _words(name, value)

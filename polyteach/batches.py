@@ -36,6 +36,7 @@ from torchvision.transforms.v2 import functional as kernels
 
 from polyteach.geometry import random_view
 from polyteach.images import BadImage
+from polyteach.names import did_you_mean, unknown_name
 from polyteach.objectives import Table, apart, by_people, join
 from polyteach.store import LABELLED, ROW_GROUP, Answer, ImageRow, LabelSet, Overview, Store, several
 from polyteach.tasks import load_task
@@ -369,13 +370,27 @@ def _looked(
         overview.save()
     missing = [s for s in split if s not in there]
     if missing:
-        raise ValueError(f"no image has split {missing[0]!r}; there are {', '.join(sorted(map(str, there)))}")
+        raise no_split(missing[0], there)
+
+
+def no_split(asked: str, there: Collection[str | None]) -> ValueError:
+    """The error for a split that no image has. there: those that images have, None for images of no split."""
+    known = sorted(s for s in there if s is not None)
+    if not known:
+        return ValueError(
+            f"no image has split {asked!r}; no image has any. Divide the store: polyteach store split STORE "
+            "--fractions train=0.8 val=0.1 test=0.1"
+        )
+    without = ", and images of none" if None in there else ""
+    return ValueError(
+        f"no image has split {asked!r}; there are {', '.join(known)}{without}{did_you_mean(asked, known)}"
+    )
 
 
 def _known(what: str, asked: Sequence[str], known: set[str], shown: set[str] | None = None) -> None:
     unknown = [a for a in asked if a not in known]
     if unknown:
-        raise ValueError(f"unknown {what} {unknown[0]!r}; the stores have {', '.join(sorted(shown or known))}")
+        raise unknown_name(what, unknown[0], sorted(shown or known), "the stores have")
 
 
 def _chosen(sets: list[LabelSet], tasks: Sequence[str], labels: Sequence[str]) -> list[LabelSet]:

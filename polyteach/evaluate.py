@@ -15,6 +15,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from polyteach.batches import Augment, Plan, Samples
+from polyteach.names import unknown_name
 from polyteach.progress import track
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Policy, Target
@@ -85,7 +86,7 @@ def evaluate(
     scores = whole.compute()
     name = metric or next(iter(scores))
     if name not in scores:
-        raise ValueError(f"metric {name!r} is none of {', '.join(scores)}")
+        raise unknown_name("metric", name, list(scores))
     n = int(whole.update_count)
     drawn = np.random.default_rng([n, resamples]).integers(n, size=(resamples, n))
     counts = [np.bincount(d, minlength=n) for d in drawn]

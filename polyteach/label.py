@@ -238,7 +238,9 @@ class _Run:
         splits = {r.split for p in store.parts() for r in store.images(p, data=False)} if split else set()
         missing = [s for s in split if s not in splits]
         if missing:
-            raise ValueError(f"no image has split {missing[0]!r}; there are {', '.join(sorted(map(str, splits)))}")
+            from polyteach.batches import no_split
+
+            raise no_split(missing[0], splits)
         self.spent: dict[int, dict[str, Any]] = {}
         self.flops: dict[int, float | None] = {}
         self.fits: dict[int, int] = {}
@@ -569,22 +571,21 @@ class _Run:
 
     def report(self, score: float) -> None:
         """Per label set: how much was labelled, and whether it is worth training on."""
-        from rich.console import Console
-        from rich.table import Table
-
+        from polyteach.tables import table, width_of
         from polyteach.tasks.contract import Policy
 
         empty = []
-        table = Table("label set", "images", "failed", "mean over labelled images")
+        rows: list[list[str | list[str]]] = []
         for _, sets in self.teachers:
             for labels in sets.values():
                 n, failed, means = labels.statistics(score)
                 if failed and not n:
                     reason = next(a for p in labels.parts() for a in labels.read(p) if isinstance(a, str))
                     empty.append(f"{labels.task}/{labels.name}: all {failed} images failed, the first with {reason!r}")
-                text = ", ".join(f"{k} {v:.3g}" for k, v in means.items())
-                table.add_row(f"{labels.task}/{labels.name}", str(n), str(failed), text)
-        Console(stderr=True).print(table)
+                text = [f"{k} {v:.3g}" for k, v in means.items()]
+                rows.append([f"{labels.task}/{labels.name}", str(n), str(failed), text])
+        head = ("label set", "images", "failed", "mean over labelled images")
+        print(table(head, rows, width_of(sys.stderr)), file=sys.stderr)
         for labels in (s for _, sets in self.teachers for s in sets.values()):
             if doubt := labels.doubt(Policy(score=score)):
                 print(f"WARNING: {labels.task}/{labels.name} can teach hardly anything: {doubt}", file=sys.stderr)

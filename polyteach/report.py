@@ -28,6 +28,7 @@ from polyteach.compare import (
 )
 from polyteach.compare import Cell as Pooled
 from polyteach.files import read_json, replacing
+from polyteach.names import unknown_name
 from polyteach.page import Block, Cell, Charts, Pictures, Points, Section, Table, Text
 from polyteach.scores import MODES, PARTS, Downstream, Number, Run, Test, read
 
@@ -144,7 +145,7 @@ def _names(runs: list[Run], scratch: str, oracle: str, ours: str | None) -> str 
     names = list(dict.fromkeys(r.name for r in runs))
     for option, name, default in (("scratch", scratch, "scratch"), ("oracle", oracle, "oracle"), ("ours", ours, None)):
         if name and name != default and name not in names:
-            raise ValueError(f"--{option} {name}: no such representation; there are {', '.join(names)}")
+            raise unknown_name(f"representation --{option}", name, names)
     if scratch == oracle:
         raise ValueError(f"--scratch and --oracle are both {scratch!r}; a scale needs two different ends")
     if ours is None:

@@ -208,21 +208,30 @@ def info(store: tyro.conf.Positional[str], *, score: float = 0.5, json: bool = F
     if json:
         print(dumps(about, indent=1, ensure_ascii=False))
         return
-    from rich.console import Console
-    from rich.table import Table
+    import sys
 
-    out = Console()
-    splits = ", ".join(f"{k or '(none)'} {v:,}" for k, v in about["splits"].items())
-    out.print(f"{store}: {about['images']:,} images in {about['parts']} parts, {about['bytes']:,} bytes; {splits}")
-    out.print(f"{about['rejects']:,} images were refused (rejects/)")
-    table = Table("label set", "from", "labelled", "absent", "failed", "parts open", "mean over labelled images")
+    from polyteach.tables import width_of
+
+    print("\n".join(_shown(store, about, width_of(sys.stdout))))
+
+
+def _shown(store: str, about: dict[str, Any], width: int) -> list[str]:
+    """What `described` says, as lines for a terminal of so many columns."""
+    from polyteach.tables import table, wrapped
+
+    splits = [f"{k or '(no split)'} {v:,}" for k, v in about["splits"].items()]
+    lines = [f"{store}: {about['images']:,} images in {about['parts']} parts, {about['bytes']:,} bytes"]
+    lines += wrapped(splits, width, "", "splits: ") if splits else []
+    lines += [f"{about['rejects']:,} images were refused (rejects/)", ""]
+    head = ("label set", "labelled", "absent", "failed", "parts open", "from", "mean over labelled images")
+    rows: list[list[str | list[str]]] = []
     for one in about["sets"]:
-        means = ", ".join(f"{k} {v:.3g}" for k, v in one["statistics"].items())
+        means = [f"{k} {v:.3g}" for k, v in one["statistics"].items()]
         if one["empties"]:
-            means += f"; leaves {one['empties']['left']} of {one['empties']['of']} empty images empty"
+            means.append(f"leaves {one['empties']['left']} of {one['empties']['of']} empty images empty")
         counts = [f"{one[k]:,}" for k in ("labelled", "absent", "failed", "open")]
-        table.add_row(one["set"], one["teacher"], *counts, means)
-    out.print(table)
+        rows.append([one["set"], *counts, one["teacher"], means])
+    lines.append(table(head, rows, width) if rows else "no label sets yet")
     for one in about["sets"]:
         if one["doubt"]:
             out.print(f"WARNING: {one['set']} can teach hardly anything: {one['doubt']}", markup=False)
@@ -231,9 +240,14 @@ def info(store: tyro.conf.Positional[str], *, score: float = 0.5, json: bool = F
             ranked = sorted(one["classes"].items(), key=lambda x: -x[1])
             shown = [f"{k} {v:,}" for k, v in ranked if v]
             none = [k for k, v in ranked if not v]
-            most = ", ".join(shown[:10]) + (f", ... ({len(shown)} in all)" if len(shown) > 10 else "")
-            rest = f"; in no image: {', '.join(none[:10])}{' ...' if len(none) > 10 else ''}" if none else ""
-            out.print(f"{one['set']}: images that show {most or 'any class: none'}{rest}")
+            lines += ["", f"{one['set']}, images by class they show:"]
+            lines += wrapped(
+                [*shown[:10], *([f"... ({len(shown)} in all)"] if shown[10:] else [])] or ["none"], width, "  "
+            )
+            if none:
+                rest = [f"... ({len(none)} in all)"] if none[10:] else []
+                lines += wrapped([*none[:10], *rest], width, "  ", "in no image: ")
+    return lines
 
 
 def described(store: "Store", score: float = 0.5) -> dict[str, Any]:
@@ -313,6 +327,7 @@ def drop_labels(
     Examples:
         polyteach store drop-labels store boxes-old --yes
     """
+    from polyteach.names import unknown_name
     from polyteach.storage import total
     from polyteach.store import Store
 
@@ -320,8 +335,7 @@ def drop_labels(
     have = opened.sets()
     for name in sets:
         if not any(name in (s.name, f"{s.task}/{s.name}") for s in have):
-            known = ", ".join(f"{s.task}/{s.name}" for s in have)
-            raise ValueError(f"{store} has no label set {name!r}; it has {known or 'none'}")
+            raise unknown_name("label set", name, [f"{s.task}/{s.name}" for s in have], f"{store} has")
     going = [s for s in have if {s.name, f"{s.task}/{s.name}"} & set(sets)]
     for labels in going:
         print(f"{labels.task}/{labels.name}: {len(labels.parts())} parts, {total(labels.path, '*'):,} bytes")

@@ -21,6 +21,7 @@ import polyteach
 from polyteach.files import downloading, read_json, replacing, sha256, write_json
 from polyteach.geometry import fit
 from polyteach.layers import Adapter, Pyramid
+from polyteach.names import unknown_name
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.weights import state_dict
@@ -266,8 +267,7 @@ def _key(objective: str) -> str:
 
 def _backbone(name: str, init: str | None) -> Any:
     if not timm.is_model(name):
-        close = timm.list_models(f"*{name[:6]}*")[:8]
-        raise ValueError(f"unknown backbone {name!r}; timm has {', '.join(close) or 'no name like it'}")
+        raise unknown_name("backbone", name, timm.list_models(), fix="polyteach takes timm's names")
     try:
         probe: Any = timm.create_model(name, features_only=True, pretrained=False)
         reductions = probe.feature_info.reduction()

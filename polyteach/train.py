@@ -407,9 +407,10 @@ def loss_weights(
         if weights not in RULES:
             raise ValueError(f"weights {weights!r} is neither one of {', '.join(RULES)} nor NAME=VALUE")
     else:
-        unknown = set(weights) - set(plan.objectives)
-        if unknown:
-            raise ValueError(f"weights: unknown objective {min(unknown)!r}; there are {', '.join(plan.objectives)}")
+        from polyteach.names import unknown_name
+
+        for name in sorted(set(weights) - set(plan.objectives)):
+            raise unknown_name("objective", name, plan.objectives, "weights of this training are for")
     values: dict[str, float] = {}
     reasons: dict[str, str] = {}
     ruled: dict[str, float] = {}

@@ -180,6 +180,7 @@ def _resolved(a: dict[str, Any]) -> dict[str, Any]:
     from polyteach.devices import PRECISIONS
     from polyteach.files import read_json
     from polyteach.loop import OPTIMIZERS
+    from polyteach.names import unknown_name
     from polyteach.storage import to_path
     from polyteach.student import DESCRIPTION
 
@@ -200,9 +201,7 @@ def _resolved(a: dict[str, Any]) -> dict[str, Any]:
         known = protocols()
         base = a["protocol"].removesuffix("-few")
         if base not in known:
-            raise ValueError(
-                f"unknown protocol {a['protocol']!r}; there are {', '.join(sorted(known))}, each also as NAME-few"
-            )
+            raise unknown_name("protocol", a["protocol"], sorted(known), "there are, each also as NAME-few,")
         p = known[base]
         fallback |= {k: getattr(p, k) for k in ("task", "metric", "size", "lrs", "steps", "batch_size")}
         if a["optimizer"] != "sgd":  # its learning rates are those of SGD
@@ -284,6 +283,7 @@ class _Job:
         from polyteach.batches import plan
         from polyteach.devices import find_device
         from polyteach.evaluate import score_names
+        from polyteach.names import unknown_name
         from polyteach.store import Store
         from polyteach.tasks import load_task
 
@@ -304,11 +304,10 @@ class _Job:
         names = score_names(whole.objectives[self.objective])
         self.metric: str = given["metric"] or names[0]
         if self.metric not in names:
-            raise ValueError(f"metric {self.metric!r} is none of {', '.join(names)}")
+            raise unknown_name("metric", self.metric, names, f"{self.task_name} has")
         self.higher = self.metric not in self.task.lower_is_better
         if given["mode"] not in (*TRAINED, *self.task.probes):
-            ways = ", ".join((*TRAINED, *self.task.probes))
-            raise ValueError(f"mode {given['mode']!r} is not one for {self.task_name}; it has {ways}")
+            raise unknown_name("mode", given["mode"], (*TRAINED, *self.task.probes), f"{self.task_name} has")
         ids = whole.ids()
         if given["validation_split"]:
             self.validation = chosen(given["validation_split"])
@@ -850,8 +849,9 @@ def _only_task(store: Any, labels: str) -> str:
     if len(found) == 1:
         return str(found[0])
     if not found:
-        has = ", ".join(f"{s.task}/{s.name}" for s in store.sets()) or "none"
-        raise ValueError(f"{store.path} has no label set {labels!r}; it has {has}")
+        from polyteach.names import unknown_name
+
+        raise unknown_name("label set", labels, [f"{s.task}/{s.name}" for s in store.sets()], f"{store.path} has")
     raise ValueError(f"{store.path} has label set {labels!r} for {', '.join(found)}; choose one with --task")
 
 

@@ -99,5 +99,5 @@ def test_tasks_are_found_by_their_file():
 def test_an_unknown_task_is_an_error_that_lists_the_known_ones():
     from polyteach.tasks import load_task
 
-    with pytest.raises(ValueError, match=r"unknown task 'dept'; tasks are .*depth"):
+    with pytest.raises(ValueError, match=r"unknown task 'dept'; there are .*normals.*Did you mean depth"):
         load_task("dept")

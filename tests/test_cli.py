@@ -43,7 +43,7 @@ def test_top_level(capsys):
     assert main([]) == 2
     assert main(["--version"]) == 0
     assert main(["lable"]) == 2
-    assert "did you mean 'label'" in capsys.readouterr().err
+    assert "Did you mean label?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -77,7 +77,7 @@ def test_config_file_gives_options_and_the_command_line_wins(tmp_path, capsys):
 def test_config_file_errors(tmp_path, capsys):
     file = tmp_path / "c.yaml"
     for text, said in [
-        ("store: a\nteachr: {}\n", "unknown key 'teachr'"),
+        ("store: a\nteachr: {}\n", "unknown key of --config 'teachr'"),
         ("[1, 2", "not valid YAML"),
         ("- 1\n", "NAME: VALUE"),
     ]:

@@ -339,7 +339,7 @@ def test_pool_oracle_and_teachers_share_their_spaces(furniture):
 @pytest.mark.parametrize(
     ("name", "more", "message"),
     [
-        ("cellar", {}, r"unknown domain 'cellar'; there are teach-classes, .*down-normals"),
+        ("cellar", {}, r"unknown domain of rooms 'cellar'; there are teach-classes, .*down-normals"),
         ("pool", {"sise": 3}, r"'sise=3' in .* is no option of this format"),
         ("pool", {"views": 0}, r"views must be a whole number of at least 1; got '0'"),
         ("down-boxes", {"count": "train:2,few:3"}, r"models are divided among train, val and test; got split 'few'"),

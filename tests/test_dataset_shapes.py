@@ -347,7 +347,7 @@ def test_height_in_the_picture_does_not_tell_the_depth(seen):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("shapes:rooms", r"unknown domain 'rooms'; there are teach-classes, teach-boxes, .*down-normals"),
+        ("shapes:rooms", r"unknown domain of shapes 'rooms'; there are teach-classes, teach-boxes, .*down-normals"),
         ("shapes:pool?sise=3", r"'sise=3' in .* is no option of this format; there are: count=train:1000, seed=0"),
         ("shapes:pool?size=8", r"size must be a whole number of at least 16; got '8'"),
         ("shapes:pool?seed=-1", r"seed must be a whole number of at least 0; got '-1'"),

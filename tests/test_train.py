@@ -209,7 +209,7 @@ def test_an_unfinished_run_goes_on_only_as_it_was_started(tmp_path):
         ({"epochs": 1.0}, "give steps or epochs, not both"),
         ({"scale": (2.0, 1.0)}, "scale must be LOW HIGH"),
         ({"weights": "best"}, "weights 'best' is neither one of rule, equal, learned"),
-        ({"weights": "a=1"}, "unknown objective 'a'; there are classification_oracle"),
+        ({"weights": "a=1"}, "unknown objective 'a'; weights of this training are for classification_oracle"),
         ({"weights": {"classification_oracle": -1.0}}, "must be finite and 0 or more"),
         ({"backbone": "resnet81"}, "unknown backbone"),
         ({"augment": 11.0}, "augment must be 0 to 10"),

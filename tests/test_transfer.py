@@ -321,8 +321,8 @@ def test_a_protocols_rates_are_those_of_sgd(optimizer, rates):
     ("wrong", "why"),
     [
         ({"task": "nothing"}, "unknown task 'nothing'"),
-        ({"metric": "F1"}, "metric 'F1' is none of top-1, top-5"),
-        ({"mode": "magic"}, "mode 'magic' is not one for classification; it has finetune, frozen, knn, linear"),
+        ({"metric": "F1"}, "unknown metric 'F1'; classification has top-1, top-5"),
+        ({"mode": "magic"}, "unknown mode 'magic'; classification has finetune, frozen, knn, linear"),
         ({"train_split": "nope"}, "no image has split 'nope'; there are test, train"),
         ({"train_split": ("train", "test")}, "images are in both the training and the test set"),
         ({"validation_split": "test", "held_out": None}, "images are in both the validation and the test set"),
@@ -331,7 +331,7 @@ def test_a_protocols_rates_are_those_of_sgd(optimizer, rates):
         ({"lrs": (0.1, 0.1)}, "has a value twice"),
         ({"seeds": ()}, "seeds: give at least one"),
         ({"size": 33}, "size must be a multiple of 32; got 33"),
-        ({"protocol": "nope"}, "unknown protocol 'nope'; there are "),
+        ({"protocol": "nope"}, "unknown protocol 'nope'; there are, each also as NAME-few, "),
         ({"parts": ("heads",)}, "parts must be backbone or pyramid"),
         ({"held_out": 1.0}, "held_out must be between 0 and 1"),
         ({"held_out": 0.99}, "leaves none to train on"),
@@ -356,7 +356,7 @@ def test_several_tasks_need_a_choice_and_a_task_without_classes_takes_no_shots(t
         transfer(store, out=str(tmp_path / "out"), **options())
     with pytest.raises(ValueError, match="normals has no classes to count images of; give --fraction"):
         transfer(store, out=str(tmp_path / "out"), task="normals", **options(shots=2))
-    with pytest.raises(ValueError, match="mode 'knn' is not one for normals; it has finetune, frozen"):
+    with pytest.raises(ValueError, match="unknown mode 'knn'; normals has finetune, frozen"):
         transfer(store, out=str(tmp_path / "out2"), task="normals", **options(mode="knn"))
 
 
@@ -486,7 +486,7 @@ def test_interval_and_unreadable_images(tmp_path):
     guess = ClassificationTarget(torch.tensor([1.0, 0, 0]))
     found = evaluate(lambda images: [guess] * len(images), seen, "classification_people")
     assert [id for id, _ in found.failed] == ["4"]
-    with pytest.raises(ValueError, match="metric 'F1' is none of top-1, top-5"):
+    with pytest.raises(ValueError, match="unknown metric 'F1'; there are top-1, top-5"):
         evaluate(lambda images: [guess] * len(images), seen, "classification_people", metric="F1")
 
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 
 from polyteach.images import extensions
+from polyteach.names import did_you_mean, unknown_name
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Space, Target
 
@@ -33,6 +34,11 @@ SPLITS = frozenset(
 
 _MOST_CLASSES = 100_000
 """ImageNet, the largest class list there is, has 21,843."""
+
+_OTHER_FORMAT = (
+    "YOLO's, LabelMe's or CVAT's labels: convert them to COCO's JSON and give coco:ROOT; classes alone: a folder for "
+    "each class and folder:ROOT; pictures without labels: the folder alone. What each looks like: docs/datasets.md"
+)
 
 Labels = dict[str, Target | None]
 """What people say of one image: by task, a target or nothing."""
@@ -143,6 +149,8 @@ def locate(source: str) -> tuple[str, str]:
     for ending, name in _ENDINGS.items():
         if path.lower().endswith(ending):
             return name, path
+    if re.fullmatch(r"[A-Za-z][\w-]+", prefix) and colon and not rest.startswith("//") and not os.path.exists(path):
+        raise unknown_name("dataset format", prefix, known, fix=_OTHER_FORMAT)
     ways = f"a folder, a file ending in {', '.join(_ENDINGS)}, or FORMAT:PATH with FORMAT one of {', '.join(known)}"
     if not os.path.exists(path):
         raise ValueError(f"source {source!r} does not exist; give {ways}")
@@ -176,7 +184,8 @@ def options(path: str, defaults: dict[str, str]) -> tuple[str, dict[str, str]]:
         key, equals, value = pair.partition("=")
         if key not in defaults or not equals or not value:
             known = ", ".join(f"{k}={v or '...'}" for k, v in defaults.items()) or "none"
-            raise ValueError(f"{pair!r} in {path!r} is no option of this format; there are: {known}")
+            close = "" if key in defaults else did_you_mean(key, defaults)
+            raise ValueError(f"{pair!r} in {path!r} is no option of this format; there are: {known}{close}")
         values[key] = value
     return where, values
 

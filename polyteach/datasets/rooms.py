@@ -67,6 +67,7 @@ from polyteach.datasets._raycast import (
     tasks_named,
     with_outlines,
 )
+from polyteach.names import unknown_name
 from polyteach.scene import WALL
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Space
@@ -525,7 +526,7 @@ def load(path: str) -> Dataset:
     name, given = options(path, defaults)
     where = f"rooms:{path}"
     if name not in DOMAINS:
-        raise ValueError(f"rooms: unknown domain {name!r}; there are {', '.join(DOMAINS)}")
+        raise unknown_name("domain of rooms", name, list(DOMAINS))
     counts = counted(where, given["count"])
     if DOMAINS[name].group == "down" and (unknown := sorted(set(counts) - {"train", "val", "test"})):
         raise ValueError(

@@ -55,6 +55,7 @@ from polyteach.datasets._raycast import (
     tasks_named,
     with_outlines,
 )
+from polyteach.names import unknown_name
 from polyteach.scene import WALL, Render
 from polyteach.tasks.contract import Space
 from polyteach.tasks.segmentation import SegmentationTarget
@@ -719,7 +720,7 @@ def load(path: str) -> Dataset:
     defaults = {"count": "train:1000", "seed": "0", "size": "64", "tasks": "own", "outlines": "no"}
     name, given = options(path, defaults)
     if name not in DOMAINS:
-        raise ValueError(f"shapes: unknown domain {name!r}; there are {', '.join(DOMAINS)}")
+        raise unknown_name("domain of shapes", name, list(DOMAINS))
     domain, where = DOMAINS[name], f"shapes:{path}"
     tasks = tasks_named(where, given["tasks"], domain.task)
     outlines = with_outlines(where, given["outlines"], tasks)

@@ -5,6 +5,7 @@ import pkgutil
 from functools import cache
 from typing import Any
 
+from polyteach.names import unknown_name
 from polyteach.tasks.contract import Task
 
 
@@ -21,6 +22,6 @@ def load_task(name: str) -> Task[Any]:
         ValueError: no such file; the message lists the tasks there are.
     """
     if name not in all_tasks():
-        raise ValueError(f"unknown task {name!r}; tasks are {', '.join(all_tasks())}")
+        raise unknown_name("task", name, all_tasks())
     task: Task[Any] = importlib.import_module(f"polyteach.tasks.{name}").TASK
     return task

@@ -7,7 +7,6 @@ An image's answer never depends on the other images of its batch: only inputs of
 is padded for the batch's sake. So a retry or another batch size gives the same labels.
 """
 
-import difflib
 import functools
 import hashlib
 import importlib
@@ -27,6 +26,7 @@ from torchvision.transforms import v2
 
 from polyteach.devices import PRECISIONS
 from polyteach.files import downloading, read_json
+from polyteach.names import did_you_mean
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.weights import AVERAGED, StateDict
@@ -82,7 +82,7 @@ def load_teacher(spec: str, device: str = "cpu", precision: str = "fp32") -> Tea
     family, colon, name = spec.partition(":")
     known = families()
     if not colon or not name or family not in known:
-        raise ValueError(f"teacher {spec!r} is not FAMILY:NAME with FAMILY one of {', '.join(sorted(known))}")
+        raise _no_family(spec, family, colon)
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     module: Any = importlib.import_module(f"polyteach.teachers.{known[family]}")
@@ -90,6 +90,21 @@ def load_teacher(spec: str, device: str = "cpu", precision: str = "fp32") -> Tea
         teacher: Teacher = module.load(name, device, precision)
     teacher.spec = spec
     return teacher
+
+
+def _no_family(spec: str, family: str, colon: str) -> ValueError:
+    """The error for what is no FAMILY:NAME: what is wrong with it, the families, the closest, and what to do."""
+    known = sorted(families())
+    if family in known:
+        wrong = "names a family and no model"
+    else:
+        wrong = f"is of the unknown family {family!r}" if colon else "names no family"
+    return ValueError(
+        f"teacher {spec!r} {wrong}; a teacher is FAMILY:NAME with FAMILY one of {', '.join(known)}"
+        f"{did_you_mean(family, known) or '.'} A model of another library (YOLO, Detectron2, MMDetection): export it "
+        "to ONNX and give onnx:FILE, with FILE.json beside it (docs/onnx.md), or write a function that asks it: "
+        "python:FILE.py:FUNCTION"
+    )
 
 
 THINNEST = 20
@@ -360,9 +375,3 @@ def digest(state: Mapping[str, Tensor]) -> str:
         out.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         out.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return out.hexdigest()
-
-
-def unknown(what: str, name: str, known: Sequence[str]) -> ValueError:
-    """The error for a name that is none of `known`, with those that are close."""
-    close = difflib.get_close_matches(name, known, 6, 0.5) or [k for k in known if name[:5] in k][:6]
-    return ValueError(f"unknown {what} {name!r}; did you mean {', '.join(close) or 'one of ' + ', '.join(known[:12])}?")

@@ -27,6 +27,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from polyteach.devices import NoDevice
 from polyteach.files import sha256
 from polyteach.geometry import area
+from polyteach.names import unknown_name
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.detection import FLOOR, DetectionTarget
 from polyteach.tasks.segmentation import SegmentationTarget
@@ -208,7 +209,7 @@ def load(name: str, device: str, precision: str) -> Teacher:
         "composed_coco": ComposedTeacher,
     }
     if name not in known:
-        raise ValueError(f"unknown packaged model {name!r}; there are {', '.join(known)}")
+        raise unknown_name("packaged model", name, list(known))
     return known[name](device, precision)
 
 

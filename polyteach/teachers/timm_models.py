@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.transforms import Compose
 
 from polyteach.files import sha256
+from polyteach.names import unknown_name
 from polyteach.teachers import (
     Classifier,
     at_file,
@@ -23,7 +24,6 @@ from polyteach.teachers import (
     no_names,
     picture,
     preprocessing,
-    unknown,
     where,
 )
 from polyteach.weights import state_dict
@@ -66,7 +66,7 @@ def load(name: str, device: str, precision: str) -> Classifier:
     """
     arch, file = at_file(name)
     if not arch.startswith(_ELSEWHERE) and not timm.is_model(arch):
-        raise unknown("timm model", arch, timm.list_models())
+        raise unknown_name("timm model", arch, timm.list_models())
     return _pretrained(arch, device, precision) if file is None else _local(arch, file, device, precision)
 
 

@@ -16,6 +16,7 @@ from torchvision.transforms import Compose
 from torchvision.transforms.v2 import functional as kernels
 
 from polyteach.files import sha256
+from polyteach.names import unknown_name
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.detection import DetectionTarget
 from polyteach.tasks.segmentation import SegmentationTarget
@@ -34,7 +35,6 @@ from polyteach.teachers import (
     preprocessing,
     refuse_thin,
     size_of,
-    unknown,
     where,
 )
 from polyteach.weights import state_dict
@@ -156,7 +156,7 @@ def load(name: str, device: str, precision: str) -> TorchTeacher:
     name, file = at_file(name)
     known = [n for n in torchvision.models.list_models() if _kind(n)]
     if name not in known:
-        raise unknown("torchvision model", name, known)
+        raise unknown_name("torchvision model", name, known)
     kind = _kind(name)
     weights = torchvision.models.get_model_weights(name)
     if file is None:

@@ -1,0 +1,51 @@
+"""Names that people type: what to say of one that is none of those there are."""
+
+import difflib
+from collections.abc import Collection, Iterable
+
+LISTED = 40
+"""So many known names are listed in an error; of more, the closest alone."""
+
+
+def closest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """At most `most` of `known` that may have been meant, the likeliest first; none where none is like it.
+
+    Only letters and digits count, without case: `resnet_50` is `resnet50`. Then come names that differ by a typo, then
+    those that contain what was given, or are contained in it, the shortest first.
+    """
+    plain: dict[str, list[str]] = {}
+    for one in known:
+        plain.setdefault(_plain(one), []).append(one)
+    given = _plain(name)
+    keys = [given] if given in plain else []
+    keys += difflib.get_close_matches(given, plain, most, 0.6)
+    if len(given) >= 3:
+        within = [k for k in plain if given in k or (len(k) >= 3 and k in given)]
+        keys += sorted(within, key=lambda k: (len(k), k))
+    return [one for key in dict.fromkeys(keys) for one in plain[key]][:most]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The sentence ". Did you mean ...?", to stand behind an error; empty where nothing is like `name`."""
+    close = closest(name, known)
+    return f". Did you mean {' or '.join(close)}?" if close else ""
+
+
+def unknown_name(what: str, name: str, known: Collection[str], there: str = "there are", fix: str = "") -> ValueError:
+    """The error for a `name` that is none of `known`: those there are, the closest, and what to do.
+
+    what: such names are, as in "unknown WHAT 'x'". there: begins the list. fix: a sentence where none fits.
+    """
+    if not known:
+        text = f"unknown {what} {name!r}; there is none"
+    elif len(known) <= LISTED:
+        text = f"unknown {what} {name!r}; {there} {', '.join(known)}{did_you_mean(name, known)}"
+    elif close := closest(name, known, 6):
+        text = f"unknown {what} {name!r}; did you mean {', '.join(close)}? ({len(known):,} are known)"
+    else:
+        text = f"unknown {what} {name!r}; none of the {len(known):,} known ones is like it, such as {min(known)}"
+    return ValueError(f"{text}{'' if text.endswith(('?', ')')) or not fix else '.'}{f' {fix}' if fix else ''}")
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.casefold() if c.isalnum())

@@ -1,0 +1,91 @@
+"""Names that do not exist: the error says what there is, what was meant, and what to do."""
+
+import pytest
+
+from polyteach.names import LISTED, closest, did_you_mean, unknown_name
+
+
+@pytest.mark.parametrize(
+    ("given", "known", "first"),
+    [
+        ("resnet_50", ["resnet18", "resnet50", "resnet50c", "resnet_tiny"], "resnet50"),
+        ("ResNet-50", ["resnet18", "resnet50"], "resnet50"),
+        ("lable", ["label", "ledger"], "label"),
+        ("trian", ["test", "train", "val"], "train"),
+        ("efficientnet", ["tf_efficientnet_b0", "vit"], "tf_efficientnet_b0"),
+        ("people", ["detection/people", "detection/boxes"], "detection/people"),
+    ],
+)
+def test_what_was_meant_comes_first(given, known, first):
+    assert closest(given, known)[0] == first
+    assert f". Did you mean {first}" in did_you_mean(given, known)
+
+
+def test_nothing_is_suggested_that_is_not_like_it():
+    assert closest("qqq", ["train", "val"]) == []
+    assert did_you_mean("qqq", ["train", "val"]) == ""
+
+
+def test_the_error_lists_what_there_is_and_of_very_many_the_closest():
+    said = str(unknown_name("verb", "lable", ["label", "train"], fix="See --help"))
+    assert said == "unknown verb 'lable'; there are label, train. Did you mean label? See --help"
+    assert str(unknown_name("verb", "qqq", ["label", "train"])) == "unknown verb 'qqq'; there are label, train"
+    assert str(unknown_name("set", "x", [])) == "unknown set 'x'; there is none"
+    many = [f"net{i}" for i in range(LISTED + 1)]
+    assert "did you mean net7" in str(unknown_name("model", "net_7", many))
+    assert "such as net0. Look" in str(unknown_name("model", "qqq", many, fix="Look"))
+
+
+def test_the_backbone_that_was_meant_is_the_first():
+    import timm
+
+    from polyteach.student import Student
+
+    for given, meant in (("resnet_50", "resnet50"), ("ResNet50", "resnet50"), ("convnext-tiny", "convnext_tiny")):
+        assert meant in timm.list_models()
+        with pytest.raises(ValueError, match=rf"unknown backbone '{given}'; did you mean {meant}[,?]"):
+            Student(given, {})
+
+
+@pytest.mark.parametrize("spec", ["yolo:x", "yolov8n.pt", "yolo:", ":x", "tim:resnet50", "timm", "timm:"])
+def test_an_unknown_teacher_family_says_what_there_is_and_what_to_do(spec):
+    from polyteach.teachers import load_teacher
+
+    with pytest.raises(ValueError, match=r"onnx, own, packaged, .*onnx:FILE, with FILE.json beside it") as e:
+        load_teacher(spec)
+    assert spec in str(e.value)
+    assert ("Did you mean timm" in str(e.value)) == spec.startswith("tim")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("yolo:x", r"unknown dataset format 'yolo'; there are ade20k, .*COCO's JSON and give coco:ROOT"),
+        ("image_net:x", r"unknown dataset format 'image_net'; .*Did you mean imagenet\?"),
+        ("s3://bucket/photographs", r"does not exist; give a folder"),
+        ("nowhere", r"does not exist; give a folder"),
+    ],
+)
+def test_an_unknown_dataset_format_says_what_there_is_and_what_to_do(source, said):
+    from polyteach.datasets import locate
+
+    with pytest.raises(ValueError, match=said):
+        locate(source)
+
+
+def test_a_folder_whose_name_has_a_colon_is_a_folder(tmp_path, monkeypatch):
+    from polyteach.datasets import locate
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trip:rome").mkdir()
+    assert locate("trip:rome") == ("pictures", str(tmp_path / "trip:rome"))
+
+
+def test_splits_that_no_image_has():
+    from polyteach.batches import no_split
+
+    assert str(no_split("trian", {"train", "val"})) == (
+        "no image has split 'trian'; there are train, val. Did you mean train?"
+    )
+    assert "there are train, and images of none" in str(no_split("x", {"train", None}))
+    assert "polyteach store split STORE --fractions" in str(no_split("train", {None}))
