@@ -2,8 +2,9 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class Progress:
@@ -24,17 +25,21 @@ class Progress:
             self.said = now
             self.say()
 
-    def line(self) -> str:
-        """One line: how many, how fast, how long still."""
+    def rate(self) -> str:
+        """How many units a second, or, of slow ones, how many seconds each took."""
         spent = max(time.monotonic() - self.start, 1e-9)
         rate = self.done / spent
-        left = f"{(self.total - self.done) / rate:,.0f} s left" if rate and self.done < self.total else ""
-        parts = [
-            f"{self.title} {self.done:,}/{self.total:,} {self.unit}",
-            f"{rate:,.1f} {self.unit}/s",
-            left,
-            self.note,
-        ]
+        return f"{rate:,.1f} {self.unit}/s" if rate >= 1 or not self.done else f"{1 / rate:,.1f} s each"
+
+    def left(self) -> str:
+        """How long still, by the mean so far; empty where that is not known, or all is done."""
+        if not self.done or self.done >= self.total:
+            return ""
+        return f"{duration((time.monotonic() - self.start) / self.done * (self.total - self.done))} left"
+
+    def line(self) -> str:
+        """One line: how many, how fast, how long still."""
+        parts = [f"{self.title} {self.done:,}/{self.total:,} {self.unit}", self.rate(), self.left(), self.note]
         return ", ".join(p for p in parts if p)
 
     def say(self) -> None:
@@ -42,30 +47,56 @@ class Progress:
         print(self.line(), file=sys.stderr, flush=True)
 
 
+def duration(seconds: int | float) -> str:
+    """A span of time in the unit that people would say it in: "95 s", "12 min", "3.4 h", "2.5 days"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 120 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
 class _Bar(Progress):
-    def __init__(self, title: str, total: int, unit: str) -> None:
+    """On a terminal. What changes its length stands beneath the bar, so that it never pushes the time out of sight."""
+
+    def __init__(self, title: str, total: int, unit: str, console: Any = None) -> None:
         from rich import progress
         from rich.console import Console
+        from rich.table import Column
+        from rich.text import Text
 
         super().__init__(title, total, unit)
-        rate = progress.TextColumn("{task.fields[rate]}")
-        self.bar = progress.Progress(
-            progress.TextColumn(title),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            rate,
-            progress.TimeRemainingColumn(),
-            progress.TextColumn("{task.fields[note]}"),
-            console=Console(stderr=True),
+        own = self
+
+        class Bar(progress.Progress):
+            def get_renderables(self) -> Iterable[Any]:
+                yield self.make_tasks_table(self.tasks)
+                if own.note:
+                    yield Text(own.note, no_wrap=False)
+
+        self.bar = Bar(
+            progress.TextColumn("{task.description}", markup=False),
+            # the one column that gives way
+            progress.BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
+            progress.TextColumn("{task.fields[text]}", markup=False),
+            console=console or Console(stderr=True),
             transient=True,
+            expand=True,
+            # a table that is redirected to a file while the bar is shown has to get there, not to the terminal
+            redirect_stdout=sys.stdout.isatty(),
         )
-        self.task = self.bar.add_task(title, total=total, rate="", note="")
+        self.task = self.bar.add_task(title, total=total, text=self.text())
+
+    def text(self) -> str:
+        """Behind the bar."""
+        return "  ".join(
+            p for p in (f"{self.done:,}/{self.total:,}", self.rate() if self.done else "", self.left()) if p
+        )
 
     def advance(self, n: int = 1, note: str | None = None) -> None:
         self.done += n
         self.note = self.note if note is None else note
-        rate = self.done / max(time.monotonic() - self.start, 1e-9)
-        self.bar.update(self.task, advance=n, rate=f"{rate:,.1f} {self.unit}/s", note=self.note)
+        self.bar.update(self.task, advance=n, text=self.text())
 
 
 @contextmanager

@@ -241,13 +241,14 @@ def _shown(store: str, about: dict[str, Any], width: int) -> list[str]:
             shown = [f"{k} {v:,}" for k, v in ranked if v]
             none = [k for k, v in ranked if not v]
             lines += ["", f"{one['set']}, images by class they show:"]
-            lines += wrapped(
-                [*shown[:10], *([f"... ({len(shown)} in all)"] if shown[10:] else [])] or ["none"], width, "  "
-            )
-            if none:
-                rest = [f"... ({len(none)} in all)"] if none[10:] else []
-                lines += wrapped([*none[:10], *rest], width, "  ", "in no image: ")
+            lines += wrapped(_ten(shown) or ["none"], width, "  ")
+            lines += wrapped(_ten(none), width, "  ", "in no image: ") if none else []
     return lines
+
+
+def _ten(texts: list[str]) -> list[str]:
+    """The first ten, and how many there are in all."""
+    return [*texts[:10], f"... ({len(texts):,} in all)"] if len(texts) > 10 else texts
 
 
 def described(store: "Store", score: float = 0.5) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
-from typing import IO
+from typing import Any
 
 from rich.cells import cell_len
 
@@ -15,8 +15,11 @@ INDENT = "    "
 LINE = "─"
 
 
-def width_of(stream: IO[str]) -> int:
-    """Columns of the terminal that `stream` writes to; COLUMNS of the environment wins; 80 where there is none."""
+def width_of(stream: Any) -> int:
+    """Columns of the terminal that `stream`, such as sys.stdout, writes to; 80 where it is none.
+
+    COLUMNS of the environment wins.
+    """
     import os
 
     if "COLUMNS" in os.environ:

@@ -39,16 +39,12 @@ def test_every_word_is_there_whole_and_no_line_is_wider_than_it_must_be(given, w
 def test_what_fits_stands_beside_and_the_rest_beneath():
     head = ("set", "n", "of", "means")
     rows = [("boxes", "1,200", "torchvision:x", ["a 1", "b c 2"]), ("a", "7", "timm:y", [])]
-    assert (
-        table(head, rows, 80).splitlines()
-        == [
-            "set        n  of             means",
-            "────────────────────────────────────────",
-            "boxes  1,200  torchvision:x  a 1, b c 2",
-            "a          7  timm:y",
-        ]
-        or table(head, rows, 80).splitlines()[2] == "boxes  1,200  torchvision:x  a 1, b c 2"
-    )
+    assert table(head, rows, 80).splitlines() == [
+        "set        n  of             means",
+        "───────────────────────────────────────",
+        "boxes  1,200  torchvision:x  a 1, b c 2",
+        "a          7  timm:y",
+    ]
     assert table(head, rows, 24).splitlines() == [
         "set        n",
         "────────────",
