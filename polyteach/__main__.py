@@ -122,9 +122,10 @@ def _main(argv: list[str] | None) -> int:
             print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
             return 0 if asked else 2
         prog, name, rest = f"{argv[0]} {rest[0]}", rest[0].replace("-", "_"), rest[1:]
-    verb: Callable[..., Any] = getattr(importlib.import_module(f"polyteach.{module}"), name)
+    home = importlib.import_module(f"polyteach.{module}")
+    verb: Callable[..., Any] = getattr(home, name)
     try:
-        _call(verb, prog, rest)
+        result = _call(verb, prog, rest)
     except KeyboardInterrupt as e:
         why = f" ({e})" if str(e) else ""
         print(
@@ -134,7 +135,7 @@ def _main(argv: list[str] | None) -> int:
         return 130
     except ValueError as e:
         print(f"polyteach {prog}: {e}", file=sys.stderr)
-        return 2
+        return int(getattr(e, "status", 2))
     except OSError as e:
         from polyteach.storage import StorageError
 
@@ -150,10 +151,12 @@ def _main(argv: list[str] | None) -> int:
             file=sys.stderr,
         )
         return 1
-    return 0
+    # a verb whose work may be done in part says so by a function of its module
+    return int(home.status(result)) if hasattr(home, "status") else 0
 
 
-def _call(verb: Callable[..., Any], prog: str, argv: list[str]) -> None:
+def _call(verb: Callable[..., Any], prog: str, argv: list[str]) -> Any:
+    """What the verb returned. argv: the command line behind it."""
     import tyro
 
     argv, config = _config_option(argv)
@@ -169,7 +172,7 @@ def _call(verb: Callable[..., Any], prog: str, argv: list[str]) -> None:
         else:
             listed = isinstance(value, list)
             positional[parameter.name] = tuple(map(str, value)) if listed else str(value)
-    tyro.cli(
+    return tyro.cli(
         _entry(verb, positional),
         prog=f"polyteach {prog}",
         description=_description(verb),
@@ -249,8 +252,8 @@ def _entry(verb: Callable[..., Any], defaults: dict[str, Any]) -> Callable[..., 
     signature = inspect.signature(verb)
     replaced = [p.replace(default=defaults.get(n, p.default)) for n, p in signature.parameters.items()]
 
-    def call(*args: Any, **kwargs: Any) -> None:
-        verb(*args, **kwargs)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return verb(*args, **kwargs)
 
     # no functools.wraps, and no wrapper that a type checker adds: tyro would look through it, to the return type
     call.__dict__.pop("__wrapped__", None)

@@ -7,22 +7,27 @@ LISTED = 40
 """So many known names are listed in an error; of more, the closest alone."""
 
 
+def plain(name: str) -> str:
+    """Its letters and digits alone, without case: what two spellings of one name have in common."""
+    return "".join(c for c in name.casefold() if c.isalnum())
+
+
 def closest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
     """At most `most` of `known` that may have been meant, the likeliest first; none where none is like it.
 
     Only letters and digits count, without case: `resnet_50` is `resnet50`. Then come names that differ by a typo, then
     those that contain what was given, or are contained in it, the shortest first.
     """
-    plain: dict[str, list[str]] = {}
+    spelt: dict[str, list[str]] = {}
     for one in known:
-        plain.setdefault(_plain(one), []).append(one)
-    given = _plain(name)
-    keys = [given] if given in plain else []
-    keys += difflib.get_close_matches(given, plain, most, 0.6)
+        spelt.setdefault(plain(one), []).append(one)
+    given = plain(name)
+    keys = [given] if given in spelt else []
+    keys += difflib.get_close_matches(given, spelt, most, 0.6)
     if len(given) >= 3:
-        within = [k for k in plain if given in k or (len(k) >= 3 and k in given)]
+        within = [k for k in spelt if given in k or (len(k) >= 3 and k in given)]
         keys += sorted(within, key=lambda k: (len(k), k))
-    return [one for key in dict.fromkeys(keys) for one in plain[key]][:most]
+    return [one for key in dict.fromkeys(keys) for one in spelt[key]][:most]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -45,7 +50,3 @@ def unknown_name(what: str, name: str, known: Collection[str], there: str = "the
     else:
         text = f"unknown {what} {name!r}; none of the {len(known):,} known ones is like it, such as {min(known)}"
     return ValueError(f"{text}{'' if text.endswith(('?', ')')) or not fix else '.'}{f' {fix}' if fix else ''}")
-
-
-def _plain(name: str) -> str:
-    return "".join(c for c in name.casefold() if c.isalnum())

@@ -1,6 +1,6 @@
 """Predict: a student over images, into targets and pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import tyro
@@ -14,21 +14,29 @@ def predict(
     images: tyro.conf.Positional[Sequence[str]],
     *,
     out: str | None = None,
+    score: float = 0.5,
+    json: bool = False,
+    show: bool = True,
     device: str = "auto",
     precision: str = "fp32",
     batch_size: int = 16,
     pictures: bool = True,
     progress: bool = True,
 ) -> "list[dict[str, Target]]":
-    """Answer every objective of a trained student for images.
+    """Answer every objective of a trained student for images, and print the answers.
 
-    Into `out` go a label store of the answers (`out/store`, images by reference) and one picture per image and
-    objective. An image that cannot be read is reported with its reason and does not stop the others.
+    One line is printed for each image and objective. Into `out` go a label store of the answers (`out/store`, images
+    by reference) and one picture per image and objective. An image that cannot be read, or is not there, is reported
+    with its reason and does not stop the others; the command's exit status is 1 then.
 
     Args:
         run: the folder that `polyteach train` wrote.
         images: image files, or folders of them.
         out: where to write; nothing is written without it. Must not exist.
+        score: least score of an object that is printed. The store keeps them all, and pictures show those of 0.3.
+        json: print one JSON object a line for each image instead: {"image": ..., "answers": {OBJECTIVE: ...}}, or
+            {"image": ..., "error": REASON}.
+        show: print the answers.
         device: auto, cpu, cuda:0, ...
         precision: fp32, fp16 or bf16.
         batch_size: images per forward pass.
@@ -40,10 +48,15 @@ def predict(
         given twice is answered once. Empty for an image that cannot be read.
 
     Raises:
-        ValueError: no image, none that can be read, a number out of range, no finished run, or `out` exists.
+        ValueError: no image, a number out of range, no finished run, or `out` exists.
+        Unreadable: none of the images can be read; a ValueError too.
 
     Examples:
+        polyteach predict run cat.jpg
+
         polyteach predict run cat.jpg dog.jpg --out pictures
+
+        polyteach predict run photos/ --json > answers.jsonl
 
         polyteach predict run photos/ --out pictures --precision bf16
     """
@@ -58,7 +71,10 @@ def predict(
 
     files = _files(images)
     if not files:
-        raise ValueError("no image given")
+        given = (images,) if isinstance(images, str) else images
+        raise ValueError(f"no image in {', '.join(given)}" if given else "no image given")
+    if not 0 <= score <= 1:
+        raise ValueError(f"score must be 0 to 1; got {score}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     if out is not None and Path(out).exists():
@@ -80,6 +96,9 @@ def predict(
             if out is not None and pictures:
                 _draw(good, found, teacher.objectives, Path(out))
             bar.advance(len(batch))
+    if show:
+        for line in _told(files, answers, dict(bad), teacher.objectives, score, json):
+            print(line, flush=True)
     for file, reason in bad:
         _say(f"{file}: {reason}")
     if out is not None:
@@ -88,8 +107,46 @@ def predict(
         config = {"run": run, "images": list(images), "device": device, "precision": precision}
         write_json(Path(out) / "predict.json", config | {"batch_size": batch_size, "pictures": pictures})
     if len(bad) == len(files):
-        raise ValueError(f"none of {len(files)} images could be read; the first: {bad[0][0]}: {bad[0][1]}")
+        raise Unreadable(f"none of {len(files)} images could be read; the first: {bad[0][0]}: {bad[0][1]}")
     return answers
+
+
+class Unreadable(ValueError):
+    """None of the images could be read."""
+
+    status = 1
+    """The command's exit status, as where some could not be."""
+
+
+def status(answers: "list[dict[str, Target]]") -> int:
+    """The command's exit status: 1 where an image has no answer, since it could not be read."""
+    return int(not all(answers))
+
+
+def _told(
+    files: list[str],
+    answers: "list[dict[str, Target]]",
+    bad: dict[str, str],
+    objectives: dict[str, Any],
+    score: float,
+    json: bool,
+) -> Iterator[str]:
+    """The lines that are printed of the answers."""
+    from json import dumps
+
+    from polyteach.tasks import load_task
+    from polyteach.tasks.contract import Policy
+
+    for file, answer in zip(files, answers, strict=True):
+        said = {}
+        for name, target in answer.items():
+            about = objectives[name]
+            text, said[name] = load_task(about.task).describe(target, about.space, Policy(score=score))
+            if not json:
+                yield f"{file}: {name}: {text}"
+        if json:
+            rest = {"error": bad[file]} if file in bad else {"answers": said}
+            yield dumps({"image": file} | rest, ensure_ascii=False)
 
 
 def _say(line: str) -> None:
@@ -109,10 +166,8 @@ def _files(images: Sequence[str]) -> list[str]:
         path = Path(given)
         if path.is_dir():
             out += sorted(str(f) for f in path.rglob("*") if f.is_file() and f.suffix.lower() in known)
-        elif path.is_file():
+        else:  # what is not there is told when its turn comes, so that the others are answered
             out.append(str(given))
-        else:
-            raise ValueError(f"no such image or folder: {given}")
     return list(dict.fromkeys(out))
 
 
@@ -123,7 +178,11 @@ def _decoded(file: str) -> Any:
 
     try:
         return decode(Path(file).read_bytes())
-    except (OSError, BadImage) as e:
+    except FileNotFoundError:
+        return "no such image or folder"
+    except OSError as e:
+        return f"cannot be read: {e.strerror or e}"
+    except BadImage as e:
         return str(e)
 
 

@@ -209,6 +209,13 @@ class Classification(Task[ClassificationTarget]):
         lines = [f"{space.names[i]} {p:.0%}" for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
         return caption(image, lines)
 
+    def describe(self, target: ClassificationTarget, space: Space, policy: Policy) -> tuple[str, dict[str, Any]]:
+        """The five most probable classes, whatever the policy's score."""
+        best = target.probability.topk(min(5, len(space.names)))
+        pairs = [(space.names[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+        values = [{"class": name, "probability": round(p, 4)} for name, p in pairs]
+        return ", ".join(f"{name} {p:.0%}" for name, p in pairs), {"classes": values}
+
     def truth(self, render: Render, space: Space) -> ClassificationTarget:
         size = torch.bincount(render.instance[render.instance >= 0], minlength=len(render.category))
         return ClassificationTarget(probability=F.one_hot(render.category[size.argmax()], len(space.names)).float())

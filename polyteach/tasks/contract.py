@@ -265,6 +265,14 @@ class Task(ABC, Generic[T]):
     def draw(self, image: UInt8[Tensor, "3 H W"], target: T, space: Space) -> UInt8[Tensor, "3 H W"]:
         """The image with its target drawn on it, for people."""
 
+    def describe(self, target: T, space: Space, policy: Policy) -> tuple[str, dict[str, Any]]:
+        """The answer in words, on one line, and the same as JSON values: what `predict` prints.
+
+        policy: its score is the least that an answer needs to be told.
+        """
+        values = self.statistics(target, policy)
+        return ", ".join(f"{k} {v:.3g}" for k, v in values.items()), dict(values)
+
     @abstractmethod
     def truth(self, render: Render, space: Space) -> T:
         """The exact answer for a rendered world, in float64-free tensors: the oracle of tests."""

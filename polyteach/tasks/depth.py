@@ -13,7 +13,7 @@ Shapes: B images, H W pixels of the batch or image, M N cells of a map over the 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -229,6 +229,18 @@ class Depth(Task[DepthTarget]):
         share = ((near - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
         picture = torch.where(valid, _coloured(share.masked_fill(~valid, 0)), grey)
         return caption(picture, [f"{1 / high:.3g} to {1 / low:.3g} m"]) if metric else picture
+
+    def describe(self, target: DepthTarget, space: Space, policy: Policy) -> tuple[str, dict[str, Any]]:
+        """The range of 96 % of the pixels, and the median; metres, or relative inverse depth, larger is nearer."""
+        metric = _is_metric(space)
+        known = target.value[target.valid & (target.value > 0)] if metric else target.value[target.valid]
+        if not len(known):
+            return "no depth known", {"kind": space.kind, "valid": 0.0}
+        low, middle, high = (float(known.kthvalue(1 + round(q * (len(known) - 1))).values) for q in (0.02, 0.5, 0.98))
+        values = {"kind": space.kind, "valid": round(len(known) / target.value.numel(), 4)}
+        values |= {"percentile_2": low, "median": middle, "percentile_98": high}
+        unit = " m" if metric else " (relative, larger is nearer)"
+        return f"{low:.3g} to {high:.3g}, median {middle:.3g}{unit}", values
 
     def truth(self, render: Render, space: Space) -> DepthTarget:
         """z of the rendered world, taken as metres, or its inverse."""

@@ -33,7 +33,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import draw_segmentation_masks
 
 from polyteach.geometry import View, area, whole
-from polyteach.images import palette
+from polyteach.images import caption, palette
 from polyteach.layers import GroupNorm, Pyramid
 from polyteach.precision import Judged, Ranking, judge_coco, judge_voc, overlap
 from polyteach.scene import Render
@@ -585,6 +585,8 @@ class Detection(Task[DetectionTarget]):
         """Boxes and outlines with a score of at least 0.3, the best on top, each with its class and score."""
         shown = rows(target, target.score >= DRAWN)
         shown = rows(shown, shown.score.argsort())
+        if not len(shown.box):
+            return caption(image, [f"no object of {DRAWN:.0%} or more"])
         colours = palette(len(space.names))[shown.category]
         height, width = image.shape[1], image.shape[2]
         if shown.mask is not None and len(shown.mask):
@@ -607,6 +609,17 @@ class Detection(Task[DetectionTarget]):
             bright = sum(colour) > 380
             pen.text(corner, text, font=font, fill=(0, 0, 0) if bright else (255, 255, 255))
         return pil_to_tensor(picture)
+
+    def describe(self, target: DetectionTarget, space: Space, policy: Policy) -> tuple[str, dict[str, Any]]:
+        """Objects of the policy's score and above, the best first; boxes are x0, y0, x1, y1 in pixels."""
+        shown = rows(target, target.score >= policy.score)
+        shown = rows(shown, shown.score.argsort(descending=True))
+        found = [
+            {"class": space.names[c], "score": round(s, 4), "box_xyxy": [round(x, 2) for x in box]}
+            for c, s, box in zip(shown.category.tolist(), shown.score.tolist(), shown.box.tolist(), strict=True)
+        ]
+        said = [f"{o['class']} {o['score']:.0%} at {' '.join(f'{x:.0f}' for x in o['box_xyxy'])}" for o in found]
+        return "; ".join(said) or f"no object of {policy.score:.0%} or more", {"objects": found}
 
     def truth(self, render: Render, space: Space) -> DetectionTarget:
         """The visible pixels of every object that shows at least one."""

@@ -6,7 +6,7 @@ Shapes: B images, H W pixels of the batch or image, M N cells of a map over the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from polyteach.geometry import View, whole
+from polyteach.images import caption
 from polyteach.layers import PixelHead
 from polyteach.scene import Render
 from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column
@@ -142,7 +143,21 @@ class Normals(Task[NormalsTarget]):
         view = whole(_size(target), (image.shape[1], image.shape[2]))
         normal, valid = view.dense(target.normal), view.dense(target.valid)
         shown = normal * normal.new_tensor([1, -1, -1])[:, None, None]
+        if not valid.any():
+            return caption(torch.zeros_like(image), ["no normals known"])
         return ((shown + 1) * 127.5).clamp(0, 255).masked_fill(~valid, 0).to(torch.uint8)
+
+    def describe(self, target: NormalsTarget, space: Space, policy: Policy) -> tuple[str, dict[str, Any]]:
+        """Shares of the known pixels by the direction that they face most: camera, up, down, left, right."""
+        vectors = target.normal[:, target.valid]
+        if not vectors.shape[1]:
+            return "no normals known", {"valid": 0.0}
+        x, y, z = vectors
+        facing = torch.stack([-z, -y, y, -x, x]).argmax(0).bincount(minlength=5) / vectors.shape[1]
+        shares = dict(zip(("camera", "up", "down", "left", "right"), facing.tolist(), strict=True))
+        values = {"valid": round(vectors.shape[1] / target.valid.numel(), 4)}
+        said = ", ".join(f"{k} {v:.0%}" for k, v in sorted(shares.items(), key=lambda kv: -kv[1]) if v >= 0.005)
+        return f"faces {said}", values | {"faces": {k: round(v, 4) for k, v in shares.items()}}
 
     def truth(self, render: Render, space: Space) -> NormalsTarget:
         return NormalsTarget(normal=render.normal, valid=torch.ones_like(render.instance, dtype=torch.bool))

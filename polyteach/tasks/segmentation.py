@@ -5,7 +5,7 @@ Shapes: B images, K classes, H W pixels of the batch or image, M N cells of a ma
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,14 @@ from torchmetrics import Metric
 from polyteach.geometry import View, whole
 from polyteach.images import caption, palette
 from polyteach.layers import PixelHead
+from polyteach.names import plain
 from polyteach.scene import WALL, Render
 from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column, weighted_mean
 
 IGNORE = 65535
 """Category of a pixel that is neither learned nor counted."""
+NOTHING = frozenset(("background", "bg", "void", "unlabeled", "unlabelled", "unknown", "ignore", "none", "nothing"))
+"""Names, as `plain` leaves them, of classes that say that nothing is there."""
 
 
 @final
@@ -167,20 +170,38 @@ class Segmentation(Task[SegmentationTarget]):
         }
 
     def draw(self, image: UInt8[Tensor, "3 H W"], target: SegmentationTarget, space: Space) -> UInt8[Tensor, "3 H W"]:
-        """Classes as colours over the grey image, ignored pixels dark; a legend of the largest classes."""
+        """Classes as colours over the grey image, ignored pixels dark; a legend of the largest classes.
+
+        What is called background, void or the like (`NOTHING`) stays unpainted: a picture of it alone is no pink one.
+        """
         category = whole(_size(target), (image.shape[1], image.shape[2])).dense(target.category, IGNORE)
         ignored = category == IGNORE
         colours = palette(len(space.names))
+        blank = torch.tensor([plain(name) in NOTHING for name in space.names], dtype=torch.bool)
+        colours[blank] = 127
         tint = colours[category.masked_fill(ignored, 0)].permute(2, 0, 1).float()
         grey = image.float().mean(0, keepdim=True)
-        picture = torch.where(ignored, 0.4 * grey, 0.35 * grey + 0.65 * tint).to(torch.uint8)
+        painted = torch.where(blank[category.masked_fill(ignored, 0)], grey, 0.35 * grey + 0.65 * tint)
+        picture = torch.where(ignored, 0.4 * grey, painted).to(torch.uint8)
         counts = category[~ignored].bincount(minlength=len(space.names))
         largest = [i for i in counts.argsort(descending=True, stable=True).tolist() if counts[i]][:5]
         if not largest:
             return caption(picture, ["all ignored"])
+        if blank[largest].all():
+            return caption(picture, [f"nothing but {' and '.join(space.names[i] for i in largest)}"])
         shares = {i: float(counts[i] / category.numel()) for i in largest}
         lines = [f"{space.names[i]} {f'{share:.0%}' if share >= 0.01 else '<1%'}" for i, share in shares.items()]
         return caption(picture, lines, colours[largest])
+
+    def describe(self, target: SegmentationTarget, space: Space, policy: Policy) -> tuple[str, dict[str, Any]]:
+        """Classes by the share of the picture that they cover, the largest first; of all pixels, however probable."""
+        counts = target.category[target.category != IGNORE].bincount(minlength=len(space.names))
+        ranked = [i for i in counts.argsort(descending=True, stable=True).tolist() if counts[i]]
+        shares = {space.names[i]: float(counts[i] / target.category.numel()) for i in ranked}
+        said = [f"{name} {f'{share:.0%}' if share >= 0.01 else '<1%'}" for name, share in shares.items()]
+        more = [f"and {len(said) - 8} more"] if len(said) > 8 else []
+        values = [{"class": name, "share": round(share, 4)} for name, share in shares.items()]
+        return ", ".join(said[:8] + more) or "all ignored", {"classes": values}
 
     def truth(self, render: Render, space: Space) -> SegmentationTarget:
         """The category of the object that each pixel shows; the wall is ignored."""
