@@ -25,7 +25,7 @@ VERBS = {
     "transfer": "student + a downstream store -> scores, by one protocol for every rival",
     "predict": "student + images -> targets and pictures",
     "report": "scores of many transfers -> one page of tables, curves and pictures",
-    "store": "look after a store: check, info, merge, drop-labels, repair",
+    "store": "look after a store: check, info, split, merge, drop-labels, repair",
     "demo": "the whole method on real photographs with real packaged teachers",
 }
 GROUPS = {
@@ -34,6 +34,7 @@ GROUPS = {
         {
             "check": "verify every part, and say what is broken",
             "info": "what is in it: images, label sets, their statistics and classes",
+            "split": "divide the images into training, validation and test",
             "merge": "several stores into a new one",
             "drop-labels": "delete label sets",
             "repair": "take out what is broken, and nothing else",

@@ -2,7 +2,7 @@
 
 ::
 
-    store.json                               format version, images per part
+    store.json                               format version, images per part; how it was divided into splits
     images/part-00000.parquet                id, bytes or uri, height, width, split, licence
     images/_overview.parquet                 the splits of all parts, in short; kept for speed, see `Overview`
     labels/<task>/<name>/set.json            space, columns, and info: teacher, licence, version
@@ -62,6 +62,8 @@ SMALL = 512
 """Bytes of an encoded map up to which its pixels are remembered, because the next image's is likely to be the same."""
 FEW = 8
 """Images from which on it is odd that all have one answer or one class."""
+DIVIDED = "split"
+"""Key of store.json under which `polyteach store split` says how, and whether it is finished."""
 LABELLED, ABSENT, FAILED = "labelled", "absent", "failed"
 Answer = Target | str | None
 """What a label set says of an image: a target, the reason of a failure, or nothing."""
@@ -123,11 +125,13 @@ class Store:
         return Store(path, part_size)
 
     @staticmethod
-    def open(path: str | AnyPath) -> "Store":
+    def open(path: str | AnyPath, divided: bool = True) -> "Store":
         """The store at `path`.
 
+        divided: refuse one that is only half divided into splits.
+
         Raises:
-            ValueError: no store there, or one of a newer format.
+            ValueError: no store there, one of a newer format, or a half divided one.
             StorageError: the object storage cannot be reached.
         """
         path = to_path(path)
@@ -138,6 +142,12 @@ class Store:
             sweep(folder)
         if about.get("format") != FORMAT:
             raise ValueError(f"{path}/store.json says format {about.get('format')!r}; this polyteach reads {FORMAT}")
+        if divided and not about.get(DIVIDED, {"finished": True})["finished"]:
+            fractions = " ".join(f"{k}={v:g}" for k, v in about[DIVIDED]["fractions"].items())
+            raise ValueError(
+                f"{path} is only half divided into splits; finish it with the same command: polyteach store split "
+                f"{path} --fractions {fractions} ..."
+            )
         return Store(path, int(about["part_size"]))
 
     @property
@@ -319,6 +329,10 @@ class LabelSet:
     def soon(self, part: int, rows: Sequence[int] | None = None) -> bool:
         """As `Store.soon`, of the answers."""
         return _soon(self.path / part_name(part), rows)
+
+    def kinds(self) -> dict[str, str]:
+        """How each column of the target is kept; see `Column`."""
+        return {name: how.kind for name, how in self._columns.items()}
 
     def delete(self) -> None:
         """Delete the set, and its task's folder where it was the last one.

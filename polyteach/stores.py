@@ -1,14 +1,15 @@
-"""Look after stores: check, info, merge, drop labels, repair. `polyteach store VERB ...`.
+"""Look after stores: check, info, split, merge, drop labels, repair. `polyteach store VERB ...`.
 
 Parquet pages carry checksums, which are verified whenever a part is read, in training too: what is broken on the disk
 is an error that names the file, and never learned from. `check` finds it before a run does.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
 if TYPE_CHECKING:
     from polyteach.storage import AnyPath
@@ -307,6 +308,114 @@ def described(store: "Store", score: float = 0.5) -> dict[str, Any]:
         "images": sum(splits.values()), "parts": len(parts), "bytes": size, "splits": dict(sorted(splits.items())),
         "rejects": len(store.rejects()), "sets": sorted(sets, key=lambda s: str(s["set"])),
     }  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _fractions(words: list[str]) -> dict[str, float]:
+    out: dict[str, float] = {}
+    for word in (w for given in words for w in given.split(",") if w):
+        name, equals, value = word.rpartition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            equals, number = "", 0.0
+        if not equals or not name:
+            raise ValueError(f"{word!r} is not NAME=FRACTION, such as train=0.8")
+        if name in out:
+            raise ValueError(f"the split {name!r} is given twice")
+        out[name] = number
+    return out
+
+
+_Fractions = Annotated[
+    Mapping[str, float],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NAME=FRACTION ...",
+        instance_from_str=_fractions,
+        is_instance=lambda x: isinstance(x, Mapping),
+        str_from_instance=lambda x: [f"{k}={v}" for k, v in x.items()],
+    ),
+]
+
+
+def split(
+    store: tyro.conf.Positional[str],
+    *,
+    fractions: _Fractions,
+    seed: int = 0,
+    group: str | None = None,
+    groups: str | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> dict[str, int]:
+    """Divide a store into splits, such as training, validation and test, and say how many images each class has there.
+
+    An image's split follows from its id and the seed, by a hash: images that are added later (in a store that is made
+    anew, or merged) never move the others. So the fractions are met about, not exactly. Pictures that show the same,
+    such as frames of a video or views of one object, belong in one split: say with `group` or `groups` what is kept
+    together. The image parts are written anew, one by one (with the images, where those are embedded); one that was
+    stopped goes on when the same command is given again.
+
+    Args:
+        store: the store's folder, or its URL (docs/objects.md).
+        fractions: of the images, by split: train=0.8 val=0.1 test=0.1. They add up to 1.
+        seed: another one divides otherwise.
+        group: a regular expression that is searched in each id; images for which what it finds in round brackets is
+            the same are kept together: by '(.*)_' cat_1.jpg and cat_2.jpg, by '^([^/]*)/' what is in one folder.
+        groups: a CSV or Parquet file with the columns id and group, instead.
+        overwrite: replace the splits that the store has.
+        progress: show a progress bar.
+
+    Returns:
+        Images by split.
+
+    Raises:
+        ValueError: the store has splits, fractions do not add up to 1, a split would be empty, or an image is in no
+            group.
+
+    Examples:
+        polyteach store split store --fractions train=0.8 val=0.1 test=0.1
+
+        polyteach store split store --fractions train=0.9 test=0.1 --group '(.*)_' --overwrite
+
+        polyteach store split store --fractions train=0.8 test=0.2 --groups patients.csv
+    """
+    import sys
+
+    from polyteach.splits import classes_by_split, divide, images_by_split
+    from polyteach.tables import width_of
+
+    opened = divide(store, fractions, seed, group, groups, overwrite, progress)
+    counts = images_by_split(opened)
+    lines = _divided(counts, list(classes_by_split(opened)), width_of(sys.stdout))
+    old = [f"{s.task}/{s.name}" for s in opened.sets() if s.info.get("split")]
+    if old:
+        lines.append(f"made for splits as they were before, so look at them or drop them: {', '.join(old)}")
+    print("\n".join(lines))
+    return counts
+
+
+def _divided(counts: dict[str, int], classes: list[tuple[str, Any]], width: int) -> list[str]:
+    """What a division has come to, as lines: images by split, and of people's classes the images in each."""
+    from polyteach.tables import table, wrapped
+
+    whole = sum(counts.values())
+    rows = [[name, f"{n:,}", f"{n / whole:.1%}"] for name, n in counts.items()]
+    lines = [table(("split", "images", "share"), rows, width)]
+    for name, found in classes:
+        rare = sorted((c for c in found if found[c].total()), key=lambda c: found[c].total())
+        most = 20
+        lines += ["", f"{name}, images by class{f': the {most} rarest of {len(rare)}' if len(rare) > most else ''}"]
+        lines.append(
+            table(("class", *counts), [[c, *(f"{found[c][s]:,}" for s in counts)] for c in rare[:most]], width)
+        )
+        for where in counts:
+            if lacks := [c for c in rare if not found[c][where]]:
+                lines += wrapped(_ten(lacks), width, "", f"no image in {where}: ")
+    return lines
 
 
 # ---------------------------------------------------------------------------------------------------------------------
