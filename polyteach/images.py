@@ -19,6 +19,11 @@ from torch import Tensor
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 8
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+_FAINT = (
+    "are of 16 bits a channel and use less than an eighth of their range, so that every model sees them nearly black: "
+    "if their values are of 10 or 12 bits, scale them to 16 first"
+)
 _UNREAD = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 """Formats that Pillow knows but reads only through an outside program or not at all."""
 
@@ -76,6 +81,20 @@ def measure(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE)
             picture.load()
         _rgb(picture)
         return (width, height) if _orientation(picture) >= 5 else (height, width)
+
+
+def faint(data: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
+    """What to say of a usable picture of 16 bits a channel that uses so few of them that `decode` makes it near black.
+
+    Thermal, medical and depth cameras write 10 or 12 bits into 16. None for every other picture; only those of 16 bits
+    are decoded for it.
+    """
+    with _opened(data, max_pixels, 1) as picture:
+        deep = picture.mode.startswith("I") or (data[:8] == _PNG and data[24] == 16)
+        if not deep:
+            return None
+        top = int(np.asarray(_rgb(picture)).max())
+    return _FAINT if top < 32 else None
 
 
 def extensions() -> frozenset[str]:

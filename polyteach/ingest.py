@@ -2,8 +2,8 @@
 
 import errno
 import os
-from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -17,9 +17,14 @@ if TYPE_CHECKING:
     from polyteach.store import Answer, ImageRow, LabelSet, Store
 
 _STATE = "ingest.json"
+_NOTES = "notes"
+"""Folder of what was found in the pictures and in people's labels, by part: a run that goes on adds them all up."""
 _COMPARED = ("source", "licence", "embed", "part_size", "max_pixels", "min_side")
 """What two runs must agree on to fill one store. The number of threads changes nothing in it, and a run that stopped at
 a bad label may go on without it."""
+
+_Notes = dict[str, Counter[str]]
+"""By task, and of the pictures by "": how many things there is a note about, and of how many (by "objects")."""
 
 _AHEAD = 4
 """Pictures per thread that are read ahead: bounds the memory."""
@@ -43,8 +48,10 @@ def ingest(
     Every image is decoded once, so that the store holds none that cannot be used, and its height and width are
     recorded as a person sees it (EXIF orientation applied). A picture that cannot be decoded goes to the store's
     rejects with the reason, and never stops the run. A labelled dataset that contradicts itself does (a picture that
-    is missing, a broken label), unless `skip_bad` is on. All splits go into one store. The images' order is the
-    source's (a folder's: by path), and the same source makes the same store byte for byte.
+    is missing, a broken label, a box outside of its picture), unless `skip_bad` is on. What was mended in people's
+    labels, and what of them is of no use, is counted, told at the end and kept in the store's ingest.json. All splits
+    go into one store. The images' order is the source's (a folder's: by path), and the same source makes the same
+    store byte for byte.
 
     Work goes part by part: what is written is whole, and a run that was stopped goes on where it was when the same
     command is given again. A finished store is never overwritten.
@@ -173,6 +180,7 @@ def _started(path: "AnyPath", dataset: "Dataset", about: dict[str, Any]) -> "Sto
         store = Store.create(path, about["part_size"])
         begun = {"verb": "ingest", "polyteach": polyteach.__version__} | about
         counts = {"entries": entries, "names_sha256": names, "left_out": dict(sorted(dataset.left_out.items()))}
+        counts["read"] = dataset.notes
         write_json(path / _STATE, begun | counts | {"finished": False})
     except PermissionError as e:
         raise ValueError(f"{path} cannot be written: {e.strerror}") from e
@@ -194,6 +202,7 @@ class _Seen:
     row: "ImageRow | None" = None
     reject: tuple[str, str | None, str] | None = None
     answers: "dict[str, Answer]" = field(default_factory=dict)
+    notes: _Notes = field(default_factory=dict)
 
 
 class _Run:
@@ -247,9 +256,20 @@ class _Run:
         """The images last: that they are there means that the rest is."""
         good = [(s.row, s.answers) for s in seen if s.row is not None]
         self.store.write_rejects(part, [s.reject for s in seen if s.reject is not None])
+        self._write_notes(part, _sum(s.notes for s in seen))
         for task, labels in self.sets.items():
             labels.write(part, [row.id for row, _ in good], [answers[task] for _, answers in good])
         self.store.write_images(part, [row for row, _ in good])
+
+    def _write_notes(self, part: int, notes: dict[str, Counter[str]]) -> None:
+        """As the rejects: before the images, and nothing of an earlier try stays."""
+        from polyteach.files import write_json
+
+        path = self.store.path / _NOTES / f"part-{part:05d}.json"
+        if notes:
+            write_json(path, notes)
+        else:
+            path.unlink(missing_ok=True)
 
     def _look(self, start: int, stop: int) -> Generator[tuple[int, _Seen], None, None]:
         """Entries `start` up to `stop` in order, looked into by threads a bounded way ahead."""
@@ -276,7 +296,7 @@ class _Run:
     def _one(self, i: int, entry: "Entry") -> _Seen:
         from polyteach.datasets import printable
         from polyteach.files import read_uri
-        from polyteach.images import BadImage, measure
+        from polyteach.images import BadImage, faint, measure
         from polyteach.store import ImageRow
 
         id, uri = self.ids[i], None if entry.uri is None else printable(entry.uri)
@@ -303,9 +323,12 @@ class _Run:
             licence=entry.licence or self.about["licence"],
         )
         try:
-            return _Seen(row=row, answers=self._answers(entry, size, id))
+            answers, notes = self._answers(entry, size, id)
         except (OSError, ValueError) as e:
             return self._bad(id, uri, printable(str(e)))
+        if dim := faint(data, self.about["max_pixels"]):
+            notes = notes | {"": Counter({dim: 1})}
+        return _Seen(row=row, answers=answers, notes=notes)
 
     def _bad(self, id: str, uri: str | None, reason: str) -> _Seen:
         """What the dataset gets wrong: an error where it is labelled, unless it is to be skipped."""
@@ -316,17 +339,18 @@ class _Run:
             )
         return _Seen(reject=(id, uri, reason))
 
-    def _answers(self, entry: "Entry", size: tuple[int, int], id: str) -> "dict[str, Answer]":
-        """What people say of an image, by task: a target, or None where absent.
+    def _answers(self, entry: "Entry", size: tuple[int, int], id: str) -> "tuple[dict[str, Answer], _Notes]":
+        """What people say of an image, by task: a target, or None where absent; and what there is to be told about it.
 
         Raises:
             ValueError, OSError: a label is broken or missing.
         """
+        from polyteach.datasets import Drawn
         from polyteach.tasks import load_task
 
-        nothing: dict[str, Answer] = dict.fromkeys(self.sets)
+        answers: dict[str, Answer] = dict.fromkeys(self.sets)
         if entry.targets is None:
-            return nothing
+            return answers, {}
         try:
             given = entry.targets(size)
         except (OSError, ValueError):
@@ -337,14 +361,19 @@ class _Run:
         unknown = given.keys() - self.sets.keys()
         if unknown:
             raise TypeError(f"{id!r} is labelled for {sorted(unknown)}; the dataset's spaces are {sorted(self.sets)}")
-        answers = nothing | given
+        drawn = given if isinstance(given, Drawn) else Drawn(given)
+        notes: _Notes = {}
         for task, answer in given.items():
             if answer is not None:
                 try:
-                    answers[task] = load_task(task).check(answer, size, self.sets[task].space)
+                    review = load_task(task).review(answer, size, self.sets[task].space, drawn.where.get(task, ()))
                 except ValueError as e:
-                    raise ValueError(f"{task}: {e}") from e
-        return answers
+                    raise ValueError(f"{task}: {e}{drawn.hint}") from e
+                answers[task] = review.target
+                found = review.notes + drawn.notes.get(task, Counter())
+                if review.objects or found:
+                    notes[task] = Counter({"objects": review.objects}) + found
+        return answers, notes
 
     def _splits(self) -> dict[str, int]:
         """Images by split."""
@@ -365,9 +394,23 @@ class _Run:
         states = {task: [s for p in labels.parts() for s in labels.states(p)] for task, labels in self.sets.items()}
         totals["people"] = {t: {s: found.count(s) for s in sorted(set(found))} for t, found in states.items()}
         totals["splits"] = self._splits()
+        notes = _sum(
+            {task: Counter(found) for task, found in read_json(file).items()}
+            for file in sorted((path.parent / _NOTES).glob("part-*.json"))
+        )
+        totals["notes"] = {task: dict(sorted(found.items())) for task, found in sorted(notes.items())}
         totals["skip_bad"] = self.about["skip_bad"]  # of the run that ended it, which may be another than began it
         write_json(path, read_json(path) | totals | {"finished": True})
         return totals
+
+
+def _sum(notes: "Iterable[_Notes]") -> "_Notes":
+    """Counts added up, by task."""
+    total: _Notes = {}
+    for one in notes:
+        for task, found in one.items():
+            total[task] = total.get(task, Counter()) + found
+    return total
 
 
 @contextmanager
@@ -385,16 +428,19 @@ def _room(path: "AnyPath") -> Iterator[None]:
 
 def _say(run: _Run, totals: dict[str, Any], forced: bool) -> None:
     import sys
-    from collections import Counter
 
     path = run.store.path
-    lines = [f"{path}: {totals['images']:,} images{_left_out(run.dataset)}"]
+    lines = [f"{path}: {totals['images']:,} images{_left_out(run.dataset)}", *run.dataset.notes]
+    lines += [f"{n:,} images {note}" for note, n in totals["notes"].get("", {}).items()]
     if forced:
         lines.append(f"their bytes are in the store: {run.about['source'].partition(':')[0]} gives them no address")
     if list(totals["splits"]) != ["none"]:
         lines.append("splits: " + ", ".join(f"{name} {n:,}" for name, n in totals["splits"].items()))
     for task, states in totals["people"].items():
         lines.append(f"people's labels, {task}: " + ", ".join(f"{n:,} {state}" for state, n in states.items()))
+        notes = dict(totals["notes"].get(task, {}))
+        objects = notes.pop("objects", 0)
+        lines += [f"  {n:,} of {objects:,} objects {note}" for note, n in notes.items()]
     if totals["rejects"]:
         lines.append(f"{totals['rejects']:,} rejected, see {path / 'rejects'}:")
         rejects = run.store.rejects()

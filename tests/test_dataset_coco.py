@@ -3,6 +3,9 @@
 import contextlib
 import io
 import json
+import re
+import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -481,12 +484,253 @@ def test_roboflow(tmp_path):
 
 
 def test_one_object_without_outline_leaves_the_image_without(root):
-    thin = annotation(2, 9, segmentation=[[1, 1, 5, 5]])  # two points: no polygon
-    for extra, known in (([], True), ([annotation(2, 9, segmentation=[])], False), ([thin], False)):
+    for extra, known in (([], True), ([annotation(2, 9, segmentation=[])], False)):
         write(root / "annotations/instances_val2017.json", [image(9)], [annotation(1, 9), *extra])
         target = answers(f"coco:{root}", "detection")[0]["val2017/000000000009.jpg"][1]
         assert (target.mask is not None) == known
         assert len(target.box) == 1 + len(extra)
+        assert not target.ignore.any()
+
+
+NOTHING = {
+    "two points": [[1, 1, 5, 5]],
+    "run lengths of no pixel": {"size": [H, W], "counts": [H * W]},
+    "the same as text": text_of(np.zeros((H, W), dtype=bool)),
+    "beside all pixel centres": [[2.1, 3.1, 2.2, 3.1, 2.2, 3.2]],
+}
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("case", NOTHING)
+def test_an_outline_without_a_pixel_costs_its_object_alone(root, tmp_path, case, capsys):
+    """What is there is not known, so the object is neither learned nor background; the others keep their outlines."""
+    blank = annotation(2, 9, CAR, (2, 3, 5, 4), NOTHING[case])
+    write(root / "annotations/instances_val2017.json", [image(9)], [annotation(1, 9), blank])
+    store = ingest(f"coco:{root}", str(tmp_path / "store"))
+    (labels,) = store.sets()
+    target = dict(zip(labels.ids(0), labels.read(0), strict=True))["val2017/000000000009.jpg"]
+    assert target.ignore.tolist() == [False, True]
+    expected = np.zeros((2, H, W), dtype=bool)
+    expected[0, 3:11, 2:12] = True
+    expected[1, 3:7, 2:7] = True  # where it is ignored, in the score of masks too
+    np.testing.assert_array_equal(target.mask.numpy(), expected)
+    assert "1 of 6 objects have an outline that covers no pixel" in capsys.readouterr().err
+    # where no outline of an image covers anything, or of a file, there is nothing to keep: the boxes are learned
+    write(root / "annotations/instances_val2017.json", [image(9)], [blank])
+    target = answers(f"coco:{root}", "detection")[0]["val2017/000000000009.jpg"][1]
+    assert (target.mask, target.ignore.tolist(), len(target.box)) == (None, [False], 1)
+
+
+def test_two_points_as_corners_of_boxes_are_no_outlines(tmp_path):
+    root = tmp_path / "in"
+    picture(root / "images/1.jpg")
+    write(
+        root / "annotations/instances_all.json",
+        [image(1, file_name="1.jpg")],
+        [annotation(1, 1, segmentation=[[2, 3, 12, 11]])],
+    )
+    assert load_dataset(f"coco:{root}").spaces["detection"].kind == "boxes"
+    target = answers(f"coco:{root}", "detection")[0]["images/1.jpg"][1]
+    assert target.ignore.tolist() == [False]
+
+
+# ---------------------------------------------------------------- what people drew
+
+
+def val(root, annotations, images=None, categories=CATEGORIES):
+    write(root / "annotations/instances_val2017.json", images or [image(9)], annotations, categories)
+
+
+def box(k, xywh, of=9, **more):
+    return annotation(k, of, box=xywh, **({"segmentation": []} | more))
+
+
+WRONG = {
+    "outside": ([box(7, (40, 30, 5, 5))], r"annotations\[0\].bbox of id 7: \[40, 30, 5, 5\] lies outside of the pic"),
+    "above": ([box(7, (2, -9, 5, 8))], r"\[2, -9, 5, 8\] lies outside of the picture of 24 x 32 \(height x width\)"),
+    "touching from outside": ([box(7, (32, 2, 5, 5))], r"lies outside of the picture"),
+    "far beyond": ([box(7, (20, 10, 15, 5))], r"reaches from 20 to 35, far beyond the picture of 24 x 32"),
+    "corners": ([box(6, (1, 2, 9, 9)), box(7, (10, 8, 31, 20))], r"far beyond.*Every bbox of the file ends after it"),
+    "fractions": ([box(7, (0.1, 0.2, 0.3, 0.4)), box(8, (0.5, 0.5, 0.5, 0.5))], r"all 2 boxes of the file are under a"),
+    "under a pixel": (
+        [box(7, (10, 20, 0.3, 0.4)), box(8, (5, 5, 0.9, 0.5))],
+        r"all 2 boxes of the file are under a",
+    ),
+    "corners by their area": (
+        [box(6, (1, 2, 9, 9), area=56), box(7, (3, 3, 8, 10), area=35)],
+        r"id 6: .*`area` says of all 2 boxes of the file that they are x0, y0, x1, y1; bbox is x, y, width",
+    ),
+    "outline elsewhere": (
+        [annotation(7, 9, box=(2, 14, 5, 5), segmentation=[[20, 2, 30, 2, 30, 9, 20, 9]])],
+        r"id 7: \[2, 14, 5, 5\] and its outline have nothing in common",
+    ),
+    "mask elsewhere": ([annotation(7, 9, box=(2, 16, 5, 5), segmentation=text_of(BLOB))], r"have nothing in common"),
+    "outline beside the picture": (
+        [annotation(7, 9, box=(2, 14, 5, 5), segmentation=[[40, 2, 45, 2, 45, 9]])],
+        r"id 7: \[2, 14, 5, 5\] and its outline have nothing in common",
+    ),
+    "a crowd outside": ([box(7, (40, 30, 5, 5), iscrowd=1)], r"lies outside of the picture"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_boxes_of_another_picture_or_form_are_refused(root, tmp_path, case):
+    wrong, said = WRONG[case]
+    val(root, wrong)
+    with pytest.raises(ValueError, match=r"val2017/000000000009.jpg: .*instances_val2017.json: annot") as e:
+        ingest(f"coco:{root}", str(tmp_path / "strict"), progress=False)
+    assert re.search(said, str(e.value))
+    store = ingest(f"coco:{root}", str(tmp_path / "store"), progress=False, skip_bad=True)
+    ((id, _, reason),) = store.rejects()
+    assert id == "val2017/000000000009.jpg"
+    assert re.search(said, reason)
+
+
+def test_a_small_overhang_is_clipped_and_counted_also_after_a_stop(root, tmp_path, capsys, monkeypatch):
+    """2 pixels or 1 % of the side; what is less than rounding is not worth a word."""
+    small = [(-1.5, 3, 8, 4), (20, 20, 14, 6), (3, 3, 29.004, 5), (4.25, 5, 0.5, 6)]
+    val(root, [box(i + 1, b) for i, b in enumerate(small)])
+    store = tmp_path / "store"
+    found = ingest(f"coco:{root}", str(store), part_size=2)
+    (labels,) = found.sets()
+    target = {i: t for p in labels.parts() for i, t in zip(labels.ids(p), labels.read(p), strict=True)}
+    boxes = target["val2017/000000000009.jpg"].box
+    expected = [[0, 3, 6.5, 7], [20, 20, 32, 24], [3, 3, 32, 8], [4.25, 5, 4.75, 11]]
+    np.testing.assert_allclose(boxes.numpy(), expected, atol=1e-5)
+    expected = {
+        "objects": 8,
+        "are crowds (iscrowd: 1), of which no single object is learned": 1,
+        "are under a pixel high or wide: too small to be learned": 1,
+        "have no outline, or are in an image with one that has none: only their boxes are learned": 4,
+        "reached a little beyond the picture and were clipped": 2,
+    }
+    state = json.loads((store / "ingest.json").read_text())
+    assert state["notes"] == {"detection": expected}
+    said = capsys.readouterr().err
+    assert "  2 of 8 objects reached a little beyond the picture and were clipped" in said
+    (store / "images/part-00001.parquet").unlink()
+    (store / "ingest.json").write_text(json.dumps(state | {"finished": False, "notes": {}}))
+    ingest(f"coco:{root}", str(store), part_size=2)
+    assert json.loads((store / "ingest.json").read_text())["notes"] == {"detection": expected}
+
+
+def test_nothing_but_crowds_is_said(tmp_path, capsys):
+    """CVAT writes every mask as a crowd."""
+    root = tmp_path / "in"
+    picture(root / "images/1.jpg")
+    crowds = [annotation(i, 1, box=(3, 5, 27, 9), segmentation=counts_of(BLOB), iscrowd=1) for i in range(3)]
+    write(root / "annotations/instances_all.json", [image(1, file_name="1.jpg")], crowds)
+    ingest(f"coco:{root}", str(tmp_path / "store"))
+    assert "3 of 3 objects are crowds (iscrowd: 1), of which no single object is learned" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("second", [{}, {"height": None, "width": None}])
+def test_two_records_of_one_file_are_one_picture(root, tmp_path, second, capsys):
+    images = [image(9), image(10, file_name="000000000009.jpg", **second), image(11, file_name="./000000000009.jpg")]
+    val(root, [box(1, (1, 1, 9, 9)), box(2, (4, 5, 6, 7), 10), box(3, (1, 1, 9, 9), 10)], images)
+    store = ingest(f"coco:{root}", str(tmp_path / "store"))
+    ids = [r.id for r in store.images(0)]
+    assert ids.count("val2017/000000000009.jpg") == 1
+    assert not any("#" in i for i in ids)
+    (labels,) = store.sets()
+    target = dict(zip(labels.ids(0), labels.read(0), strict=True))["val2017/000000000009.jpg"]
+    assert target.box.tolist() == [[1, 1, 10, 10], [4, 5, 10, 12]]
+    said = capsys.readouterr().err
+    assert "2 image records name a file that another one names: their objects were put together" in said
+    assert "1 of 6 objects are in two image records of one file, and were taken once" in said
+
+
+def test_two_records_of_one_file_that_disagree_are_an_error(root):
+    val(root, [box(1, (1, 1, 9, 9))], [image(9), image(10, file_name="000000000009.jpg", width=W + 1)])
+    _, wrong = answers(f"coco:{root}", "detection")
+    assert wrong["val2017/000000000009.jpg"] == (
+        "instances_val2017.json: images[1].file_name: 000000000009.jpg is also that of instances_val2017.json: "
+        "images[0], which says that it is 24 x 32 (height x width), and not 24 x 33"
+    )
+    val(root, [box(1, (1, 1, 9, 9)), box(1, (4, 4, 9, 9), 10)], [image(9), image(10, file_name="000000000009.jpg")])
+    _, wrong = answers(f"coco:{root}", "detection")
+    assert "annotations[1].id: 1 is also the id of annotations[0]" in wrong["val2017/000000000009.jpg"]
+
+
+def test_two_categories_of_one_name(root):
+    def categories(*above):
+        return [{"id": i, "name": "cup"} | ({"supercategory": a} if a else {}) for i, a in enumerate(above, 1)]
+
+    for path in ("train2017", "test2017", "unlabeled2017"):  # one file is enough
+        for file in (root / "annotations").glob(f"*{path.removesuffix('2017')}*.json"):
+            file.unlink()
+        shutil.rmtree(root / path)
+    both = [box(1, (1, 1, 9, 9), category=1), box(2, (4, 5, 6, 7), category=2)]
+    for above, used in ((("kitchen", "kitchen"), both), (("kitchen", None), both), (("none", "cup"), both[1:])):
+        val(root, used, categories=[*categories(*above), {"id": 9, "name": "hat"}])
+        dataset = load_dataset(f"coco:{root}")
+        assert dataset.spaces["detection"].names == ("cup", "hat")
+        assert any("ids 1 and 2 are both called 'cup': taken as one class" in note for note in dataset.notes)
+        target = answers(f"coco:{root}", "detection")[0]["val2017/000000000009.jpg"][1]
+        assert target.category.tolist() == [0] * len(used)
+    val(root, both, categories=categories("kitchen", "sport"))
+    with pytest.raises(ValueError, match=r"'cup' is the name of id 1 \(of supercategory 'kitchen'\) and of id 2"):
+        load_dataset(f"coco:{root}")
+
+
+NFD = unicodedata.normalize("NFD", "café.jpg")
+
+
+@pytest.mark.parametrize(
+    ("name", "on_disk", "said"),
+    [
+        ("sub\\a.jpg", "images/sub/a.jpg", "1 file names have backslashes: read as folders"),
+        ("{root}/images/sub/a.jpg", "images/sub/a.jpg", "1 file names are absolute paths into ROOT"),
+        ("/home/of/another/images/sub/a.jpg", "images/sub/a.jpg", "absolute paths of elsewhere: found in ROOT by thei"),
+        ("C:\\Users\\me\\set\\sub\\a.jpg", "images/sub/a.jpg", "absolute paths of elsewhere: found in ROOT by thei"),
+        ("D:/x/a.jpg", "images/a.jpg", "absolute paths of elsewhere: found in ROOT by their ends"),
+        ("images/a.jpg", "images/a.jpg", None),
+        ("sub/../a.jpg", "images/a.jpg", None),
+        ("café.jpg", f"images/{NFD}", "1 file names have their accents in another form of Unicode than the files"),
+        ("café.jpg", "images/café.jpg", None),
+        ("a\\b.jpg", "images/a\\b.jpg", None),  # a file may be called so
+    ],
+)
+def test_file_names_as_other_systems_write_them(tmp_path, name, on_disk, said, capsys):
+    root = tmp_path / "in"
+    picture(root / on_disk)
+    picture(root / "images/other.jpg")
+    images = [image(1, file_name=name.format(root=root)), image(2, file_name="other.jpg")]
+    write(root / "annotations/instances_all.json", images, [annotation(1, 1)])
+    store = ingest(f"coco:{root}", str(tmp_path / "store"))
+    rows = list(store.images(0))
+    assert [r.uri for r in rows] == [str(root / on_disk), str(root / "images/other.jpg")]
+    assert rows[0].id == on_disk
+    printed = capsys.readouterr().err
+    assert said in printed if said else "file names" not in printed
+
+
+def test_two_absolute_paths_of_elsewhere_are_never_one_file_by_their_ends(tmp_path):
+    root = tmp_path / "in"
+    picture(root / "images/a.jpg")
+    images = [image(1, file_name="/one/a.jpg"), image(2, file_name="/two/a.jpg")]
+    write(root / "annotations/instances_all.json", images, [annotation(1, 1), annotation(2, 2)])
+    _, wrong = answers(f"coco:{root}", "detection")
+    assert wrong == {
+        "images/a.jpg": "instances_all.json: images[1].file_name: '/two/a.jpg' and '/one/a.jpg' are both found as "
+        "images/a.jpg"
+    }
+
+
+def test_a_folder_above_the_tree_finds_it_and_says_so(root, tmp_path):
+    (tmp_path / "above").mkdir()
+    root.rename(tmp_path / "above" / "coco")
+    dataset = load_dataset(f"coco:{tmp_path / 'above'}")
+    assert "val2017/000000000009.jpg" in dataset.names
+    assert any(note.endswith("above/coco was read") for note in dataset.notes)
+
+
+def test_a_picture_in_two_splits_is_told(tmp_path):
+    root = tmp_path / "in"
+    picture(root / "images/a.jpg")
+    for split in ("train", "val"):
+        write(root / f"annotations/instances_{split}.json", [image(1, file_name="a.jpg")], [annotation(1, 1)])
+    assert load_dataset(f"coco:{root}").notes == ["1 pictures are in several splits: once in each"]
 
 
 @settings(deadline=None, max_examples=60)

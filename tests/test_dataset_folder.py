@@ -2,6 +2,9 @@
 
 import importlib
 import os
+import re
+import tarfile
+import unicodedata
 
 import pytest
 from torchvision.datasets import ImageFolder
@@ -105,6 +108,96 @@ def test_a_class_folder_that_cannot_be_listed(tmp_path, monkeypatch):
     found, problems = seen(f"folder:{tmp_path}")
     assert found == {"a/1.png": (None, "a")}
     assert problems == {"b/": "b/: folder cannot be listed: Permission denied"}
+
+
+# ---------------------------------------------------------------- folders that name no class
+
+
+def test_what_systems_leave_behind_is_no_class(tmp_path):
+    root = tmp_path / "in"
+    tree(root, "train/a/1.png", "train/b/1.png", "val/a/1.png")
+    tree(root, "__MACOSX/train/a/x.png", "train/__MACOSX/y.png", "train/a/@eaDir/SYNOPHOTO_THUMB_M.png", "val/.x/1.png")
+    tree(root, ".DS_Store", "train/.DS_Store", "train/a/._1.png", "val/a/.DS_Store", data=b"x")
+    dataset = load_dataset(f"folder:{root}")
+    assert dataset.spaces["classification"].names == ("a", "b")
+    assert sorted(dataset.names) == ["train/a/1.png", "train/b/1.png", "val/a/1.png"]
+    assert dataset.left_out == {"folder __MACOSX": 2, "folder @eaDir": 1, "hidden": 5}
+    assert "__MACOSX" not in load_dataset(f"folder:{root}/train").spaces["classification"].names
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(root, arcname=".")
+    packed = load_dataset(f"tar:{tmp_path / 'x.tar'}")
+    assert not any("__MACOSX" in n or "@eaDir" in n for n in packed.names)
+
+
+def test_one_name_in_two_forms_of_unicode_is_one_class(tmp_path):
+    nfc, nfd = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    tree(tmp_path, f"train/{nfc}/1.png", "train/tea/1.png", f"val/{nfd}/2.png", "val/tea/2.png", f"val/{nfc}/3.png")
+    dataset = load_dataset(f"folder:{tmp_path}")
+    assert dataset.spaces["classification"].names == (nfc, "tea")
+    assert dataset.notes == ["1 class folders have the name of another in another form of Unicode: taken as one class"]
+    found, problems = seen(f"folder:{tmp_path}")
+    assert not problems
+    assert {n: c for n, (_, c) in found.items() if "tea" not in n} == {
+        f"train/{nfc}/1.png": nfc,
+        f"val/{nfd}/2.png": nfc,
+        f"val/{nfc}/3.png": nfc,
+    }
+
+
+def test_names_that_differ_in_capitals_are_told(tmp_path):
+    tree(tmp_path, "train/Cat/1.png", "train/dog/1.png", "val/cat/2.png", "val/dog/1.png")
+    dataset = load_dataset(f"folder:{tmp_path}")
+    assert dataset.notes == ["the class folders 'Cat' and 'cat' differ in capitals or spaces only: several classes"]
+
+
+def test_a_split_whose_folders_name_no_classes_is_refused(tmp_path):
+    """Tiny ImageNet: val/images/ has all pictures of val, and a text file says their classes."""
+    root = tmp_path / "tiny"
+    tree(
+        root, *(f"train/n0{k}/images/n0{k}_0.png" for k in range(1, 6)), "val/images/val_0.png", "val/images/val_1.png"
+    )
+    said = (
+        r"the split val has no class in common with the others: images here, n01, n02, n03, ... 5 in all there\. So "
+        r"the folders of one of them name no classes: .*disjoint=yes"
+    )
+    with pytest.raises(ValueError, match=said):
+        load_dataset(f"folder:{root}")
+    with pytest.raises(ValueError, match=said):
+        ingest(f"folder:{root}", str(tmp_path / "store"), progress=False, skip_bad=True)
+    assert not (tmp_path / "store").exists()
+    few = load_dataset(f"folder:{root}?disjoint=yes")
+    assert few.spaces["classification"].names[0] == "images"
+    tree(root, "test/images/test_0.png")  # two that are wrong do not vouch for each other
+    with pytest.raises(ValueError, match="the split train has no class in common with the others"):
+        load_dataset(f"folder:{root}")
+    with pytest.raises(ValueError, match=r"disjoint=maybe in folder:.*: there are yes and no"):
+        load_dataset(f"folder:{root}?disjoint=maybe")
+
+
+@pytest.mark.parametrize("inner", ["{c}/1.png", "train/{c}/1.png"])
+def test_a_folder_above_the_tree_is_no_class(tmp_path, inner):
+    tree(tmp_path, *("flowers/" + inner.format(c=c) for c in ("rose", "lily")))
+    with pytest.raises(ValueError, match=r"has one class folder only, flowers, and folders in it .*give folder:.*/fl"):
+        load_dataset(f"folder:{tmp_path}")
+    assert load_dataset(f"folder:{tmp_path}/flowers").spaces["classification"].names == ("lily", "rose")
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (("images/train/a.png", "labels/train/a.txt", "data.yaml"), "looks like a data set of YOLO's"),
+        (("train/a.png", "train/_annotations.coco.json"), "COCO's annotations lie in .* give coco:"),
+        (("train2017/a.png", "annotations/instances_train2017.json"), "COCO's annotations lie in .* give coco:"),
+        (("VOC2012/JPEGImages/a.png", "VOC2012/ImageSets/Main/train.txt"), "Pascal VOC's annotations .* give voc:"),
+        (("a.png", "b/c.png"), None),
+    ],
+)
+def test_labels_among_pictures_without_a_reader_are_told(tmp_path, files, said):
+    tree(tmp_path, *(f for f in files if f.endswith(".png")))
+    tree(tmp_path, *(f for f in files if not f.endswith(".png")), data=b"{}")
+    notes = load_dataset(str(tmp_path)).notes
+    assert len(notes) == (said is not None)
+    assert said is None or re.search(said, notes[0])
 
 
 def test_other_formats_do_not_get_in_the_way(tmp_path):

@@ -1,5 +1,7 @@
 """The VOCdevkit tree: boxes counted from 1, difficult objects, palette maps with void, two kinds of lists."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -66,7 +68,7 @@ def root(tmp_path):
         picture(root, 2007, id)
     part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></part>"
     xml(root, 2007, "000001", thing(), thing(PERSON, (1, 1, 30, 20), "1", part), thing("tvmonitor", (2, 2, 4, 4), None))
-    xml(root, 2007, "000002", thing("aeroplane", ("45.70000076293945", "3.5", "50", "9"), "0"))
+    xml(root, 2007, "000002", thing("aeroplane", ("15.70000076293945", "3.5", "20", "9"), "0"))
     xml(root, 2007, "000003")
     xml(root, 2007, "000004", thing("dog"))
     lists(root, 2007, "Main", train=["000001"], val=["000002"], trainval=["000001", "000002"], test=["000003"])
@@ -124,7 +126,7 @@ def test_boxes(root):
     assert first.category.tolist() == [CLASSES.index(n) for n in (CAR, PERSON, "tvmonitor")]
     assert first.ignore.tolist() == [False, True, False]
     assert first.score.tolist() == [1, 1, 1]
-    assert found["000002"].box[0].tolist() == pytest.approx([44.70000076293945, 2.5, 50, 9])
+    assert found["000002"].box[0].tolist() == pytest.approx([14.70000076293945, 2.5, 20, 9])
     assert found["000003"].box.shape == (0, 4)
 
 
@@ -270,3 +272,60 @@ def test_protocols_name_what_there_is(root):
         metric.update([], [])
         assert about.metric in metric.compute()
         assert 0 < about.validation < 1
+
+
+# ---------------------------------------------------------------- what people drew
+
+
+@pytest.mark.parametrize(
+    ("box", "said"),
+    [
+        (
+            (100, 100, 140, 120),
+            r"object\[0\].bndbox of 'car': 100, 100, 140, 120 lies outside of the picture of 20",
+        ),
+        ((5, 5, 45, 12), r"object\[0\].bndbox of 'car': 5, 5, 45, 12 reaches from 4 to 45, far beyond the picture"),
+        ((0.1, 0.2, 0.5, 0.9), r"object\[0\].bndbox of 'car': .* all boxes of the file are within a pixel"),
+    ],
+)
+def test_boxes_of_another_picture_or_form_are_refused(root, tmp_path, box, said):
+    xml(root, 2007, "000001", thing(box=box))
+    with pytest.raises(ValueError, match=r"VOC2007/Annotations/000001.xml: " + said):
+        ingest(f"voc:{root}", str(tmp_path / "strict"), progress=False)
+    store = ingest(f"voc:{root}", str(tmp_path / "store"), progress=False, skip_bad=True)
+    ((id, _, reason),) = store.rejects()
+    assert id == "VOC2007/JPEGImages/000001.jpg"
+    assert "object[0].bndbox" in reason
+
+
+def test_a_file_that_counts_from_0_is_clipped_and_counted(root, tmp_path, capsys):
+    xml(root, 2007, "000001", thing(box=(0, 0, 12, 9)), thing(PERSON, (1, 1, 30, 20), "1"), thing("dog", (3, 3, 32, 9)))
+    store = ingest(f"voc:{root}", str(tmp_path / "store"))
+    labels = next(s for s in store.sets() if s.task == "detection")
+    first = labels.read(0)[0]
+    assert first.box.tolist() == [[0, 0, 12, 9], [0, 0, 30, 20], [2, 2, 30, 9]]
+    said = capsys.readouterr().err
+    assert "2 of 7 objects reached a little beyond the picture and were clipped" in said
+    assert "1 of 7 objects are difficult, and not learned" in said
+    notes = json.loads((tmp_path / "store/ingest.json").read_text())["notes"]["detection"]
+    assert notes == {
+        "objects": 7,
+        "reached a little beyond the picture and were clipped": 2,
+        "are difficult, and not learned": 1,
+    }
+
+
+def test_a_folder_above_the_tree_finds_it_and_says_so(root, tmp_path, capsys):
+    store = ingest(f"voc:{tmp_path}", str(tmp_path / "store"))
+    assert "VOC2007/JPEGImages/000001.jpg" in [r.id for r in store.images(0)]
+    assert f"{root} was read" in capsys.readouterr().err
+    deeper = tmp_path / "a" / "b"
+    deeper.mkdir(parents=True)
+    root.rename(deeper / "VOCdevkit")
+    assert len(load_dataset(f"voc:{tmp_path / 'a'}").names) == 8
+    with pytest.raises(ValueError, match="has no lists of pictures: expected ROOT/VOC2007"):
+        load_dataset(f"voc:{tmp_path}")  # three levels
+    (tmp_path / "a" / "again" / "VOC2012" / "ImageSets").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "VOC2007").mkdir()
+    with pytest.raises(ValueError, match=r"has several such trees below it; give one of .*a/again, .*a/b"):
+        load_dataset(f"voc:{tmp_path / 'a'}")

@@ -8,9 +8,10 @@ import importlib
 import os
 import pkgutil
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -39,9 +40,26 @@ _OTHER_FORMAT = (
     "YOLO's, LabelMe's or CVAT's labels: convert them to COCO's JSON and give coco:ROOT; classes alone: a folder for "
     "each class and folder:ROOT; pictures without labels: the folder alone. What each looks like: docs/datasets.md"
 )
+_JUNK = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
+"""Folders that systems make and nobody means: macOS's archives, Synology's thumbnails, Windows' and Unix' own."""
 
 Labels = dict[str, Target | None]
 """What people say of one image: by task, a target or nothing."""
+
+
+class Drawn(Labels):
+    """Labels of a reader that knows where each object stands in its file.
+
+    where: by task, what to call each object of the target in an error (`Task.review`). notes: by task, what the reader
+    found or mended, in words that complete "N objects ...", and for how many objects. hint: a sentence for whoever
+    gets an error about this image; or nothing.
+    """
+
+    def __init__(self, labels: Labels | None = None) -> None:
+        super().__init__(labels or {})
+        self.where: dict[str, Sequence[str]] = {}
+        self.notes: dict[str, Counter[str]] = {}
+        self.hint = ""
 
 
 @dataclass(frozen=True)
@@ -95,12 +113,14 @@ class Dataset(ABC):
     spaces: by task, the space of people's targets. Every task that an entry answers is here.
     embed: the pictures have no address of their own, so a store must keep their bytes.
     left_out: how many files were found and not taken, by kind (an ending, or "hidden").
+    notes: sentences on how the dataset was read where it could be read in two ways, or was mended.
     licence: of the pictures and labels, where the dataset states it.
     """
 
     names: Sequence[str]
     spaces: dict[str, Space]
     left_out: Counter[str]
+    notes: list[str]
     licence: str | None = None
     embed: ClassVar[bool] = False
 
@@ -108,6 +128,7 @@ class Dataset(ABC):
         self.names = names
         self.spaces = {}
         self.left_out = Counter()
+        self.notes = []
 
     @abstractmethod
     def entries(self, start: int, stop: int) -> Iterator[Entry]:
@@ -190,6 +211,66 @@ def options(path: str, defaults: dict[str, str]) -> tuple[str, dict[str, str]]:
     return where, values
 
 
+def found_below(path: str, has_tree: Callable[[str], bool]) -> tuple[str, list[str]]:
+    """The folder that is meant by `path`, and a note where it is one below: archives unpack to folders of their own.
+
+    has_tree: whether a folder is the root of such a tree. `path` itself where it is, or where none of the folders one
+    or two levels below is: the reader then says what it expects.
+
+    Raises:
+        ValueError: several folders below are; lists them.
+    """
+    if not os.path.isdir(path) or has_tree(path):
+        return path, []
+    level = [path]
+    for _ in range(2):
+        level = [os.path.join(above, name) for above in level for name in _subfolders(above)]
+        trees = [folder for folder in level if has_tree(folder)]
+        if len(trees) > 1:
+            raise ValueError(f"{path} has several such trees below it; give one of {', '.join(sorted(trees)[:5])}")
+        if trees:
+            return trees[0], [f"{path} holds the tree in a folder below it: {trees[0]} was read"]
+    return path, []
+
+
+def _subfolders(path: str) -> list[str]:
+    try:
+        return sorted(f.name for f in os.scandir(path) if f.is_dir() and not is_junk(f.name))
+    except OSError:
+        return []
+
+
+def is_junk(folder: str) -> bool:
+    """Whether a folder of that name is hidden, or is one that a system makes for itself."""
+    return folder.startswith(".") or folder in _JUNK
+
+
+def composed(name: str) -> str:
+    """A class's name in the one form of Unicode that is compared (NFC): macOS writes accents as separate letters."""
+    return unicodedata.normalize("NFC", name)
+
+
+def unshared(classes: Mapping[str, set[str]]) -> str | None:
+    """What to say of splits of which one has no class in common with the others: its classes may be something else.
+
+    classes: the names that each labelled split has. None where there is no such split.
+    """
+    named = {split: names for split, names in classes.items() if names}
+    for split in sorted(named, key=lambda split: len(named[split])):
+        others: set[str] = set().union(*(named[other] for other in named if other != split))
+        if others and not named[split] & others:
+            return (
+                f"the split {split} has no class in common with the others: {_some(named[split])} here, "
+                f"{_some(others)} there"
+            )
+    return None
+
+
+def _some(names: Iterable[str]) -> str:
+    shown = sorted(names)
+    return ", ".join(shown[:3]) + (f", ... {len(shown):,} in all" if len(shown) > 3 else "")
+
+
 def protocols() -> dict[str, Protocol]:
     """Every dataset's protocols by name."""
     found: dict[str, Protocol] = {}
@@ -199,10 +280,12 @@ def protocols() -> dict[str, Protocol]:
 
 
 def kind(name: str) -> str | None:
-    """Why a file of that name is not taken for a picture: "hidden", or its ending; None where it is."""
-    file = name.rpartition("/")[2]
+    """Why a file of that name is not taken for a picture: "hidden", "in __MACOSX", or its ending; None where it is."""
+    within, _, file = name.rpartition("/")
     if file.startswith("."):
         return "hidden"
+    if within and (no := next((part for part in within.split("/") if part in _JUNK), None)):
+        return f"in {no}"
     ending = os.path.splitext(file)[1].lower()
     return None if ending in extensions() else ending or "no ending"
 
@@ -255,7 +338,7 @@ def walk(path: str) -> tuple[dict[str, str | None], Counter[str]]:
     """The pictures in a folder and in all below it, links followed: path within it, with '/' -> its problem or None.
 
     A subfolder that cannot be listed is among them, ending in '/', with its problem. Then, by kind, how many files
-    were left out (see `kind`).
+    were left out (see `kind`), and how many of the folders that systems make for themselves.
 
     Raises:
         ValueError: `path` is no folder, or cannot be listed.
@@ -290,6 +373,8 @@ def _walk(
         name = within + item.name
         if item.name.startswith("."):
             left_out["hidden"] += 1
+        elif item.is_dir() and item.name in _JUNK:
+            left_out[f"folder {item.name}"] += 1
         elif item.is_dir():
             _walk(item.path, name + "/", (*above, (about.st_dev, about.st_ino)), found, left_out)
         elif why := kind(name):

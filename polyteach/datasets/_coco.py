@@ -12,9 +12,9 @@ import io
 import json
 import math
 import os
-import posixpath
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +23,7 @@ import torch
 from faster_coco_eval.core import mask as coco_mask
 from jaxtyping import Bool
 
+from polyteach.datasets import Drawn, composed
 from polyteach.tasks.detection import DetectionTarget
 
 _CHUNK = 1 << 22
@@ -137,9 +138,10 @@ class _Stream:
 class CocoFile:
     """One annotation file. Shapes: N images in the file's order.
 
-    names: `file_name` of every image. sizes: (N, 2) height and width as the file says, 0 where it does not. licences:
-    (N,) index into `licence_names`. categories: names in the order of their ids. broken: by image, what is wrong with
-    its record. problems: (where, what) of what belongs to no image.
+    names: `file_name` of every image, as it is written. sizes: (N, 2) height and width as the file says, 0 where it
+    does not. licences: (N,) index into `licence_names`. categories: names in the order of their ids, each once.
+    broken: by image, what is wrong with its record. problems: (where, what) of what belongs to no image. notes:
+    sentences on what was mended.
     """
 
     def __init__(self, path: str, *, labelled: bool = True) -> None:
@@ -155,10 +157,14 @@ class CocoFile:
         self.names: list[str] = []
         self.broken: dict[int, str] = {}
         self.problems: list[tuple[str, str]] = []
+        self.notes: list[str] = []
         self.licence_names: list[str | None] = [None]
         self.outlined = False
-        """Whether any annotation has a segmentation."""
+        """Whether any annotation has a segmentation that may cover something."""
         self._rows: dict[int, int] = {}
+        self._merged: dict[int, list[int]] = {}
+        self._form = _Form()
+        self._places = array("i")
         self._sizes, self._licences = array("q"), array("q")
         wanted = ("images", "annotations", "categories") if labelled else ("images",)
         annotations, categories, licences = _Annotations(), list[Any](), dict[int, int]()
@@ -174,7 +180,8 @@ class CocoFile:
                         self._image(index, value)
                     elif field == "annotations":
                         annotations.add(value, begin, length)
-                        self.outlined = self.outlined or bool(isinstance(value, dict) and value.get("segmentation"))
+                        self._form.add(value)
+                        self.outlined = self.outlined or (isinstance(value, dict) and covers(value.get("segmentation")))
                     else:
                         categories.append(value)
         except OSError as e:
@@ -184,7 +191,8 @@ class CocoFile:
                 raise ValueError(f"{path}: {field}: missing; the fields are {', '.join(sorted(seen)) or 'none'}")
         self.sizes = np.array(self._sizes, dtype=np.int32).reshape(-1, 2)
         self.licences = np.array([licences.get(i, 0) for i in self._licences], dtype=np.int32)
-        self._index, self.categories = _categories(path, categories)
+        self._index, self.categories, same = _categories(path, categories, annotations.categories)
+        self.notes += same
         self._settle(annotations)
         del self._sizes, self._licences, self._rows
 
@@ -207,6 +215,7 @@ class CocoFile:
             return
         row, id = len(self.names), _whole(value.get("id"))
         self.names.append(name)
+        self._places.append(index)
         self._licences.append(_whole(value.get("license")))
         size = [value.get("height"), value.get("width")]
         known = [0 if side is None else _whole(side) for side in size]
@@ -214,8 +223,6 @@ class CocoFile:
             self.broken[row] = f"{where}: height, width: must be pixels; got {size[0]!r:.40}, {size[1]!r:.40}"
             known = [0, 0]
         self._sizes.extend(known)
-        if posixpath.isabs(name) or posixpath.normpath(name).split("/")[0] == "..":
-            self.broken[row] = f"{where}.file_name: {name!r} lies outside of the dataset"
         if id == _NONE:
             self.broken[row] = f"{where}.id: must be a whole number; got {value.get('id')!r:.40}"
         elif id in self._rows:
@@ -253,13 +260,33 @@ class CocoFile:
             if owner[b] < len(self.names):
                 self.broken.setdefault(int(owner[b]), text)
 
+    def where(self, row: int) -> str:
+        """Where the record of image `row` stands."""
+        return f"{self.file}: images[{self._places[row]}]"
+
+    def merge(self, first: int, second: int) -> str | None:
+        """Take the annotations of image `second` for those of `first`, whose picture is the same; or say why not."""
+        a, b = ([int(s) for s in self.sizes[row]] for row in (first, second))
+        broken = self.broken.get(second)
+        if broken is None and any(x and y and x != y for x, y in zip(a, b, strict=True)):
+            broken = (
+                f"{self.where(second)}.file_name: {self.names[second]} is also that of {self.where(first)}, which says "
+                f"that it is {a[0]} x {a[1]} (height x width), and not {b[0]} x {b[1]}"
+            )
+        if broken is not None:
+            return broken
+        self._merged.setdefault(first, []).append(second)
+        self.sizes[first] = [x or y for x, y in zip(a, b, strict=True)]
+        return None
+
     def annotations(self, row: int) -> list[tuple[str, dict[str, Any]]]:
-        """(where it stands, the annotation) of image `row`, in the file's order.
+        """(where it stands, the annotation) of image `row` and of those merged into it, in the file's order.
 
         Raises:
             ValueError, OSError: the file has changed since.
         """
-        return list(self._read(int(self._first[row]), int(self._first[row + 1])))
+        own = [row, *self._merged.get(row, [])]
+        return [one for r in own for one in self._read(int(self._first[r]), int(self._first[r + 1]))]
 
     def _read(self, start: int, stop: int) -> Iterator[tuple[str, Any]]:
         if start == stop:
@@ -300,28 +327,107 @@ class CocoFile:
             raise ValueError(f"{where}.category_id: {id!r:.40} is none of the file's {len(self.categories)} categories")
         return index
 
-    def boxes(self, row: int, size: tuple[int, int], outlines: bool) -> DetectionTarget:
+    def boxes(self, row: int, size: tuple[int, int], outlines: bool) -> Drawn:
         """The objects of image `row`, whose picture is (height, width) `size`.
 
         A crowd (`iscrowd`), or what is marked `ignore`, is ignored. outlines: give masks; they are None where an
-        object of the image has no segmentation.
+        object of the image has no segmentation. An object whose outline covers no pixel is ignored too, with its box
+        as its mask: what it shows is not known, and the masks of the others are.
 
         Raises:
             ValueError: a box without a size, an unknown category, a broken outline; says which.
         """
         self.check_size(row, size)
-        found = self.annotations(row)
-        masks = [outline(w, a, size) for w, a in found] if outlines else []
-        shown = [m for m in masks if m is not None]
-        mask = None
-        if outlines and len(shown) == len(found):
-            mask = torch.from_numpy(np.stack(shown)) if shown else torch.zeros(0, *size, dtype=torch.bool)
-        return DetectionTarget(
-            box=torch.tensor([_box(w, a) for w, a in found], dtype=torch.float64).view(-1, 4).float(),
+        notes: Counter[str] = Counter()
+        found = self._distinct(row, notes)
+        boxes = [_box(w, a) for w, a in found]
+        names = [f"{w}.bbox of id {a.get('id')}: {a['bbox']}" for w, a in found]
+        if found:
+            self._form.check(names[0])
+        crowd, marked = ([flag(w, a, field) for w, a in found] for field in ("iscrowd", "ignore"))
+        notes["are crowds (iscrowd: 1), of which no single object is learned"] += sum(crowd)
+        notes["are marked `ignore`, and not learned"] += sum(m and not c for m, c in zip(marked, crowd, strict=True))
+        masks, blank = _outlines(found, boxes, size) if outlines else (None, [False] * len(found))
+        notes["have an outline that covers no pixel (or of two points): ignored, neither object nor background"] += sum(
+            b and not c and not m for b, c, m in zip(blank, crowd, marked, strict=True)
+        )
+        if outlines and masks is None:
+            notes["have no outline, or are in an image with one that has none: only their boxes are learned"] += len(
+                found
+            )
+        target = DetectionTarget(
+            box=torch.tensor(boxes, dtype=torch.float64).view(-1, 4).float(),
             category=torch.tensor([self.category(w, a) for w, a in found], dtype=torch.int64),
             score=torch.ones(len(found)),
-            ignore=torch.tensor([flag(w, a, "iscrowd") | flag(w, a, "ignore") for w, a in found], dtype=torch.bool),
-            mask=mask,
+            ignore=torch.tensor(crowd, dtype=torch.bool)
+            | torch.tensor(marked, dtype=torch.bool)
+            | torch.tensor(blank, dtype=torch.bool),
+            mask=None if masks is None else torch.from_numpy(masks),
+        )
+        out = Drawn({"detection": target})
+        out.where["detection"], out.notes["detection"] = names, +notes
+        out.hint = self._form.hint()
+        return out
+
+    def _distinct(self, row: int, notes: Counter[str]) -> list[tuple[str, dict[str, Any]]]:
+        """The annotations of an image; what two merged records both have, once."""
+        found = self.annotations(row)
+        if row not in self._merged:
+            return found
+        seen: dict[str, tuple[str, dict[str, Any]]] = {}
+        for where, one in found:
+            content = json.dumps([one.get(k) for k in ("category_id", "bbox", "segmentation", "iscrowd")])
+            seen.setdefault(content, (where, one))
+        notes["are in two image records of one file, and were taken once"] += len(found) - len(seen)
+        return list(seen.values())
+
+
+class _Form:
+    """What all boxes of a file say together about how they are written."""
+
+    def __init__(self) -> None:
+        self._boxes = self._areas = 0
+        self._pixel = self._fraction = self._corners = self._product = True
+
+    def add(self, annotation: Any) -> None:
+        """One annotation of the file; what has no readable box says nothing."""
+        if not (self._pixel or self._fraction or self._corners):
+            return
+        box = annotation.get("bbox") if isinstance(annotation, dict) else None
+        if not isinstance(box, list) or len(box) != 4 or not _numbers(box):
+            return
+        x, y, width, height = box
+        self._boxes += 1
+        self._pixel = self._pixel and max(width, height) < 1
+        self._fraction = self._fraction and min(box) >= 0 and max(box) <= 1
+        self._corners = self._corners and width > x >= 0 and height > y >= 0
+        area = annotation.get("area")
+        if self._corners and type(area) in (int, float) and 1 < area < 1 << 53:
+            between = (width - x) * (height - y)
+            self._areas += abs(between - width * height) > 0.02 * area
+            self._product = self._product and abs(area - between) <= 0.01 * area
+
+    def check(self, name: str) -> None:
+        """Refuse boxes that are fractions of the picture, or corners by their own areas.
+
+        Raises:
+            ValueError: they are; names the first by `name`.
+        """
+        if self._boxes and (self._pixel or self._fraction):
+            raise ValueError(
+                f"{name}: all {self._boxes:,} boxes of the file are under a pixel: bbox is in pixels of the picture, "
+                "not in fractions of its sides"
+            )
+        if self._corners and self._product and self._areas > 1:
+            raise ValueError(
+                f"{name}: `area` says of all {self._boxes:,} boxes of the file that they are x0, y0, x1, y1; bbox is "
+                "x, y, width, height"
+            )
+
+    def hint(self) -> str:
+        """What may be wrong with all boxes, for whoever gets an error about one."""
+        return ". Every bbox of the file ends after it begins as x0, y0, x1, y1 too: it is x, y, width, height" * (
+            self._corners and self._boxes > 0
         )
 
 
@@ -330,6 +436,8 @@ class _Annotations:
 
     def __init__(self) -> None:
         self.image, self.own, self.begin, self.length = array("q"), array("q"), array("q"), array("i")
+        self.categories: set[int] = set()
+        """Ids of those that there is an annotation or a segment of."""
 
     def add(self, value: Any, begin: int, length: int) -> None:
         """One annotation, and where it stands."""
@@ -338,6 +446,9 @@ class _Annotations:
         self.own.append(_whole(known.get("id")))
         self.begin.append(begin)
         self.length.append(length)
+        segments = known.get("segments_info")
+        for one in (known, *(segments if isinstance(segments, list) else [])):
+            self.categories.add(_whole(one.get("category_id")) if isinstance(one, dict) else _NONE)
 
 
 def _whole(value: Any) -> int:
@@ -348,9 +459,13 @@ def _whole(value: Any) -> int:
     return value if whole else _NONE
 
 
-def _categories(path: str, found: list[Any]) -> tuple[dict[int, int], tuple[str, ...]]:
-    """Index by id, and names, in the order of the ids."""
+def _categories(path: str, found: list[Any], used: set[int]) -> tuple[dict[int, int], tuple[str, ...], list[str]]:
+    """Index by id, and names, in the order of the ids; and what is to be said of those of one name, which are one.
+
+    used: ids of the categories that something is of.
+    """
     names: dict[int, str] = {}
+    above: dict[int, str] = {}
     for i, value in enumerate(found):
         where = f"{path}: categories[{i}]"
         id, name = (_whole(value.get("id")), value.get("name")) if isinstance(value, dict) else (_NONE, None)
@@ -358,8 +473,21 @@ def _categories(path: str, found: list[Any]) -> tuple[dict[int, int], tuple[str,
             raise ValueError(f"{where}: must have a whole number `id` and a text `name`; got {value!r:.80}")
         if id in names:
             raise ValueError(f"{where}.id: {id} is also the id of {names[id]!r}")
-        names[id] = name.strip()
-    return {id: i for i, id in enumerate(sorted(names))}, tuple(names[id] for id in sorted(names))
+        names[id], above[id] = composed(name.strip()), str(value.get("supercategory") or "")
+    index: dict[int, int] = {}
+    first: dict[str, int] = {}
+    notes = []
+    for id in sorted(names):
+        other = first.setdefault(names[id], id)
+        if other != id:
+            if above[id] and above[other] and above[id] != above[other] and {id, other} <= used:
+                raise ValueError(
+                    f"{path}: categories: {names[id]!r} is the name of id {other} (of supercategory {above[other]!r}) "
+                    f"and of id {id} (of {above[id]!r}): rename one, or give both one supercategory if they are one"
+                )
+            notes.append(f"{path}: categories: ids {other} and {id} are both called {names[id]!r}: taken as one class")
+        index[id] = index[other] if other != id else len(first) - 1
+    return index, tuple(first), notes
 
 
 def flag(where: str, annotation: dict[str, Any], field: str) -> bool:
@@ -392,12 +520,65 @@ def _box(where: str, annotation: dict[str, Any]) -> list[float]:
     return [x, y, x + width, y + height]
 
 
+def covers(segmentation: Any) -> bool:
+    """Whether a segmentation may cover a pixel: not where it is nothing, or has polygons of one or two points only."""
+    if isinstance(segmentation, dict):
+        counts = segmentation.get("counts")
+        return not (isinstance(counts, list) and len(counts) < 2)
+    if not isinstance(segmentation, list):
+        return False
+    return any(not isinstance(p, list) or len(p) >= 6 for p in segmentation)
+
+
+def _outlines(
+    found: list[tuple[str, dict[str, Any]]], boxes: list[list[float]], size: tuple[int, int]
+) -> tuple[Bool[np.ndarray, "K H W"] | None, list[bool]]:
+    """The masks of an image's objects, and whose outline covers no pixel: those have their box instead, to be ignored.
+
+    None where an object has no segmentation, or no outline of the image covers a pixel: then all boxes can be learned.
+
+    Raises:
+        ValueError: an outline is broken, or lies beside the picture while its box does not.
+    """
+    masks = np.zeros((len(found), *size), dtype=bool)
+    blank = [False] * len(found)
+    whole = True
+    for i, ((where, annotation), (x0, y0, x1, y1)) in enumerate(zip(found, boxes, strict=True)):
+        mask = outline(where, annotation, size)
+        if mask is not None and mask.any():
+            masks[i] = mask
+        elif not annotation.get("segmentation"):
+            whole = False
+        else:
+            _beside(where, annotation, (x0, y0, x1, y1))
+            blank[i] = True
+            low = [min(max(math.floor(p), 0), side - 1) for p, side in ((x0, size[1]), (y0, size[0]))]
+            masks[i, low[1] : max(math.ceil(y1), low[1] + 1), low[0] : max(math.ceil(x1), low[0] + 1)] = True
+    if not whole or (found and all(blank)):
+        return None, [False] * len(found)
+    return masks, blank
+
+
+def _beside(where: str, annotation: dict[str, Any], box: tuple[float, float, float, float]) -> None:
+    """Refuse an outline of no pixel whose points lie more than a pixel beside the object's box."""
+    polygons = annotation["segmentation"]
+    points = np.array([p for one in polygons for p in one] if isinstance(polygons, list) else [], dtype=np.float64)
+    if not len(points):
+        return
+    low, high = points.reshape(-1, 2).min(0), points.reshape(-1, 2).max(0)
+    if (low > np.array(box[2:]) + 1).any() or (high < np.array(box[:2]) - 1).any():
+        raise ValueError(
+            f"{where}.bbox of id {annotation.get('id')}: {annotation['bbox']} and its outline have nothing in common: "
+            "they are of different places"
+        )
+
+
 def outline(where: str, annotation: dict[str, Any], size: tuple[int, int]) -> Bool[np.ndarray, "H W"] | None:
     """An annotation's segmentation as a mask of (height, width) `size`; None where it has none.
 
     A list of polygons [x0, y0, x1, y1, ...], a run-length code with a list of counts, or one with a string. A polygon
     of fewer than three points covers nothing and is passed over, as Detectron does; where there are no others, the
-    outline is unknown.
+    mask has no pixel.
 
     Raises:
         ValueError: it is something else, or of another size.
@@ -414,7 +595,7 @@ def outline(where: str, annotation: dict[str, Any], size: tuple[int, int]) -> Bo
     if any(abs(x) > far for p in polygons for x in p):  # pycocotools' drawing takes memory by a polygon's extent
         raise ValueError(f"{at}: a polygon reaches far beyond the picture of {size[0]} x {size[1]}")
     if not polygons:
-        return None
+        return np.zeros(size, dtype=bool)
     codes = coco_mask.frPyObjects([[float(x) for x in p] for p in polygons], *size)
     mask: Bool[np.ndarray, "H W"] = coco_mask.decode(coco_mask.merge(codes)).astype(bool)
     return mask

@@ -21,7 +21,15 @@ cocostuffapi's `cocostuffhelper.py`. Their odd cases:
 - A crowd (`iscrowd`), or what other exports mark `ignore`, is ignored as a box. As a panoptic segment its class is
   known and kept. A stuff annotation of a crowd is left out, as in cocostuffapi.
 - Outlines are polygons, run-length counts, or run-length strings. An image of which one object has no outline has
-  none at all (an empty mask would say that it is nowhere). Where no file has outlines, the space is of boxes only.
+  none at all (an empty mask would say that it is nowhere); its objects are counted. Where no file has outlines, the
+  space is of boxes only. An object whose outline covers no pixel (run lengths of none, as of hidden objects; a polygon
+  of two points) is ignored and counted: it is not learned and is no background, and the outlines of the others stay.
+- A box that reaches up to 2 pixels or 1 % of the side beyond the picture is clipped and counted; one that reaches
+  farther, lies outside, or lies elsewhere than its outline is an error. So are boxes that are all under a pixel
+  (fractions), and those of which `area` says that they are corners.
+- `file_name` may have backslashes, be an absolute path whose end is in ROOT, or have its accents in another form of
+  Unicode than the file's name. Two image records of one file are one picture with the objects of both, if they agree
+  in size. Two categories of one name are one class, if no other supercategory keeps them apart. All are told.
 - A panoptic PNG's pixel is segment R + 256 G + 65536 B; 0 is void and ignored, as is every pixel that no stuff
   annotation covers. "other" (183) of stuff is a class: the things. stuff_*_pixelmaps/ say the same as the JSON, and
   are not read.
@@ -32,6 +40,7 @@ cocostuffapi's `cocostuffhelper.py`. Their odd cases:
   counted.
 """
 
+import ntpath
 import os
 import posixpath
 import re
@@ -46,8 +55,8 @@ import torch
 from jaxtyping import Int64
 from PIL import Image
 
-from polyteach.datasets import Dataset, Entry, Labels, kind, options, printable
-from polyteach.datasets._coco import CocoFile, flag, outline
+from polyteach.datasets import Dataset, Drawn, Entry, Labels, composed, found_below, kind, options, printable
+from polyteach.datasets._coco import CocoFile, covers, flag, outline
 from polyteach.tasks.contract import Space
 from polyteach.tasks.detection import BOXES, MASKS
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
@@ -61,10 +70,74 @@ _LAYOUT = (
     f"or ROOT/images/SPLIT/, such as train2017; or ROOT/SPLIT/{_ROBOFLOW} beside pictures"
 )
 
+_SLASHES = "file names have backslashes: read as folders"
+_INSIDE = "file names are absolute paths into ROOT"
+_BY_END = "file names are absolute paths of elsewhere: found in ROOT by their ends"
+_ACCENTS = "file names have their accents in another form of Unicode than the files: taken as the same"
+_AGAIN = "image records name a file that another one names: their objects were put together"
+
+
+class _Tree:
+    """Finds the pictures of a tree by what files call them."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._homes = {os.path.abspath(root).rstrip("/"), os.path.realpath(root).rstrip("/")}
+        self._listed: dict[str, dict[str, str]] = {}
+        self.odd: Counter[str] = Counter()
+        """How many records were read otherwise than they are written, by what is to be said of them."""
+
+    def files(self, folder: str) -> dict[str, str]:
+        """What is in a folder by name, and by its name in NFC where only one is called so."""
+        if folder not in self._listed:
+            names = os.listdir(folder) if os.path.isdir(folder) else []
+            forms = Counter(composed(n) for n in names)
+            self._listed[folder] = {c: n for n in names if forms[c := composed(n)] == 1} | {n: n for n in names}
+        return self._listed[folder]
+
+    def find(self, folder: str, name: str) -> tuple[str, str] | None:
+        """A picture's path within ROOT, and how its name was read where not as it is written; None where it is not.
+
+        `name` is of a file in the split's folder, in ROOT or in ROOT/images.
+        """
+        for form in dict.fromkeys((name, name.replace("\\", "/"))):
+            how = "" if form == name else _SLASHES
+            found = self._in_any(folder, form)
+            if found is None and (posixpath.isabs(form) or ntpath.splitdrive(form)[0]):
+                found, how = self._absolute(folder, form)
+            if found is not None:
+                within = os.path.relpath(found, self._root).replace(os.sep, "/")
+                if not how and posixpath.basename(within) != posixpath.basename(form):
+                    how = _ACCENTS
+                return within, how
+        return None
+
+    def _absolute(self, folder: str, name: str) -> tuple[str | None, str]:
+        """The file that an absolute path means: itself if it is in ROOT, else the one with the longest end of it."""
+        for home in self._homes:
+            if name.startswith(home + "/"):
+                return self._below(self._root, name[len(home) + 1 :]), _INSIDE
+        parts = [p for p in ntpath.splitdrive(name)[1].split("/") if p]
+        ends = ("/".join(parts[i:]) for i in range(len(parts)))
+        return next((p for end in ends if (p := self._in_any(folder, end))), None), _BY_END
+
+    def _in_any(self, folder: str, name: str) -> str | None:
+        bases = (folder, self._root, os.path.join(self._root, "images"))
+        return next((p for base in bases if (p := self._below(base, name))), None)
+
+    def _below(self, base: str, name: str) -> str | None:
+        for part in posixpath.normpath(name).split("/"):
+            actual = self.files(base).get(part) or self.files(base).get(composed(part))
+            if actual is None:
+                return None
+            base = os.path.join(base, actual)
+        return base
+
 
 @dataclass
 class _Split:
-    """names: of the pictures, then of what is wrong. files, rows: by kind, the JSON and each picture's row or -1.
+    """names: paths of the pictures within ROOT, then of what is wrong. files, rows: by kind, the JSON and each
+    picture's row or -1.
 
     folder: of the pictures. problems: by picture. extra: what belongs to no picture.
     """
@@ -80,19 +153,35 @@ class _Split:
     def __len__(self) -> int:
         return len(self.names) + len(self.extra)
 
-    def add(self, what: str, file: CocoFile) -> None:
-        """Join the pictures of another file to those there are, by their names."""
+    def add(self, what: str, file: CocoFile, root: str, tree: _Tree) -> None:
+        """Join the pictures of another file to those there are, by the files that their names mean."""
         known = {name: i for i, name in enumerate(self.names)}
         rows = [-1] * len(self.names)
+        by_end: set[int] = set()
+        within = os.path.relpath(self.folder, root).replace(os.sep, "/")
         for row, name in enumerate(file.names):
-            i = known.get(name, -1)
-            if i < 0 or rows[i] >= 0:  # not there, or twice in this file: then it is two pictures
-                i = len(self.names)
-                self.names.append(name)
+            found = tree.find(self.folder, name)
+            path, how = found or (posixpath.normpath(posixpath.join(within, name)), "")
+            i = known.setdefault(path, len(self.names))
+            if i == len(self.names):
+                self.names.append(path)
                 rows.append(-1)
-            rows[i] = row
-            if row in file.broken:
-                self.problems.setdefault(i, file.broken[row])
+            problem = file.broken.get(row)
+            if found is None and (posixpath.isabs(path) or path.split("/")[0] == ".."):
+                problem = f"{file.where(row)}.file_name: {name!r} lies outside of the dataset"
+            elif rows[i] >= 0 and problem is None:
+                other = file.names[rows[i]]
+                if other != name and (how == _BY_END or i in by_end):
+                    problem = f"{file.where(row)}.file_name: {name!r} and {other!r} are both found as {path}"
+                else:
+                    problem = file.merge(rows[i], row)
+                tree.odd[_AGAIN] += problem is None
+            if how == _BY_END:
+                by_end.add(i)
+            if problem is not None:
+                self.problems.setdefault(i, problem)
+            tree.odd[how] += 1
+            rows[i] = row if rows[i] < 0 else rows[i]
         self.files[what] = file
         self.rows[what] = np.array(rows, dtype=np.int64)
         self.extra += file.problems
@@ -114,10 +203,11 @@ class Coco(Dataset):
             raise ValueError(f"coco:{root}?segmentation={pixels}: there is no annotations/{pixels}_*.json")
         left_out.update({f"{k} JSON (?segmentation={k})": len(found[k]) for k in _PIXELS if k != pixels and found[k]})
         kinds = [k for k in _KINDS if k not in _PIXELS or k == pixels]
+        tree = _Tree(root)
         self._splits: list[_Split] = []
         for name in sorted({s for k in kinds for s in found[k]} | set(_folders(root))):
             files = {k: found[k][name] for k in kinds if name in found[k]}
-            split = _split(root, name, files)
+            split = _split(root, name, files, tree)
             if split is None:
                 left_out["JSON of splits without a folder of pictures"] += len(files)
             elif len(split):
@@ -127,22 +217,24 @@ class Coco(Dataset):
         self._firsts = np.cumsum([0] + [len(s) for s in self._splits]).tolist()
         names: list[str] = []
         for split in self._splits:
-            within = os.path.relpath(split.folder, root).replace(os.sep, "/")
-            names += [posixpath.normpath(posixpath.join(within, n)) for n in split.names]
+            names += split.names
             names += [f"{split.name}: {where}" for where, _ in split.extra]
         super().__init__([printable(n) for n in names])
         self.left_out = left_out
         self._count_unlisted()
         self._spaces(pixels)
+        twice = len(names) - len(set(names))
+        tree.odd["pictures are in several splits: once in each"] += twice
+        self.notes += [f"{n:,} {what}" for what, n in tree.odd.items() if what and n]
+        self.notes += dict.fromkeys(note for s in self._splits for file in s.files.values() for note in file.notes)
 
     def _count_unlisted(self) -> None:
-        listed: dict[str, set[str]] = {}
-        for split in self._splits:
-            listed.setdefault(split.folder, set()).update(split.names)
-        for folder, names in listed.items():
-            unlisted = [f for f in os.listdir(folder) if kind(f) is None and f not in names]
-            if unlisted and not any("/" in n for n in names):
-                self.left_out["pictures that their split's JSON does not list"] += len(unlisted)
+        listed = {name for split in self._splits for name in split.names}
+        for folder in dict.fromkeys(split.folder for split in self._splits):
+            within = os.path.relpath(folder, self._root).replace(os.sep, "/")
+            here = [posixpath.normpath(posixpath.join(within, f)) for f in os.listdir(folder) if kind(f) is None]
+            if unlisted := sum(path not in listed for path in here):
+                self.left_out["pictures that their split's JSON does not list"] += unlisted
 
     def _spaces(self, pixels: str) -> None:
         """One space of a task for all splits."""
@@ -171,17 +263,17 @@ class Coco(Dataset):
         for what, file in split.files.items():
             row = split.row(what, i)
             licence = licence or (file.licence_names[file.licences[row]] if row >= 0 else None)
-        uri = _picture(self._root, split.folder, split.names[i])
+        uri = os.path.join(self._root, split.names[i])
         return Entry(uri=uri, split=split.name, licence=licence, targets=partial(self._targets, split, i))
 
     def _targets(self, split: _Split, i: int, size: tuple[int, int]) -> Labels:
-        labels: Labels = {}
+        labels = Drawn()
         for what, file in split.files.items():
             row = split.row(what, i)
             if row < 0 or what == "image_info":
                 continue
             if what == "instances":
-                labels["detection"] = file.boxes(row, size, self.spaces["detection"].kind == MASKS)
+                labels = file.boxes(row, size, self.spaces["detection"].kind == MASKS)
             elif what == "stuff":
                 labels["segmentation"] = _stuff(file, row, size)
             else:
@@ -221,7 +313,7 @@ def _folders(root: str) -> dict[str, str]:
     return found
 
 
-def _split(root: str, name: str, files: dict[str, str]) -> _Split | None:
+def _split(root: str, name: str, files: dict[str, str], tree: _Tree) -> _Split | None:
     """A split and its pictures; None where it has no folder of pictures."""
     folder = next((p for p in (f"{root}/{name}", f"{root}/images/{name}") if os.path.isdir(p)), None)
     shared = [p for p in (f"{root}/images", root) if folder is None and _has_pictures(p)]
@@ -229,16 +321,16 @@ def _split(root: str, name: str, files: dict[str, str]) -> _Split | None:
         return None
     labelled = [k for k in files if k != "image_info"]
     if not files:
-        return _unlabelled(name, str(folder))
+        return _unlabelled(root, name, str(folder))
     read = {k: CocoFile(files[k], labelled=k != "image_info") for k in (labelled or files)}
     if folder is None:
         first = next(iter(read.values())).names[:100]
-        folder = next((p for p in shared if any(os.path.exists(f"{p}/{n}") for n in first)), None)
+        folder = next((p for p in shared if any(tree.find(p, n) for n in first)), None)
         if folder is None:
             return None
     split = _Split(name, folder)
     for what, file in read.items():
-        split.add(what, file)
+        split.add(what, file, root, tree)
     if "panoptic" in files and not os.path.isdir(files["panoptic"].removesuffix(".json")):
         maps = files["panoptic"].removesuffix(".json")
         raise ValueError(
@@ -252,24 +344,15 @@ def _has_pictures(folder: str) -> bool:
     return os.path.isdir(folder) and any(kind(f) is None for f in os.listdir(folder))
 
 
-def _unlabelled(name: str, folder: str) -> _Split:
+def _unlabelled(root: str, name: str, folder: str) -> _Split:
     names = sorted(f for f in os.listdir(folder) if kind(f) is None)
     if names and not name.startswith(("test", "unlabeled")):
         raise ValueError(
             f"{folder} has pictures, and there is no annotations/instances_{name}.json (or panoptic_, stuff_): add it, "
             f"or move the folder elsewhere"
         )
-    return _Split(name, folder, names)
-
-
-def _picture(root: str, folder: str, name: str) -> str:
-    """Where a picture lies: in its split's folder, or where its own folder says."""
-    path = os.path.join(folder, name)
-    if "/" in name and not os.path.exists(path):
-        for above in (root, os.path.join(root, "images")):
-            if os.path.exists(other := os.path.join(above, name)):
-                return other
-    return path
+    within = os.path.relpath(folder, root).replace(os.sep, "/")
+    return _Split(name, folder, [posixpath.normpath(posixpath.join(within, n)) for n in names])
 
 
 def _target(category: Int64[np.ndarray, "H W"]) -> SegmentationTarget:
@@ -288,8 +371,8 @@ def _stuff(file: CocoFile, row: int, size: tuple[int, int]) -> SegmentationTarge
     category = np.full(size, IGNORE, dtype=np.int64)
     for where, annotation in file.annotations(row):
         index, mask = file.category(where, annotation), outline(where, annotation, size)
-        if mask is None:
-            raise ValueError(f"{where}.segmentation: missing")
+        if mask is None or not covers(annotation["segmentation"]):
+            raise ValueError(f"{where}.segmentation: missing, or of no pixel")
         if flag(where, annotation, "iscrowd"):
             continue
         if (category[mask] != IGNORE).any():
@@ -360,4 +443,12 @@ def load(path: str) -> Dataset:
         raise ValueError(f"?segmentation={pixels}: is one of {', '.join(_PIXELS)}, none")
     if not os.path.isdir(root):
         raise ValueError(f"coco:{root} is no folder: {_LAYOUT}")
-    return Coco(root, pixels)
+    root, taken = found_below(root, _is_tree)
+    dataset = Coco(root, pixels)
+    dataset.notes[:0] = taken
+    return dataset
+
+
+def _is_tree(folder: str) -> bool:
+    files, _ = _json_files(folder)
+    return any(files.values()) or bool(_folders(folder))

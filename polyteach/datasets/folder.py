@@ -6,10 +6,14 @@
 The tree has splits where every folder of ROOT that holds pictures bears a split's name (`folder:ROOT?splits=no`: they
 are classes all the same). The classes are the names of the class folders of all splits, sorted, as ImageFolder numbers
 them; a class that only one split has is a class, and so is an empty folder. A split whose pictures lie in no class
-folders at all (a challenge's test set) is unlabelled.
+folders at all (a challenge's test set) is unlabelled. One that shares no class with the other splits is an error: its
+folders name something else, as val/images/ of Tiny ImageNet does; where classes differ on purpose (few-shot sets),
+`folder:ROOT?disjoint=yes`; & joins options.
 
-Odd cases: files that are no pictures, and hidden ones, are counted and left out; links are followed; a picture in a
-split's folder beside class folders is that picture's problem; pictures in ROOT itself are an error.
+Odd cases: files that are no pictures, and hidden ones, are counted and left out, and so are folders that systems make
+(__MACOSX, @eaDir); folders whose names differ only in their form of Unicode (NFC, NFD) are one class, named in NFC;
+links are followed; a picture in a split's folder beside class folders is that picture's problem; pictures in ROOT
+itself are an error, and so is a single class folder with folders in it: then ROOT is one level too high.
 """
 
 import os
@@ -17,7 +21,19 @@ from array import array
 from collections.abc import Iterator
 from functools import partial
 
-from polyteach.datasets import SPLITS, Dataset, Entry, Labels, of_class, options, printable, walk
+from polyteach.datasets import (
+    SPLITS,
+    Dataset,
+    Entry,
+    Labels,
+    composed,
+    is_junk,
+    of_class,
+    options,
+    printable,
+    unshared,
+    walk,
+)
 from polyteach.tasks.contract import Space
 
 _NONE = -1
@@ -26,7 +42,7 @@ _NONE = -1
 class Folder(Dataset):
     """Pictures in class folders, sorted by path."""
 
-    def __init__(self, path: str, may_have_splits: bool) -> None:
+    def __init__(self, path: str, may_have_splits: bool, may_be_disjoint: bool = False) -> None:
         found, left_out = walk(path)
         files = sorted(found)
         loose = [f for f in files if "/" not in f]
@@ -44,11 +60,23 @@ class Folder(Dataset):
                 f"{path} has no pictures in class folders; expected ROOT/CLASS/x.jpg or ROOT/SPLIT/CLASS/x.jpg with "
                 f"SPLIT one of {', '.join(sorted(SPLITS))}"
             )
-        names = sorted(classes)
+        names = sorted({composed(c) for c in classes})
         index = {c: i for i, c in enumerate(names)}
         super().__init__([printable(f) for f in files])
         self.spaces = {"classification": Space(tuple(printable(c) for c in names))}
         self.left_out = left_out
+        self._note(classes, names)
+        _check_level(path, files, names, depth)
+        if splits and not may_be_disjoint:
+            seen: dict[str, set[str]] = {}
+            for parts in (f.split("/", 2) for f in files):
+                seen.setdefault(parts[0], set()).update(map(composed, parts[1:-1]))
+            if said := unshared(seen):
+                raise ValueError(
+                    f"{path}: {said}. So the folders of one of them name no classes: sort its pictures into folders "
+                    f"called as the others', or move unlabelled ones into the split's folder itself; where splits "
+                    f"differ on purpose, give folder:{path}?disjoint=yes"
+                )
         self._path, self._files = path, files
         self._depth = depth
         self._labels = array("i")
@@ -56,11 +84,27 @@ class Folder(Dataset):
         for i, file in enumerate(files):
             parts = file.split("/")
             own = parts[depth] if len(parts) > depth + 1 else None
-            self._labels.append(_NONE if own is None else index[own])
+            self._labels.append(_NONE if own is None else index[composed(own)])
             if found[file] is not None:
                 self._problems[i] = f"{file}: {found[file]}"
             elif own is None and parts[0] in labelled:
                 self._problems[i] = f"{file}: is in no class folder, but others of {parts[0]} are"
+
+    def _note(self, folders: set[str], names: list[str]) -> None:
+        """Say where several folders are one class, or classes are nearly called alike."""
+        if len(names) < len(folders):
+            self.notes.append(
+                f"{len(folders) - len(names):,} class folders have the name of another in another form of Unicode: "
+                "taken as one class"
+            )
+        alike: dict[str, list[str]] = {}
+        for name in names:
+            alike.setdefault(" ".join(name.casefold().split()), []).append(name)
+        self.notes += [
+            f"the class folders {' and '.join(map(repr, same))} differ in capitals or spaces only: several classes"
+            for same in alike.values()
+            if len(same) > 1
+        ]
 
     def entries(self, start: int, stop: int) -> Iterator[Entry]:
         classes = len(self.spaces["classification"].names)
@@ -76,6 +120,19 @@ class Folder(Dataset):
 
 def _targets(label: int, classes: int, file: str, size: tuple[int, int]) -> Labels:
     return of_class(label, classes, file)
+
+
+def _check_level(path: str, files: list[str], names: list[str], depth: int) -> None:
+    """Refuse one class whose pictures lie in several folders of its own: those are the classes, or the splits."""
+    if len(names) > 1:
+        return
+    below = sorted({f.split("/")[depth + 1] for f in files if f.count("/") > depth + 1})
+    if below:
+        top = os.path.join(path, files[0].split("/")[0])
+        raise ValueError(
+            f"{path} has one class folder only, {names[0]}, and folders in it ({', '.join(below[:3])}): if the tree is "
+            f"one level below, give folder:{top}"
+        )
 
 
 def _splits(path: str, files: list[str]) -> list[str]:
@@ -104,18 +161,19 @@ def _splits(path: str, files: list[str]) -> list[str]:
 
 def _folders(path: str) -> list[str]:
     try:
-        return [f.name for f in os.scandir(path) if f.is_dir() and not f.name.startswith(".")]
+        return [f.name for f in os.scandir(path) if f.is_dir() and not is_junk(f.name)]
     except OSError:  # `walk` made it an entry with its problem
         return []
 
 
 def load(path: str) -> Dataset:
-    """The tree at `path`, which may end in ?splits=no.
+    """The tree at `path`, which may end in ?splits=no&disjoint=yes.
 
     Raises:
-        ValueError: it is no folder, or its pictures are in no class folders.
+        ValueError: it is no folder, its pictures are in no class folders, or a split's folders name something else.
     """
-    where, option = options(path, {"splits": "auto"})
-    if option["splits"] not in ("auto", "no"):
-        raise ValueError(f"splits={option['splits']} in folder:{path}: there are auto and no")
-    return Folder(where, option["splits"] == "auto")
+    where, option = options(path, {"splits": "auto", "disjoint": "no"})
+    for name, known in (("splits", ("auto", "no")), ("disjoint", ("yes", "no"))):
+        if option[name] not in known:
+            raise ValueError(f"{name}={option[name]} in folder:{path}: there are {' and '.join(known)}")
+    return Folder(where, option["splits"] == "auto", option["disjoint"] == "yes")

@@ -46,7 +46,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from polyteach.datasets import Dataset, Entry, Labels, of_class, printable, walk
+from polyteach.datasets import Dataset, Entry, Labels, found_below, of_class, printable, unshared, walk
 from polyteach.tasks.contract import Space
 
 _WNID = re.compile(r"n\d{8}")
@@ -102,6 +102,9 @@ class ImageNet(Dataset):
         )
         if not wnids:
             raise ValueError(f"{root} has no class folders named by WordNet ids (n01440764); {_EXPECTED}")
+        sorted_in = {s: {w for f in files if f.startswith(f"{s}/") and (w := _wnid(f, splits))} for s in splits}
+        if said := unshared(sorted_in):
+            raise ValueError(f"{self._home}: {said}: they are of different data sets")
         self._index = {w: i for i, w in enumerate(wnids)}
         self._labels = array("i")
         self._problems = {i: f"{f}: {found[f]}" for i, f in enumerate(files) if found[f] is not None}
@@ -342,4 +345,15 @@ def load(path: str) -> Dataset:
     Raises:
         ValueError: it has none of the layouts; a description is broken; a flat val has none; scipy is needed.
     """
-    return ImageNet(path)
+    root, taken = found_below(path, _is_tree)
+    dataset = ImageNet(root)
+    dataset.notes += taken
+    return dataset
+
+
+def _is_tree(root: str) -> bool:
+    return (
+        _home(root)[0] != root
+        or any(os.path.isdir(os.path.join(root, split)) for split in _SPLITS)
+        or any(_WNID.fullmatch(name) for name in os.listdir(root))
+    )

@@ -16,7 +16,7 @@ archives themselves. The format's odd cases:
 
 - `iscrowd` boxes hold many objects: they are ignored. `isfake` (a picture or a toy of the object) and `isreflected`
   (seen in a mirror) are kept as the objects they show, as every trainer known does.
-- Boxes reach beyond the picture; they are clipped.
+- Boxes reach beyond the picture, some of them far; they are clipped and counted. One outside of it is an error.
 - Three pictures of train are in the JSON and in no archive (patch16/objects365_v2_00908726,
   patch6/objects365_v1_00320532 and _00320534; MMDetection passes over the same): `--skip-bad` records them in the
   rejects. It does so with every picture of a patch that was not downloaded.
@@ -25,13 +25,18 @@ archives themselves. The format's odd cases:
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
-from polyteach.datasets import Dataset, Entry, Labels, options, printable
+import torch
+
+from polyteach.datasets import Dataset, Entry, Labels, found_below, options, printable
 from polyteach.datasets._coco import CocoFile
+from polyteach.geometry import area, whole
 from polyteach.tasks.contract import Space
-from polyteach.tasks.detection import BOXES
+from polyteach.tasks.detection import BOXES, ROUNDING, DetectionTarget
 
 _SPLITS = ("train", "val")
 _LAYOUT = "expected ROOT/annotations/zhiyuan_objv2_train.json with ROOT/train/patch0/*.jpg, and likewise val"
@@ -42,27 +47,27 @@ class Objects365(Dataset):
 
     def __init__(self, root: str) -> None:
         self._root = root
-        self._files: list[tuple[str, CocoFile]] = []
+        self.files: list[tuple[str, CocoFile]] = []
         passed = 0
         for split in _SPLITS:
             path = _json(root, split)
             there = [p for p in (f"{root}/{split}", f"{root}/images/{split}", f"{root}/images") if _has_pictures(p)]
             if path is not None and there:
-                self._files.append((split, CocoFile(path)))
+                self.files.append((split, CocoFile(path)))
             elif path is not None:
                 passed += 1
             elif there and not there[0].endswith("/images"):
                 raise ValueError(f"{there[0]} has pictures, and there is no zhiyuan_objv2_{split}.json: {_LAYOUT}")
-        if not self._files:
+        if not self.files:
             raise ValueError(f"objects365:{root} has no split with pictures: {_LAYOUT}")
-        first = self._files[0][1]
-        for _, file in self._files[1:]:
+        first = self.files[0][1]
+        for _, file in self.files[1:]:
             if file.categories != first.categories:
                 raise ValueError(f"{file.path}: categories: are others than in {first.path}")
         names: list[str] = []
-        for split, file in self._files:
+        for split, file in self.files:
             places: dict[str, str] = {}
-            names += [_place(root, split, name, places) for name in file.names]
+            names += [_place(root, split, name.replace("\\", "/"), places) for name in file.names]
             names += [f"{split}: {where}" for where, _ in file.problems]
         self._paths = names
         super().__init__([printable(n) for n in names])
@@ -72,7 +77,7 @@ class Objects365(Dataset):
 
     def entries(self, start: int, stop: int) -> Iterator[Entry]:
         first = 0
-        for split, file in self._files:
+        for split, file in self.files:
             last = first + len(file.names) + len(file.problems)
             for at in range(max(start, first), min(stop, last)):
                 yield self._entry(split, file, at - first, self._paths[at])
@@ -89,7 +94,14 @@ class Objects365(Dataset):
 
 
 def _targets(file: CocoFile, row: int, size: tuple[int, int]) -> Labels:
-    return {"detection": file.boxes(row, size, outlines=False)}
+    labels = file.boxes(row, size, outlines=False)
+    target = labels["detection"]
+    assert isinstance(target, DetectionTarget)
+    inside = whole(size).boxes(target.box)
+    beyond = ((target.box - inside).abs().amax(1) > ROUNDING) & (area(inside) > 0)
+    labels["detection"] = replace(target, box=torch.where(beyond[:, None], inside, target.box))
+    labels.notes["detection"] += Counter({"reached beyond the picture and were clipped": int(beyond.sum())})
+    return labels
 
 
 def _json(root: str, split: str) -> str | None:
@@ -143,4 +155,7 @@ def load(path: str) -> Dataset:
     root, _ = options(path, {})
     if not os.path.isdir(root):
         raise ValueError(f"objects365:{root} is no folder: {_LAYOUT}")
-    return Objects365(root)
+    root, taken = found_below(root, lambda folder: any(_json(folder, split) for split in _SPLITS))
+    dataset = Objects365(root)
+    dataset.notes[:0] = [*taken, *(note for _, file in dataset.files for note in file.notes)]
+    return dataset

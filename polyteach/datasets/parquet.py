@@ -28,7 +28,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from polyteach.datasets import Dataset, Entry, Labels, numbered, of_class, options, printable, split_of
+from polyteach.datasets import (
+    Dataset,
+    Entry,
+    Labels,
+    numbered,
+    of_class,
+    options,
+    printable,
+    split_of,
+    unshared,
+)
 from polyteach.files import read_uri
 from polyteach.tasks.contract import Space
 
@@ -72,6 +82,19 @@ class Parquet(Dataset):
             self._labels, classes = _labels(self._files, self._label)
         if classes:
             self.spaces = {"classification": Space(classes)}
+        if classes and not self._extra and (said := unshared(self._seen(classes))):
+            self.notes.append(said)
+
+    def _seen(self, classes: tuple[str, ...]) -> dict[str, set[str]]:
+        """The classes that each split has."""
+        seen: dict[str, set[str]] = {}
+        first = 0
+        for split, rows in zip(self._splits, self._rows, strict=True):
+            if split:
+                labels = frozenset(self._labels[first : first + rows])
+                seen.setdefault(split, set()).update(classes[i] for i in labels if 0 <= i < len(classes))
+            first += rows
+        return seen
 
     def entries(self, start: int, stop: int) -> Iterator[Entry]:
         first = 0
@@ -195,9 +218,10 @@ def _labels(files: list[str], column: str) -> tuple[array, tuple[str, ...]]:
     if len(kinds) > 1:
         raise ValueError(f"column {column!r} is text in some of {files[0]}, ... and numbers in others")
     if kinds == {pa.large_string()}:
-        known = tuple(sorted({v for values in found for v in values.unique().to_pylist() if v is not None}))
+        texts = [pc.utf8_normalize(values.cast(pa.large_string()), form="NFC") for values in found]
+        known = tuple(sorted({v for values in texts for v in values.unique().to_pylist() if v is not None}))
         lookup = pa.array(known, pa.large_string())
-        found = [pc.index_in(values.cast(pa.large_string()), value_set=lookup).cast(pa.int64()) for values in found]
+        found = [pc.index_in(values, value_set=lookup).cast(pa.int64()) for values in texts]
     labels = array("q")
     for values in found:
         labels.extend(values.cast(pa.int64()).fill_null(_NONE).to_numpy().tolist())

@@ -12,6 +12,9 @@ read only where neither train.txt nor val.txt is there. The format's source: the
 
 - A box is in pixels counted from 1, both ends included: xmin..xmax becomes xmin - 1 .. xmax. Fractions occur. A
   box that ends where it begins would be a pixel wide; VOC has no such object, so it is taken for a mistake.
+- A box from 0 on (a file that counts from 0) begins a pixel before the picture: it is clipped and counted, as is
+  every box that reaches up to 2 pixels or 1 % of the side beyond it. One that reaches farther or lies outside is an
+  error, and so are boxes that are all within the first pixel: fractions.
 - `difficult` objects are ignored; no such field means 0. Parts of people (`part`) have boxes and are no objects.
 - A class map is a palette PNG whose indices are the classes: 0 background, 1..20 as for boxes, 255 void (ignored).
 - A picture is labelled for a task only in that task's lists, as the challenges count. One that is in one split of
@@ -23,6 +26,7 @@ read only where neither train.txt nor val.txt is there. The format's source: the
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +36,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from polyteach.datasets import Dataset, Entry, Labels, Protocol, kind, options, printable
+from polyteach.datasets import Dataset, Drawn, Entry, Labels, Protocol, found_below, kind, options, printable
 from polyteach.tasks.contract import Space
 from polyteach.tasks.detection import BOXES, DetectionTarget
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
@@ -122,9 +126,9 @@ class Voc(Dataset):
             yield Entry(uri=uri, split=row.split, targets=partial(self._targets, row))
 
     def _targets(self, row: _Row, size: tuple[int, int]) -> Labels:
-        labels: Labels = {}
+        labels = Drawn()
         if "detection" in row.tasks:
-            labels["detection"] = _boxes(os.path.join(row.folder, "Annotations", f"{row.id}.xml"), size)
+            labels = _boxes(os.path.join(row.folder, "Annotations", f"{row.id}.xml"), size)
         if "segmentation" in row.tasks:
             labels["segmentation"] = _pixels(os.path.join(row.folder, "SegmentationClass", f"{row.id}.png"), size)
         return labels
@@ -180,7 +184,7 @@ def _lists(folder: str) -> dict[str, list[str]]:
     return found
 
 
-def _boxes(path: str, size: tuple[int, int]) -> DetectionTarget:
+def _boxes(path: str, size: tuple[int, int]) -> Drawn:
     """The objects of an XML file.
 
     Raises:
@@ -192,7 +196,7 @@ def _boxes(path: str, size: tuple[int, int]) -> DetectionTarget:
         raise ValueError(
             f"{path}: size: {sides[0]} x {sides[1]} (height x width), but the picture is {size[0]} x {size[1]}"
         )
-    box, category, ignore = [], [], []
+    box, category, ignore, names = [], [], [], []
     for i, thing in enumerate(tree.findall("object")):
         where = f"{path}: object[{i}]"
         name = (thing.findtext("name") or "").strip()
@@ -204,15 +208,22 @@ def _boxes(path: str, size: tuple[int, int]) -> DetectionTarget:
         difficult = (thing.findtext("difficult") or "0").strip()
         if difficult not in ("0", "1"):
             raise ValueError(f"{where}.difficult: must be 0 or 1; got {difficult!r}")
+        names.append(f"{where}.bndbox of {name!r}: {x0:g}, {y0:g}, {x1:g}, {y1:g}")
         box.append([x0 - 1, y0 - 1, x1, y1])
         category.append(CLASSES.index(name))
         ignore.append(difficult == "1")
-    return DetectionTarget(
+    if box and all(max(corners) <= 1 for corners in box):
+        raise ValueError(f"{names[0]}: all boxes of the file are within a pixel: they are counted in pixels from 1")
+    target = DetectionTarget(
         box=torch.tensor(box, dtype=torch.float32).view(-1, 4),
         category=torch.tensor(category, dtype=torch.int64),
         score=torch.ones(len(box)),
         ignore=torch.tensor(ignore, dtype=torch.bool),
     )
+    labels = Drawn({"detection": target})
+    labels.where["detection"] = names
+    labels.notes["detection"] = +Counter({"are difficult, and not learned": sum(ignore)})
+    return labels
 
 
 def _xml(path: str) -> ElementTree.Element:
@@ -278,4 +289,7 @@ def load(path: str) -> Dataset:
     root, _ = options(path, {})
     if not os.path.isdir(root):
         raise ValueError(f"voc:{root} is no folder: {_LAYOUT}")
-    return Voc(root)
+    root, taken = found_below(root, lambda folder: bool(_years(folder)))
+    dataset = Voc(root)
+    dataset.notes += taken
+    return dataset

@@ -33,7 +33,18 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from polyteach.datasets import Dataset, Entry, Labels, numbered, of_class, options, printable, split_of
+from polyteach.datasets import (
+    Dataset,
+    Entry,
+    Labels,
+    composed,
+    numbered,
+    of_class,
+    options,
+    printable,
+    split_of,
+    unshared,
+)
 from polyteach.images import extensions
 from polyteach.tasks.contract import Space
 
@@ -86,6 +97,12 @@ class WebDataset(Dataset):
         if classes is not None:
             self.spaces = {"classification": Space(classes)}
         self._splits = [split_of(os.path.relpath(s, root).replace(os.sep, "/")) for s in self._shards]
+        seen: dict[str, set[str]] = {}
+        for i, text in texts.items():
+            if split := self._splits[bisect_right(self._firsts, i) - 1]:
+                seen.setdefault(split, set()).add(text)
+        if said := unshared(seen):
+            self.notes.append(said)
 
     def _add(self, sample: str, within: str, parts: list[_Part], texts: dict[int, str]) -> None:
         pictures = [p for p in parts if p.extension in self._endings]
@@ -110,7 +127,7 @@ class WebDataset(Dataset):
                 self._broken = self._broken or self._problems[i]
             else:
                 if isinstance(value, str):
-                    texts[i] = value
+                    texts[i] = composed(value)
                 elif value is not None:
                     label = value
         first = pictures[0] if pictures else labels[0]
@@ -236,7 +253,7 @@ def _named(root: str, names: str) -> tuple[str, tuple[str, ...]]:
     if len(there) > 1:
         raise ValueError(f"{' and '.join(there)} both name classes; choose one: ?names={_NAMES[0]}")
     try:
-        found = [line.strip() for line in Path(there[0]).read_text(encoding="utf-8-sig").rstrip().split("\n")]
+        found = [composed(line.strip()) for line in Path(there[0]).read_text(encoding="utf-8-sig").rstrip().split("\n")]
     except (OSError, UnicodeDecodeError) as e:
         raise ValueError(f"{there[0]}, of class names, cannot be read: {e}") from e
     if "" in found:

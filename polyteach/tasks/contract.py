@@ -4,6 +4,7 @@ Shapes: B images of a batch, H W image pixels.
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -132,6 +133,19 @@ T = TypeVar("T", bound=Target)
 
 
 @dataclass(frozen=True)
+class Review(Generic[T]):
+    """What people say of one image, looked at strictly, and what there is to tell them about it.
+
+    target: as it may be kept. objects: how many things people marked; 0 where the task counts none. notes: what was
+    found or mended, in words that complete "N objects ...", and for how many of the objects.
+    """
+
+    target: T
+    objects: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
 class Probe(Generic[T]):
     """A way to answer from an image's pooled features alone, without training the network.
 
@@ -203,6 +217,16 @@ class Task(ABC, Generic[T]):
         Raises:
             ValueError: NaN or infinity, a class index outside the space, wrong shapes; says which field and value.
         """
+
+    def review(self, target: T, size: tuple[int, int], space: Space, where: Sequence[str] = ()) -> Review[T]:
+        """People's answer looked at as strictly as it can be: what `check` would tidy away is a mistake of somebody's.
+
+        where: how the file calls each object, such as "x.json: annotations[17].bbox of id 42: [5, 4, 3, 2]".
+
+        Raises:
+            ValueError: as `check`; or people's answer contradicts itself or the image. Names the object by `where`.
+        """
+        return Review(self.check(target, size, space))
 
     @abstractmethod
     def view(self, target: T, view: View) -> T:

@@ -3,6 +3,8 @@
 Shapes: B images, K objects of an image, M N cells of a mask, H W image pixels.
 """
 
+import math
+from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -37,7 +39,7 @@ from polyteach.images import caption, palette
 from polyteach.layers import GroupNorm, Pyramid
 from polyteach.precision import Judged, Ranking, judge_coco, judge_voc, overlap
 from polyteach.scene import Render
-from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column, weighted_mean
+from polyteach.tasks.contract import Policy, Review, Space, Target, Task, check_map, column, weighted_mean
 
 BOXES, MASKS = "boxes", "boxes and masks"
 LEVELS = ("p3", "p4", "p5", "p6", "p7")
@@ -54,6 +56,12 @@ SAME = 0.5
 """Least IoU of two boxes of one class, by several teachers, that are taken for one object; as within an answer."""
 CROWDED = 0.7
 """Least share of an anchor or proposal on an ignored box that makes it no negative (Detectron's crowd threshold)."""
+OVERHANG = 2.0, 0.01
+"""How far a box that a person drew may reach beyond the picture and is clipped: so many pixels, or that share of the
+side where it is more. The first is for files that count from 0 or 1, and for rounding; the second for a hand that let
+go late. What reaches farther was drawn on another picture, or is not what the field is for."""
+ROUNDING = 0.01
+"""Pixels by which a box may reach beyond the picture without that being told: COCO keeps two decimals."""
 REGIONS = 128
 """Regions per image that the box head learns from; 512 elsewhere. Pseudo labels have few boxes, and it is the dearest
 head."""
@@ -418,6 +426,36 @@ class Detection(Task[DetectionTarget]):
         return sorted(set(target.category[~target.ignore].tolist()))
 
     def check(self, target: DetectionTarget, size: tuple[int, int], space: Space) -> DetectionTarget:
+        self._valid(target, size, space)
+        inside = replace(target, box=whole(size).boxes(target.box))
+        ordered = (inside.box[:, 2] > inside.box[:, 0]) & (inside.box[:, 3] > inside.box[:, 1])
+        return rows(inside, ordered)
+
+    def review(
+        self, target: DetectionTarget, size: tuple[int, int], space: Space, where: Sequence[str] = ()
+    ) -> Review[DetectionTarget]:
+        """No box is dropped: one that has no area, lies outside or reaches far beyond the picture is an error.
+
+        A box that reaches at most `OVERHANG` beyond the picture is clipped, and counted. So is an outline that lies
+        mostly outside of its box; one that does not touch it is an error.
+        """
+        self._valid(target, size, space)
+        names = where or [f"box {i}: {box}" for i, box in enumerate(target.box.tolist())]
+        notes: Counter[str] = Counter()
+        boxes = target.box.tolist()
+        for name, box in zip(names, boxes, strict=True):
+            notes["reached a little beyond the picture and were clipped"] += _beyond(name, box, size) > ROUNDING
+            small = min(box[2] - box[0], box[3] - box[1]) < 1
+            notes["are under a pixel high or wide: too small to be learned"] += small
+        masks = [] if target.mask is None else [*target.mask]
+        for name, box, mask in zip(names, boxes, masks, strict=False):
+            share = _shared(mask, box, size)
+            if not share:
+                raise ValueError(f"{name} and its outline have nothing in common: they are of different places")
+            notes["have outlines that lie mostly outside of their boxes"] += share < 0.5
+        return Review(replace(target, box=whole(size).boxes(target.box)), len(target.box), +notes)
+
+    def _valid(self, target: DetectionTarget, size: tuple[int, int], space: Space) -> None:
         n = len(target.box)
         if target.box.dim() != 2 or target.box.shape[1] != 4:
             raise ValueError(f"box has shape {tuple(target.box.shape)}, not (K, 4)")
@@ -436,9 +474,6 @@ class Detection(Task[DetectionTarget]):
             )
         if n and target.mask is not None:
             check_map("mask", target.mask, size, channels=n)
-        inside = replace(target, box=whole(size).boxes(target.box))
-        ordered = (inside.box[:, 2] > inside.box[:, 0]) & (inside.box[:, 3] > inside.box[:, 1])
-        return rows(inside, ordered)
 
     def view(self, target: DetectionTarget, view: View) -> DetectionTarget:
         """Boxes are clipped; those that keep less than a tenth of their area, or less than a pixel a side, go."""
@@ -633,6 +668,38 @@ class Detection(Task[DetectionTarget]):
             ignore=torch.zeros(int(seen.sum()), dtype=torch.bool),
             mask=masks[seen] if _has_masks(space) else None,
         )
+
+
+def _beyond(name: str, box: list[float], size: tuple[int, int]) -> float:
+    """By how many pixels a person's box reaches beyond the picture of (height, width) `size`; 0 where it lies inside.
+
+    Raises:
+        ValueError: the box has no area, lies outside, or reaches farther than `OVERHANG` allows.
+    """
+    height, width = size
+    x0, y0, x1, y1 = box
+    picture = f"the picture of {height} x {width} (height x width)"
+    if x1 <= x0 or y1 <= y0:
+        raise ValueError(f"{name} has no area: it ends where it begins, or before")
+    if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
+        raise ValueError(f"{name} lies outside of {picture}")
+    pixels, share = OVERHANG
+    for low, high, side in ((x0, x1, width), (y0, y1, height)):
+        allowed = max(pixels, share * side)
+        if low < -allowed or high > side + allowed:
+            raise ValueError(
+                f"{name} reaches from {low:g} to {high:g}, far beyond {picture}; {allowed:g} pixels are clipped, more "
+                "means that it was drawn on another picture or is written in another form"
+            )
+    return max(-x0, -y0, x1 - width, y1 - height, 0.0)
+
+
+def _shared(mask: Bool[Tensor, "M N"], box: list[float], size: tuple[int, int]) -> float:
+    """The share of an outline's pixels, 0..1, that lie in its box, to within one cell of the map; 0 without any."""
+    (m, n), (height, width) = mask.shape, size
+    left, right = max(math.floor(box[0] * n / width) - 1, 0), math.ceil(box[2] * n / width) + 1
+    top, bottom = max(math.floor(box[1] * m / height) - 1, 0), math.ceil(box[3] * m / height) + 1
+    return int(mask[top:bottom, left:right].sum()) / max(int(mask.sum()), 1)
 
 
 def _has_masks(space: Space) -> bool:
