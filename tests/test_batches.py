@@ -173,6 +173,27 @@ def test_epochs_and_seeds_differ():
     assert len({tuple(s) for s in streams}) == 4
 
 
+def test_epochs_order_row_groups_and_images_anew():
+    start = 64 * np.arange(2 * module.WINDOW + 1)  # two windows
+    order, n = Order(start, 0), int(start[-1])
+    first, second = ([order.at(e * n + i)[1] for i in range(n // 2)] for e in (0, 1))
+    assert {i // 64 for i in first} != {i // 64 for i in second}  # which row groups the first window has
+    start = np.array([0, 64])  # one row group: only what is within it can change
+    order = Order(start, 0)
+    first, second = ([order.at(e * 64 + i)[1] for i in range(64)] for e in (0, 1))
+    assert first != second
+
+
+def test_every_epoch_has_another_view_of_an_image(tmp_path):
+    store = store_of(tmp_path / "s", 1)
+    task = load_task("segmentation")
+    space = Space(("red", "green", "blue"))
+    label(store, "people", [task.truth(render(random_scene(3, (16, 16))), space)], "segmentation", space)
+    s = samples(plan([store]), Augment((32, 32)))
+    views = [s[epoch].targets["segmentation_people"].category for epoch in range(4)]
+    assert not any(torch.equal(a, b) for i, a in enumerate(views) for b in views[:i])
+
+
 def test_places_are_uniform():
     """Over many seeds each image comes first about equally often: chi-square against the uniform."""
     start = np.array([0, 3, 4, 9])  # row groups of unlike sizes

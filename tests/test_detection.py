@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from torchvision.ops import box_iou
 
 from polyteach.geometry import View, area
 from polyteach.layers import Pyramid
 from polyteach.scene import random_scene, render
 from polyteach.tasks.contract import Policy, Space
-from polyteach.tasks.detection import BOXES, MASKS, TASK, DetectionHead, DetectionTarget, _propose, rows
+from polyteach.tasks.detection import BOXES, MASKS, TASK, DetectionHead, DetectionTarget, _propose, _target, rows
 
 NAMES = ("a", "b", "c")
 SIZE = (64, 96)
@@ -210,6 +211,16 @@ def test_ignored_objects_are_neither_learned_nor_background():
     assert (classes[0] == -1).all()
 
 
+def test_an_image_of_ignored_objects_teaches_no_box():
+    """Not to propose it, not to move a proposal on to it, and not that there is background."""
+    space = Space(NAMES, BOXES)
+    truth = TASK.truth(render(random_scene(3, SIZE)), space)
+    for ignore in (False, True):
+        _, head = losses(space, [replace(truth, ignore=torch.full((len(truth.box),), ignore))])
+        grads = (head.proposals.head.bbox_pred.weight.grad, head.regions.box_predictor.bbox_pred.weight.grad)
+        assert [bool(g.abs().sum() > 0) for g in grads] == [not ignore] * 2
+
+
 def test_what_lies_inside_an_ignored_crowd_is_no_background():
     head = TASK.head({f"p{k}": 8 for k in range(2, 8)}, Space(NAMES, BOXES))
     known = torch.tensor([[0.0, 0, 100, 100], [20, 20, 40, 40]])
@@ -287,6 +298,43 @@ def test_threshold_keeps_whole_rows():
     kept = TASK.pseudo(target, Policy(score=0.5, confidence=True))
     assert torch.equal(kept.score, target.score[target.score >= 0.5])
     assert torch.equal(kept.box, target.box[target.score >= 0.5])
+
+
+def test_a_box_at_the_threshold_is_kept():
+    target = replace(boxes(0, 3), score=torch.tensor([0.25, 0.5, 0.75]))
+    assert TASK.pseudo(target, Policy(score=0.5)).box.tolist() == target.box[1:].tolist()
+
+
+def test_decoded_boxes_keep_the_documented_bounds():
+    """At most 100, score of at least 0.05, no two of a class that overlap by more than a half; none is lost to 0.3."""
+    space = Space(NAMES, BOXES)
+    shared, scores = [], []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        levels, head = pyramid(1, 8), TASK.head({f"p{k}": 8 for k in range(2, 8)}, space).eval()
+        torch.nn.init.normal_(head.regions.box_predictor.cls_score.weight, 0, 3)  # sure of some, unsure of others
+        (found,) = TASK.decode(head(levels))
+        assert 0 < len(found.box) <= 100
+        scores += found.score.tolist()
+        for c in range(3):
+            mine = found.box[found.category == c]
+            shared += box_iou(mine, mine).triu(1).flatten().tolist()
+    assert 0.05 <= min(scores) < 0.3
+    assert 0.3 < max(shared) <= 0.5
+
+
+def test_an_outline_is_where_it_is_likelier_than_not():
+    p = torch.full((1, 1, 28, 28), 0.6)
+    p[..., 14:] = 0.4
+    found = {
+        "boxes": torch.tensor([[8.0, 8, 48, 48]]), "labels": torch.tensor([1]), "scores": torch.ones(1), "masks": p
+    }  # fmt: skip
+    mask = _target(found, SIZE).mask[0]
+    rows_seen, columns = (mask.any(d).nonzero().flatten() for d in (1, 0))
+    assert abs(int(rows_seen.min()) - 8) <= 2
+    assert abs(int(rows_seen.max()) - 47) <= 2
+    assert abs(int(columns.min()) - 8) <= 2
+    assert abs(int(columns.max()) - 27) <= 2
 
 
 @pytest.mark.parametrize("kind", [BOXES, MASKS])

@@ -129,6 +129,14 @@ def test_what_was_labelled_is_counted_and_known_to_who_comes_next(tmp_path, teac
     assert opened == ["_overview.parquet"]
 
 
+def test_what_is_reported_is_about_the_threshold_that_was_asked_for(tmp_path, teacher, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    store = store_of(tmp_path / "s", pictures(10))
+    polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, score=0.9, progress=False)
+    top = [float(a.probability.max()) for a in labels_of(store, "a")]
+    assert f"top probability >= 0.9 {sum(t >= 0.9 for t in top) / 10:.3g}" in " ".join(capsys.readouterr().err.split())
+
+
 def test_an_image_that_is_gone_is_recorded_and_retried(tmp_path, teacher):
     images = pictures(6)
     folder = tmp_path / "files"

@@ -99,8 +99,8 @@ def test_what_is_taught_in_part_is_learned_and_scored_in_each_pictures_own_pixel
     store = school(tmp_path / "store", task, other, seen)
     run = str(tmp_path / "run")
     train(
-        [store], out=run, backbone="test_resnet", channels=16, size=64, batch_size=COUNT, steps=STEPS, optimizer="adamw",
-        lr=4e-3, warmup=5, ema=0.0, scale=(1.0, 1.0), mirror=0.0, weights="equal", workers=0, device="cpu",
+        [store], out=run, backbone="test_resnet", channels=16, size=64, batch_size=COUNT, steps=STEPS, lr=4e-3,
+        optimizer="adamw", warmup=5, ema=0.0, scale=(1.0, 1.0), mirror=0.0, weights="equal", workers=0, device="cpu",
         progress=False,
     )  # fmt: skip
     papers, truths = exam(tmp_path / "exam", task, seen)

@@ -12,6 +12,7 @@ from polyteach.tasks import load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Policy, Space
 from polyteach.tasks.depth import DepthPrediction, DepthTarget, aligned
+from polyteach.tasks.detection import DetectionTarget
 from polyteach.tasks.normals import NormalsTarget
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
 
@@ -69,6 +70,33 @@ def test_top_k_is_torchmetrics(seed):
         assert found[f"top-{k}"] == pytest.approx(100 * float(expected), abs=1e-4)
 
 
+def test_a_decoded_class_vector_is_the_softmax_over_classes():
+    logits = torch.tensor([[0.0, 1.0, 2.0], [3.0, 0.0, 0.0]])
+    found = torch.stack([t.probability for t in load_task("classification").decode(logits)]).numpy()
+    expected = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(1, keepdims=True)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_class_loss_is_the_cross_entropy_with_a_normalised_vector():
+    """Float16 on disk does not add up to 1: the loss is of the distribution that it stands for."""
+    logits, given = torch.tensor([[0.5, -1.0, 2.0]]), np.array([0.3, 0.5, 0.185])
+    log_p = logits.numpy()[0] - np.log(np.exp(logits.numpy()[0]).sum())
+    target = ClassificationTarget(probability=torch.tensor(given, dtype=torch.float32))
+    loss = float(load_task("classification").loss(logits, [target]))
+    assert loss == pytest.approx(-(given / given.sum() * log_p).sum(), rel=1e-5)
+
+
+def test_labelling_counts_what_reaches_the_threshold():
+    policy = Policy(score=0.6)
+    for p, reaches in (([0.7, 0.3], 1), ([0.55, 0.45], 0)):
+        said = load_task("classification").statistics(ClassificationTarget(probability=torch.tensor(p)), policy)
+        assert said == {"top probability": pytest.approx(p[0]), "top probability >= 0.6": reaches}
+    none = torch.zeros(3, dtype=torch.long)
+    boxes = DetectionTarget(torch.zeros(3, 4), none, torch.tensor([0.9, 0.6, 0.2]), none.bool())
+    said = load_task("detection").statistics(boxes, Policy(score=0.5))
+    assert said == {"boxes >= 0.5": 2, "images without any": 0, "boxes below 0.5": 1}
+
+
 # classes of pixels
 
 
@@ -99,6 +127,13 @@ def test_an_absent_class_does_not_count_and_ignored_answers_are_wrong():
     assert found["pixel accuracy"] == pytest.approx(75)
 
 
+def test_a_class_that_only_the_prediction_shows_counts():
+    """As in Pascal VOC: what is seen where it is not has an intersection of 0, and is part of the mean."""
+    space = Space(("a", "b", "c"))
+    true, guess = torch.tensor([[0, 0, 0, 0]]), torch.tensor([[0, 0, 0, 1]])
+    assert score(segmentation, space, [classes(guess)], [classes(true)])["mIoU"] == pytest.approx(100 * (3 / 4 + 0) / 2)
+
+
 def test_prediction_is_resampled_to_the_truth():
     space = Space(("a", "b"))
     true = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1]])
@@ -124,6 +159,14 @@ def test_pixel_loss_is_minus_log_probability_of_known_pixels():
         if true[b, i, j] != IGNORE
     ]
     assert float(segmentation.loss(logits, [classes(t) for t in true])) == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+def test_a_decoded_map_is_the_likeliest_class_and_its_probability():
+    logits = torch.randn(2, 3, 4, 5)
+    for raw, found in zip(logits.double().numpy(), segmentation.decode(logits), strict=True):
+        p = np.exp(raw) / np.exp(raw).sum(0)
+        assert (found.category.numpy() == p.argmax(0)).all()
+        assert found.probability.numpy() == pytest.approx(p.max(0), rel=1e-5)
 
 
 # depth
@@ -406,6 +449,15 @@ def test_loss_of_normals_is_one_minus_the_cosine_of_what_was_turned():
     predicted = torch.stack([7 * turned(t, d) for t, d in zip(true, degrees, strict=True)])
     expected = float((1 - degrees.deg2rad().cos()).mean())
     assert float(normals.loss(predicted, [directions(t) for t in true])) == pytest.approx(expected, rel=1e-4)
+
+
+def test_unknown_normals_do_not_dilute_the_loss():
+    true = torch.nn.functional.normalize(torch.randn(3, 4, 6), dim=0)
+    known = torch.arange(24).view(4, 6) % 3 == 0
+    predicted = torch.randn(1, 3, 4, 6)
+    cosine = (predicted[0] * true).sum(0) / predicted[0].norm(dim=0)
+    found = normals.loss(predicted, [NormalsTarget(normal=true * known, valid=known)])
+    assert float(found) == pytest.approx(float((1 - cosine)[known].mean()), rel=1e-4)
 
 
 def test_a_prediction_without_direction_gives_no_nan():

@@ -138,7 +138,7 @@ def test_boxes_have_four_hidden_convolutions_and_one_connected_layer():
 
 
 def head_width(channels):
-    widths = {k: channels for k in WIDTHS}
+    widths = dict.fromkeys(WIDTHS, channels)
     return load_task("detection").head(widths, Space(("a",), BOXES)).regions.box_predictor.cls_score.in_features
 
 
@@ -173,6 +173,14 @@ def test_the_pyramid_is_that_of_lin_et_al():
         p6 = conv(found["p5"], "extra_blocks.p6", stride=2, padding=1)
         torch.testing.assert_close(found["p6"], p6)
         torch.testing.assert_close(found["p7"], conv(p6.relu(), "extra_blocks.p7", stride=2, padding=1))
+
+
+def test_pooled_features_are_means_of_the_last_map():
+    student = Student("test_resnet", {}, channels=C).eval()
+    images = torch.randint(256, (2, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        expected = student.levels(images)[-1].double().numpy().mean((2, 3))
+        torch.testing.assert_close(student.pooled(images).double(), torch.from_numpy(expected))
 
 
 def test_pixels_are_standardised_as_the_backbone_expects():

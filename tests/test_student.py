@@ -80,6 +80,23 @@ def test_answers_are_in_pixels_of_each_image(tmp_path):
             load_task(objective.task).check(answer[name], tuple(image.shape[1:]), objective.space)
 
 
+def test_answers_do_not_depend_on_the_mode():
+    """Normalisation is by what was learned, whatever stands beside a picture; and nothing is learned by answering."""
+    student = Student("test_resnet", objectives(), channels=16).eval()
+    images = [torch.randint(0, 256, (3, 50, 80), dtype=torch.uint8) // (i + 1) for i in range(3)]
+    alone = student.answer(images[:1], (64, 64))[0]
+    student.train()
+    before = {k: v.clone() for k, v in student.state_dict().items()}
+    among = student.answer(images, (64, 64))[0]
+    assert student.training
+    assert all(torch.equal(v, before[k]) for k, v in student.state_dict().items())
+    assert alone.keys() == among.keys()
+    for k in alone:
+        for f in type(alone[k]).__dataclass_fields__:
+            a, b = getattr(alone[k], f), getattr(among[k], f)
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3, msg=f"{k} {f}")
+
+
 def test_backbone_starts_from_a_local_checkpoint(tmp_path):
     model = timm.create_model("resnet18")
     save_file(model.state_dict(), tmp_path / "w.safetensors")

@@ -297,6 +297,23 @@ def test_a_zoom_is_undone_by_its_inverse_and_one_is_none(case, zoom, seed):
 
 
 @every_case
+def test_pixels_beyond_the_picture_are_not_learned(case):
+    """No pixel of a map that a view shows beyond the source has a gradient; those within have."""
+    if not case.maps_only:
+        return
+    view = View(SIZE, -20, -30, SIZE[0] + 20, SIZE[1] + 30, SIZE)
+    target = case.task.view(case.truth(0), view)
+    inside = view.dense(torch.ones(SIZE, dtype=torch.bool), False)
+    prediction = case.head()(pyramid(1))
+    output = prediction if isinstance(prediction, torch.Tensor) else prediction[0]
+    output.retain_grad()
+    case.task.loss(prediction, [target]).backward()
+    seen = output.grad.reshape(-1, *SIZE).abs().sum(0)
+    assert (seen[~inside] == 0).all()
+    assert (seen[inside] > 0).float().mean() > 0.05
+
+
+@every_case
 def test_predictions_become_checked_targets_of_the_original_size(case):
     head = case.head().eval()
     with torch.no_grad():

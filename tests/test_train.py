@@ -611,6 +611,22 @@ def test_the_rule_steps_each_head_with_its_teachers_rate(tmp_path, capsys, passe
     assert f"classification_oracle: {expected:g} (rule: teacher oracle has lr 0.1, batch 32)" in capsys.readouterr().err
 
 
+def test_the_rule_counts_the_batch_of_the_step_not_of_a_pass(tmp_path):
+    """Two passes of 2 images make a step of 4, whose rate, weights and epochs are those of one pass of 4."""
+    store = world(tmp_path / "store", 8, ["classification"])
+    for run, more in {"two": {"batch_size": 2, "accumulate": 2}, "one": {"batch_size": 4}}.items():
+        train(store, out=str(tmp_path / run), **options(steps=None, epochs=3.0, **more))
+        config = json.loads((tmp_path / run / "config.json").read_text())
+        lr = 0.32 * 4 / 256
+        assert config["options"]["lr"] == pytest.approx(lr)
+        assert config["options"]["steps"] == 6
+        assert config["loss_weights"] == {"classification_oracle": pytest.approx(4 * 0.1 / (32 * lr))}
+        about = json.loads((tmp_path / run / "student.json").read_text())  # what its own students will reckon with
+        assert (about["batch_size"], about["learning_rate"]) == (4, pytest.approx(lr))
+        assert json.loads((tmp_path / run / "train.json").read_text())["compute"]["images"] == 24
+        assert [x["images"] for x in log_of(tmp_path / run)] == [4] * 6
+
+
 def test_learned_weights_learn_towards_their_optimum(tmp_path):
     """With constant losses, exp(-s) L + s / 2 is least where exp(-s) = 1 / (2 L)."""
     mixture = Mixture({"a": 1.0, "b": 1.0}, learned=True)
@@ -836,6 +852,18 @@ def test_momentum_and_schedule_by_hand(tmp_path):
     torch.testing.assert_close(model.w, by_hand.w)
     settings = Settings(steps=10, warmup=0, lr=2.0)
     assert [rate(i, settings) for i in (0, 5)] == [2.0, pytest.approx(1.0)]
+
+
+def test_clipping_bounds_the_whole_gradient(tmp_path):
+    """One plain step moves all weights together by the rate times the gradient's norm, or by the rate times `clip`."""
+    moved = {}
+    for clip in (0.0, 1e-3, 1e3):
+        (tmp_path / f"{clip}").mkdir()
+        model, start = fitted(tmp_path, f"{clip}", stream(4), steps=1, momentum=0.0, clip=clip), Line()
+        pairs = zip(model.parameters(), start.parameters(), strict=True)
+        moved[clip] = math.sqrt(sum(float((a - b).square().sum().detach()) for a, b in pairs))
+    assert moved[1e-3] == pytest.approx(0.1 * 1e-3, rel=1e-2)
+    assert moved[0.0] == moved[1e3] > 0.1 * 1e-2
 
 
 def test_average_by_hand():

@@ -11,19 +11,21 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.functional import cosine_similarity
 
-from polyteach.batches import digest, plan
+from polyteach.batches import Augment, Samples, digest, plan
 from polyteach.compare import pool
 from polyteach.datasets import protocols
 from polyteach.evaluate import evaluate, interval, score_names
+from polyteach.geometry import fit
 from polyteach.loop import NonFinite
 from polyteach.scene import random_scene, render
 from polyteach.scores import read
 from polyteach.store import ImageRow, Store
-from polyteach.student import Student, save_student
+from polyteach.student import Student, load_student, save_student
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.classification import ClassificationTarget, neighbours, regression
-from polyteach.tasks.contract import Objective, Space
+from polyteach.tasks.contract import Objective, Policy, Space
 from polyteach.transfer import ranked, transfer
 from tests.conftest import png
 
@@ -275,6 +277,35 @@ def test_cost_counts_what_was_trained_and_probes_a_few_images(tmp_path, monkeypa
     assert result(tmp_path / "out")["compute"]["transfer"]["flops"] == broken["flops"] + whole["flops"]
 
 
+def answered(student, store, split, objective, ids):
+    """The student's answers to these pictures, one at a time, and the truths."""
+    chosen = plan([Store.open(store)], labels=["people"], split=split, only=ids)
+    samples = Samples(chosen, Augment((32, 32)), Policy(), 0)
+    numbers = range(len(chosen))
+    guesses = [student.answer([samples.picture(i)[1]], (64, 64))[0][objective] for i in numbers]
+    return guesses, [samples.target(i, objective) for i in numbers]
+
+
+def test_the_sweep_chooses_on_validation_the_least_of_an_error(tmp_path):
+    store = downstream(tmp_path / "store", train=16, tasks=["depth"])
+    more = options(seeds=(0,), lrs=(1e-6, 0.03), metric="RMSE", steps=(4,), keep=True)
+    transfer(store, out=str(tmp_path / "out"), **more)
+    (found,) = result(tmp_path / "out")["results"]
+    assert not result(tmp_path / "out")["downstream"]["higher_is_better"]
+    validation = {c["lr"]: c["validation"] for c in found["sweep"]}
+    assert validation[0.03] < validation[1e-6]
+    assert found["chosen"]["lr"] == 0.03
+    # each score is of its own images, by networks that are not training
+    (cell,) = (tmp_path / "out" / "cells").glob("*lr0.03*")
+    student = load_student(cell)
+    train_ids = [f"{i}" for i in range(16)]
+    held = set(ranked(train_ids, "validation")[:4])
+    for split, ids, said in (("train", held, validation[0.03]), ("test", None, found["tests"][0]["scores"]["RMSE"])):
+        metric = load_task("depth").metric(Space(NAMES, load_task("depth").kinds[-1]))
+        metric.update(*answered(student, store, split, "depth_people", ids))
+        assert said == pytest.approx(metric.compute()["RMSE"], rel=1e-4), split
+
+
 def test_seeds_that_were_asked_for_stay(tmp_path):
     store = downstream(tmp_path / "store", tasks=["normals"])
     transfer(store, out=str(tmp_path / "out"), **options(seeds=(0, 1), lrs=(0.01,)))
@@ -417,6 +448,40 @@ def test_knn_and_linear_on_the_verb(tmp_path):
         assert len(r["sweep"]) == len(load_task("classification").probes[mode].settings)
         assert len(r["tests"]) == 1  # nothing is random without a budget
         assert 0 <= r["mean"] <= 100
+
+
+def test_a_probe_chooses_the_best_setting_on_validation(tmp_path):
+    store = downstream(tmp_path / "store", train=32, test=8, tasks=["classification"])
+    run = representation(tmp_path / "run")
+    plain = {k: v for k, v in options(mode="knn").items() if k not in ("lrs", "steps")}
+    transfer(store, out=str(tmp_path / "out"), init=run, **plain)
+    (found,) = result(tmp_path / "out")["results"]
+    student = load_student(run)
+    held = set(ranked([f"{i}" for i in range(32)], "validation")[:8])
+    chosen = {
+        "known": plan([Store.open(store)], split="train", only={f"{i}" for i in range(32)} - held),
+        "validation": plan([Store.open(store)], split="train", only=held),
+        "test": plan([Store.open(store)], split="test"),
+    }
+    features, classes = {}, {}
+    for name, seen in chosen.items():
+        samples = Samples(seen, Augment((32, 32)), Policy(), 0)
+        views = [fit((48, 64), (64, 64)).image(samples.picture(i)[1]) for i in range(len(seen))]
+        features[name] = torch.cat([student.pooled(v[None]) for v in views]).detach()
+        classes[name] = torch.stack([samples.target(i, "classification_people").probability for i in range(len(seen))])
+
+    def hits(name, setting):
+        near = cosine_similarity(features[name][:, None], features["known"][None], dim=2).topk(min(setting, 24))
+        votes = ((near.values / 0.07).exp()[..., None] * classes["known"][near.indices]).sum(1)
+        return 100 * float((votes.argmax(1) == classes[name].argmax(1)).float().mean())
+
+    said = {c["setting"]: c["validation"] for c in found["sweep"]}
+    assert said == {s: pytest.approx(hits("validation", s)) for s in said}
+    assert len(set(said.values())) > 1
+    assert any(hits("test", s) != hits("validation", s) for s in said)
+    best = found["chosen"]["setting"]
+    assert said[best] == max(said.values())
+    assert found["mean"] == pytest.approx(hits("test", best))
 
 
 def test_neighbours_vote_as_written_down():

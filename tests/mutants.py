@@ -1,0 +1,619 @@
+"""Changes of one line that change a result, each applied to a copy of the package: which of them do the tests see?
+
+    python tests/mutants.py                     all of them; exit 1 where one survives or no longer applies
+    python tests/mutants.py --only depth        those with this in their file, their change or their tests
+    python tests/mutants.py --list              what there is
+    python tests/mutants.py --jobs 4
+
+Not part of the usual run. A mutant names the line's old text, which must occur once in its file, the new text, what
+the change does to a result, and the tests that see it. Only those tests are run; first on the unchanged copy, where
+they must pass. One that does not end in many times as long counts as seen too.
+
+The libraries are imported once, and each mutant gets a fork of that process, which then imports its own copy.
+"""
+
+import argparse
+import compileall
+import contextlib
+import importlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARIES = ("torch", "torchvision", "timm", "torchmetrics.detection", "faster_coco_eval", "pycocotools.cocoeval",
+             "pyarrow.parquet", "fsspec", "PIL.Image", "safetensors.torch", "tyro", "rich.table", "yaml", "jaxtyping",
+             "hypothesis", "pytest", "pytorch_metric_learning.losses", "torch.utils.data")  # fmt: skip
+"""What tests import beside the package; an import takes longer than most tests."""
+COPIED = ("polyteach", "tests", "runs", "pyproject.toml")
+LEAST, TIMES, CLEAN = 60.0, 10, 900.0
+"""Seconds that a mutant has at least; how many times what its tests take without it; seconds of a file without any."""
+PASSED, FAILED, LATE = 0, 1, -1
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """file: below the package. old: occurs once there. changes: what it does to a result. tests: ids below tests/."""
+
+    file: str
+    old: str
+    new: str
+    changes: str
+    tests: tuple[str, ...]
+
+    def stale(self, package: Path) -> str:
+        """Why it cannot be applied; "" where it can."""
+        file = package / self.file
+        count = file.read_text(encoding="utf-8").count(self.old) if file.is_file() else 0
+        return "" if count == 1 else f"{self.old!r} occurs {count} times in {self.file}"
+
+
+def mutant(file: str, old: str, new: str, changes: str, *tests: str) -> Mutant:
+    return Mutant(file, old, new, changes, tests)
+
+
+LEARNED, GOLDEN = "test_learning.py", "test_golden.py"
+STRUCTURE = "test_structure.py"
+CHOICE = "test_transfer.py::test_the_sweep_chooses_on_validation_the_least_of_an_error"
+REPORT = "test_report.py"
+AP = ("test_precision.py", "test_detection.py::test_ap_agrees_with_pycocotools")
+
+MUTANTS = (
+    # the student and its blocks
+    mutant("student.py", "index = torch.tensor(here,", "index = torch.arange(len(here),",
+           "labels are trained on other images' features", LEARNED),
+    mutant("student.py", "(images.to(self.mean.dtype) - self.mean) / self.std",
+           "images.to(self.mean.dtype) / self.std", "pixels keep their mean",
+           f"{STRUCTURE}::test_pixels_are_standardised_as_the_backbone_expects"),
+    mutant("student.py", "[-1].float().mean((2, 3))", "[-1].float().amax((2, 3))",
+           "probes read the largest feature, not the mean",
+           f"{STRUCTURE}::test_pooled_features_are_means_of_the_last_map"),
+    mutant("student.py", "self.training, self.mean.device\n        self.eval()", "self.training, self.mean.device",
+           "answers, so validation too, in training mode", "test_student.py::test_answers_do_not_depend_on_the_mode"),
+    mutant("student.py", "task.view(target, views[i].inverse())", "target", "answers are not put back on the image",
+           LEARNED),
+    mutant("student.py", "views[i].inverse()", "views[0].inverse()",
+           "answers are put back as the batch's first image was seen", LEARNED),
+    mutant("student.py", "getattr(self, part).eval()", "getattr(self, part).train(mode)",
+           "frozen parts change their statistics",
+           "test_transfer.py::test_frozen_parts_do_not_move_and_the_rest_does"),
+    mutant("student.py", 'if k.partition(".")[0] in parts}', "}", "heads are taken over, whatever parts say",
+           "test_transfer.py::test_what_is_taken_is_what_parts_say_and_heads_are_always_new"),
+    mutant("student.py", "task.loss(self._head(name, part), [t",
+           "task.loss(self._head(name, part), [answers[here[0]]", "every image is taught the first one's target",
+           LEARNED),
+    mutant("layers.py", "torch.stack(every).sum(0)", "torch.stack(every).mean(0)",
+           "P2 is the mean of the levels, not the sum", f"{STRUCTURE}::test_fused_p2_is_the_sum_of_all_levels"),
+    mutant("layers.py", 'if name.startswith("p") and name != "p2"', 'if name in ("p3", "p4", "p5")',
+           "P6 and P7 are not fused", f"{STRUCTURE}::test_fused_p2_is_the_sum_of_all_levels"),
+    mutant("layers.py", "hidden: int = 3", "hidden: int = 2", "pixel heads have two hidden convolutions",
+           f"{STRUCTURE}::test_a_pixel_task_has_three_hidden_convolutions_and_a_linear_one"),
+    mutant("layers.py", "max(channels // 8, 1)", "channels", "groups of one channel: instance normalisation",
+           f"{STRUCTURE}::test_a_pixel_task_has_three_hidden_convolutions_and_a_linear_one"),
+    mutant("layers.py", "GroupNorm(channels), nn.ReLU()", "GroupNorm(channels), nn.Identity()",
+           "hidden convolutions are linear",
+           f"{STRUCTURE}::test_a_pixel_task_has_three_hidden_convolutions_and_a_linear_one"),
+    mutant("layers.py", 'scale_factor=4, mode="bilinear"', 'scale_factor=4, mode="nearest"',
+           "maps are enlarged in blocks",
+           f"{STRUCTURE}::test_a_pixel_task_has_three_hidden_convolutions_and_a_linear_one"),
+    mutant("layers.py", "x + self.up(", "self.up(", "adapters begin at zero, not as the identity",
+           "test_adapters.py"),
+    # classes of images
+    mutant("tasks/classification.py", ".softmax(-1).cpu()", ".softmax(0).cpu()",
+           "probabilities add up over images, not classes",
+           "test_metrics.py::test_a_decoded_class_vector_is_the_softmax_over_classes"),
+    mutant("tasks/classification.py", '["c5"].mean((-2, -1))', '["c5"].amax((-2, -1))', "pooling takes the largest",
+           f"{STRUCTURE}::test_classes_are_read_from_the_mean_of_c5_by_one_linear_layer"),
+    mutant("tasks/classification.py", "soft / soft.sum(1, keepdim=True)", "soft",
+           "class vectors rounded on disk are not normalised",
+           "test_metrics.py::test_the_class_loss_is_the_cross_entropy_with_a_normalised_vector"),
+    mutant("tasks/classification.py", "if not policy.soft:", "if policy.soft:", "soft labels become hard",
+           "test_batches.py::test_the_policy_is_for_pseudo_labels_only"),
+    mutant("tasks/classification.py", "(p.max() / p.sum())", "(p.min() / p.sum())",
+           "confidence is the least likely class's",
+           "test_losses_switches.py::test_a_picture_counts_by_its_likeliest_class_also_when_hard"),
+    mutant("tasks/classification.py", "topk(min(5,", "topk(min(4,", "top-5 is top-4",
+           "test_metrics.py::test_top_k_is_torchmetrics"),
+    mutant("tasks/classification.py", "(near.values - 1) / TEMPERATURE", "(near.values - 1) * TEMPERATURE",
+           "neighbours vote almost alike", "test_transfer.py::test_neighbours_vote_as_written_down"),
+    mutant("tasks/classification.py", "setting / 2 * weight", "setting * weight",
+           "the probe's penalty is twice what it says",
+           "test_transfer.py::test_regression_finds_the_minimum_of_its_loss"),
+    mutant("tasks/classification.py", "float(top >= policy.score)", "float(top < policy.score)",
+           "labelling reports the share of unsure pictures",
+           "test_metrics.py::test_labelling_counts_what_reaches_the_threshold"),
+    mutant("tasks/contract.py", "/ weight.sum().clamp(min=1e-6)", "/ max(weight.numel(), 1)",
+           "weighted means divide by the number of labels",
+           "test_losses_switches.py::test_a_pixel_counts_by_its_probability"),
+    # classes of pixels
+    mutant("tasks/segmentation.py", ".softmax(1).max(1)", ".softmax(2).max(1)",
+           "probabilities add up over rows, not classes",
+           "test_metrics.py::test_a_decoded_map_is_the_likeliest_class_and_its_probability"),
+    mutant("tasks/segmentation.py", "total / valid.sum().clamp(min=1)", "total / valid.numel()",
+           "ignored pixels count in the mean",
+           "test_metrics.py::test_pixel_loss_is_minus_log_probability_of_known_pixels"),
+    mutant("tasks/segmentation.py", "p < policy.score", "p <= policy.score", "a pixel at the threshold is ignored",
+           "test_metrics.py::test_pixels_below_the_threshold_are_ignored_and_only_those"),
+    mutant("tasks/segmentation.py", "p if policy.confidence else torch.ones_like(p)", "p",
+           "pixels always count by their probability",
+           "test_losses_switches.py::test_a_pixel_counts_by_its_probability"),
+    mutant("tasks/segmentation.py", "weighted_mean(each, weight * valid)", "weighted_mean(each, weight)",
+           "ignored pixels count in the weighted mean",
+           "test_losses_switches.py::test_a_pixel_counts_by_its_probability"),
+    mutant("tasks/segmentation.py", "seen = union > 0", "seen = self.true > 0",
+           "mIoU averages over the truth's classes alone",
+           "test_metrics.py::test_a_class_that_only_the_prediction_shows_counts"),
+    mutant("tasks/segmentation.py", "view.dense(target.category, IGNORE)", "view.dense(target.category, 0)",
+           "what lies beyond the picture is taught as class 0",
+           "test_task_contract.py::test_pixels_beyond_the_picture_are_not_learned"),
+    # depth
+    mutant("tasks/depth.py", "(2 * valid.sum((1, 2))", "(1 * valid.sum((1, 2))", "the absolute term is not halved",
+           "test_metrics.py::test_relative_loss_is_the_formula"),
+    mutant("tasks/depth.py", "GRADIENT_WEIGHT = 4, 0.5", "GRADIENT_WEIGHT = 3, 0.5", "three scales of gradients",
+           "test_metrics.py::test_relative_loss_is_the_formula"),
+    mutant("tasks/depth.py", "known.nanmedian(1).values", "known.nanmean(1)", "maps are shifted by their mean",
+           "test_metrics.py::test_relative_loss_is_the_formula"),
+    mutant("tasks/depth.py", "loss.sum() / informative.sum().clamp(min=1)", "loss.mean()",
+           "images that say nothing count in the mean",
+           "test_metrics.py::test_a_flat_or_unknown_truth_teaches_nothing_and_breaks_nothing"),
+    mutant("tasks/depth.py", ".log()).abs()", ".log()).square()", "metric depth learns squared logarithms",
+           "test_metrics.py::test_metric_loss_is_the_mean_logarithm_of_the_ratio_and_predictions_are_positive"),
+    mutant("tasks/depth.py", "clamp(-9, 11).exp()", "clamp(-9, 11)", "metres are logarithms of metres",
+           "test_metrics.py::test_metric_loss_is_the_mean_logarithm_of_the_ratio_and_predictions_are_positive"),
+    mutant("tasks/depth.py", "guess = aligned(guess, truth)", "pass", "relative depth is scored without alignment",
+           "test_metrics.py::test_relative_depth_does_not_see_scale_and_shift"),
+    mutant("tasks/depth.py", "error.square().mean().sqrt()", "error.square().mean()", "RMSE is the mean square",
+           "test_dense_metrics.py::test_depth"),
+    mutant("tasks/depth.py", "ratio < 1.25**k", "ratio < 1.25 * k", "delta < 1.25 * k",
+           "test_dense_metrics.py::test_depth"),
+    mutant("tasks/depth.py", 'frozenset({"AbsRel", "RMSE"})', 'frozenset({"AbsRel"})', "a larger RMSE is better",
+           CHOICE),
+    mutant("tasks/depth.py", "view.dense(target.valid, 0)", "view.dense(target.valid, 1)",
+           "what lies beyond the picture is learned as depth 0",
+           "test_task_contract.py::test_pixels_beyond_the_picture_are_not_learned"),
+    # normals
+    mutant("tasks/normals.py", "new_tensor([-1, 1, 1])", "new_tensor([1, 1, 1])", "a mirrored normal keeps its x",
+           "test_task_contract.py::test_answer_of_the_mirrored_world_is_the_mirrored_answer"),
+    mutant("tasks/normals.py", "* squares.rsqrt()", "* 1", "the loss rewards long vectors",
+           "test_metrics.py::test_loss_of_normals_is_one_minus_the_cosine_of_what_was_turned"),
+    mutant("tasks/normals.py", "(error * valid).sum() / valid.sum().clamp(min=1)", "(error * valid).mean()",
+           "unknown pixels count in the mean", "test_metrics.py::test_unknown_normals_do_not_dilute_the_loss"),
+    mutant("tasks/normals.py", "vector.norm(dim=1,", "vector.norm(dim=2,", "vectors are normalised over rows",
+           "test_task_contract.py::test_predictions_become_checked_targets_of_the_original_size"),
+    mutant("tasks/normals.py", "(n + 1) // 2)", "(n + 1) // 4)", "the median is a quartile",
+           "test_dense_metrics.py::test_normals"),
+    mutant("tasks/normals.py", "view.dense(target.valid, 0)", "view.dense(target.valid, 1)",
+           "what lies beyond the picture is learned",
+           "test_task_contract.py::test_pixels_beyond_the_picture_are_not_learned"),
+    # detection
+    mutant("tasks/detection.py", "conv_depth=2", "conv_depth=1", "proposals have one hidden convolution",
+           f"{STRUCTURE}::test_proposals_come_from_two_hidden_convolutions_on_p3_to_p7"),
+    mutant("tasks/detection.py", "[channels] * 4, [width]", "[channels] * 3, [width]",
+           "the box head has three hidden convolutions",
+           f"{STRUCTURE}::test_boxes_have_four_hidden_convolutions_and_one_connected_layer"),
+    mutant("tasks/detection.py", "(channels,) * 4, 1", "(channels,) * 3, 1",
+           "the mask head has three hidden convolutions",
+           f"{STRUCTURE}::test_masks_have_four_hidden_convolutions_and_what_is_learned_beside_boxes"),
+    mutant("tasks/detection.py", "(32 * 2**k,)", "(64 * 2**k,)", "anchors are twice as long",
+           f"{STRUCTURE}::test_anchors_are_four_strides_long_in_three_aspects"),
+    mutant("tasks/detection.py", "nms_thresh=0.5,", "nms_thresh=0.9,", "boxes are suppressed at 0.9",
+           "test_detection.py::test_decoded_boxes_keep_the_documented_bounds"),
+    mutant("tasks/detection.py", "score_thresh=FLOOR", "score_thresh=0.0", "boxes of any score are kept",
+           "test_detection.py::test_decoded_boxes_keep_the_documented_bounds"),
+    mutant("tasks/detection.py", 'found["labels"] - 1', 'found["labels"]', "answers are one class too high",
+           f"{LEARNED}"),
+    mutant("tasks/detection.py", "torch.where(target.ignore, -1,", "torch.where(target.ignore, 0,",
+           "ignored objects are learned as background",
+           "test_detection.py::test_an_image_of_ignored_objects_teaches_no_box"),
+    mutant("tasks/detection.py", "kept = rows(target, target.score >= policy.score)",
+           "kept = rows(target, target.score > policy.score)", "a box at the threshold is left out",
+           "test_detection.py::test_a_box_at_the_threshold_is_kept"),
+    mutant("tasks/detection.py", "kept if policy.confidence else", "kept if not policy.confidence else",
+           "boxes count by their score unless asked to", "test_detection.py::test_threshold_keeps_whole_rows"),
+    mutant("tasks/detection.py", "\nKEPT = 0.1", "\nKEPT = 0.0", "slivers of boxes are learned",
+           "test_detection.py::test_views_keep_the_boxes_that_keep_a_tenth"),
+    mutant("tasks/detection.py", "\nCROWDED = 0.7", "\nCROWDED = 0.95", "crowds are learned as background",
+           "test_detection.py::test_what_lies_inside_an_ignored_crowd_is_no_background"),
+    mutant("tasks/detection.py", "torch.stack(parts).sum()", "torch.stack(parts).mean()",
+           "the loss is a mean of its parts", GOLDEN),
+    mutant("tasks/detection.py", ".where(classes > 0, one)", ".where(classes >= 0, one)",
+           "background counts by a score", f"{GOLDEN}"),
+    mutant("tasks/detection.py", "precision[5]", "precision[4]", "AP75 is AP70", AP[1]),
+    mutant("tasks/detection.py", "[:, 0] > 0.5", "[:, 0] > 0.9", "outlines are drawn too tight",
+           "test_detection.py::test_an_outline_is_where_it_is_likelier_than_not"),
+    mutant("tasks/detection.py", "good = int((target.score >= policy.score).sum())",
+           "good = int((target.score < policy.score).sum())", "labelling counts the boxes below the threshold",
+           "test_metrics.py::test_labelling_counts_what_reaches_the_threshold"),
+    # batches
+    mutant("batches.py", "lambda s: not by_people(s)", "lambda s: by_people(s)", "teachers win over people",
+           "test_batches.py::test_people_win_then_the_order_given_and_absent_adds_nothing"),
+    mutant("batches.py", "answer if by_people(labels) else task.pseudo(", "task.pseudo(",
+           "people's labels are thresholded", "test_batches.py::test_the_policy_is_for_pseudo_labels_only"),
+    mutant("batches.py", "else task.pseudo(answer, self.policy)", "else answer",
+           "teachers' labels are not thresholded", "test_batches.py::test_the_policy_is_for_pseudo_labels_only"),
+    mutant("batches.py", "load_task(objective.task).view(target, view)", "target",
+           "targets do not move with the view", "test_batches.py::test_image_and_targets_share_one_view"),
+    mutant("batches.py", "default_rng([self.seed, epoch]).permutation", "default_rng([self.seed]).permutation",
+           "row groups have the same order in every epoch",
+           "test_batches.py::test_epochs_order_row_groups_and_images_anew"),
+    mutant("batches.py", "default_rng([self.seed, epoch, window])", "default_rng([self.seed, window])",
+           "images have the same order in every epoch",
+           "test_batches.py::test_epochs_order_row_groups_and_images_anew"),
+    mutant("batches.py", 'draw = random.Random(f"{self.seed}-{epoch}-{image}{salt}")',
+           'draw = random.Random(f"{self.seed}-{image}{salt}")', "an image has the same view in every epoch",
+           "test_batches.py::test_every_epoch_has_another_view_of_an_image"),
+    mutant("batches.py", "range(self.start, self.stop, self.every)", "range(self.start, self.stop)",
+           "every process learns from all passes",
+           "test_torchrun.py::test_the_shares_of_the_processes_are_the_whole_stream"),
+    # train
+    mutant("train.py", "weights, settings.lr, whole_batch)", "weights, settings.lr, batch_size)",
+           "the rule takes one pass's batch, not the step's",
+           "test_train.py::test_the_rule_counts_the_batch_of_the_step_not_of_a_pass"),
+    mutant("train.py", "batch_size * lr / (b * learning_rate)", "b * learning_rate / (batch_size * lr)",
+           "the rule is upside down", "test_train.py::test_rule_against_hand_computation"),
+    mutant("train.py", "0.32 * whole_batch / 256", "0.32 * batch_size / 256", "the rate follows one pass's batch",
+           "test_train.py::test_the_rule_counts_the_batch_of_the_step_not_of_a_pass"),
+    mutant("train.py", "* len(chosen) // whole_batch)", "* len(chosen) // batch_size)",
+           "an epoch sees every image `accumulate` times",
+           "test_train.py::test_the_rule_counts_the_batch_of_the_step_not_of_a_pass"),
+    mutant("train.py", '"batch_size": whole_batch', '"batch_size": batch_size',
+           "as a teacher it records one pass's batch",
+           "test_train.py::test_the_rule_counts_the_batch_of_the_step_not_of_a_pass"),
+    mutant("train.py", "Policy(soft=soft, score=score, confidence=confidence)", "Policy(soft=soft, score=score)",
+           "confidence is asked for and not used", GOLDEN),
+    mutant("train.py", "Augment((size, size), scale, mirror, augment)", "Augment((size, size), scale, 0.0, augment)",
+           "no view is mirrored", GOLDEN),
+    # the loop
+    mutant("loop.py", "math.cos(math.pi * done)", "math.cos(math.pi * done / 2)", "the rate ends at a half",
+           "test_train.py::test_momentum_and_schedule_by_hand"),
+    mutant("loop.py", "(step + 1) / settings.warmup", "step / settings.warmup", "the first step has a rate of 0",
+           "test_train.py::test_momentum_and_schedule_by_hand"),
+    mutant("loop.py", "min(self.decay, (1 + step)", "max(self.decay, (1 + step)", "the average forgets too slowly",
+           "test_train.py::test_average_by_hand"),
+    mutant("loop.py", "self.mixture(losses, out[rank][1]) / s.accumulate if",
+           "self.mixture(losses, out[rank][1]) if", "gradients grow with the number of passes",
+           "test_train.py::test_accumulation_equals_the_whole_batch", GOLDEN),
+    mutant("loop.py", "self.model.train()\n", "self.model.eval()\n", "networks are trained in evaluation mode",
+           GOLDEN),
+    mutant("loop.py", "self.model.load_state_dict(self.average.state)", "pass",
+           "the last weights are kept, not the average", "test_train.py::test_the_averaged_weights_are_the_result"),
+    mutant("loop.py", '"weight_decay": 0.0}', '"weight_decay": s.weight_decay}', "norms and biases decay",
+           "test_train.py::test_decay_spares_norms_and_biases"),
+    mutant("loop.py", "nesterov=s.nesterov", "nesterov=False", "Nesterov momentum is plain",
+           "test_train.py::test_momentum_and_schedule_by_hand"),
+    mutant("loop.py", "self.settings.clip or math.inf", "math.inf", "gradients are not clipped",
+           "test_train.py::test_clipping_bounds_the_whole_gradient"),
+    mutant("loop.py", "self.optimizer.zero_grad(set_to_none=True)", "pass", "gradients of all steps add up", GOLDEN),
+    mutant("loop.py", "torch.exp(-s) * term + s / 2", "torch.exp(-s) * term + s",
+           "learned weights have another optimum", "test_train.py::test_learned_weights_learn_towards_their_optimum"),
+    mutant("loop.py", "len(counted) / max(len(counted) - len(out), 1)", "1.0", "terms that are kept are not scaled",
+           "test_losses_switches.py::test_the_objective_that_learned_least_always_stays_and_terms_are_scaled"),
+    # transfer
+    mutant("transfer.py", 'best = max(able, key=lambda c: c["validation"] if self.higher else -c["validation"])',
+           'best = max(able, key=lambda c: c["validation"])', "the best cell of an error is the one with the most",
+           CHOICE),
+    mutant("transfer.py", "self._score(student, self.validation, 0)", "self._score(student, self.test, 0)",
+           "a sweep chooses on the test split", CHOICE),
+    mutant("transfer.py", "answer(setting, first), self.validation, 0)", "answer(setting, first), self.test, 0)",
+           "a probe chooses on the test split",
+           "test_transfer.py::test_a_probe_chooses_the_best_setting_on_validation"),
+    mutant("transfer.py", "best = max(sweep, key=", "best = min(sweep, key=", "a probe takes its worst setting",
+           "test_transfer.py::test_a_probe_chooses_the_best_setting_on_validation"),
+    mutant("transfer.py", 'self._score(student, self.test, self.given["resamples"])',
+           'self._score(student, self.validation, self.given["resamples"])', "the score is of the validation images",
+           CHOICE),
+    mutant("transfer.py", 'lr, n = best["lr"], best["steps"]', "lr, n = grid[0]", "the first cell is chosen", CHOICE),
+    mutant("transfer.py", 'student.freeze(taken) if g["mode"] == "frozen" else student', "student",
+           "frozen parts are trained", "test_transfer.py::test_frozen_parts_do_not_move_and_the_rest_does"),
+    mutant("transfer.py", '("backbone", "pyramid") if part == "pyramid" else', "", "the pyramid is never taken over",
+           "test_transfer.py::test_frozen_parts_do_not_move_and_the_rest_does"),
+    mutant("transfer.py", "ids = ranked(ids, str(seed))[: max(", 'ids = ranked(ids, "0")[: max(',
+           "every seed has the same images", "test_transfer.py::test_budgets_nest_and_shots_count_classes"),
+    mutant("transfer.py", "targets += [samples.target(i, self.objective) for i, _ in good]",
+           "targets += [samples.target(i, self.objective) for i, _ in good[::-1]]",
+           "a probe learns other images' classes",
+           "test_transfer.py::test_a_probe_chooses_the_best_setting_on_validation"),
+    # evaluate
+    mutant("evaluate.py", "zip(answers, good, strict=True)", "zip(answers[::-1], good, strict=True)",
+           "answers are scored against other images",
+           "test_transfer.py::test_resamples_are_the_metric_of_the_resampled_images"),
+    mutant("evaluate.py", "np.bincount(d, minlength=n) for d in drawn", "np.ones(n, dtype=np.int64) for d in drawn",
+           "resamples are all the images themselves",
+           "test_transfer.py::test_resamples_are_the_metric_of_the_resampled_images"),
+    mutant("evaluate.py", "[(1 - level) / 2, (1 + level) / 2]", "[1 - level, level]", "an interval of 90 %",
+           "test_transfer.py::test_interval_and_unreadable_images"),
+    # labelling
+    mutant("label.py", "else _checked(found[i], key, rows[i], labels)", "else found[i][key]",
+           "answers are kept unchecked", "test_label.py::test_bad_answers_are_recorded_and_cost_no_other_image"),
+    mutant("label.py", "found = dict(zip((i for i, _ in asked), given, strict=True))",
+           "found = dict(zip((i for i, _ in asked), given[::-1], strict=True))", "answers go to other images",
+           "test_label.py::test_every_image_gets_the_teachers_answer"),
+    mutant("label.py", "labels.statistics(score)", "labels.statistics()",
+           "labelling reports at 0.5 whatever is asked",
+           "test_label.py::test_what_is_reported_is_about_the_threshold_that_was_asked_for"),
+    # geometry
+    mutant("geometry.py", "[w - x1, y0, w - x0, y1]", "[w - x0, y0, w - x1, y1]", "mirrored boxes are inside out",
+           "test_geometry.py::test_a_box_is_where_its_paint_is_seen"),
+    mutant("geometry.py", "dtype=torch.float64) + 0.5)", "dtype=torch.float64) + 0.0)",
+           "maps are seen from pixels' corners",
+           "test_geometry.py::test_a_map_is_seen_as_torchvision_crops_and_resizes_it"),
+    mutant("geometry.py", "return out.flip(-1) if self.mirrored else out", "return out",
+           "pictures are never mirrored", "test_geometry.py::test_the_picture_and_a_map_of_it_are_seen_alike"),
+    mutant("geometry.py", "scale = max(source[0] / size[0],", "scale = min(source[0] / size[0],",
+           "the view cuts a part of the picture off",
+           "test_geometry.py::test_fit_shows_all_of_the_source_with_its_aspect_kept"),
+    mutant("geometry.py", "low * (high / low) ** draw.random()", "low + (high - low) * draw.random()",
+           "large scales are likelier", "test_geometry.py::test_scale_jitter_is_log_uniform_and_keeps_the_aspect"),
+    mutant("geometry.py", "left = vw - (left + sw * kx)", "pass", "mirrored answers are put back shifted",
+           "test_geometry.py::test_the_inverse_puts_what_was_seen_back"),
+    # without labels
+    mutant("pretrain.py", "device=z.device), -torch.inf)", "device=z.device), 0.0)",
+           "a view is compared with itself", "test_pretrain.py::test_nt_xent_is_equation_1_of_the_paper"),
+    mutant("pretrain.py", ".roll(len(one))", ".roll(1)", "the partner is another image",
+           "test_pretrain.py::test_nt_xent_is_equation_1_of_the_paper"),
+    mutant("pretrain.py", "one, other = z[0::2], z[1::2]", "one, other = z.chunk(2)", "two images make a pair",
+           GOLDEN),
+    mutant("pretrain.py", "nt_xent(one, other, temperature)", "nt_xent(one, other, 1.0)",
+           "the temperature is asked for and not used", GOLDEN),
+    # answers
+    mutant("predict.py", "teacher([x for _, x in good])", "teacher([x for _, x in good][::-1])",
+           "files get other files' answers", LEARNED),
+    mutant("teachers/own.py", "self.student.answer(images, self.size)", "self.student.answer(images, (32, 32))",
+           "a student answers at another size than it was trained at", LEARNED),
+    # reports
+    mutant("compare.py", "np.stack([t.resamples for t in tests]).mean(0)", "tests[0].resamples",
+           "one seed makes the interval",
+           f"{REPORT}::test_seeds_and_pretrainings_are_pooled_and_the_interval_is_about_test_images"),
+    mutant("compare.py", "interval(sign * (first.samples - second.samples))",
+           "interval(first.samples - second.samples)", "the interval of an error's difference has the wrong sign",
+           f"{REPORT}::test_wins_ties_and_losses_by_paired_differences"),
+    mutant("compare.py", '"win" if interval[0] > 0', '"win" if interval[1] > 0', "ties are wins",
+           f"{REPORT}::test_wins_ties_and_losses_by_paired_differences"),
+    mutant("compare.py", "column.sign * (c.validation or 0.0)", "(c.validation or 0.0)",
+           "the better parts are those with more error",
+           f"{REPORT}::test_the_better_parts_of_an_error_are_those_with_less_of_it"),
+    mutant("compare.py", "(c.sign * x.mean, r)", "(x.mean, r)", "the best specialist has the largest error",
+           f"{REPORT}::test_the_best_specialist_is_chosen_for_every_task"),
+    mutant("compare.py", "/ (high.mean - low.mean)", "/ high.mean", "the scale does not reach 1",
+           f"{REPORT}::test_normalised_scores_and_their_average"),
+    mutant("compare.py", "value = statistics.fmean(s.value", "value = statistics.median(s.value",
+           "the average over tasks is a median", f"{REPORT}::test_normalised_scores_and_their_average"),
+    mutant("compare.py", "np.percentile(samples, [2.5, 97.5])", "np.percentile(samples, [5, 95])",
+           "intervals of 90 %",
+           f"{REPORT}::test_seeds_and_pretrainings_are_pooled_and_the_interval_is_about_test_images"),
+    mutant("compare.py", "return statistics.stdev(self.values)", "return statistics.pstdev(self.values)",
+           "the spread is that of a whole population",
+           f"{REPORT}::test_seeds_and_pretrainings_are_pooled_and_the_interval_is_about_test_images"),
+    mutant("scores.py", "if t.at == self.chosen and", "if t.at != self.chosen and",
+           "parts are chosen by cells that were not",
+           f"{REPORT}::test_the_better_parts_are_chosen_on_validation_not_on_test"),
+    mutant("scores.py", 't.at["lr"] == self.chosen.get("lr")', 't.at["lr"] != self.chosen.get("lr")',
+           "curves over steps are of another rate",
+           f"{REPORT}::test_validation_over_steps_is_that_of_the_chosen_rate"),
+    # average precision
+    mutant("precision.py", "np.where(real, overlap[d], -1).argmax(1)", "real.argmax(1)",
+           "an answer takes any object that it overlaps enough", *AP),
+    mutant("precision.py", "free[found, chosen[found]] = False", "pass", "an object is found many times", *AP),
+    mutant("precision.py", "found | ~able.any(1)", "True", "answers on crowds are false", *AP),
+    mutant("precision.py", "near = overlap.max(1) >= 0.5", "near = overlap.max(1) > 0.5",
+           "VOC's threshold is above a half", "test_voc_ap.py"),
+    mutant("precision.py", "(recall[t], recalls, side=\"left\")", "(recall[t], recalls, side=\"right\")",
+           "a recall that is just reached does not count", *AP),
+    mutant("precision.py", "    return best\n", "    return precision\n", "precision is not the best from there on",
+           *AP),
+    mutant("precision.py", "np.arange(11) * objects", "np.arange(10) * objects", "VOC 2007 has ten points",
+           "test_voc_ap.py"),
+    mutant("precision.py", "np.lexsort((-score, category))", "np.lexsort((score, category))",
+           "the worst answers rank first", *AP),
+    mutant("precision.py", "\nMOST = 100", "\nMOST = 50", "COCO looks at 50 answers",
+           "test_precision.py::test_more_answers_than_coco_looks_at"),
+)  # fmt: skip
+"""In the order of the method."""
+
+
+@dataclass
+class Result:
+    """How tests ended. code: pytest's, or LATE. failed: the first that failed. seconds: of each that ran, by its id."""
+
+    code: int
+    failed: str
+    seconds: dict[str, float]
+    said: str
+
+
+class Recorder:
+    """A pytest plugin that notes which test failed first, and how long each took."""
+
+    def __init__(self) -> None:
+        self.failed = ""
+        self.seconds: dict[str, float] = {}
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        id = report.nodeid.removeprefix("tests/")
+        self.seconds[id] = self.seconds.get(id, 0.0) + report.duration
+        if report.failed and not self.failed:
+            self.failed = id
+
+
+def ran(folder: Path, tests: Sequence[str]) -> int:
+    """In a fork: the tests on the copy in `folder`; leaves result.json there. Returns pytest's code."""
+    import pytest
+
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    os.environ["PYTHONPATH"] = str(folder)
+    noted = Recorder()
+    # without the checks of shapes and without rewritten assertions: behaviour alone, and sooner
+    options = ["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "--assert=plain", "-o", "addopts=", "-rN"]
+    options += ["--hypothesis-profile", "ci", f"--basetemp={folder / 'tmp'}"]
+    code = int(pytest.main([*options, *(f"tests/{t}" for t in tests)], plugins=[noted]))
+    own = Path(sys.modules["polyteach"].__file__ or "") if "polyteach" in sys.modules else folder
+    if not own.is_relative_to(folder):
+        raise RuntimeError(f"{own} was tested, not the copy in {folder}")
+    (folder / "result.json").write_text(json.dumps(vars(noted)), encoding="utf-8")
+    return code
+
+
+def forked(folder: Path, tests: Sequence[str]) -> int:
+    """The process id of a fork that runs the tests there, in a group of its own; what it says is in said.txt."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which wait
+        pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        os.setsid()
+        out = os.open(folder / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(out, 1), os.dup2(out, 2)
+        code = ran(folder, tests)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+
+
+def ended(pid: int, folder: Path, code: int) -> Result:
+    """What the fork in `folder` left behind; its children end with it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    file, said = folder / "result.json", folder / "said.txt"
+    noted = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"failed": "", "seconds": {}}
+    return Result(code, **noted, said=said.read_text(encoding="utf-8", errors="replace") if said.exists() else "")
+
+
+Work = tuple[int, Path, Sequence[str], float]
+"""Number, folder, tests and limit in seconds."""
+
+
+def together(work: Iterator[Work], jobs: int) -> Iterator[tuple[int, Result]]:
+    """Every piece of work in a fork, `jobs` at a time; (number, result) as they end."""
+    running: dict[int, tuple[int, Path, float, float]] = {}
+    while True:
+        while len(running) < jobs and (piece := next(work, None)) is not None:
+            number, folder, tests, limit = piece
+            running[forked(folder, tests)] = (number, folder, time.monotonic(), limit)
+        if not running:
+            return
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        late = [p for p, (_, _, start, limit) in running.items() if time.monotonic() - start > limit]
+        if not pid and late:
+            pid = late[0]
+            os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            status = None
+        if not pid:
+            time.sleep(0.05)
+            continue
+        number, folder, _, _ = running.pop(pid)
+        yield number, ended(pid, folder, LATE if status is None else os.waitstatus_to_exitcode(status))
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def copy(source: Path, folder: Path) -> Path:
+    """What the tests need, with the byte code that is there."""
+    for name in COPIED:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, folder / name, dirs_exist_ok=True)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source / name, folder / name)
+    return folder
+
+
+def baseline(clean: Path, tests: Collection[str], jobs: int, within: Path) -> dict[str, float]:
+    """Seconds that every id takes on the unchanged package.
+
+    Raises:
+        SystemExit: one fails there, or is not there; says which and why.
+    """
+    files = sorted({t.partition("::")[0] for t in tests})
+    by_file = [sorted(t for t in tests if t.partition("::")[0] == f) for f in files]
+    work = ((i, copy(clean, within / f"clean-{i}"), ids, CLEAN) for i, ids in enumerate(by_file))
+    seconds: dict[str, float] = {}
+    for i, found in together(work, jobs):
+        if found.code != PASSED:
+            raise SystemExit(f"{files[i]} does not pass without any change (code {found.code}):\n{found.said[-3000:]}")
+        for id in by_file[i]:
+            parts = [s for t, s in found.seconds.items() if t == id or t.startswith((f"{id}[", f"{id}::"))]
+            if not parts:
+                raise SystemExit(f"tests/{id}: no test ran")
+            seconds[id] = sum(parts)
+    return seconds
+
+
+def mutated(clean: Path, folder: Path, m: Mutant) -> Path:
+    """A copy with the change."""
+    file = copy(clean, folder) / "polyteach" / m.file
+    file.write_text(file.read_text(encoding="utf-8").replace(m.old, m.new), encoding="utf-8")
+    return folder
+
+
+def line(m: Mutant) -> str:
+    """Where the mutant is and what it changes."""
+    text = (ROOT / "polyteach" / m.file).read_text(encoding="utf-8")
+    return f"{m.file}:{text[: text.find(m.old)].count(chr(10)) + 1} {m.changes}"
+
+
+def judged(found: Result) -> str:
+    """What the table says of it."""
+    if found.code == FAILED and found.failed:
+        return f"killed by {found.failed}"
+    if found.code == LATE:
+        return "killed: its tests did not end"
+    return "SURVIVED" if found.code == PASSED else f"BROKEN (code {found.code}): {found.said.strip()[-300:]}"
+
+
+def main() -> None:
+    """The command of the head of this file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="those with this text in file, change or tests")
+    parser.add_argument("--list", action="store_true", help="only say what there is")
+    parser.add_argument("--jobs", type=int, default=1, help="how many at a time")
+    options = parser.parse_args()
+    wanted = options.only.lower()
+    chosen = [m for m in MUTANTS if wanted in " ".join((m.file, m.changes, *m.tests)).lower()]
+    table = {i: f"STALE: {why}" for i, m in enumerate(chosen) if (why := m.stale(ROOT / "polyteach"))}
+    if options.list:
+        for i, m in enumerate(chosen):
+            print(table.get(i) or line(m), *m.tests, sep="\n    ")
+        raise SystemExit(bool(table))
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    sys.path[:] = [p for p in sys.path if p != str(ROOT / "tests")]
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    if any(name.partition(".")[0] == "polyteach" for name in sys.modules):
+        raise SystemExit("a library has imported polyteach, so no copy of it can be tested")
+    alive = [i for i in range(len(chosen)) if i not in table]
+    with tempfile.TemporaryDirectory(prefix="mutants") as given:
+        within = Path(given).resolve()
+        clean = copy(ROOT, within / "clean")
+        compileall.compile_dir(clean, quiet=2)  # byte code that all copies take along
+        seconds = baseline(clean, {t for i in alive for t in chosen[i].tests}, options.jobs, within)
+        print(f"{len(seconds)} tests pass without a change, in {sum(seconds.values()):.0f} s", file=sys.stderr)
+        limits = {i: max(LEAST, TIMES * sum(seconds[t] for t in chosen[i].tests)) for i in alive}
+        work = ((i, mutated(clean, within / f"{i}", chosen[i]), chosen[i].tests, limits[i]) for i in alive)
+        for i, found in together(work, options.jobs):
+            table[i] = judged(found)
+            print(f"{len(table)}/{len(chosen)} {line(chosen[i])}: {table[i]}", file=sys.stderr, flush=True)
+    for i, m in enumerate(chosen):
+        print(f"{line(m)}\n    {table[i]}")
+    counts = [sum(t.startswith(w) for t in table.values()) for w in ("killed", "SURVIVED", "STALE", "BROKEN")]
+    print("{} mutants: {} killed, {} survived, {} stale, {} broken".format(len(chosen), *counts))
+    raise SystemExit(counts[0] < len(chosen))
+
+
+if __name__ == "__main__":
+    main()
