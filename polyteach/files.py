@@ -6,7 +6,7 @@ import os
 import socket
 import stat
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,6 @@ def replacing(path: str | os.PathLike[str] | ObjectPath) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
-
-
-def listed(value: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
-    """One text or path, or several, as texts."""
-    several = (value,) if isinstance(value, str | os.PathLike) else value
-    return tuple(os.fspath(v) for v in several)
 
 
 def sync(path: str | os.PathLike[str]) -> None:

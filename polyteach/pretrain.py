@@ -2,9 +2,10 @@
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
+from polyteach.arguments import Paths, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,13 +22,13 @@ FREE = ("workers", "progress", "save_every", "save_minutes", "keep", "out")
 
 
 def pretrain(
-    stores: tyro.conf.Positional[Sequence[str]],
+    stores: Paths,
     *,
-    out: str,
+    out: str | Path,
     method: str = "simclr",
     split: Sequence[str] = (),
     backbone: str = "resnet50",
-    init: str | None = None,
+    init: str | Path | None = None,
     channels: int = 256,
     size: int = 224,
     crop: tuple[float, float] = (0.08, 1.0),
@@ -103,21 +104,19 @@ def pretrain(
         polyteach pretrain store --out vicreg --method vicreg --backbone resnet18 --size 96 --steps 5000
     """
     arguments = dict(locals())
-    import os
-    from pathlib import Path
 
     import torch
 
     from polyteach.batches import REJECTS, all_images, batches, explained, noted
     from polyteach.compute import COUNTED, step_flops
     from polyteach.devices import find_device
-    from polyteach.files import listed, sweep, write_json
+    from polyteach.files import sweep, write_json
     from polyteach.loop import Mixture, Settings, check, fit
     from polyteach.store import Store
     from polyteach.student import Student, costs_before, save_student
 
-    given, out, init = listed(stores), os.fspath(out), None if init is None else os.fspath(init)
-    arguments |= {"init": init, "out": out}
+    given, init = listed(stores), None if init is None else str(init)
+    arguments |= {"init": init, "out": str(out)}
     run = Path(out)
     if (run / "pretrain.json").exists():
         raise ValueError(f"{out} holds a finished run; choose another folder")
@@ -179,7 +178,7 @@ def pretrain(
     flops = None if each is None else each * views
     compute: dict[str, Any] = {"images": views, "flops": flops, "seconds": seconds, "teachers": costs_before(init)}
     write_json(run / "pretrain.json", {"steps": settings.steps, "seconds": seconds, "compute": compute})
-    return out
+    return str(out)
 
 
 def _rate(method: str, optimizer: str, batch_size: int) -> float:
@@ -208,7 +207,6 @@ def _sane(a: dict[str, Any]) -> None:
 
 def _config(arguments: dict[str, Any], settings: Any, plan: "Plan") -> dict[str, Any]:
     import json
-    from pathlib import Path
 
     import polyteach
     from polyteach.batches import digest

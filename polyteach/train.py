@@ -1,14 +1,15 @@
 """Train: stores and their label sets into one student; with one task and people's labels, into a teacher."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
 from tyro.constructors import PrimitiveConstructorSpec
+
+from polyteach.arguments import Paths, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -55,16 +56,16 @@ _Weights = Annotated[
 
 
 def train(
-    stores: tyro.conf.Positional[Sequence[str]],
+    stores: Paths,
     *,
-    out: str,
+    out: str | Path,
     tasks: Sequence[str] = (),
     labels: Sequence[str] = (),
     split: Sequence[str] = (),
     combine: str = "first",
-    map: str | None = None,
+    map: str | Path | None = None,
     backbone: str = "resnet50",
-    init: str | None = None,
+    init: str | Path | None = None,
     channels: int = 256,
     size: int = 512,
     steps: int | None = None,
@@ -196,19 +197,15 @@ def train(
         polyteach train store --out run --optimizer adamw --size 256 --steps 5000 --augment 5
     """
     arguments = dict(locals())
-    import os
-    from pathlib import Path
-
     from polyteach import processes
-    from polyteach.files import listed, read_json, sweep, write_json
+    from polyteach.files import read_json, sweep, write_json
 
     run, leads = Path(out), processes.rank() == 0
     if leads and (run / "train.json").exists():
         raise ValueError(f"{out} holds a finished run; choose another folder")
     given = listed(stores)
-    tasks, labels, out = listed(tasks), listed(labels), os.fspath(out)
-    init = None if init is None else os.fspath(init)
-    arguments |= {"tasks": tasks, "labels": labels, "init": init}
+    tasks, labels, init = listed(tasks), listed(labels), None if init is None else str(init)
+    arguments |= {"out": str(out), "tasks": tasks, "labels": labels, "init": init}
     if not given:
         raise ValueError("no store given")
     twice = {s for s in given if given.count(s) > 1}
@@ -297,7 +294,7 @@ def train(
     with explained(workers):
         fit(student, mixture, stream, settings, run, trunk, blocks, student.amounts)
     if not leads:
-        return out
+        return str(out)
     teachers = {_licence(s) for _, _, s, n in _members(chosen) if n} - {None}
     about = {
         "size": [size, size],
@@ -322,7 +319,7 @@ def train(
     ready["computed"] = arithmetic(settings.device, settings.precision)
     stood_on = {cost["of"]: cost for cost in [*_teachers(chosen), *costs_before(init)]}
     write_json(run / "train.json", ready | {"compute": compute | {"teachers": list(stood_on.values())}})
-    return out
+    return str(out)
 
 
 def _sane(a: dict[str, Any]) -> None:
@@ -473,8 +470,6 @@ def _licence(labels: "LabelSet") -> Any:
 
 def _changed(student: "Student", before: "dict[str, Tensor]", init: str | None) -> list[str]:
     """The parts that have been learned, here or in the run that this one started from: classes leave the pyramid."""
-    from pathlib import Path
-
     from polyteach.student import PARTS, describe_student
 
     known = describe_student(init).get("trained", PARTS) if init and Path(init).is_dir() else ()
@@ -511,7 +506,6 @@ def _config(
 ) -> dict[str, Any]:
     """Everything that made the run, as JSON gives it back."""
     import json
-    from pathlib import Path
 
     import polyteach
     from polyteach.files import sha256

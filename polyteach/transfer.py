@@ -1,13 +1,12 @@
 """Transfer: a representation and a downstream store into scores, by the same protocol for every representation."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor
 
     from polyteach.batches import Plan, Samples
@@ -24,11 +23,11 @@ FREE = ("out", "device", "workers", "progress", "seeds", "name")
 
 
 def transfer(
-    store: tyro.conf.Positional[str],
+    store: tyro.conf.Positional[str | Path],
     *,
-    out: str,
+    out: str | Path,
     name: str | None = None,
-    init: str | None = None,
+    init: str | Path | None = None,
     backbone: str | None = None,
     channels: int | None = None,
     protocol: str | None = None,
@@ -137,14 +136,10 @@ def transfer(
         polyteach transfer store --init run --mode knn --out scores/knn
     """
     arguments = dict(locals())
-    import os
-    from pathlib import Path
-
     from polyteach.files import read_json, write_json
 
     # paths as the text that the record holds
-    arguments |= {k: os.fspath(arguments[k]) for k in ("store", "out", "init") if arguments[k] is not None}
-    out = arguments["out"]
+    arguments |= {k: str(arguments[k]) for k in ("store", "out", "init") if arguments[k] is not None}
     folder = Path(out)
     given = _resolved(arguments)
     job = _Job(given)
@@ -165,7 +160,7 @@ def transfer(
     write_json(done, job.run())
     if progress:
         _say(read_json(done), done)
-    return out
+    return str(out)
 
 
 def _resolved(a: dict[str, Any]) -> dict[str, Any]:
@@ -174,8 +169,6 @@ def _resolved(a: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: an unknown protocol or mode, or numbers out of range; says which are allowed.
     """
-    from pathlib import Path
-
     from polyteach.datasets import protocols
     from polyteach.devices import PRECISIONS
     from polyteach.files import read_json
@@ -278,8 +271,6 @@ class _Job:
     """One representation on one downstream set."""
 
     def __init__(self, given: dict[str, Any]) -> None:
-        from pathlib import Path
-
         from polyteach.batches import plan
         from polyteach.devices import find_device
         from polyteach.evaluate import score_names
@@ -366,7 +357,6 @@ class _Job:
     def config(self) -> dict[str, Any]:
         """Everything that made the scores, as JSON gives it back."""
         import json
-        from pathlib import Path
 
         import polyteach
         from polyteach.batches import digest
@@ -406,8 +396,6 @@ class _Job:
 
     def brought(self) -> list[str]:
         """Which of the wanted parts the representation has been trained to bring."""
-        from pathlib import Path
-
         from polyteach.student import PARTS, describe_student
 
         init = self.given["init"]
@@ -751,7 +739,6 @@ class _Job:
     def _summary(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         import platform
         import time
-        from pathlib import Path
 
         import torch
 

@@ -411,3 +411,38 @@ def test_a_network_gives_the_same_bytes_to_a_run_that_goes_on(tmp_path):
     polyteach.label(str(store.path), **options)
     assert len(parts) == 2
     assert [p.read_bytes() for p in parts] == before
+
+
+def test_a_teacher_cannot_be_called_people(tmp_path, teacher):
+    store = store_of(tmp_path / "s", pictures(2))
+    with pytest.raises(ValueError, match="a teacher cannot be called 'people'"):
+        polyteach.label(str(store.path), teachers={"people": teacher + "mean"}, progress=False)
+    assert not (store.path / "labels").exists()
+
+
+def test_a_teacher_that_says_the_same_of_every_image_is_told(tmp_path, teacher, capsys):
+    grey = [torch.full((3, 8, 8), 128, dtype=torch.uint8)] * 9
+    store = store_of(tmp_path / "s", grey)
+    polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, progress=False)
+    said = capsys.readouterr().err
+    assert "WARNING: classification/a can teach hardly anything: images with the same answer: all 9 images" in said
+    varied = store_of(tmp_path / "t", pictures(9))
+    polyteach.label(str(varied.path), teachers={"a": teacher + "mean"}, progress=False)
+    assert "WARNING" not in capsys.readouterr().err
+
+
+def test_more_classes_than_can_be_kept_are_refused_before_any_image(tmp_path, teacher):
+    file = tmp_path / "huge.py"
+    file.write_text(
+        "from polyteach.tasks.contract import Objective, Space\n"
+        "from polyteach.teachers import Teacher\n"
+        "class Huge(Teacher):\n"
+        "    objectives = {'m': Objective('segmentation', Space(tuple(f'c{i}' for i in range(65536))))}\n"
+        "    def __call__(self, images): raise AssertionError\n"
+        "def huge(device, precision): return Huge()\n"
+    )
+    store = store_of(tmp_path / "s", pictures(2))
+    spec = f"python:{file}:huge"
+    with pytest.raises(ValueError, match=r"huge\.py:huge has 65,536 classes.*\(segmentation/maps\).*at most 65,535"):
+        polyteach.label(str(store.path), teachers={"maps": spec}, progress=False)
+    assert store.sets() == []

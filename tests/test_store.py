@@ -21,7 +21,10 @@ from polyteach import store as module
 from polyteach.scene import random_scene, render
 from polyteach.store import ImageRow, Overview, Store, decode, encode
 from polyteach.tasks import all_tasks, load_task
-from polyteach.tasks.contract import Column, Space
+from polyteach.tasks.classification import ClassificationTarget
+from polyteach.tasks.contract import Column, Policy, Space
+from polyteach.tasks.depth import DepthTarget
+from polyteach.tasks.detection import DetectionTarget
 
 SIDES = st.integers(1, 9)
 
@@ -363,3 +366,80 @@ def test_a_store_that_may_only_be_read_has_no_overview_and_no_error(tmp_path, mo
     assert found.values(0) == {"a"}
     found.save()
     assert not (store.path / "images" / Overview.NAME).exists()
+
+
+# ---- what labels are worth ----
+
+
+@pytest.mark.parametrize(("task", "most"), [("segmentation", 65535), ("detection", 65536), ("classification", None)])
+def test_no_more_classes_than_the_column_keeps_apart(tmp_path, task, most):
+    """Segmentation's 65,535 is "ignore"; a set of more classes is refused before anything is labelled."""
+    store = Store.create(tmp_path / "s", 4)
+    kind = load_task(task).kinds[0]
+    info = {"teacher": {"spec": "timm:huge"}}
+    store.create_set(task, "fits", Space(tuple(map(str, range(most or 70000))), kind), info)
+    if most is None:
+        return
+    more = Space(tuple(map(str, range(most + 1))), kind)
+    with pytest.raises(ValueError, match=rf"timm:huge has {most + 1:,} classes; .*{task}/t.* at most {most:,} apart"):
+        store.create_set(task, "t", more, info)
+    with pytest.raises(ValueError, match=r"imagenet:/data has"):
+        store.create_set(task, "people", more, {"teacher": "people", "images": {"source": "imagenet:/data"}})
+    assert [s.name for s in store.sets()] == ["fits"]
+
+
+def answered(tmp_path, answers, task="classification", names=("a", "b", "c"), part_size=1000):
+    store = Store.create(tmp_path / f"s{len(list(tmp_path.iterdir()))}", part_size)
+    labels = store.create_set(task, "t", Space(names, load_task(task).kinds[0]), {})
+    for part, start in enumerate(range(0, len(answers), part_size)):
+        mine = answers[start : start + part_size]
+        labels.write(part, [str(start + i) for i in range(len(mine))], mine)
+    return labels
+
+
+def one_hot(i):
+    return ClassificationTarget(torch.eye(3)[i])
+
+
+def boxes(*scores):
+    return DetectionTarget(
+        box=torch.tensor([[i, i, i + 5, i + 5] for i in range(len(scores))], dtype=torch.float32).view(-1, 4),
+        category=torch.arange(len(scores)) % 3,
+        score=torch.tensor(scores, dtype=torch.float32),
+        ignore=torch.zeros(len(scores), dtype=torch.bool),
+    )
+
+
+def test_labels_that_can_hardly_teach_are_doubted(tmp_path):
+    def doubt(*given, **more):
+        return answered(tmp_path, *given, **more).doubt(Policy())
+
+    assert doubt([boxes(0.3), boxes()] * 36, "detection") == "images with no object: all 72 images that were looked at"
+    assert doubt([boxes(0.3), boxes()] * 36 + [boxes(0.9, 0.8)], "detection") == ""
+    assert doubt([one_hot(1), None, "failed"] * 9) == "images with the same answer: all 9 images that were looked at"
+    varied = [ClassificationTarget(torch.tensor([0.5 + i / 100, 0.5 - i / 100, 0.0])) for i in range(9)]
+    assert doubt(varied) == "images that show 'a' alone: all 9 images that were looked at"
+    assert doubt([one_hot(i % 2) for i in range(9)]) == ""
+    assert doubt([one_hot(1)] * 7) == ""  # of few it may well be so
+    single = [ClassificationTarget(torch.ones(1))] * 20
+    assert doubt(single, names=("a",)).startswith("images with the same answer")
+    flat = [DepthTarget(torch.full((4, 4 + i % 2), 0.5), torch.ones(4, 4 + i % 2, dtype=torch.bool)) for i in range(9)]
+    assert doubt(flat, "depth", names=()).startswith("images with the same answer")
+    ramp = [DepthTarget(torch.rand(4, 4), torch.ones(4, 4, dtype=torch.bool)) for _ in range(9)]
+    assert doubt(ramp, "depth", names=()) == ""
+    unseen = [DepthTarget(torch.zeros(4, 4), torch.zeros(4, 4, dtype=torch.bool))] * 2
+    assert doubt(unseen, "depth", names=()) == "images with no pixel is valid: all 2 images that were looked at"
+    assert doubt([None, "failed"]) == ""  # no labels are another fault
+
+
+def test_a_set_that_is_sorted_by_class_is_not_taken_for_one_of_one_class(tmp_path):
+    """Looked at are images from all over the set, and few of them where they vary."""
+    labels = answered(tmp_path, [one_hot(i // 400) for i in range(1200)], part_size=300)
+    assert labels.doubt(Policy(), most=256) == ""
+    seen = list(labels.spread(256))
+    assert len(seen) == 256
+    assert {int(t.probability.argmax()) for t in seen} == {0, 1, 2}
+    assert len(list(labels.spread(5000))) == 1200
+    with mock.patch.object(labels, "table", wraps=labels.table) as read:
+        assert labels.doubt(Policy()) == ""
+        assert read.call_count < 8

@@ -203,6 +203,29 @@ def test_info_counts(tmp_path, capsys):
     assert "in no image: dog" in said
 
 
+def test_info_warns_of_labels_that_can_hardly_teach(tmp_path, capsys):
+    store = Store.create(tmp_path / "store", 80)
+    ids = [str(i) for i in range(72)]
+    store.write_images(0, [ImageRow(i, 8, 8, b"x") for i in ids])
+    space = Space(("cat", "dog"), "boxes")
+    for name, answers in {
+        "good": [boxes(i % 2, score=0.9) for i in range(72)],
+        "random": [boxes(0, 1, score=0.1)] * 72,
+    }.items():
+        store.create_set("detection", name, space, {"teacher": {"spec": "x:y"}}).write(0, ids, answers)
+    info(str(store.path))
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "WARNING: detection/random can teach hardly anything: images with no object: all 72 images that were looked at"
+        in said
+    )
+    assert said.count("WARNING") == 1
+    assert [s["doubt"] for s in described(store)["sets"]] == ["", said.partition("anything: ")[2][:58]]
+    assert [s["doubt"] for s in described(store, score=0.05)["sets"]] == [
+        "", "images with the same answer: all 72 images that were looked at"
+    ]  # fmt: skip
+
+
 # ---- drop-labels ----
 
 

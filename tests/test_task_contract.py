@@ -556,3 +556,63 @@ def test_drawing_is_a_picture_of_the_same_size_that_shows_something(case):
         assert torch.equal(seen.image, before), "the given image was painted over"
     nothing = case.task.view(case.truth(0), View(SIZE, 10 * SIZE[0], 10 * SIZE[1], *SIZE, SIZE))
     assert case.task.draw(render(case.scene(0)).image, nothing, case.space).shape == (3, *SIZE)
+
+
+# ---- label sets of one objective ----
+
+
+@every_case
+def test_classes_in_another_order_are_the_same_classes(case):
+    truth, index = case.truth(1), torch.tensor([2, 0, 1])
+    moved = case.task.mapped(truth, index, 3)
+    assert_same(case.task.check(moved, SIZE, case.space), moved)
+    assert case.task.classes(moved) == sorted(int(index[c]) for c in case.task.classes(truth))
+    assert_same(case.task.mapped(moved, index.argsort(), 3), truth)
+
+
+@every_case
+def test_several_classes_may_become_one(case):
+    one = case.task.mapped(case.truth(1), torch.zeros(3, dtype=torch.long), 1)
+    case.task.check(one, SIZE, Space(("thing",), case.space.kind))
+    assert case.task.classes(one) in ([0], [])
+
+
+@every_case
+def test_a_mapped_answer_is_mapped_in_every_way_that_it_is_seen(case):
+    """First mapped, then seen through a view, is first seen, then mapped."""
+    truth, index, view = case.truth(2), torch.tensor([1, 2, 0]), random_view(SIZE, (48, 48), Random(1))
+    a = case.task.view(case.task.mapped(truth, index, 3), view)
+    assert_same(a, case.task.mapped(case.task.view(truth, view), index, 3))
+
+
+@every_case
+def test_teachers_are_combined_in_the_ways_that_the_task_says(case):
+    assert case.task.combines <= {"best", "union"}
+    truth = case.truth(1)
+    if "best" in case.task.combines:
+        assert math.isfinite(case.task.sureness(truth, Policy()))
+    else:
+        with pytest.raises(NotImplementedError, match=case.name):
+            case.task.sureness(truth, Policy())
+    if "union" in case.task.combines:
+        both = case.task.united([truth, truth])
+        assert case.task.classes(both) == case.task.classes(truth)
+        assert_same(case.task.check(both, SIZE, case.space), both)
+    else:
+        with pytest.raises(NotImplementedError, match=case.name):
+            case.task.united([truth, truth])
+
+
+@every_case
+def test_kinds_of_one_head(case):
+    """One kind is itself; of all that join, the joint kind is one of them, whatever the order."""
+    assert case.task.joint_kind({case.space.kind}) == case.space.kind
+    for other in case.task.kinds:
+        joint = case.task.joint_kind({case.space.kind, other})
+        assert joint is None or joint in (case.space.kind, other)
+        assert joint is None or case.task.joint_kind({joint, other}) == joint
+
+
+@every_case
+def test_truth_has_something_to_be_learned(case):
+    assert case.task.nothing(case.truth(1), case.space) == ""

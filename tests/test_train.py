@@ -8,10 +8,12 @@ import signal
 import threading
 import time
 import weakref
+from pathlib import Path
 
 import pytest
 import timm
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -26,7 +28,7 @@ from polyteach.store import ImageRow, Store
 from polyteach.student import Student, load_student
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Objective, Space
-from polyteach.tasks.detection import rows
+from polyteach.tasks.detection import DetectionTarget, rows
 from polyteach.teachers import load_teacher
 from polyteach.train import _pairs, loss_weights, train
 from tests.conftest import forked, png
@@ -402,6 +404,130 @@ def test_a_worker_that_is_killed_or_silent_is_an_error_that_says_what_to_do(tmp_
     monkeypatch.setattr(batches_module, "PATIENCE", 3)
     with pytest.raises(ValueError, match=r"no batch came from the 1 data workers within 0\.05 minutes"):
         train(store, out=str(tmp_path / "run"), **options(workers=1))
+
+
+def detections(path, images=10):
+    """Photographs with people's boxes of the first, and two detectors': the first by name finds nothing."""
+    store = Store.create(path, 4)
+    names = ("cat", "dog", "cow")
+    rows = [ImageRow(f"{i}", 32, 48, png(render(random_scene(i, (32, 48))).image)) for i in range(images)]
+
+    def box(category, score):
+        return DetectionTarget(
+            box=torch.tensor([[4.0, 4, 20, 20]]), category=torch.tensor([category]), score=torch.tensor([score]),
+            ignore=torch.tensor([False]),
+        )  # fmt: skip
+
+    dead, good = {"spec": "python:dead", "licence": "CC0"}, {"spec": "python:good", "licence": "MIT"}
+    sets = {
+        "aaa": ({"teacher": dead}, names, lambda i: box(i % 3, 0.1)),
+        "good": ({"teacher": good}, names[::-1], lambda i: box(i % 3, 0.9)),
+        "people": ({"teacher": "people"}, names, lambda i: None if i else box(0, 1.0)),
+    }  # fmt: skip
+    for part, start in enumerate(range(0, images, 4)):
+        mine = rows[start : start + 4]
+        store.write_images(part, mine)
+        for name, (info, classes, answer) in sets.items():
+            labels = store.create_set("detection", name, Space(classes, "boxes"), info)
+            labels.write(part, [r.id for r in mine], [answer(int(r.id)) for r in mine])
+    return str(path)
+
+
+def test_what_each_label_set_teaches_is_said_before_and_recorded(tmp_path, capsys):
+    store = detections(tmp_path / "store")
+    train(store, out=str(tmp_path / "run"), **options(steps=1))
+    said = capsys.readouterr().err
+    assert "\n    1 by detection/people\n    9 by detection/aaa\n    0 by detection/good\n" in said
+    assert (
+        "WARNING: detection/good teaches detection_aaa nothing: its answer counts for no image, as people's and "
+        "earlier sets win (detection/people, detection/aaa). Leave it out with --labels, put it first in "
+        "--labels, or combine the teachers: --combine best or union" in said
+    )
+    assert (
+        "WARNING: detection/aaa can teach detection_aaa hardly anything: images with no object: all 10 images that "
+        "were looked at" in said
+    )
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert [(s["name"], s["images"]) for s in config["data"]["sets"]] == [("people", 1), ("aaa", 9), ("good", 0)]
+    student = json.loads((tmp_path / "run" / "student.json").read_text())
+    assert student["licence"] == "learned from labels under CC0"  # the good one's labels were never learned from
+
+    train(store, out=str(tmp_path / "best"), combine="best", **options(steps=1))
+    assert "teaches detection_aaa nothing" not in capsys.readouterr().err
+    assert "CC0, MIT" in json.loads((tmp_path / "best" / "student.json").read_text())["licence"]
+    assert weights_of(tmp_path / "best") != weights_of(tmp_path / "run")
+
+
+def test_heads_of_classes_that_are_spelled_otherwise_are_told_and_joined_by_the_table(tmp_path, capsys):
+    store = Store.open(world(tmp_path / "store", 4, ["classification"]))
+    truth = load_task("classification").truth(render(random_scene(0)), Space(NAMES))
+    store.create_set("classification", "people", Space(("Reds", "green", "blue")), {"teacher": "people"}).write(
+        0, list("0123"), [truth, None, None, None]
+    )
+    train(str(store.path), out=str(tmp_path / "apart"), **options(steps=1))
+    said = capsys.readouterr().err
+    assert "WARNING: classification/people and classification/oracle are two heads: their classes are the same" in said
+    table = tmp_path / "names.yaml"
+    table.write_text(said.partition("--map FILE:\n")[2].partition("\n\n")[0])
+    assert yaml.safe_load(table.read_text()) == {"classification/oracle": {"red": "Reds"}}
+    train(str(store.path), out=str(tmp_path / "run"), map=str(table), **options(steps=1))
+    said = capsys.readouterr().err
+    assert "two heads" not in said
+    assert "1 by classification/people\n    3 by classification/oracle\n" in said
+    objectives = json.loads((tmp_path / "run" / "student.json").read_text())["objectives"]
+    assert [o["space"]["names"] for o in objectives.values()] == [["Reds", "green", "blue"]]
+    (tmp_path / "run" / "train.json").unlink()
+    table.write_text("red: Reds\n")
+    with pytest.raises(ValueError, match="map"):  # what the file says is part of the run, not its name
+        train(str(store.path), out=str(tmp_path / "run"), map=str(table), **options(steps=1))
+
+
+def test_an_objective_without_an_object_is_refused_and_leaves_nothing(tmp_path):
+    store = Store.open(world(tmp_path / "store", 4, ["classification"]))
+    crowd = DetectionTarget(
+        box=torch.tensor([[4.0, 4, 20, 20]]), category=torch.tensor([0]), score=torch.ones(1),
+        ignore=torch.tensor([True]),
+    )  # fmt: skip
+    store.create_set("detection", "people", Space(NAMES, "boxes"), {"teacher": "people"}).write(
+        0, list("0123"), [crowd] * 4
+    )
+    with pytest.raises(
+        ValueError, match=r"nothing to be learned for detection_people \(of detection/people\): 4 images wi"
+    ):
+        train(str(store.path), out=str(tmp_path / "run"), **options(steps=1))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path):
+    """It recorded neither the options that came later nor how many images each label set teaches."""
+    store = world(tmp_path / "store", 4, ["classification"])
+    run = tmp_path / "run"
+    train(store, out=str(run), **options(steps=3))
+    whole, config = weights_of(run), json.loads((run / "config.json").read_text())
+    (run / "train.json").unlink()
+    for option in ("combine", "map"):
+        del config["options"][option]
+    for labels in config["data"]["sets"]:
+        del labels["images"]
+    (run / "config.json").write_text(json.dumps(config))
+    train(store, out=str(run), **options(steps=3))
+    assert weights_of(run) == whole
+    (run / "train.json").unlink()
+    config["data"]["sets"].append(config["data"]["sets"][0] | {"objective": "classification_oracle_2"})
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="label sets shared heads otherwise"):
+        train(store, out=str(run), **options(steps=3))
+
+
+def test_paths_and_single_names_from_python(tmp_path):
+    path = Path(world(tmp_path / "store", 4, ["classification", "depth"]))
+    out = train(path, out=tmp_path / "a", tasks="classification", labels="oracle", **options(steps=1))
+    assert out == str(tmp_path / "a")
+    train([path], out=tmp_path / "b", tasks=["classification"], init=tmp_path / "a", **options(steps=1))
+    config = json.loads((tmp_path / "b" / "config.json").read_text())
+    assert config["options"]["stores"] == [str(path)]
+    assert config["options"]["init"] == str(tmp_path / "a")
+    assert list(config["data"]["labelled"]) == ["classification_oracle"]
 
 
 # ---- killed and resumed ----
