@@ -1,9 +1,9 @@
 """What the scores of many transfers say: pooled over seeds, compared in pairs, put on a scale, added up.
 
-A score's interval is about the test images: the bootstrap's 2.5th and 97.5th percentile (Efron and Tibshirani 1993,
-chapter 13). Every transfer on one test set resamples the same images at the same positions, so two representations
-are compared in pairs, position by position, and the chance that they share cancels. What differs between seeds is said
-apart, as the sample standard deviation. What was not measured stays None.
+A score's interval is about the test images: the 2.5th and 97.5th percentile of what it may have been with others
+(jackknife.py). Every transfer on one test set draws that with the same random numbers, so two representations are
+compared in pairs, draw by draw, and the chance that they share cancels. What differs between seeds is said apart, as
+the sample standard deviation. What was not measured stays None.
 """
 
 import statistics
@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from polyteach.scores import EVERY, MODES, PARTS, Downstream, Run, Samples, Spent
+from polyteach.scores import BOOTSTRAP, EVERY, MODES, PARTS, Downstream, Run, Samples, Spent, Test
 
 Interval = tuple[float, float]
 
+BEFORE = "some resamples are by the bootstrap of an older version"
 BETTER = "better"
 """The third kind of table: for every cell the parts that did better on the validation images."""
 
 
 def interval(samples: Samples) -> Interval:
-    """The 95 % percentile interval of bootstrap samples (R,)."""
+    """Between the 2.5th and the 97.5th percentile of the draws (R,)."""
     low, high = np.percentile(samples, [2.5, 97.5])
     return float(low), float(high)
 
@@ -32,13 +33,14 @@ def interval(samples: Samples) -> Interval:
 class Cell:
     """One representation on one downstream task: every test of every seed, pooled.
 
-    samples: (R,) the mean over those tests of each bootstrap resample; None where tests cannot be paired, and
-    why_no_interval says why. unreadable: test images that did not count.
+    samples: (R,) the mean over those tests of each draw; None where tests cannot be paired, and why_no_interval says
+    why. drawn: how they were made. unreadable: test images that did not count.
     """
 
     values: tuple[float, ...]
     samples: Samples | None
     why_no_interval: str
+    drawn: str
     unreadable: tuple[str, ...]
     origins: int
     parts: str
@@ -78,24 +80,15 @@ def pool(runs: Sequence[Run], parts: str) -> Cell | None:
     metric = runs[0].downstream.metric
     if not tests or any(metric not in t.scores for t in tests):
         return None
-    lengths = {len(t.resamples) for t in tests}
-    samples, why = None, ""
-    if 0 in lengths:
-        why = "a test has no resamples"
-    elif len({t.unreadable for t in tests}) > 1:
-        why = "its tests could not read different images"
-    elif len(lengths) > 1:
-        why = f"its tests have {' and '.join(map(str, sorted(lengths)))} resamples, which cannot be paired"
-    else:
-        samples = np.stack([t.resamples for t in tests]).mean(0)
-        if not np.isfinite(samples).all():
-            samples, why = None, "the metric is undefined on some resamples"
+    values = tuple(float(t.scores[metric]) for t in tests)
+    samples, why = _together(tests, statistics.fmean(values))
     validation = [v for _, x in results if (v := x.validation()) is not None]
     every = set.intersection(*(set(t.scores) for t in tests)) - {metric}
     return Cell(
-        values=tuple(float(t.scores[metric]) for t in tests),
+        values=values,
         samples=samples,
         why_no_interval=why,
+        drawn=tests[0].drawn,
         unreadable=tests[0].unreadable,
         origins=len({r.origin for r, _ in results}),
         parts=parts,
@@ -103,6 +96,29 @@ def pool(runs: Sequence[Run], parts: str) -> Cell | None:
         others={k: statistics.fmean(float(t.scores[k]) for t in tests) for k in tests[0].scores if k in every},
         images=max(r.budget_images for r, _ in results),
     )
+
+
+def _together(tests: Sequence[Test], mean: float) -> tuple[Samples | None, str]:
+    """The mean over tests of each draw, or why there is none."""
+    lengths = {len(t.resamples) for t in tests}
+    if 0 in lengths:
+        return None, "a test has no resamples"
+    if len({t.unreadable for t in tests}) > 1:
+        return None, "its tests could not read different images"
+    if len({t.drawn for t in tests}) > 1:
+        return None, f"{BEFORE}, others by the jackknife; transfer again"
+    if len(lengths) > 1:
+        return None, f"its tests have {' and '.join(map(str, sorted(lengths)))} resamples, which cannot be paired"
+    samples = np.stack([t.resamples for t in tests]).mean(0)
+    if not np.isfinite(samples).all():
+        return None, "the metric is undefined on some resamples"
+    low, high = interval(samples)
+    if tests[0].drawn == BOOTSTRAP and not low <= mean <= high:
+        return None, (
+            f"its bootstrap's, [{low:.2f}, {high:.2f}], excludes the score itself: classes that a resample lacked "
+            "dropped out of its mean; transfer again"
+        )
+    return samples, ""
 
 
 @dataclass(frozen=True)
@@ -125,6 +141,8 @@ def unpaired(*cells: Cell) -> str:
     """Why the resamples of cells of one downstream task are not of the same images; "" where they are."""
     if any(c.samples is None for c in cells):
         return "no resamples to pair"
+    if len({c.drawn for c in cells}) > 1:
+        return f"{BEFORE}, others by the jackknife"
     if len({len(c.samples) for c in cells if c.samples is not None}) > 1:
         return "different numbers of resamples"
     return "different test images could not be read" if len({c.unreadable for c in cells}) > 1 else ""
@@ -406,10 +424,11 @@ class Analysis:
     """What follows from one table.
 
     scored: the columns that have a scale from scratch to oracle. averages: over all columns; partial: over `scored`,
-    which says less.
+    which says less. ours: whom the matches are about; None where there is nobody to compare with.
     """
 
     grid: Grid
+    ours: str | None
     scale: dict[tuple[str, str], Normalised]
     scored: tuple[str, ...]
     averages: dict[str, Normalised]
@@ -418,20 +437,34 @@ class Analysis:
 
 
 def analyse(grid: Grid, scratch: str, oracle: str, ours: str | None) -> Analysis:
-    """Normalised scores of every row, and `ours` against every other row and against the best specialists."""
+    """Normalised scores of every row, and one row against every other and against the best specialists.
+
+    The one is `ours`; where that is not in the table, the `leader`.
+    """
     scale = {(r, c.name): normalised(grid, r, c, scratch, oracle) for r in grid.rows for c in grid.columns}
     scored = tuple(c.name for c in grid.columns if normalised(grid, scratch, c, scratch, oracle).value is not None)
     averages = {r: average([scale[r, c.name] for c in grid.columns]) for r in grid.rows}
     partial = {r: average([scale[r, c] for c in scored]) for r in grid.rows}
+    one = ours if ours in grid.rows else leader(grid, (scratch, oracle))
     matches = []
-    if ours in grid.rows:
+    if one is not None:
         for other in grid.rows:
-            if other != ours:
-                matches.append(match(grid, ours, {c.name: other for c in grid.columns}, other, averages))
+            if other != one:
+                matches.append(match(grid, one, {c.name: other for c in grid.columns}, other, averages))
         best = best_specialists(grid)
-        if best and not is_specialist(ours):
-            matches.append(match(grid, ours, best, "the best specialist per task", averages))
-    return Analysis(grid, scale, scored, averages, partial, tuple(matches))
+        if best and not is_specialist(one):
+            matches.append(match(grid, one, best, "the best specialist per task", averages))
+    return Analysis(grid, one if matches else None, scale, scored, averages, partial, tuple(matches))
+
+
+def leader(grid: Grid, without: Sequence[str]) -> str | None:
+    """The row with the best score in the most columns, the first of equals; those in `without` only if alone."""
+    rows = [r for r in grid.rows if r not in without] or list(grid.rows)
+    firsts = []
+    for c in grid.columns:
+        found = [(c.sign * x.mean, r) for r in rows if (x := grid.cell(r, c)) is not None]
+        firsts += [r for score, r in found if score == max(found)[0]]
+    return max(rows, key=firsts.count, default=None)
 
 
 # -------------------------------------------------------------------------------------------------------------- curves

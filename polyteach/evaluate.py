@@ -1,11 +1,12 @@
-"""Evaluate: how well a model answers one objective over the images of a plan, with bootstrap resamples of them.
+"""Evaluate: how well a model answers one objective over the images of a plan, and how far that depends on the images.
 
-Shapes: N images, R resamples.
+Shapes: N images, G groups of them, R draws.
 """
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from polyteach.batches import Augment, Plan, Samples
+from polyteach.jackknife import draws, groups, left_out
 from polyteach.names import unknown_name
 from polyteach.progress import track
 from polyteach.tasks import load_task
@@ -34,14 +36,16 @@ class Resampled(Protocol):
 
 @dataclass(frozen=True)
 class Scores:
-    """scores: all that the metric says. resamples: the chosen one on each bootstrap resample of the images.
+    """scores: all that the metric says. resamples: R draws of what the chosen one may have been with other images.
 
-    failed: images that could not be read: (id, reason); they do not count.
+    failed: images that could not be read: (id, reason); they do not count. left_out: the chosen score with each of G
+    groups of the images left out, from which the draws are made (jackknife.py).
     """
 
     scores: dict[str, float]
     resamples: list[float]
     failed: list[tuple[str, str]]
+    left_out: list[float] = field(default_factory=list)
 
 
 def evaluate(
@@ -56,42 +60,48 @@ def evaluate(
 ) -> Scores:
     """Score `answer` on every image of the plan that is labelled for `objective`, whole images, unaugmented.
 
-    metric: the score that is resampled; the task's first without it. resamples: R, how many bootstrap resamples of
-    the images are scored (Efron 1979). They follow from N and R alone, so that two models on the same images are
-    paired, resample by resample.
+    metric: the score whose uncertainty is wanted; the task's first without it. resamples: R, how many draws of it are
+    made, by the jackknife over the images; none, and no image is left out. Two models on the same images are paired,
+    draw by draw. There are none of a single image, or of a score that is not defined.
 
     Raises:
         ValueError: the metric has no such score; lists those it has. No image could be read; gives the first reason.
     """
     about = plan.objectives[objective]
-    whole = load_task(about.task).metric(about.space)
-    single = load_task(about.task).metric(about.space)
-    states: list[dict[str, Any]] = []
+    task = load_task(about.task)
+    whole = task.metric(about.space)
+    of = iter(groups(len(plan)).tolist())
+    parts: dict[int, Metric] = {}
+    ids: list[str] = []
+    member: list[int] = []
     failed: list[tuple[str, str]] = []
     with track("evaluate", len(plan), "images", progress) as bar:
         for found in _labelled(plan, objective, batch_size):
             failed += [(id, image) for id, image, _ in found if isinstance(image, str)]
-            good = [(image, target) for _, image, target in found if not isinstance(image, str) and target is not None]
-            answers = answer([image for image, _ in good]) if good else []
-            for guess, (_, target) in zip(answers, good, strict=True):
+            placed = zip(found, of, strict=False)
+            good = [(*x, g) for x, g in placed if not isinstance(x[1], str) and x[2] is not None]
+            answers = answer([image for _, image, _, _ in good if isinstance(image, Tensor)]) if good else []
+            for guess, (id, _, target, group) in zip(answers, good, strict=True):
+                ids.append(id)
+                member.append(group)
                 whole.update([guess], [target])
                 if resamples and not isinstance(whole, Resampled):
-                    single.reset()
-                    single.update([guess], [target])
-                    states.append({k: getattr(single, k) for k in single._defaults})
+                    if group not in parts:
+                        parts[group] = task.metric(about.space)
+                    parts[group].update([guess], [target])
             bar.advance(len(found))
-    if not whole.update_count:
+    if not ids:
         first = f"; the first: {failed[0][0]}: {failed[0][1]}" if failed else ""
         raise ValueError(f"none of {len(plan)} images could be scored for {objective}{first}")
     scores = whole.compute()
     name = metric or next(iter(scores))
     if name not in scores:
         raise unknown_name("metric", name, list(scores))
-    n = int(whole.update_count)
-    drawn = np.random.default_rng([n, resamples]).integers(n, size=(resamples, n))
-    counts = [np.bincount(d, minlength=n) for d in drawn]
-    values = [resampled(whole, states, c)[name] for c in counts]
-    return Scores(scores, values, failed)
+    if not resamples:
+        return Scores(scores, [], failed)
+    left = [s[name] for s in _without(whole, parts, np.array(member))]
+    seed = zlib.crc32("\0".join(ids).encode("utf-8", "backslashreplace"))
+    return Scores(scores, draws(scores[name], left, resamples, seed).tolist(), failed, left)
 
 
 def score_names(objective: Objective) -> list[str]:
@@ -101,22 +111,26 @@ def score_names(objective: Objective) -> list[str]:
     return list(metric.compute())
 
 
-def resampled(metric: Metric, states: list[dict[str, Any]], counts: "Int[np.ndarray, ' N']") -> dict[str, float]:
-    """What `metric` says when image i was seen counts[i] times.
+def _without(whole: Metric, parts: dict[int, Metric], of: "Int[np.ndarray, ' N']") -> Iterator[dict[str, float]]:
+    """What `whole` says when each group of images in turn is left out.
 
-    states: of the metric after each image alone; its own are sums over images. Not needed by a `Resampled` one.
+    parts: the metric of each group's images, whose states are sums; not needed by a `Resampled` one. of: which group
+    each image is in.
     """
-    if isinstance(metric, Resampled):
-        return metric.resampled(counts)
-    for name, default in metric._defaults.items():
+    if isinstance(whole, Resampled):
+        yield from (whole.resampled(counts) for counts in left_out(of))
+        return
+    states = {}
+    for name, default in whole._defaults.items():
         if not isinstance(default, Tensor):
-            raise TypeError(f"{type(metric).__name__}.{name} is no sum over images; give the metric a `resampled`")
-        values = torch.stack([s[name] for s in states])
-        weight = torch.from_numpy(counts).to(values.dtype).view(-1, *[1] * (values.ndim - 1))
-        setattr(metric, name, (values * weight).sum(0))
-    metric._computed = None
-    found: dict[str, float] = metric.compute()
-    return found
+            raise TypeError(f"{type(whole).__name__}.{name} is no sum over images; give the metric a `resampled`")
+        states[name] = torch.stack([getattr(parts[g], name) for g in sorted(parts)])
+    for counts in left_out(np.array(sorted(parts))):
+        for name, values in states.items():
+            weight = torch.from_numpy(counts).to(values.dtype).view(-1, *[1] * (values.ndim - 1))
+            setattr(whole, name, (values * weight).sum(0))
+        whole._computed = None
+        yield whole.compute()
 
 
 def _labelled(plan: Plan, objective: str, batch_size: int) -> Iterator[list[tuple[str, Tensor | str, Target | None]]]:
@@ -137,7 +151,7 @@ def _labelled(plan: Plan, objective: str, batch_size: int) -> Iterator[list[tupl
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
-    """The percentile bootstrap interval of these resampled scores; None of none."""
+    """Between the percentiles of these draws of a score; None of none."""
     if not len(values):
         return None
     low, high = np.quantile(np.asarray(values, dtype=np.float64), [(1 - level) / 2, (1 + level) / 2])

@@ -16,10 +16,11 @@ CSS = """
   :root { --ink: #e8e8e8; --paper: #16181b; --soft: #a8a8a8; --rule: #444; --band: #212429; }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 76rem; color: var(--ink); background: var(--paper);
-  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
+body { margin: 0 auto; padding: 1rem clamp(1rem, 3vw, 3rem); max-width: 110rem; color: var(--ink);
+  background: var(--paper); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
 h1, h2, h3, h4 { line-height: 1.2; margin: 1.6em 0 0.4em; } h1 { margin-top: 0; }
-p, li { max-width: 48rem; } nav ul { padding: 0; } nav li { display: inline-block; margin-right: 1rem; }
+p { max-width: 64rem; } .points { columns: 30rem; column-gap: 3rem; padding-left: 1.2rem; }
+.points li { break-inside: avoid; } nav ul { padding: 0; } nav li { display: inline-block; margin-right: 1rem; }
 a { color: inherit; }
 .wide { overflow-x: auto; margin: 0.8rem 0; } .wide:focus-visible { outline: 2px solid; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -36,6 +37,9 @@ td small { display: block; color: var(--soft); }
 figure { margin: 0; } figcaption { font-weight: 600; }
 .charts, .pictures { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--least, 21rem)), 1fr)); }
+.beside { display: flex; flex-wrap: wrap; gap: 0 2.5rem; align-items: flex-start; } .beside > .wide { max-width: 100%; }
+.beside > .charts { flex: 1 1 21rem; margin: 0.8rem 0;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); }
 .pictures { --least: 15rem; } .pictures + .pictures { margin-top: 1.5rem; } .pictures figcaption { font-weight: 400; }
 .legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 0.2rem 1rem; max-width: none; }
 .pictures img { width: 100%; height: auto; image-rendering: auto; } details { margin: 0.6rem 0; }
@@ -95,15 +99,22 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """Blocks side by side where there is room, else one below the other."""
+
+    blocks: "tuple[Table | Charts, ...]"
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading and what stands below it; folded sections open on a click."""
 
     heading: str
-    blocks: "tuple[Table | Text | Points | Charts | Pictures | Section, ...]"
+    blocks: "tuple[Table | Text | Points | Charts | Pictures | Beside | Section, ...]"
     folded: bool = False
 
 
-Block = Table | Text | Points | Charts | Pictures | Section
+Block = Table | Text | Points | Charts | Pictures | Beside | Section
 
 
 def clean(text: str) -> str:
@@ -132,10 +143,12 @@ def _html(block: Block, level: int, key: str) -> str:
         if block.folded:
             return f'<details id="{key}"><summary>{escape(block.heading)}</summary>{inner}</details>'
         return f'<section id="{key}"><h{level}>{escape(block.heading)}</h{level}>\n{inner}</section>'
+    if isinstance(block, Beside):
+        return f'<div class="beside">{"".join(_html(b, level, f"{key}-{i}") for i, b in enumerate(block.blocks))}</div>'
     if isinstance(block, Text):
         return f"<p{_class('why' if block.quiet else '')}>{escape(block.text)}</p>"
     if isinstance(block, Points):
-        return f"<ul>{''.join(f'<li>{escape(i)}</li>' for i in block.items)}</ul>"
+        return f"<ul{_class('points')}>{''.join(f'<li>{escape(i)}</li>' for i in block.items)}</ul>"
     if isinstance(block, Charts):
         legend = "".join(f"<li>{svg} {escape(name)}</li>" for svg, name in block.legend)
         figures = "".join(f"<figure><figcaption>{escape(t)}</figcaption>{svg}</figure>" for t, svg in block.charts)
@@ -193,6 +206,8 @@ def _markdown(block: Block, level: int) -> str:
     if isinstance(block, Section):
         inner = [t for b in block.blocks if (t := _markdown(b, min(level + 1, 6)))]
         return "\n\n".join([f"{'#' * level} {_md(block.heading)}", *inner])
+    if isinstance(block, Beside):
+        return "\n\n".join(_markdown(b, level) for b in block.blocks)
     if isinstance(block, Text):
         return _md(block.text)
     if isinstance(block, Points):

@@ -17,8 +17,10 @@ from polyteach.compare import (
     Difference,
     Grid,
     Interval,
+    Match,
     Normalised,
     analyse,
+    difference,
     grids,
     label_curves,
     loss_curves,
@@ -29,8 +31,8 @@ from polyteach.compare import (
 from polyteach.compare import Cell as Pooled
 from polyteach.files import read_json, replacing
 from polyteach.names import unknown_name
-from polyteach.page import Block, Cell, Charts, Pictures, Points, Section, Table, Text
-from polyteach.scores import MODES, PARTS, Downstream, Number, Run, Test, read
+from polyteach.page import Beside, Block, Cell, Charts, Pictures, Points, Section, Table, Text
+from polyteach.scores import BOOTSTRAP, MODES, PARTS, Downstream, Number, Run, Test, read
 
 FILES = ("report.json", "report.md", "report.html")
 """In the order in which they are written: the first says whose the others are."""
@@ -53,8 +55,9 @@ MOST_BYTES, MOST_WIDE = 150_000, 960
 HOW = (
     "Every representation is a row, every downstream task a column. Learning rate and steps were chosen on validation "
     "images, for each representation and task alike; the test images were used once per seed. Intervals are about the "
-    "test images (paired bootstrap, 95 %, not corrected for the number of comparisons); the standard deviation is "
-    "about seeds, and pretrainings where there are several."
+    "test images (jackknife, paired, 95 %, not corrected for the number of comparisons; where many classes are seen in "
+    "one or two images they are too narrow); the standard deviation is about seeds, and pretrainings where there are "
+    "several."
 )
 
 
@@ -71,8 +74,8 @@ def report(
     """Compare representations by every transfer.json at or below some folders.
 
     Runs of one representation and one downstream task are pooled over pretraining seeds and seeds; label budgets, modes
-    and the parts that were taken over stay apart. Representations are compared in pairs on the same resampled test
-    images (95 % bootstrap intervals). What was not measured is blank.
+    and the parts that were taken over stay apart. Representations are compared in pairs on the same test images (95 %
+    intervals by the jackknife). What was not measured is blank.
 
     Into `out` go report.html (one page that needs neither network nor script), report.md (the same text and tables) and
     report.json (the same numbers). They may be made again over an older report; no other file is ever touched. The
@@ -83,7 +86,8 @@ def report(
         out: where the report goes.
         scratch: the representation that normalised scores count as 0.
         oracle: the representation that normalised scores count as 1; it does not compete for the best score.
-        ours: the representation whose wins are counted; "student" without it, where there is one.
+        ours: the representation that is compared with every other; without it "student", or where there is none, in
+            every table the one that is best in the most tasks.
         title: heading of the page.
         examples: pictures per downstream task.
 
@@ -177,7 +181,7 @@ class _Report:
         """Everything on the page, in order."""
         main = [t for t in self.tables if t.grid.mode == "finetune" and not t.grid.budget]
         rest = [t for t in self.tables if t not in main]
-        found: list[Block] = [Text(self._summary())]
+        found: list[Block] = [Text(self._summary()), Section("In short", (Points(tuple(self.in_short())),))]
         if notes := self.notes():
             found.append(Section("Before you compare", (Points(tuple(notes)),)))
         results = tuple(self._table(t, False) for t in main) or (Text("Nothing was fine-tuned end to end."),)
@@ -202,6 +206,40 @@ class _Report:
             f"{_n(len(self.names), 'representation')} on {_n(len(self.columns), 'downstream task')}, "
             f"{_n(len(self.runs), 'transfer')}, {_n(tests, 'test')}, {when}."
         )
+
+    def in_short(self) -> list[str]:
+        """Who won, in sentences: of the table that the page is about, the last of the main ones."""
+        t = next((t for t in reversed(self.tables) if t.grid.mode == "finetune" and not t.grid.budget), self.tables[0])
+        g, out = t.grid, []
+        parts = PARTS.get(g.parts, "backbone or backbone and pyramid, whichever validation images favour")
+        budget = f", {g.budget}" if g.budget else ""
+        if t.ours is None:
+            out.append(f"Only {', '.join(g.rows)} was tested, so there is nothing to compare with.")
+        for m in t.matches:
+            if m.against in g.rows and m.differences:
+                out.append(_won(t.ours or "", m))
+        out += [self._first(t, c) for c in g.columns]
+        how = f"{_mode(g.mode)}{budget}, taken over: {parts}."
+        return [how[:1].upper() + how[1:], *(x for x in out if x)]
+
+    def _first(self, t: Analysis, c: Downstream) -> str:
+        """Who is the best in one task, and by how much."""
+        g, d = t.grid, self.decimals[c.name]
+        found = [(n, x) for n in g.rows if n != self.oracle and (x := g.cell(n, c)) is not None]
+        found.sort(key=lambda of: -c.sign * of[1].mean)
+        if len(found) < 2:
+            return ""
+        (name, x), (second, y) = found[:2]
+        winner, ties = g.best(c, self.oracle)
+        about = f"{c.name}: {name} is at {c.metric} {x.mean:.{d}f}"
+        if ties:
+            others = ", ".join(n for n in ties if n != name)
+            return f"{about}; the test images cannot tell it from {others}: a tie."
+        apart = difference(x, y, c.sign)
+        by = f"by {' '.join((f'{apart.value:z.{d}f}', *_interval(apart.interval, d)))}"
+        if winner is None:
+            return f"{about}, better than {second} {by}; whether that is chance cannot be said without an interval."
+        return f"{about} and wins: it is better than the second, {second}, {by}."
 
     def notes(self) -> list[str]:
         """What a reader must know before comparing: unequal conditions, and numbers that are missing."""
@@ -230,6 +268,12 @@ class _Report:
         for name, role in ((self.scratch, "0"), (self.oracle, "1")):
             if name not in self.names:
                 out.append(f"Normalised scores are blank: no representation {name!r} to give them their {role}.")
+        tests = [(r.name, t) for r in self.runs for x in r.results for t in x.tests]
+        if old := dict.fromkeys(n for n, t in tests if t.drawn == BOOTSTRAP and len(t.resamples)):
+            out.append(
+                f"Intervals of {', '.join(old)} are by the bootstrap of an older version: too narrow where classes are "
+                "rare, and never paired with newer ones. Transfer again to have them by the jackknife."
+            )
         return [*out, *self.lost]
 
     def _table(self, t: Analysis, folded: bool) -> Section:
@@ -237,12 +281,15 @@ class _Report:
         g = t.grid
         heading = PARTS.get(g.parts, "the better of the two, chosen on validation images")
         budget = f", {g.budget}" if g.budget else ""
-        blocks: list[Block] = [self._scores(t), *_why(self._blanks(t))]
+        scores: list[Block] = [self._scores(t)]
         if not folded:
-            blocks.append(self._score_charts(t))
-        blocks += [self._scale(t), *_why(_reasons(t))]
+            scores.append(self._score_charts(t))
+        blocks: list[Block] = [Beside(tuple(scores)), *_why(self._blanks(t))]
+        scale = self._scale(t)
+        why = _why(_reasons(t), "Blank" if scale else "No normalised scores")
         if not folded and any(a.value is not None for a in t.averages.values()):
-            blocks.append(self._average_chart(t))
+            scale.append(self._average_chart(t))
+        blocks += [*([Beside(tuple(scale))] if scale else []), *why]
         if t.matches:
             blocks.append(self._wins(t))
         if folded:
@@ -287,40 +334,49 @@ class _Report:
                 out.append(f"{c.name}: {why}, so not every two can be compared")
         return out
 
-    def _scale(self, t: Analysis) -> Table:
+    def _scale(self, t: Analysis) -> list[Block]:
+        """The normalised scores, where there are any."""
         g = t.grid
+        if all(x.value is None for x in t.scale.values()):
+            return []
         partial = 0 < len(t.scored) < len(g.columns)
         rows = []
         for name in g.rows:
             whole = [t.averages[name], *([t.partial[name]] if partial else [])]
             rows.append((name, tuple(_normal(x) for x in [*whole, *(t.scale[name, c.name] for c in g.columns)])))
         some = (f"average over {', '.join(t.scored)} only",) if partial else ()
-        return Table(
+        caption = (
             f"Normalised score: (score - {self.scratch}) / ({self.oracle} - {self.scratch}), 0 is {self.scratch}, 1 is "
-            f"{self.oracle}.",
-            ("representation", f"average over {_n(len(g.columns), 'task')}", *some, *(c.name for c in g.columns)),
-            tuple(rows),
+            f"{self.oracle}."
         )
+        head = ("representation", f"average over {_n(len(g.columns), 'task')}", *some, *(c.name for c in g.columns))
+        return [Table(caption, head, tuple(rows))]
 
     def _wins(self, t: Analysis) -> Table:
         g, rows = t.grid, []
         undecided = ("undecided",) if any(m.count(None) for m in t.matches) else ()
+        average = ("normalised average",) if any(m.average for m in t.matches) else ()
         for m in t.matches:
             n = len(m.differences)
             counts = [f"{m.count('win')} of {n}", str(m.count("tie")), str(m.count("loss"))]
             cells = [Cell(x) for x in (*counts, str(m.count(None)))[: 4 if undecided else 3]]
-            cells.append(_difference(m.average, 3))
+            cells += [_difference(m.average, 3) for _ in average]
             for c in g.columns:
                 d = _difference(m.differences.get(c.name), self.decimals[c.name])
                 rival = m.rival.get(c.name, "")
                 cells.append(d if rival == m.against or not d.text else replace(d, below=(*d.below, rival)))
             rows.append((m.against, tuple(cells)))
+        hindsight = (
+            " The best specialist of a task is the one with the best test score, chosen with hindsight, which favours "
+            "the specialists."
+        )
+        chosen = f" {t.ours} is the best in the most tasks, chosen with hindsight; --ours compares another."
         return Table(
-            f"{self.ours} against every other: wins, ties and losses by the paired 95 % interval of the difference; "
-            "positive differences favour "
-            f"{self.ours}, also where less is better. The best specialist of a task is the one with the best test "
-            "score, chosen with hindsight, which favours the specialists.",
-            ("against", "wins", "ties", "losses", *undecided, "normalised average", *(_head(c) for c in g.columns)),
+            f"{t.ours} minus every other: the difference, its paired 95 % interval, and what follows: a win or a loss "
+            f"where the interval excludes zero, else a tie. Positive differences favour {t.ours}, also where less is "
+            f"better.{hindsight if any(m.against not in g.rows for m in t.matches) else ''}"
+            f"{'' if t.ours == self.ours else chosen}",
+            ("against", "wins", "ties", "losses", *undecided, *average, *(_head(c) for c in g.columns)),
             tuple(rows),
         )
 
@@ -577,6 +633,7 @@ class _Report:
             "ours": self.ours,
             "representations": names,
             "downstream": [asdict(c) for c in self.columns],
+            "in_short": self.in_short(),
             "notes": self.notes(),
             "tables": [self._table_numbers(t) for t in self.tables],
             "label_curves": [
@@ -614,6 +671,7 @@ class _Report:
         ]
         return {
             "mode": g.mode,
+            "ours": t.ours,
             "budget": g.budget or "main",
             "parts": g.parts,
             "cells": cells,
@@ -673,7 +731,8 @@ def _run_numbers(r: Run) -> dict[str, Any]:
 
 
 def _test_numbers(t: Test) -> dict[str, Any]:
-    return {"seed": t.seed, "scores": t.scores, "curve": t.curve, "unreadable": t.unreadable}
+    about = {"seed": t.seed, "scores": t.scores, "drawn": t.drawn if len(t.resamples) else None}
+    return about | {"curve": t.curve, "unreadable": t.unreadable}
 
 
 # ------------------------------------------------------------------------------------------------------------- small
@@ -688,8 +747,26 @@ def _groups(pairs: Iterable[tuple[Any, str]]) -> dict[Any, list[str]]:
     return out
 
 
-def _why(reasons: list[str]) -> list[Block]:
-    return [Text(f"Blank: {'; '.join(dict.fromkeys(reasons))}.", quiet=True)] if reasons else []
+def _why(reasons: list[str], what: str = "Blank") -> list[Block]:
+    return [Text(f"{what}: {'; '.join(dict.fromkeys(reasons))}.", quiet=True)] if reasons else []
+
+
+def _won(ours: str, m: Match) -> str:
+    """One match as a sentence."""
+    n = len(m.differences)
+    named = (
+        ("win", "wins in"),
+        ("tie", "ties in"),
+        ("loss", "loses in"),
+        (None, "is, for want of intervals, undecided in"),
+    )
+    counts = [f"{verb} {m.count(v)}" for v, verb in named if m.count(v)]
+    listed = counts[0] if len(counts) == 1 else f"{', '.join(counts[:-1])} and {counts[-1]}"
+    whole = ""
+    if m.average is not None:
+        apart = " ".join((f"{m.average.value:+z.3f}", *_interval(m.average.interval, 3)))
+        whole = f"; its normalised average less the other's is {apart}"
+    return f"Against {m.against}, {ours} {listed} of {_n(n, 'task')}{whole}."
 
 
 def _reasons(t: Analysis) -> list[str]:

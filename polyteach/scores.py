@@ -25,6 +25,7 @@ MODES: dict[str, str] = {
     "knn": "nearest neighbours",
 }
 PARTS = {"backbone": "backbone", "pyramid": "backbone and pyramid"}
+JACKKNIFE, BOOTSTRAP = "jackknife", "bootstrap"
 EVERY = "all labels"
 """The label budget of a run that was given neither shots nor a fraction."""
 
@@ -46,13 +47,15 @@ class Try:
 class Test:
     """One seed, trained as the sweep chose and tested once.
 
-    scores: those that are defined. resamples: (R,), nan where undefined. curve: (step, training loss). unreadable:
-    ids of test images that could not be read, and so did not count.
+    scores: those that are defined. resamples: (R,) draws of the metric's, nan where undefined. drawn: how they were
+    made: JACKKNIFE, or BOOTSTRAP before there was the other. curve: (step, training loss). unreadable: ids of test
+    images that could not be read, and so did not count.
     """
 
     seed: int
     scores: dict[str, Number]
     resamples: Samples
+    drawn: str
     curve: tuple[tuple[float, float], ...]
     unreadable: tuple[str, ...]
 
@@ -300,7 +303,8 @@ def _result(x: _Json, metric: str) -> Result:
         # (id, reason) each
         missing = t.get("unreadable", (list,), "a list", True) or [] if "unreadable" in t.value else []
         unreadable = tuple(sorted(str(m[0] if isinstance(m, list) and m else m) for m in missing))
-        tests.append(Test(t.count("seed"), known, _resamples(t), _curve(t), unreadable))
+        drawn = JACKKNIFE if "left_out" in t.value else BOOTSTRAP
+        tests.append(Test(t.count("seed"), known, _resamples(t), drawn, _curve(t), unreadable))
     return Result(parts, chosen, tuple(sweep), tuple(tests))
 
 

@@ -54,7 +54,7 @@ def transfer(
     scale: tuple[float, float] = (0.5, 2.0),
     mirror: float = 0.5,
     augment: float = 0.0,
-    resamples: int = 200,
+    resamples: int = 1000,
     examples: int = 4,
     keep: bool = False,
     device: str = "auto",
@@ -109,7 +109,8 @@ def transfer(
         scale: least and largest scale of the random views.
         mirror: share of the views that are mirrored.
         augment: magnitude of RandAugment's photometric operations, 0 (off) to 10.
-        resamples: bootstrap resamples of the test images, for intervals.
+        resamples: draws of what each test's score may have been with other test images, by the jackknife, for
+            intervals; 0 for none.
         examples: test images that are drawn.
         keep: keep the weights of the networks that were tested.
         device: auto (CUDA where there is one, else the CPU), cpu, cuda:0, ...
@@ -439,7 +440,13 @@ class _Job:
             name = names[lr, n, seed]
             about = self._cell(name, part, lr, n, seed, f"{len(grid) + i}/{total}")
             if about["validation"] is None:  # another seed diverged: it is shown as failed, and no mean is given
-                nothing = {"seed": seed, "scores": {self.metric: None}, "resamples": [], "unreadable": []}
+                nothing = {
+                    "seed": seed,
+                    "scores": {self.metric: None},
+                    "resamples": [],
+                    "left_out": [],
+                    "unreadable": [],
+                }
                 failed = {"failed": about["failed"]} | {k: about[k] for k in ("curve", "seconds", "images")}
                 tests.append(nothing | failed)
             else:
@@ -457,9 +464,11 @@ class _Job:
 
         values = [t["scores"][self.metric] for t in tests]
         usable = all(v is not None for v in values)
-        # null where the metric is undefined on the resampled images: then there is no interval, and `report` says why
+        # null where the metric is undefined: then there is no interval, and `report` says why; nor is there with a test
+        # of an older version, whose resamples were drawn otherwise
         drawn = [v for t in tests for v in t["resamples"]]
-        paired = zip(*(t["resamples"] for t in tests), strict=True) if usable and None not in drawn else ()
+        alike = len({("left_out" in t, len(t["resamples"])) for t in tests}) == 1
+        paired = zip(*(t["resamples"] for t in tests), strict=True) if usable and alike and None not in drawn else ()
         return {
             "parts": part,
             "chosen": chosen,
@@ -807,9 +816,9 @@ def _test(scores: "Scores", seed: int) -> dict[str, Any]:
     import math
 
     plain = {k: v if math.isfinite(v) else None for k, v in scores.scores.items()}
-    drawn = [v if math.isfinite(v) else None for v in scores.resamples]
+    drawn, left = ([v if math.isfinite(v) else None for v in x] for x in (scores.resamples, scores.left_out))
     unreadable = [list(f) for f in scores.failed]
-    return {"seed": seed, "scores": plain, "resamples": drawn, "unreadable": unreadable}
+    return {"seed": seed, "scores": plain, "resamples": drawn, "left_out": left, "unreadable": unreadable}
 
 
 def _made(run: "Path") -> dict[str, Any]:

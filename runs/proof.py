@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import intervals
 from jobs import Job, Runner
 
 TEACHERS = ("classes", "boxes", "regions", "depth")
@@ -333,15 +334,16 @@ def more(p: Plan, seed: int) -> None:
 
 
 def gather(folder: Path, earlier: Path | None = None) -> None:
-    """proof.json: per arm, task and seed the score, beside what made it.
+    """proof.json: per arm, task and seed the score, beside what made it; and proof-resamples.parquet, from which every
+    interval can be made again, and others (intervals.py).
 
     earlier: another such file. Its scores are added, marked so, where this folder has none of that arm, task and seeds,
     and count in "by_seed", but not in the averages with intervals, for which the answers to every test picture are
-    needed: its own averages are kept under "earlier".
+    needed: its own averages are kept under "earlier". Its resamples, where it has them, are taken over too.
     """
     numbers = json.loads((folder / "report" / "report.json").read_text())
     table = numbers["tables"][0]
-    rows = []
+    rows, kept = [], []
     for path in sorted((folder / "transfer").glob("*/*/transfer.json")):
         said = json.loads(path.read_text())
         arm, world = said["representation"]["name"], said["downstream"]["name"]
@@ -350,6 +352,7 @@ def gather(folder: Path, earlier: Path | None = None) -> None:
         before = json.loads(made.read_text()) if made.exists() else {}
         after = json.loads(tuned.read_text()) if tuned.exists() else {}
         for test in said["results"][0]["tests"]:
+            kept.append(_resamples(said, test))
             rows.append(
                 {
                     "arm": arm,
@@ -374,6 +377,9 @@ def gather(folder: Path, earlier: Path | None = None) -> None:
         rows += [{**row, "earlier": True} for row in before["scores"] if _which(row) not in mine]
         rows.sort(key=_which)
         sessions = [*before.get("earlier", []), {k: before.get(k) for k in OF_A_SESSION}]
+        beside = earlier.with_name(f"{earlier.stem}-resamples.parquet")
+        if beside.is_file():
+            kept += [row for row in intervals.read(beside) if _which(row) not in mine]
     averages = table["normalised_average"]
     out = {
         "scores": rows,
@@ -384,6 +390,24 @@ def gather(folder: Path, earlier: Path | None = None) -> None:
         "earlier": sessions,
     }
     (folder / "proof.json").write_text(json.dumps(out, indent=1) + "\n")
+    intervals.write(folder / "proof-resamples.parquet", kept)
+
+
+def _resamples(said: dict[str, Any], test: dict[str, Any]) -> dict[str, Any]:
+    """A row of proof-resamples.parquet: one test of a transfer.json."""
+    down = said["downstream"]
+    return {
+        "arm": said["representation"]["name"],
+        "task": down["name"],
+        "metric": down["metric"],
+        "higher_is_better": down["higher_is_better"],
+        "pretraining_seed": said["representation"]["pretraining_seed"],
+        "seed": test["seed"],
+        "test_sha256": down["test_sha256"],
+        "score": None if test["scores"] is None else test["scores"][down["metric"]],
+        "resamples": test.get("resamples"),
+        "left_out": test.get("left_out"),
+    }
 
 
 def _which(row: dict[str, Any]) -> tuple[str, str, int, int]:

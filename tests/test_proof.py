@@ -327,7 +327,12 @@ def test_seeds_of_another_session_count_beside_those_of_a_folder(tmp_path):
         test = {"seed": 0, "scores": {proof.WORLDS[x["task"]]: x["score"]}}
         said = {
             "representation": {"name": x["arm"], "pretraining_seed": x["pretraining_seed"]},
-            "downstream": {"name": x["task"], "metric": proof.WORLDS[x["task"]]},
+            "downstream": {
+                "name": x["task"],
+                "metric": proof.WORLDS[x["task"]],
+                "higher_is_better": True,
+                "test_sha256": "",
+            },
             "results": [
                 {"chosen": {}, "tests": [test], "sweep": [{"validation": x["score"] + 1}, {"validation": None}]}
             ],

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cosine_similarity
 
+from polyteach import jackknife
 from polyteach.batches import Augment, Samples, digest, plan
 from polyteach.compare import pool
 from polyteach.datasets import protocols
@@ -519,7 +520,8 @@ def test_regression_finds_the_minimum_of_its_loss():
 
 
 @pytest.mark.parametrize("task", all_tasks())
-def test_resamples_are_the_metric_of_the_resampled_images(tmp_path, task):
+def test_what_is_left_out_counts_once_and_the_others_often(tmp_path, task, monkeypatch):
+    monkeypatch.setattr(jackknife, "KEPT", 3)
     store = downstream(tmp_path / "store", train=5, test=4, tasks=[task])
     seen = plan([Store.open(store)], split="test")
     (name,) = seen.objectives
@@ -533,11 +535,14 @@ def test_resamples_are_the_metric_of_the_resampled_images(tmp_path, task):
     whole = first.metric(about.space)
     whole.update([p for p, _ in pairs], [t for _, t in pairs])
     assert found.scores == pytest.approx(whole.compute(), nan_ok=True)
-    drawn = np.random.default_rng([4, 3]).integers(4, size=(3, 4))
-    for value, indices in zip(found.resamples, drawn, strict=True):
+    expected = []
+    for out in range(4):
         again = first.metric(about.space)
-        again.update([pairs[i][0] for i in indices], [pairs[i][1] for i in indices])
-        assert value == pytest.approx(next(iter(again.compute().values())), nan_ok=True)
+        chosen = [p for i, p in enumerate(pairs) for _ in range(1 if i == out else 3)]
+        again.update([p for p, _ in chosen], [t for _, t in chosen])
+        expected.append(next(iter(again.compute().values())))
+    assert sorted(found.left_out) == pytest.approx(sorted(expected), nan_ok=True)
+    assert len(found.resamples) == 3
 
 
 def test_interval_and_unreadable_images(tmp_path):
