@@ -261,15 +261,17 @@ class _Run:
             labels.write(part, [row.id for row, _ in good], [answers[task] for _, answers in good])
         self.store.write_images(part, [row for row, _ in good])
 
-    def _write_notes(self, part: int, notes: dict[str, Counter[str]]) -> None:
+    def _notes(self, part: int) -> "AnyPath":
+        return self.store.path / _NOTES / f"part-{part:05d}.json"
+
+    def _write_notes(self, part: int, notes: _Notes) -> None:
         """As the rejects: before the images, and nothing of an earlier try stays."""
         from polyteach.files import write_json
 
-        path = self.store.path / _NOTES / f"part-{part:05d}.json"
         if notes:
-            write_json(path, notes)
+            write_json(self._notes(part), notes)
         else:
-            path.unlink(missing_ok=True)
+            self._notes(part).unlink(missing_ok=True)
 
     def _look(self, start: int, stop: int) -> Generator[tuple[int, _Seen], None, None]:
         """Entries `start` up to `stop` in order, looked into by threads a bounded way ahead."""
@@ -394,17 +396,16 @@ class _Run:
         states = {task: [s for p in labels.parts() for s in labels.states(p)] for task, labels in self.sets.items()}
         totals["people"] = {t: {s: found.count(s) for s in sorted(set(found))} for t, found in states.items()}
         totals["splits"] = self._splits()
-        notes = _sum(
-            {task: Counter(found) for task, found in read_json(file).items()}
-            for file in sorted((path.parent / _NOTES).glob("part-*.json"))
-        )
+        files = [self._notes(part) for part in self.store.parts()]
+        found = (read_json(file) for file in files if file.exists())
+        notes = _sum({task: Counter(counts) for task, counts in one.items()} for one in found)
         totals["notes"] = {task: dict(sorted(found.items())) for task, found in sorted(notes.items())}
         totals["skip_bad"] = self.about["skip_bad"]  # of the run that ended it, which may be another than began it
         write_json(path, read_json(path) | totals | {"finished": True})
         return totals
 
 
-def _sum(notes: "Iterable[_Notes]") -> "_Notes":
+def _sum(notes: Iterable[_Notes]) -> _Notes:
     """Counts added up, by task."""
     total: _Notes = {}
     for one in notes:

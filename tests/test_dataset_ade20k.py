@@ -267,6 +267,14 @@ def test_neither_or_both_releases(challenge, tmp_path):
         load_dataset(f"ade20k:{tmp_path / 'none'}")
 
 
+def test_a_folder_above_the_tree_finds_it(challenge, tmp_path):
+    (tmp_path / "up" / "data").mkdir(parents=True)
+    (challenge / "ADEChallengeData2016").rename(tmp_path / "up" / "data" / "ADEChallengeData2016")
+    dataset = load_dataset(f"ade20k:{tmp_path / 'up'}")
+    assert len(dataset.names) == 3
+    assert dataset.notes == [f"{tmp_path / 'up'} holds the tree in a folder below it: {tmp_path}/up/data was read"]
+
+
 def test_protocol():
     protocol = PROTOCOLS["ade20k"]
     assert (protocol.train, protocol.test, protocol.metric) == (("training",), ("validation",), "mIoU")

@@ -218,6 +218,12 @@ def test_strange_trees_and_options(root, tmp_path):
         load_dataset(f"diode:{root}?axis=up")
 
 
+def test_a_folder_above_the_tree_finds_it(root, tmp_path):
+    dataset = load_dataset(f"diode:{tmp_path}")
+    assert len(dataset.names) == 8
+    assert dataset.notes == [f"{tmp_path} holds the tree in a folder below it: {root} was read"]
+
+
 def test_protocol():
     protocol = PROTOCOLS["diode-normals"]
     assert (protocol.train, protocol.test, protocol.metric) == (("train/outdoor",), ("val/outdoor",), "within 11.25")

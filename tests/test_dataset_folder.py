@@ -147,7 +147,10 @@ def test_one_name_in_two_forms_of_unicode_is_one_class(tmp_path):
 def test_names_that_differ_in_capitals_are_told(tmp_path):
     tree(tmp_path, "train/Cat/1.png", "train/dog/1.png", "val/cat/2.png", "val/dog/1.png")
     dataset = load_dataset(f"folder:{tmp_path}")
-    assert dataset.notes == ["the class folders 'Cat' and 'cat' differ in capitals or spaces only: several classes"]
+    assert dataset.notes == [
+        "the class folders 'Cat' and 'cat' differ in capitals or spaces only: several classes",
+        "2 classes have pictures in one split only: Cat, cat",
+    ]
 
 
 def test_a_split_whose_folders_name_no_classes_is_refused(tmp_path):

@@ -236,6 +236,19 @@ def test_odd_trees(tmp_path):
     assert problems.keys() == {"train/tench/a.JPEG", "val/a.JPEG"}
 
 
+def test_a_folder_above_the_tree_finds_it_and_splits_of_two_data_sets_are_refused(tmp_path):
+    tree(tmp_path / "a" / "imagenet", "train/n01440764/a.JPEG", "val/n01440764/a.JPEG")
+    dataset = load_dataset(f"imagenet:{tmp_path / 'a'}")
+    assert list(dataset.names) == ["train/n01440764/a.JPEG", "val/n01440764/a.JPEG"]
+    assert dataset.notes == [f"{tmp_path / 'a'} holds the tree in a folder below it: {tmp_path}/a/imagenet was read"]
+    tree(tmp_path / "b", "train/n01440764/a.JPEG", "val/n00004475/a.JPEG")
+    with pytest.raises(ValueError, match="the split train has no class in common with the others: n01440764 here"):
+        load_dataset(f"imagenet:{tmp_path / 'b'}")
+    tree(tmp_path / "tiny", "train/n01440764/images/a.JPEG", "val/images/val_0.JPEG")
+    with pytest.raises(ValueError, match=r"val/images/val_0\.JPEG: is in no class folder named by a WordNet id"):
+        ingest(f"imagenet:{tmp_path / 'tiny'}", str(tmp_path / "store"), progress=False)
+
+
 def test_what_is_refused(tmp_path):
     flat = tmp_path / "flat"
     tree(flat, f"val/{val(1)}", "train/n01440764/1.JPEG")

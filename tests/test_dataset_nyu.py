@@ -95,6 +95,14 @@ def window():
     return (rows >= 45) & (rows <= 470) & (columns >= 41) & (columns <= 600)
 
 
+def test_a_folder_above_the_file_finds_it(tmp_path):
+    (tmp_path / "nyu").mkdir()
+    small(tmp_path / "nyu")
+    dataset = load_dataset(f"nyu:{tmp_path}")
+    assert list(dataset.names) == ["0001", "0002"]
+    assert dataset.notes == [f"{tmp_path} holds the tree in a folder below it: {tmp_path}/nyu was read"]
+
+
 def test_pictures_and_splits(made):
     dataset, found = entries(f"nyu:{made}")
     assert list(dataset.names) == ["0001", "0002", "0003", "0004"]

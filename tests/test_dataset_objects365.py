@@ -107,6 +107,30 @@ def test_one_split_is_enough_and_the_other_is_counted(tmp_path):
     assert dataset.left_out == {"JSON of splits without a folder of pictures": 1}
 
 
+def test_boxes_far_beyond_the_picture_are_clipped_and_counted_and_those_outside_refused(tmp_path, capsys):
+    root = tree(tmp_path / "in")
+    ingest(f"objects365:{root}", str(tmp_path / "store"))
+    assert "1 of 5 objects reached beyond the picture and were clipped" in capsys.readouterr().err
+    write(root / "annotations/zhiyuan_objv2_val.json", VAL, [annotation(8, 1, [30, 2, 9, 9])])
+    with pytest.raises(ValueError, match=r"annotations\[0\].bbox of id 8: \[30, 2, 9, 9\] lies outside of the picture"):
+        ingest(f"objects365:{root}", str(tmp_path / "strict"), progress=False)
+
+
+def test_two_records_of_one_picture_are_refused(tmp_path):
+    root = tree(tmp_path)
+    write(root / "annotations/zhiyuan_objv2_val.json", [*VAL, VAL[0] | {"id": 2}], [annotation(8, 2, [3, 2, 9, 9])])
+    entries = [*load_dataset(f"objects365:{root}").entries(3, 5)]
+    said = "zhiyuan_objv2_val.json: images[1].file_name: val/patch0/objects365_v1_00000001.jpg is also that of "
+    assert [e.problem for e in entries] == [f"{said}zhiyuan_objv2_val.json: images[0]"] * 2
+
+
+def test_a_folder_above_the_tree_finds_it(tmp_path):
+    tree(tmp_path / "Objects365")
+    dataset = load_dataset(f"objects365:{tmp_path}")
+    assert len(dataset.names) == 4
+    assert dataset.notes == [f"{tmp_path} holds the tree in a folder below it: {tmp_path}/Objects365 was read"]
+
+
 def test_missing_pictures_and_patches_go_to_the_rejects(tmp_path):
     root = tree(tmp_path / "in")
     gone = root / "train/patch23/objects365_v2_00900001.jpg"

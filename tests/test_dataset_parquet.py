@@ -4,6 +4,7 @@ What Parquet does for pictures without labels is in test_ingest.py.
 """
 
 import json
+import unicodedata
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -90,6 +91,16 @@ def test_names(tmp_path, kind):
     assert [c for _, c in found.values()] == ["dog", "Cat", None, "eel", "dog"]
     assert problems == {}
     assert load_dataset(f"parquet:{tmp_path}").spaces["classification"].names == ("Cat", "dog", "eel")
+
+
+def test_names_are_compared_in_one_form_and_splits_without_a_common_one_are_told(tmp_path):
+    nfc, nfd = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    write(tmp_path / "train.parquet", {"label": [nfc, nfd, "tea"]})
+    write(tmp_path / "test.parquet", {"label": ["unknown", None]})
+    dataset = load_dataset(f"parquet:{tmp_path}")
+    assert dataset.spaces["classification"].names == (nfc, "tea", "unknown")
+    said = f"the split test has no class in common with the others: unknown here, {nfc}, tea there"
+    assert dataset.notes == [said]
 
 
 def test_a_column_split_wins_over_the_files_name(tmp_path):

@@ -6,6 +6,7 @@ import json
 import subprocess
 import tarfile
 import tempfile
+import unicodedata
 from collections import Counter
 
 import pytest
@@ -212,6 +213,16 @@ def test_names_in_json(tmp_path):
     shard(tmp_path / "mixed.tar", *described({"y": "dog"}, {"y": 1}))
     with pytest.raises(ValueError, match=r"field 'y' is a number in some samples and 'dog' in others"):
         load_dataset(f"webdataset:{tmp_path / 'mixed.tar'}?label=y")
+
+
+def test_names_in_json_are_compared_in_one_form_and_splits_without_a_common_one_are_told(tmp_path):
+    nfc, nfd = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    shard(tmp_path / "in" / "train.tar", *described({"y": nfc}, {"y": nfd}, {"y": "tea"}))
+    shard(tmp_path / "in" / "val.tar", *described({"y": "unknown"}))
+    dataset = load_dataset(f"webdataset:{tmp_path / 'in'}?label=y")
+    assert dataset.spaces["classification"].names == (nfc, "tea", "unknown")
+    said = f"the split val has no class in common with the others: unknown here, {nfc}, tea there"
+    assert dataset.notes == [said]
 
 
 def test_class_names(tmp_path):

@@ -68,6 +68,62 @@ def coco_ap(predicted, true):
     return [100 * x for x in judge.stats[:3]]
 
 
+def drawn(*box, mask=None):
+    n = len(box)
+    return DetectionTarget(
+        box=torch.tensor(box).float().view(-1, 4),
+        category=torch.zeros(n, dtype=torch.int64),
+        score=torch.ones(n),
+        ignore=torch.zeros(n, dtype=torch.bool),
+        mask=mask,
+    )
+
+
+def test_a_teachers_boxes_are_tidied_and_peoples_are_refused_or_counted():
+    """The same boxes in both: what a network gives at its border is no mistake, what a person wrote there is one."""
+    space = Space(NAMES, BOXES)
+    bad = {
+        "lies outside": [(100, 5, 120, 9), (5, -9, 9, 0), (-9, 5, 0, 9), (5, 64, 9, 70)],
+        "has no area": [(5, 5, 5, 9), (9, 9, 5, 20), (5, 9, 9, 9)],
+        r"far beyond the picture of 64 x 96 \(height": [(-2.5, 5, 9, 9), (5, 5, 9, 66.5), (5, -3, 9, 9)],
+    }
+    for said, wrong in bad.items():
+        for box in wrong:
+            assert len(TASK.check(drawn(box, (1, 1, 5, 5)), SIZE, space).box) >= 1
+            with pytest.raises(ValueError, match=rf"box 1: \[.*\] .*{said}"):
+                TASK.review(drawn((1, 1, 5, 5), box), SIZE, space)
+            with pytest.raises(ValueError, match=rf"^the second .*{said}"):
+                TASK.review(drawn((1, 1, 5, 5), box), SIZE, space, ["the first", "the second"])
+    review = TASK.review(drawn((-2, 5, 9, 9), (5, 5, 98, 66), (5, 5, 96.005, 9), (3, 3, 3.5, 9)), SIZE, space)
+    assert review.objects == 4
+    assert review.target.box.tolist() == [[0, 5, 9, 9], [5, 5, 96, 64], [5, 5, 96, 9], [3, 3, 3.5, 9]]
+    assert review.notes == {
+        "reached a little beyond the picture and were clipped": 2,
+        "are under a pixel high or wide: too small to be learned": 1,
+    }
+    large = TASK.review(drawn((-19, 5, 1000, 1009)), (1000, 2000), space)  # 1 % of each side: 10 high, 20 wide
+    assert large.target.box.tolist() == [[0, 5, 1000, 1000]]
+    with pytest.raises(ValueError, match="10 pixels are clipped"):
+        TASK.review(drawn((-19, 5, 1000, 1011)), (1000, 2000), space)
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+def test_an_outline_and_its_box_are_of_one_place(scale):
+    """Masks may be coarser than the picture."""
+    mask = torch.zeros(1, SIZE[0] // scale, SIZE[1] // scale, dtype=torch.bool)
+    mask[0, 16 // scale : 32 // scale, 40 // scale : 80 // scale] = True
+    space = Space(NAMES, MASKS)
+    for box in ((40, 16, 80, 32), (38.5, 15, 81, 33), (60, 16, 80, 32)):
+        assert not TASK.review(drawn(box, mask=mask), SIZE, space).notes
+    partly = TASK.review(drawn((70, 16, 90, 32), mask=mask), SIZE, space)
+    assert partly.notes == {"have outlines that lie mostly outside of their boxes": 1}
+    for box in ((2, 16, 30, 32), (40, 40, 80, 60)):
+        with pytest.raises(ValueError, match=r"box 0: .* and its outline have nothing in common"):
+            TASK.review(drawn(box, mask=mask), SIZE, space)
+    with pytest.raises(ValueError, match="nothing in common"):
+        TASK.review(drawn((2, 16, 30, 32), mask=torch.zeros_like(mask)), SIZE, space)
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("crowd", [False, True])
 def test_ap_agrees_with_pycocotools(seed, crowd):

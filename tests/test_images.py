@@ -1,6 +1,7 @@
 """Bytes to pixels: every kind of picture that turns up in a folder, against the picture that it was made from."""
 
 import io
+import struct
 import threading
 import warnings
 import zlib
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
-from polyteach.images import BadImage, caption, decode, extensions, measure, palette
+from polyteach.images import BadImage, caption, decode, extensions, faint, measure, palette
 
 GRADIENT = np.arange(24 * 32, dtype=np.uint32).reshape(24, 32)
 RED, GREEN, BLUE = GRADIENT % 251, GRADIENT // 4 % 256, 255 - GRADIENT % 199
@@ -108,6 +109,29 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(format):
     deep = (GRADIENT * 85).astype(np.uint16)  # 0..65195
     found = pixels(saved(Image.fromarray(deep), format))
     assert np.array_equal(found, np.round(deep / 65535 * 255).astype(np.uint8)[..., None].repeat(3, -1))
+
+
+@pytest.mark.parametrize(("top", "said"), [(4095, True), (1023, True), (30000, False), (65535, False)])
+@pytest.mark.parametrize("colour", [False, True])
+def test_sixteen_bits_of_which_few_are_used_are_told(top, said, colour):
+    """Twelve bits in sixteen. Pillow writes no RGB of 16 bits, so that is made by hand."""
+    row = np.linspace(0, top, 32).astype(">u2")
+    if not colour:
+        data = saved(Image.fromarray(np.repeat(row[None], 16, 0).astype(np.uint16)), "PNG")
+    else:
+        lines = (b"\0" + np.repeat(row, 3).tobytes()) * 16
+        head = struct.pack(">IIBBBBB", 32, 16, 16, 2, 0, 0, 0)
+        chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+        data = b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks
+        )
+    assert decode(data).max() == round(top / 257) or colour
+    assert bool(faint(data)) == said
+
+
+def test_eight_bits_are_never_faint():
+    assert faint(saved(Image.new("RGB", (16, 16)), "PNG")) is None
+    assert faint(saved(Image.new("L", (16, 16), 3), "JPEG")) is None
 
 
 def test_one_bit():

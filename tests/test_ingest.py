@@ -124,9 +124,11 @@ def test_the_resolved_configuration_is_in_the_store(folder, tmp_path):
         "entries": 13,
         "names_sha256": state(tmp_path / "store")["names_sha256"],
         "left_out": {".txt": 1, "hidden": 1},
+        "read": [],
         "images": 11,
         "rejects": 2,
         "people": {},
+        "notes": {},
         "skip_bad": False,
         "splits": {"none": 11},
         "finished": True,
@@ -327,7 +329,8 @@ def test_locate(tmp_path, monkeypatch):
     for source, error in {
         "a.zip": "of no format that its name tells",
         "nowhere": "does not exist; give a folder, a file ending in .*FORMAT one of .*folder, .*list, .*parquet, .*tar",
-        "flder:x": "does not exist",
+        "flder:x": r"'flder:x' does not exist, and there is no format 'flder'; give .*FORMAT one of .*folder",
+        "/no:where": r"'/no:where' does not exist; give",
         "tar:": "names a format and no path",
     }.items():
         with pytest.raises(ValueError, match=error):
@@ -825,6 +828,79 @@ def test_a_dataset_is_added_by_one_file_and_its_labels_become_people(toy, tmp_pa
     said = capsys.readouterr().err
     assert "people's labels, classification: 2 absent, 2 labelled" in said
     assert "splits: train 2, val 2" in said
+
+
+OBJECTS = """
+    import torch
+
+    from polyteach.datasets import Dataset, Drawn, Entry
+    from polyteach.tasks.contract import Space
+    from polyteach.tasks.detection import DetectionTarget
+
+
+    class Toy(Dataset):
+        def __init__(self, path):
+            super().__init__(["0.png", "1.png"])
+            self.path = path
+            self.spaces = {"detection": Space(("cat",), "boxes")}
+            self.notes = ["read upside down"]
+
+        def entries(self, start, stop):
+            for i in range(start, stop):
+                yield Entry(uri=f"{self.path}/{i}.png", targets=[self.plain, self.named][i])
+
+        def plain(self, size):
+            box = torch.tensor([[1.0, 2, 9, 9], [3, 4, 21, 9]])
+            zeros = torch.zeros(2)
+            return {"detection": DetectionTarget(box, zeros.long(), zeros + 1, zeros.bool())}
+
+        def named(self, size):
+            labels = Drawn(self.plain(size))
+            labels["detection"].box[1] = torch.tensor([90.0, 90, 99, 99])
+            labels.where["detection"] = ["line 1", "line 2"]
+            labels.hint = ". Look at the manual"
+            return labels
+
+
+    def load(path):
+        return Toy(path)
+"""
+
+
+def test_people_are_taken_at_their_word_whatever_the_format(tmp_path, monkeypatch, capsys):
+    """A reader that names its objects gets errors that name them; what is mended is told, and in the store."""
+    toy_format(monkeypatch, tmp_path, OBJECTS)
+    (tmp_path / "toy").mkdir()
+    for i in range(2):
+        (tmp_path / "toy" / f"{i}.png").write_bytes(picture())
+    with pytest.raises(
+        ValueError, match=r"1.png: detection: line 2 lies outside of the pic.*\. Look at the manual\. Mend"
+    ):
+        ingest(f"toy:{tmp_path / 'toy'}", str(tmp_path / "strict"), progress=False)
+    store = ingest(f"toy:{tmp_path / 'toy'}", str(tmp_path / "store"), skip_bad=True)
+    (labels,) = store.sets()
+    assert labels.read(0)[0].box.tolist() == [[1, 2, 9, 9], [3, 4, 20, 9]]
+    assert [id for id, _, _ in store.rejects()] == ["1.png"]
+    found = state(tmp_path / "store")
+    assert found["read"] == ["read upside down"]
+    assert found["notes"] == {
+        "detection": {"objects": 2, "reached a little beyond the picture and were clipped": 1},
+    }
+    said = capsys.readouterr().err
+    assert "\nread upside down\n" in said
+    assert "\n  1 of 2 objects reached a little beyond the picture and were clipped\n" in said
+
+
+def test_pictures_that_use_little_of_their_16_bits_are_told(tmp_path, capsys):
+    """Thermal cameras' 12 bits in 16: black to every model, but no broken pictures."""
+    (tmp_path / "in").mkdir()
+    for i, top in enumerate((4096, 1024, 65536)):
+        values = RNG.integers(0, top, (16, 16)).astype(np.uint16)
+        Image.fromarray(values).save(tmp_path / "in" / f"{i}.png")
+    (tmp_path / "in" / "black.png").write_bytes(picture(colour=(0, 0, 0)))
+    store = ingest(str(tmp_path / "in"), str(tmp_path / "store"))
+    assert len(rows(store)) == 4
+    assert "2 images are of 16 bits a channel and use less than an eighth of their range" in capsys.readouterr().err
 
 
 def test_a_broken_label_stops_the_ingest_unless_it_is_to_be_skipped(toy, tmp_path):

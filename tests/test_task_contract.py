@@ -1,6 +1,7 @@
 """Every task file keeps the contract. A new task, and a new kind of space, is tested here without a line changed."""
 
 import math
+import re
 from dataclasses import fields, replace
 from itertools import pairwise
 from random import Random
@@ -349,6 +350,21 @@ def test_a_prediction_can_be_learned_from_and_scored(case):
 def test_check_keeps_the_truth(case):
     for seed in range(3):
         assert_same(case.task.check(case.truth(seed), SIZE, case.space), case.truth(seed))
+
+
+@every_case
+def test_people_who_tell_the_truth_are_believed(case):
+    """And who do not are told what `check` says."""
+    for seed in range(3):
+        review = case.task.review(case.truth(seed), SIZE, case.space)
+        assert_same(review.target, case.truth(seed))
+        assert not {note for note in review.notes if "pixel" not in note}
+    name = next(f.name for f in fields(case.task.target) if getattr(case.truth(0), f.name).is_floating_point())
+    bad = replace(case.truth(0), **{name: torch.full_like(getattr(case.truth(0), name), math.nan)})
+    with pytest.raises(ValueError, match=name) as said:
+        case.task.check(bad, SIZE, case.space)
+    with pytest.raises(ValueError, match=re.escape(str(said.value))):
+        case.task.review(bad, SIZE, case.space)
 
 
 @every_case

@@ -174,7 +174,8 @@ def locate(source: str) -> tuple[str, str]:
         raise unknown_name("dataset format", prefix, known, fix=_OTHER_FORMAT)
     ways = f"a folder, a file ending in {', '.join(_ENDINGS)}, or FORMAT:PATH with FORMAT one of {', '.join(known)}"
     if not os.path.exists(path):
-        raise ValueError(f"source {source!r} does not exist; give {ways}")
+        unknown = f", and there is no format {prefix!r}" if colon and prefix.isidentifier() else ""
+        raise ValueError(f"source {source!r} does not exist{unknown}; give {ways}")
     raise ValueError(f"source {source!r} is of no format that its name tells; give {ways}")
 
 

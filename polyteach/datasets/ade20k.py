@@ -44,7 +44,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from polyteach.datasets import Dataset, Entry, Labels, Protocol, kind, options, printable
+from polyteach.datasets import Dataset, Entry, Labels, Protocol, found_below, kind, options, printable
 from polyteach.tasks.contract import Space
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
 
@@ -344,14 +344,23 @@ def load(path: str) -> Dataset:
     root, _ = options(path, {})
     if not os.path.isdir(root):
         raise ValueError(f"ade20k:{root} is no folder: {_LAYOUT}")
+    root, taken = found_below(root, lambda folder: bool(_releases(folder)))
+    found = _releases(root)
+    if len(found) != 1:
+        both = f"holds both releases, whose classes differ; give one, such as ade20k:{os.path.join(root, _FULL)}"
+        raise ValueError(f"ade20k:{root} {both if found else f'holds neither release: {_LAYOUT}'}")
+    ((name, base),) = found.items()
+    dataset = _challenge(root, base) if name == _CHALLENGE else _full(root, base)
+    dataset.notes += taken
+    return dataset
+
+
+def _releases(root: str) -> dict[str, str]:
+    """The releases that are in a folder, and the folder of each: that one, or the one that its archive makes."""
     marks = {_CHALLENGE: "annotations", _FULL: os.path.join("images", "ADE")}
     found = {}
     for name, mark in marks.items():
         for base in (root, os.path.join(root, name)):
             if os.path.isdir(os.path.join(base, mark)):
                 found[name] = base
-    if len(found) != 1:
-        both = f"holds both releases, whose classes differ; give one, such as ade20k:{os.path.join(root, _FULL)}"
-        raise ValueError(f"ade20k:{root} {both if found else f'holds neither release: {_LAYOUT}'}")
-    ((name, base),) = found.items()
-    return _challenge(root, base) if name == _CHALLENGE else _full(root, base)
+    return found

@@ -37,7 +37,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from polyteach.datasets import Dataset, Entry, Labels, Protocol, options, printable
+from polyteach.datasets import Dataset, Entry, Labels, Protocol, found_below, options, printable
 from polyteach.datasets._arrays import read_arrays
 from polyteach.tasks.contract import Space
 from polyteach.tasks.depth import METRIC, DepthTarget
@@ -209,7 +209,10 @@ def load(path: str) -> Dataset:
     root, values = options(path, {"axes": "up"})
     if values["axes"] not in _AXES:
         raise ValueError(f"axes={values['axes']} in diode:{path}: axes is one of {', '.join(_AXES)}")
+    root, taken = found_below(root, lambda folder: any(os.path.isdir(os.path.join(folder, *s)) for s in _SPLITS))
     rows, other = _rows(root)
     if not any(".png" in row.has for row in rows):
         raise ValueError(f"diode:{root} has no pictures: {_LAYOUT}")
-    return Diode(root, rows, other, values["axes"])
+    dataset = Diode(root, rows, other, values["axes"])
+    dataset.notes += taken
+    return dataset

@@ -71,6 +71,10 @@ class Folder(Dataset):
             seen: dict[str, set[str]] = {}
             for parts in (f.split("/", 2) for f in files):
                 seen.setdefault(parts[0], set()).update(map(composed, parts[1:-1]))
+            alone = sorted(c for c in names if sum(c in own for own in seen.values()) == 1)
+            if len(seen) > 1 and alone:
+                shown = ", ".join(map(printable, alone[:5])) + (", ..." if len(alone) > 5 else "")
+                self.notes.append(f"{len(alone):,} classes have pictures in one split only: {shown}")
             if said := unshared(seen):
                 raise ValueError(
                     f"{path}: {said}. So the folders of one of them name no classes: sort its pictures into folders "

@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from polyteach.datasets import Dataset, Entry, Labels, Protocol, options
+from polyteach.datasets import Dataset, Entry, Labels, Protocol, found_below, options
 from polyteach.tasks.contract import Space
 from polyteach.tasks.depth import METRIC, DepthTarget
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
@@ -217,8 +217,11 @@ def load(path: str) -> Dataset:
     for key, allowed in _OPTIONS.items():
         if values[key] not in allowed:
             raise ValueError(f"{key}={values[key]} in nyu:{path}: {key} is one of {', '.join(allowed)}")
+    root, taken = found_below(root, lambda folder: os.path.isfile(os.path.join(folder, _FILE)))
     file = root if os.path.isfile(root) else os.path.join(root, _FILE)
     if not os.path.isfile(file):
         raise ValueError(f"{file} is missing; expected ROOT/{_FILE} and ROOT/{_SPLITS}")
     splits = os.path.join(os.path.dirname(file), _SPLITS) if values["split"] == "file" else None
-    return Nyu(file, splits, values)
+    dataset = Nyu(file, splits, values)
+    dataset.notes += taken
+    return dataset

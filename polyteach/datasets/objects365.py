@@ -67,7 +67,9 @@ class Objects365(Dataset):
         names: list[str] = []
         for split, file in self.files:
             places: dict[str, str] = {}
-            names += [_place(root, split, name.replace("\\", "/"), places) for name in file.names]
+            placed = [_place(root, split, name.replace("\\", "/"), places) for name in file.names]
+            _refuse_twice(file, placed)
+            names += placed
             names += [f"{split}: {where}" for where, _ in file.problems]
         self._paths = names
         super().__init__([printable(n) for n in names])
@@ -102,6 +104,16 @@ def _targets(file: CocoFile, row: int, size: tuple[int, int]) -> Labels:
     labels["detection"] = replace(target, box=torch.where(beyond[:, None], inside, target.box))
     labels.notes["detection"] += Counter({"reached beyond the picture and were clipped": int(beyond.sum())})
     return labels
+
+
+def _refuse_twice(file: CocoFile, paths: list[str]) -> None:
+    """Several records of one picture: each would call the others' objects background. Published files have none."""
+    first: dict[str, int] = {}
+    for row, path in enumerate(paths):
+        if (other := first.setdefault(path, row)) != row:
+            said = f"{file.where(row)}.file_name: {path} is also that of {file.where(other)}"
+            file.broken.setdefault(row, said)
+            file.broken.setdefault(other, said)
 
 
 def _json(root: str, split: str) -> str | None:
