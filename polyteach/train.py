@@ -445,11 +445,8 @@ def _rule(name: str, plan: "Plan", learning_rate: float, batch_size: int, optimi
     alike = [(teacher, lr, b) for teacher, (lr, b, by) in known if by == optimizer]
     if not alike:
         teacher, (lr, _, by) = known[0]
-        with_what = f"with {by}" if by else "with an optimizer that is not recorded"
-        return (
-            None,
-            f"teacher {teacher} was trained {with_what}, whose lr {lr:g} says nothing of {optimizer}'s; {sweep}",
-        )
+        other = f"has lr {lr:g} of {by}" if by else f"has lr {lr:g} of an optimizer that it does not record"
+        return None, f"teacher {teacher} {other}, which says nothing of {optimizer}'s; {sweep}"
     teacher, lr, b = alike[0]
     others = ", the first of several that differ" if len({t for _, t in known}) > 1 else ""
     return batch_size * lr / (b * learning_rate), f"rule: teacher {teacher} has lr {lr:g}, batch {b:g}{others}"

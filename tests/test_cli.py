@@ -2,12 +2,16 @@
 
 import functools
 import importlib
+import os
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from polyteach.__main__ import GROUPS, VERBS, main
+from polyteach.store import ImageRow, Store
+from tests.conftest import png
 
 WORDS = [v for v in VERBS if v not in GROUPS] + [f"{g} {v}" for g, (_, verbs) in GROUPS.items() for v in verbs]
 
@@ -92,6 +96,34 @@ def test_config_file_errors(tmp_path, capsys):
     assert "many" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", ["train --help", "store info {store}"])
+def test_who_stops_reading_gets_no_traceback(words, tmp_path):
+    """As `polyteach VERB --help | head` does: the reader is gone before anything is said."""
+    store = Store.create(tmp_path / "store", 4)
+    store.write_images(0, [ImageRow("0", 16, 16, png(torch.zeros(3, 16, 16, dtype=torch.uint8)))])
+    command = [sys.executable, "-m", "polyteach", *words.format(store=store.path).split()]
+    read, write = os.pipe()
+    os.close(read)
+    for streams in ({"stdout": write, "stderr": subprocess.PIPE}, {"stdout": write, "stderr": write}):
+        ended = subprocess.run(command, check=False, timeout=100, **streams)
+        assert ended.returncode in (1, 141)  # 1 is rich's, which notices first where it prints
+        assert not ended.stderr
+    os.close(write)
+
+
+def test_another_broken_pipe_is_no_end(monkeypatch):
+    """As of a connection to a server, while somebody reads what is said."""
+    module = importlib.import_module("polyteach.train")
+
+    @functools.wraps(module.train)
+    def broken(*_, **__):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(module, "train", broken)
+    with pytest.raises(BrokenPipeError):
+        main(["train", "store", "--out", "/runs/a"])
+
+
 def test_a_typo_in_an_option_is_an_error(capsys):
     with pytest.raises(SystemExit) as e:
         main(["label", "store", "--teacher", "a=b:c", "--batchsize", "3"])
@@ -106,7 +138,12 @@ def test_teachers_are_name_equals_spec(capsys):
 
 
 @pytest.mark.parametrize(
-    "error", [PermissionError(13, "Permission denied", "/runs/a"), BlockingIOError("/runs/a: process 1 trains there")]
+    "error",
+    [
+        PermissionError(13, "Permission denied", "/runs/a"),
+        BlockingIOError("/runs/a: process 1 trains there"),
+        TimeoutError("of 2 processes, number 1 did not come within 30 minutes"),
+    ],
 )
 def test_what_the_system_refuses_is_said_in_one_line(error, monkeypatch, capsys):
     module = importlib.import_module("polyteach.train")  # the package's `train` is the verb

@@ -1,13 +1,17 @@
 """A view moves pixels, maps and boxes alike: against painting and looking, torchvision, and its own inverse."""
 
 import random
+import subprocess
+import sys
 from random import Random
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as kernels
 
+from polyteach import geometry
 from polyteach.geometry import View, area, fit, random_view, whole
 
 SIDE = st.integers(1, 40)
@@ -224,6 +228,67 @@ def test_random_views_are_of_the_size_asked_and_show_some_of_the_source(seed, so
     assert view.top == int(view.top)
     assert view.height >= 1
     assert random_view(source, size, Random(seed), mirror=float(mirror)) == view
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 10**6), st.sampled_from([(5, 300), (300, 5), (40, 60), (1, 90), (90, 80)]),
+    st.sampled_from([(32, 32), (40, 24), (17, 9)]), st.floats(0.1, 2.0),
+)  # fmt: skip
+def test_a_picture_put_together_is_what_padding_makes_of_it(seed, source, size, scale):
+    """To within one level, for every view: that of most pictures is made by torchvision as it is."""
+    image = torch.randint(0, 256, (3, *source), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    view = random_view(source, size, Random(seed), (scale, scale))
+    padded = kernels.resized_crop(
+        image, round(view.top), round(view.left), view.height, view.width, list(size), antialias=True
+    )
+    assert torch.equal(view.image(image), padded.flip(-1) if view.mirrored else padded)
+    made = geometry._resized(image, (view.top, view.left), (view.height, view.width), size)
+    assert int((made.int() - padded.int()).abs().max()) <= 1
+
+
+SEES = """
+import random, resource, torch
+from polyteach.geometry import fit, random_view
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+size = (512, 512)
+small = torch.full((3, 64, 64), 200, dtype=torch.uint8)
+for view in (random_view((64, 64), size, random.Random(0), (0.5, 0.5)), fit((64, 64), size)):
+    view.image(small)  # what torch itself takes
+before = peak()
+for source in ((100, 10_000), (10_000, 100), (4, 2_000_000), (1_000, 100_000)):
+    image = torch.full((3, *source), 200, dtype=torch.uint8)
+    views = [random_view(source, size, random.Random(i), (s, s)) for i, s in enumerate((0.5, 0.1, 1.9))]
+    for view in (*views[:2], fit(source, size)):
+        seen = view.image(image)
+        assert seen.shape == (3, *size)
+        assert abs(float(seen.float().mean()) - 200 * source[0] * source[1] / view.height / view.width) < 0.2, view
+    assert views[2].image(image).shape == (3, *size)
+    took = peak() - before
+    print(source, took)
+    assert took < 3 * source[0] * source[1] + 200e6, (source, took)
+"""
+
+
+def test_a_view_of_a_thin_picture_costs_what_is_seen_of_it():
+    """Padded to the whole crop, half of 100 x 10,000 pixels took 3 GiB, and of 1,000 x 100,000 would take 120 GB."""
+    ended = subprocess.run([sys.executable, "-c", SEES], capture_output=True, text=True, check=False, timeout=300)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_a_view_knows_how_much_larger_things_look_than_in_the_fitted_picture():
+    draw = Random(0)
+    for source, size in (((480, 640), (256, 256)), ((300, 100), (64, 96))):
+        whole_picture = fit(source, size)
+        assert whole_picture.zoom == 1
+        assert whole(source, size).zoom == 1
+        for _ in range(20):
+            view = random_view(source, size, draw, (0.3, 1.7))
+            assert view.zoom == pytest.approx(whole_picture.height / view.height, rel=0.02)
+            assert view.inverse().zoom == pytest.approx(1 / view.zoom)
 
 
 def test_scale_jitter_is_log_uniform_and_keeps_the_aspect():

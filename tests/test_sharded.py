@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,34 @@ def test_processes_that_are_started_again_do_not_find_the_dead(tmp_path):
     finally:
         os.kill(keeper, signal.SIGKILL)
         os.waitpid(keeper, 0)
+
+
+def test_a_process_that_does_not_come_is_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr(processes, "PATIENCE", timedelta(seconds=0.3))
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(TimeoutError, match=r"of 3 processes, number 1, 2 did not come within 0\.005 minutes"):
+        processes._unused(dist.HashStore())
+
+
+def test_whoever_has_the_labels_of_a_step_they_count_alike(tmp_path):
+    """Two processes with four passes of two images each, or one with a batch of sixteen: depth of few, classes of few.
+
+    Without batch normalisation, and without boxes, of which other regions are drawn.
+    """
+    one = world(tmp_path / "depth", 2, tasks=("depth",))
+    two = world(tmp_path / "classes", 14, tasks=("classification", "segmentation"), first=2)
+    more = {"backbone": "test_convnext", "steps": 3, "lr": 0.01, "weights": "learned", "clip": 0.0}
+
+    def run(name, **others):
+        return lambda: train([one, two], out=str(tmp_path / name), **options(**more, **others))
+
+    by(2, run("two", batch_size=2, accumulate=8), tmp_path)
+    run("one", batch_size=16, accumulate=1)()
+    alike(tmp_path / "two", tmp_path / "one")
+    weights_agree(tmp_path / "two", tmp_path / "one", rtol=1e-3, atol=1e-5, unmoved=1e-2)
+    for x, y in zip(log_of(tmp_path / "two"), log_of(tmp_path / "one"), strict=True):
+        assert x["weights"] == pytest.approx(y["weights"], rel=1e-4)
 
 
 # ---- synchronised batch normalisation ----

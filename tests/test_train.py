@@ -314,7 +314,7 @@ def test_operations_are_counted_on_two_images_and_a_run_that_died_there_goes_on(
     assert done["flops"] > 0
 
 
-# ---- killed and resumed ----
+# ---- memory: its layout, and until when it is held ----
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -390,9 +390,7 @@ def test_a_worker_that_is_killed_or_silent_is_an_error_that_says_what_to_do(tmp_
         return real(self, place)
 
     monkeypatch.setattr(batches_module.Samples, "__getitem__", dies)
-    with pytest.raises(
-        ValueError, match=r"a data worker was killed \(DataLoader worker .*memory runs out; give --workers 0"
-    ):
+    with pytest.raises(ValueError, match=r"a data worker was killed \(DataLoader .*memory runs out; give --workers 0"):
         train(store, out=str(tmp_path / "run"), **options(workers=1))
 
     def sleeps(self, place):
