@@ -40,7 +40,7 @@ class View:
     def image(self, image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 h w"]:
         """The picture seen through the view: antialiased bilinear, black beyond the source.
 
-        Takes memory for what is seen of the source and for the view, not for what lies beyond: see `_resized`.
+        Takes memory for what is seen of the source and for the view, not for all that lies beyond: see `_resized`.
         """
         top, left = round(self.top), round(self.left)
         height, width = max(round(self.height), 1), max(round(self.width), 1)
@@ -126,13 +126,17 @@ def _triangles(length: int, out: int, first: int, last: int) -> Float[Tensor, "h
     scale = length / out
     support = max(scale, 1.0)
     centre = (torch.arange(out, dtype=torch.float64) + 0.5)[:, None] * scale
+    touched = ((centre + support > first) & (centre - support < last))[:, 0]
+    centre = centre[touched]
 
     def weights(at: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return (1 - ((at + 0.5 - centre) / support).abs()).clamp(min=0)
 
     near = (centre - support).floor() + torch.arange(2 * math.ceil(support) + 2)
     total = weights(near).where((near >= 0) & (near < length), 0).sum(1, keepdim=True)
-    return (weights(torch.arange(first, last, dtype=torch.float64)) / total).float()
+    found = torch.zeros(out, last - first)
+    found[touched] = (weights(torch.arange(first, last, dtype=torch.float64)) / total).float()
+    return found
 
 
 @lru_cache(maxsize=4)
