@@ -285,7 +285,7 @@ def _backbone(name: str, init: str | None) -> Any:
     file = Path(init)
     if not file.is_file():
         raise ValueError(f"init {init!r} is neither 'pretrained', a file, nor a run's folder")
-    weights = state_dict(file)
+    weights: dict[str, Tensor] = state_dict(file)
     whole: Any = timm.create_model(name, pretrained=False)
     head = whole.pretrained_cfg.get("classifier") or ()
     head = (head,) if isinstance(head, str) else tuple(head)

@@ -768,8 +768,7 @@ def test_padding_is_cut_off(top, left):
 def shown_by(change):
     """A teacher of which only the processor is there: what `change` makes of (3, H, W) float, then normalised."""
     teacher = object.__new__(transformers_models.Segmenter)
-    teacher.model = nn.Module()
-    teacher.model.config = transformers.ViTConfig(name_or_path="here")
+    teacher.place = "here"
     teacher.processor = lambda images, **_: {"pixel_values": [change(images[0].float()) / 58 - 2]}
     return teacher
 
@@ -1154,6 +1153,134 @@ def test_onnx_semantic_classes(tmp_path):
     assert answer["segmentation"].category[:, [0, 31]].unique(dim=0).tolist() == [[1, 2]]
 
 
+def constant(file, outputs, x=(TensorProto.FLOAT, [1, 3, 40, 40])):
+    """A graph that always answers the same arrays, by name, whatever it is given."""
+    nodes = [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Cast", ["s"], ["f"], to=TensorProto.FLOAT)]
+    nodes += [helper.make_node("ReduceSum", ["f"], ["m"], keepdims=0), helper.make_node("Mul", ["m", "0"], ["z"])]
+    nodes += [helper.make_node("Add", [f"{k} constant", "z"], [k]) for k in outputs]
+    arrays = {k: np.asarray(v, np.float32) for k, v in outputs.items()}
+    constants = [("0", np.float32(0)), *((f"{k} constant", v) for k, v in arrays.items())]
+    shapes = {k: (TensorProto.FLOAT, v.shape) for k, v in arrays.items()}
+    return graph(file, nodes, {"x": x}, shapes, constants)
+
+
+@pytest.mark.parametrize("many", [0, 1, 2, 5])
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("classes", [False, True])
+def test_onnx_any_number_of_boxes_with_and_without_a_batch(tmp_path, many, batch, classes):
+    """One box is (1, 4) without a batch, as a batch of one without boxes' dimension would be."""
+    box = np.arange(many)[:, None] + np.array([[2, 3, 20, 30]])
+    score = np.full(many, 0.9) if classes else np.tile([0.1, 0.9], (many, 1))
+    found = {"boxes": box, "scores": score} | ({"classes": np.ones(many)} if classes else {})
+    if batch:
+        found = {k: v[None] for k, v in found.items()}
+    file = constant(tmp_path / "boxes.onnx", found | {"count": np.float32(many)})
+    output = {k: k for k in found} | {"count": "count"}
+    teacher = load_teacher(describe(file, task="detection", names=["cup", "hat"], output=output))
+    for answer in checked(teacher, [torch.zeros(3, 40, 40, dtype=torch.uint8)] * 2):
+        assert answer["detection"].box.tolist() == box.tolist()
+        assert answer["detection"].category.tolist() == [1] * many
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 5, 7), (1, 5, 7), (5, 7), (5, 7, 1), (1, 5, 7, 1)])
+def test_onnx_maps_with_and_without_batch_and_channel(tmp_path, shape):
+    plane = np.arange(35).reshape(shape)
+    teacher = load_teacher(describe(constant(tmp_path / "map.onnx", {"map": plane}), task="depth"))
+    (answer,) = teacher([torch.zeros(3, 50, 70, dtype=torch.uint8)])
+    assert torch.equal(answer["depth"].value, torch.arange(35.0).view(5, 7))
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "low"), [("UINT8", 255, 0), ("INT32", 255, 0), ("INT64", 255, 0), ("INT8", 127, -128)]
+)
+def test_onnx_integers_have_the_range_of_integers(tmp_path, kind, given, low):
+    """Neither 0 and 1, nor bytes beyond the type."""
+    kind = getattr(TensorProto, kind)
+    nodes = [helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT)]
+    nodes += [helper.make_node("ReduceMean", ["f"], ["y"], axes=[2, 3], keepdims=0)]
+    file = graph(tmp_path / "whole.onnx", nodes, {"x": (kind, ["b", 3, 8, 8])}, {"y": (TensorProto.FLOAT, ["b", 3])})
+    image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    image[0], image[1] = 255, 100
+    about = {"task": "classification", "names": ["r", "g", "b"]}
+    (answer,) = load_teacher(describe(file, **about))([image])
+    expected = torch.tensor([float(given), 100 + low, low]).softmax(0)
+    torch.testing.assert_close(answer["classification"].probability, expected)
+    with pytest.raises(ValueError, match=r"input: range, of an input of u?int\d+, leaves 2 values of 256"):
+        load_teacher(describe(file, **about, input={"range": [0, 1]}))
+
+
+def test_onnx_takes_half_precision_from_the_graph(tmp_path):
+    nodes = [helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)]
+    x, y = (TensorProto.FLOAT16, ["b", 3, 8, 8]), (TensorProto.FLOAT16, ["b", 3])
+    file = graph(tmp_path / "half.onnx", nodes, {"x": x}, {"y": y})
+    about = {"task": "classification", "names": ["r", "g", "b"]}
+    (answer,) = checked(load_teacher(describe(file, **about)), [torch.full((3, 9, 9), 51, dtype=torch.uint8)])
+    torch.testing.assert_close(answer["classification"].probability, torch.full((3,), 1 / 3))
+    with pytest.raises(ValueError, match=r"half.json: input: dtype is float32; the graph takes float16"):
+        load_teacher(describe(file, **about, input={"dtype": "float32"}))
+
+
+def test_onnx_input_of_one_picture_without_a_batch(tmp_path, images):
+    nodes = [helper.make_node("ReduceMean", ["x"], ["y"], axes=[1, 2], keepdims=0)]
+    file = graph(
+        tmp_path / "one.onnx", nodes, {"x": (TensorProto.FLOAT, [3, "h", "w"])}, {"y": (TensorProto.FLOAT, [3])}
+    )
+    teacher = load_teacher(describe(file, task="classification", names=["r", "g", "b"]))
+    for image, answer in zip(images, checked(teacher, images), strict=True):
+        expected = (image.float().mean((1, 2)) / 255).softmax(0)
+        torch.testing.assert_close(answer["classification"].probability, expected, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "said"),
+    [
+        ([8, 3, 16, 16], "FLOAT", r"its input x takes batches of exactly 8 pictures; export"),
+        ([3, 16], "FLOAT", r"its input x has rank 2, \[3, 16\]; a picture's is 4"),
+        ([1, 16, 16, 3], "FLOAT", r"by layout NCHW with 16 channels, not 3 of colour; layout NHWC may be meant"),
+        ([1, 3, 16, 16], "BFLOAT16", r"its input x is a tensor\(bfloat16\); known are tensor\(float\)"),
+    ],
+)
+def test_onnx_says_at_once_what_the_graph_shows(tmp_path, shape, kind, said):
+    nodes = [helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT)]
+    nodes += [helper.make_node("Reshape", ["f", "flat"], ["y"])]
+    x = (getattr(TensorProto, kind), shape)
+    file = graph(tmp_path / "odd.onnx", nodes, {"x": x}, {"y": (TensorProto.FLOAT, ["n"])}, [("flat", np.array([-1]))])
+    with pytest.raises(ValueError, match=said):
+        load_teacher(describe(file, task="classification", names=["a", "b"]))
+
+
+def test_onnx_says_at_once_which_output_cannot_be_what_is_said(tmp_path, brightness):
+    file = constant(tmp_path / "yolo.onnx", {"output0": np.zeros((1, 6, 50))})
+    output = {"boxes": "output0", "scores": "output0"}
+    with pytest.raises(ValueError, match=r"output output0 has shape \[1, 6, 50\]; boxes are .* as YOLO exports them"):
+        load_teacher(describe(file, task="detection", names=["a", "b"], output=output))
+    with pytest.raises(ValueError, match=r"output y has shape \['b', 1, 'h', 'w'\], 1 classes; there are 2 names"):
+        load_teacher(describe(brightness, task="segmentation", names=["a", "b"]))
+    with pytest.raises(
+        ValueError, match=r"output output0 has shape \[1, 6, 50\], 300 scores for an image; there are 6"
+    ):
+        load_teacher(describe(file, task="classification", names=list("abcdef")))
+
+
+def test_onnx_weights_beside_the_graph_are_part_of_the_hash(tmp_path):
+    """They change, and the graph stays, byte by byte."""
+    nodes = [helper.make_node("ReduceMean", ["x"], ["m"], axes=[2, 3], keepdims=0)]
+    nodes += [helper.make_node("MatMul", ["m", "w"], ["y"])]
+    x, y = (TensorProto.FLOAT, ["b", 3, 8, 8]), (TensorProto.FLOAT, ["b", 3])
+    seen = []
+    for weights in (np.eye(3), np.eye(3)[::-1]):
+        file = graph(tmp_path / "m.onnx", nodes, {"x": x}, {"y": y}, [("w", weights.astype(np.float32))])
+        inside = sha256(file)
+        spec = describe(file, task="classification", names=["a", "b", "c"])
+        assert load_teacher(spec).sha256 == inside
+        (tmp_path / "m.data").unlink(missing_ok=True)
+        beside = {"save_as_external_data": True, "location": "m.data", "size_threshold": 0}
+        onnx.save_model(onnx.load(file), file, **beside)
+        seen.append((sha256(file), load_teacher(spec).sha256))
+    assert seen[0][0] == seen[1][0]
+    assert len({seen[0][0], seen[0][1], seen[1][1]}) == 3
+
+
 def test_onnx_refuses(means, tmp_path, images):
     good = {"task": "classification", "names": ["r", "g", "b"]}
     with pytest.raises(ValueError, match=r"has no description beside it \(means.onnx.json or means.onnx.yaml\)"):
@@ -1179,8 +1306,8 @@ def test_onnx_refuses(means, tmp_path, images):
         load_teacher(describe(means, **good), precision="bf16")
     with pytest.raises(ValueError, match=r"ONNX Runtime here runs on .*'mps'"):
         load_teacher(describe(means, **good), device="mps")
-    with pytest.raises(ValueError, match=r"has shape \(3,\) for an image, not the 2 classes"):
-        load_teacher(describe(means, task="classification", names=["a", "b"]))(images)
+    with pytest.raises(ValueError, match=r"output y has shape \['b', 3\], 3 scores for an image; there are 2 names"):
+        load_teacher(describe(means, task="classification", names=["a", "b"]))
     with pytest.raises(ValueError, match=r"no ONNX file"):
         load_teacher(f"onnx:{tmp_path / 'no.onnx'}")
     (tmp_path / "bad.onnx").write_bytes(b"bad")

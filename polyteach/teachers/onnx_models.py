@@ -1,5 +1,8 @@
 """ONNX files as teachers: `onnx:FILE`, with a description beside it in FILE.json or FILE.yaml (or without .onnx).
 
+docs/onnx.md has complete examples. What the graph itself says (type and rank of the input, its size, whether it takes
+batches) is taken from it, and a description that says otherwise is refused.
+
 task: classification, detection, segmentation or depth
 names: class names in the order of the outputs, or a file with one name per line; none for depth
 kind: of depth: relative inverse (default; larger is nearer) or metric (metres)
@@ -10,8 +13,9 @@ input:
   multiple: the sides are then rounded to multiples of this (default 32), at most `longest` (default 1024)
   layout: NCHW (default) or NHWC
   colour: RGB (default) or BGR
-  dtype: float32 (default), float16 or uint8
-  range: [low, high] that 0..255 becomes (default [0, 1]), or "max": divided by the image's brightest value
+  dtype: float32, float16, float64, uint8, int8, int32 or int64; default, and only choice: the graph's own
+  range: [low, high] that 0..255 becomes (default [0, 1]; of an integer input [0, 255], of int8 [-128, 127]), or "max":
+    divided by the image's brightest value
   mean, std: numbers or one per channel, in units of `range` and order of `colour` (default 0, 1)
   resize: stretch (default), fit (aspect kept, padded), crop (shorter side, then centre; classes only)
   shorter: side before a crop (default: no more than the crop needs)
@@ -30,7 +34,9 @@ output: names of the graph's outputs, and what they mean
   depth: map (M, N); factor: multiplies it (default 1); inverted: true for 1 / map
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -66,6 +72,16 @@ _OUTPUT = {
     "depth": ("map", "factor", "inverted"),
 }  # fmt: skip
 _SALIENT = ("background", "salient object")
+_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+}
+"""ONNX Runtime's names of the types of an input that can be given."""
 
 
 class _Description(dict[str, Any]):
@@ -140,9 +156,9 @@ class _Preprocessing:
         "nearest": InterpolationMode.NEAREST,
     }
 
-    def __init__(self, about: _Description, shape: Sequence[Any]) -> None:
+    def __init__(self, about: _Description, graphs: "_Input") -> None:
         self.layout = about.choice("layout", "NCHW", "NHWC")
-        spatial = list(shape[2:4] if self.layout == "NCHW" else shape[1:3]) if len(shape) == 4 else []
+        spatial = graphs.sides(self.layout)
         graph = [int(s) for s in spatial if isinstance(s, int) and s > 0]
         fixed = graph if len(graph) == 2 else None
         size = about.get("size")
@@ -155,12 +171,24 @@ class _Preprocessing:
         if min(self.multiple, self.longest) < 1:
             raise ValueError(f"{about.file}: {about.place}multiple and longest must be at least 1")
         self.bgr = about.choice("colour", "RGB", "BGR") == "BGR"
-        self.dtype = getattr(torch, about.choice("dtype", "float32", "float16", "uint8"))
+        self.dtype = getattr(torch, graphs.dtype)
+        if about.choice("dtype", graphs.dtype, *_TYPES.values()) != graphs.dtype:
+            raise ValueError(
+                f"{about.file}: {about.place}dtype is {about['dtype']}; the graph takes {graphs.dtype}. Leave it out"
+            )
+        self.whole = not self.dtype.is_floating_point
         self.by_maximum = about.get("range") == "max"
-        low_high = [0, 1] if self.by_maximum else about.numbers("range", (0, 1), (2,))
+        usual = ((-128, 127) if self.dtype == torch.int8 else (0, 255)) if self.whole else (0, 1)
+        low_high = [0, 1] if self.by_maximum else about.numbers("range", usual, (2,))
         self.low, self.high = float(low_high[0]), float(low_high[1])
         self.mean = torch.tensor(about.numbers("mean", (0,), (1, 3))).float().reshape(-1, 1, 1)
         self.std = torch.tensor(about.numbers("std", (1,), (1, 3))).float().reshape(-1, 1, 1)
+        steps = abs(self.high - self.low) / float(self.std.abs().min())
+        if self.whole and steps < 2:
+            raise ValueError(
+                f"{about.file}: {about.place}range, of an input of {graphs.dtype}, leaves {round(steps) + 1} values of "
+                "256; leave range, mean and std out for the bytes as they are"
+            )
         self.resize = about.choice("resize", "stretch", "fit", "crop")
         self.shorter = int(about.number("shorter", 0))
         if self.resize != "stretch" and self.size is None:
@@ -211,7 +239,68 @@ class _Preprocessing:
         x = (x - self.mean) / self.std
         if self.layout == "NHWC":
             x = x.permute(1, 2, 0)
-        return x.round().clamp(0, 255).to(self.dtype) if self.dtype == torch.uint8 else x.to(self.dtype)
+        if not self.whole:
+            return x.to(self.dtype)
+        limits = torch.iinfo(self.dtype)
+        return x.round().clamp(limits.min, limits.max).to(self.dtype)
+
+
+@dataclass(frozen=True)
+class _Input:
+    """What the graph says of its input. shape: numbers, or names where any size will do. dtype: torch's name."""
+
+    file: Path
+    name: str
+    shape: tuple[Any, ...]
+    dtype: str
+
+    @classmethod
+    def of(cls, file: Path, name: str, found: Any) -> "_Input":
+        """found: of `session.get_inputs()`.
+
+        Raises:
+            ValueError: a type that cannot be given, a rank that is no picture's, batches of one size only.
+        """
+        shape = tuple(found.shape or ())
+        if found.type not in _TYPES:
+            raise ValueError(f"{file}: its input {name} is a {found.type}; known are {', '.join(_TYPES)}")
+        if len(shape) not in (3, 4):
+            raise ValueError(
+                f"{file}: its input {name} has rank {len(shape)}, {list(shape)}; a picture's is 4, (batch, channels, "
+                "height, width) or, by layout NHWC, (batch, height, width, channels), or 3 without the batch"
+            )
+        if len(shape) == 4 and isinstance(shape[0], int) and shape[0] > 1:
+            raise ValueError(
+                f"{file}: its input {name} takes batches of exactly {shape[0]} pictures; export the graph for one, or "
+                "with a free first dimension (dynamic axes)"
+            )
+        return cls(file, name, shape, _TYPES[found.type])
+
+    def sides(self, layout: str) -> list[Any]:
+        """Height and width, as the graph says them.
+
+        Raises:
+            ValueError: the dimension of the channels, by `layout`, is no 3.
+        """
+        picture = list(self.shape[-3:])
+        channels = picture.pop(0 if layout == "NCHW" else 2)
+        if isinstance(channels, int) and channels != 3:
+            other = "NHWC" if layout == "NCHW" else "NCHW"
+            raise ValueError(
+                f"{self.file}: its input {self.name} has shape {list(self.shape)}, by layout {layout} with {channels} "
+                f"channels, not 3 of colour; layout {other} may be meant"
+            )
+        return picture
+
+    @property
+    def single(self) -> bool:
+        """Whether it is one picture, without a batch."""
+        return len(self.shape) == 3
+
+    @property
+    def batched(self) -> bool:
+        """Whether it takes several pictures at once."""
+        return not self.single and not isinstance(self.shape[0], int)
 
 
 @final
@@ -226,11 +315,10 @@ class OnnxTeacher(Teacher):
         self.input = given.choice("name", *inputs)
         if len(inputs) > 1:
             raise ValueError(f"{file} has {len(inputs)} inputs ({', '.join(inputs)}); a teacher has one, the image")
-        shape = inputs[self.input].shape
-        self.prepare = _Preprocessing(given, shape)
+        self.graphs = _Input.of(file, self.input, inputs[self.input])
+        self.prepare = _Preprocessing(given, self.graphs)
         if self.prepare.resize == "crop" and self.task != "classification":
             raise ValueError(f"{about.file}: input: resize crop loses part of the image; use stretch or fit")
-        self.batched = not isinstance(shape[0], int)
         self.output = _Description(about.get("output", {}), about.file, "output: ", _OUTPUT[self.task])
         there = [o.name for o in session.get_outputs()]
         self.tensors: dict[str, str] = {}
@@ -259,8 +347,9 @@ class OnnxTeacher(Teacher):
         self.factor = self.output.number("factor", 1)
         self.names = self._names(about)
         self.objectives = {self.task: Objective(self.task, Space(self.names, self._kind(about)))}
+        self._check_outputs({o.name: tuple(o.shape or ()) for o in session.get_outputs()})
         self.origin, self.licence = str(about.get("origin", file)), about.get("licence")
-        self.sha256 = sha256(file)
+        self.sha256 = _hashed(file)
 
     def _kind(self, about: _Description) -> str:
         if self.task == "depth":
@@ -305,17 +394,60 @@ class OnnxTeacher(Teacher):
 
         return [{self.task: t} for t in by_shape([x for x, _ in pairs], ask)]
 
+    def _check_outputs(self, shapes: Mapping[str, tuple[Any, ...]]) -> None:
+        """What can be seen before any image is asked about: ranks, and sizes where the graph says them.
+
+        shapes: of the outputs, by name; empty where the graph says none.
+        """
+        known = {key: shapes[name] for key, name in self.tensors.items() if shapes[name]}
+        main = next(iter(self.tensors)) if self.task != "detection" else "boxes"
+        self.batched = self.graphs.batched and (main not in known or self._has_batch(len(known[main])) is not False)
+        if main not in known:
+            return
+        shape, count = known[main], len(self.names)
+        rows = shape[0 if self._has_batch(len(shape)) is False else 1 :]
+        what = f"{self.file}: its output {self.tensors[main]} has shape {list(shape)}"
+        if self.task == "detection" and (len(shape) not in (2, 3) or (shape[-1] != 4 and isinstance(shape[-1], int))):
+            raise ValueError(
+                f"{what}; boxes are (N, 4) or (batch, N, 4). Boxes and classes in one output, as YOLO exports them, "
+                "are not read: split them in the graph (docs/onnx.md shows how)"
+            )
+        if self.task == "classification" and all(isinstance(n, int) for n in rows) and math.prod(rows) != count:
+            raise ValueError(f"{what}, {math.prod(rows)} scores for an image; there are {count} names")
+        if self.task == "segmentation" and self.values in ("logits", "probabilities"):
+            if len(shape) not in (3, 4):
+                raise ValueError(f"{what}; a map of {self.values} is (classes, M, N) or (batch, classes, M, N)")
+            if isinstance(rows[0], int) and rows[0] != count:
+                raise ValueError(f"{what}, {rows[0]} classes; there are {count} names")
+
+    def _has_batch(self, rank: int) -> bool | None:
+        """Whether an output of that rank has a dimension for the batch; None where rank alone does not tell.
+
+        It is asked of the boxes of a detector, whose other outputs go with them.
+        """
+        if self.task == "classification":
+            return rank >= 2
+        if self.task == "detection":
+            return rank == 3
+        if self.task == "segmentation" and self.values in ("logits", "probabilities"):
+            return rank == 4
+        return None if rank == 3 else rank == 4  # (batch, M, N), or a channel of its own before or after (M, N)
+
     def _run(self, batch: Tensor) -> dict[str, Tensor]:
-        arrays = self.session.run(list(self.tensors.values()), {self.input: batch.numpy()})
-        found = {}
-        for key, array in zip(self.tensors, arrays, strict=True):
-            value = torch.from_numpy(np.array(array)).float()
-            if len(batch) == 1 and (not value.dim() or len(value) != 1):
-                value = value[None]  # a graph for one image may leave the batch out
-            if len(value) != len(batch):
+        """Every output that is read, float32, with the batch first."""
+        given = batch[0] if self.graphs.single else batch
+        arrays = self.session.run(list(self.tensors.values()), {self.input: given.numpy()})
+        found = {k: torch.from_numpy(np.array(a)).float() for k, a in zip(self.tensors, arrays, strict=True)}
+        main = found["boxes"] if self.task == "detection" else next(iter(found.values()))
+        has_batch = self._has_batch(main.dim())
+        if has_batch is None:
+            has_batch = len(main) == len(batch)
+        for key, value in found.items():
+            if (not has_batch and len(batch) == 1) or (not value.dim() and len(batch) == 1):
+                found[key] = value[None]
+            elif not has_batch or len(value) != len(batch):
                 name, shape = self.tensors[key], tuple(value.shape)
                 raise ValueError(f"output {name} of {self.file} has shape {shape} for {len(batch)} images")
-            found[key] = value
         return found
 
     def _target(self, found: dict[str, Tensor], seen: _Seen) -> Target:
@@ -427,7 +559,50 @@ def load(name: str, device: str, precision: str) -> OnnxTeacher:
         session = onnxruntime.InferenceSession(str(file), options, providers=_providers(device))
     except Exception as e:  # ONNX Runtime's own classes have no common name that is public
         raise ValueError(f"{file} cannot be run by ONNX Runtime: {e}") from e
+    if torch.device(device).type != "cpu" and "CUDAExecutionProvider" not in session.get_providers():
+        raise NoDevice(f"ONNX Runtime cannot use {device!r} (its CUDA libraries are not there)")
     return OnnxTeacher(file, session, about)
+
+
+def _hashed(file: Path) -> str:
+    """SHA-256 of the graph, and of the weights that it keeps in other files: they may change, and the graph stay.
+
+    Raises:
+        ValueError: one of those is not there, or the graph says that it lies elsewhere than below its folder.
+    """
+    try:
+        import onnx
+    except ImportError as e:
+        raise ValueError("teachers of onnx: need the package: pip install 'polyteach[onnx]'") from e
+    model = onnx.load(str(file), load_external_data=False)
+    constants = [*_tensors(model.graph), *(t for function in model.functions for t in _constants(function.node))]
+    places = sorted({e.value for tensor in constants for e in tensor.external_data if e.key == "location"})
+    if not places:
+        return sha256(file)
+    lines = [sha256(file)]
+    for place in places:
+        beside = file.parent / place
+        if not beside.resolve().is_relative_to(file.parent.resolve()) or not beside.is_file():
+            raise ValueError(f"{file} keeps weights in {place}, which is no file in its folder")
+        lines.append(f"{place} {sha256(beside)}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """All constants of a graph, those of graphs within it too."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _constants(graph.node)
+
+
+def _constants(nodes: Any) -> Iterator[Any]:
+    """Those that stand in operations."""
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
 
 
 def _describe(file: Path) -> _Description:
@@ -437,7 +612,7 @@ def _describe(file: Path) -> _Description:
     if found is None:
         raise ValueError(
             f"{file} has no description beside it ({places[0].name} or {places[1].name}): task, names, input and"
-            " output; its keys are listed at the head of polyteach/teachers/onnx_models.py"
+            " output; docs/onnx.md has examples, and the head of polyteach/teachers/onnx_models.py lists its keys"
         )
     if found.suffix == ".json":
         return _Description(read_json(found), found, "", _TOP)

@@ -50,7 +50,7 @@ class _HubTeacher(TorchTeacher):
         self, model: Any, processor: Any, device: str, precision: str, lowered: Sequence[nn.Module] | None = None
     ) -> None:
         super().__init__(model, device, precision, lowered)
-        self.processor = processor
+        self.processor, self.place = processor, model.config.name_or_path
         size = dict(getattr(processor, "size", None) or {})
         self.shorter = "shortest_edge" in size and "longest_edge" not in size
         self.takes_mask = "pixel_mask" in inspect.signature(model.forward).parameters
@@ -140,7 +140,7 @@ class _HubTeacher(TorchTeacher):
                 known = known and float(off) < 1.5 / min(cells, pixels) + 2 / 255
         if not known or place is None:
             raise ValueError(
-                f"{type(self.processor).__name__} of {self.model.config.name_or_path} does not show the whole image of "
+                f"{type(self.processor).__name__} of {self.place} does not show the whole image of "
                 f"{tall}x{wide} (height x width) in a rectangle, upright and evenly scaled, so that what the model "
                 "answers cannot be put back on it; switch off in its preprocessor_config.json what crops, turns or "
                 "pads by mirroring"
@@ -250,7 +250,7 @@ class Detector(_HubTeacher):
             x = self.inputs(torch.zeros(3, *size, dtype=torch.uint8))
             if self.gives_mask and _shown(x)[2:] != tuple(x.shape[-2:]):
                 raise ValueError(
-                    f"{type(self.processor).__name__} of {self.model.config.name_or_path} pads images, and nothing says"
+                    f"{type(self.processor).__name__} of {self.place} pads images, and nothing says"
                     " whether the model's boxes are fractions of the image or of the padded input; set do_pad to false "
                     "or pad_size to null in its preprocessor_config.json"
                 )
@@ -406,7 +406,7 @@ class Depth(_HubTeacher):
             source = {"source_sizes": sizes} if self.unpads else {}
             if any((h, w) != seen for _, _, h, w in places):
                 depths = found.predicted_depth
-                maps = [self._cut(d, seen, *more) for d, *more in zip(depths, places, cells, strict=True)]
+                maps = [self._cut(d, seen, at, size) for d, at, size in zip(depths, places, cells, strict=True)]
             else:
                 processed = self.processor.post_process_depth_estimation(found, target_sizes=cells, **source)
                 maps = [m["predicted_depth"] for m in processed]
