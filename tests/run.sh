@@ -5,14 +5,25 @@
 #   bash tests/run.sh -m 'not slow'   what follows goes to pytest
 #   bash tests/run.sh -n 0 -x --pdb   in one process, to debug
 #   bash tests/run.sh --hypothesis-profile default   with other examples each time, to look for what is not known yet
+#   TORCH=newest bash tests/run.sh   with the newest torch, not with the least that pyproject.toml declares
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv="$(realpath -m "${VENV:-.venv}")"
 if [ ! -x "$venv/bin/python" ]; then
   python3 -m venv "$venv"
 fi
+# what is declared is what is tested
+export TORCH="${TORCH:-least}"
+"$venv/bin/python" - > "$venv/least.txt" <<'PY'
+import os, re, tomllib
+with open("pyproject.toml", "rb") as file:
+    declared = tomllib.load(file)["project"]["dependencies"]
+found = [re.fullmatch(r"(torch|torchvision)>=([0-9.]+)", line) for line in declared]
+if os.environ["TORCH"] == "least":
+    print(*(f"{m[1]}=={m[2]}.*" for m in found if m), sep="\n")
+PY
 # a machine's pip may be configured with folders that are not there, and says so for every package
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev,demo]' 2> >(grep -v 'is ignored: it is neither' >&2)
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev,demo]' -c "$venv/least.txt" 2> >(grep -v 'is ignored: it is neither' >&2)
 export PATH="$venv/bin:$PATH" HF_HUB_OFFLINE=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 ruff check .
 ruff format --check .

@@ -1,9 +1,13 @@
 """Devices: which precision is quick on one, and that a slow one is not taken unawares."""
 
 import json
+import os
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from polyteach import devices
@@ -152,3 +156,13 @@ def test_another_device_on_the_way_is_recorded(tmp_path, teacher, cards):
 def test_a_training_says_what_computed_it(tmp_path):
     train(world(tmp_path / "store", 4), out=str(tmp_path / "run"), **options(steps=1))
     assert json.loads((tmp_path / "run" / "train.json").read_text())["computed"] == devices.arithmetic("cpu", "fp32")
+
+
+def test_the_least_torch_that_is_declared_is_the_one_that_is_tested():
+    """`tests/run.sh` installs it; whoever has another environment has at least that."""
+    declared = tomllib.loads(Path(__file__).parent.with_name("pyproject.toml").read_text())["project"]["dependencies"]
+    for package, module in (("torch", torch), ("torchvision", torchvision)):
+        [line] = [d for d in declared if d.startswith(f"{package}>=")]
+        least = tuple(map(int, line.partition(">=")[2].split(".")))
+        here = tuple(map(int, module.__version__.split(".")[: len(least)]))
+        assert here == least if os.environ.get("TORCH") == "least" else here >= least
