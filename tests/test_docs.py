@@ -1,26 +1,31 @@
-"""The code blocks of the pages run as they stand."""
+"""What the pages show is so: code blocks run as they stand, examples are made and read, lists are complete."""
 
-import json
+import importlib
 import re
+import runpy
+import shlex
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
 
+from polyteach.__main__ import main
 from polyteach.scene import random_scene, render
 from polyteach.store import ImageRow, Store
 from polyteach.tasks import all_tasks, load_task
-from polyteach.tasks.contract import Objective, Space
-from polyteach.teachers import load_teacher, onnx_models
+from polyteach.tasks.contract import Space
 from tests.conftest import png
 
-PAGE = Path(__file__).parent.parent / "docs" / "store.md"
+DOCS = Path(__file__).parent.parent / "docs"
+BLOCK = re.compile(r"(?:^`([^`\n]+)`:\n\n)?^```(\w+)\n(.*?)^```$", re.S | re.M)
+"""A fenced block: the file that a line before it names, if any, its language and its text."""
+EXAMPLES = dict(
+    section.split("\n", 1)
+    for section in (DOCS / "datasets.md").read_text().split("# Every format")[0].split("\n### ")[1:]
+)
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S))
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", (DOCS / "store.md").read_text(), re.S))
 def test_blocks_of_the_stores_page_run(block, tmp_path, monkeypatch, recwarn):
     monkeypatch.chdir(tmp_path)
     store = Store.create("store")
@@ -32,109 +37,96 @@ def test_blocks_of_the_stores_page_run(block, tmp_path, monkeypatch, recwarn):
         space = Space(("a", "b", "c"), task.kinds[0])
         labels = store.create_set(name, "t", space, {})
         labels.write(0, [r.id for r in rows], [task.truth(s, space) for s in scenes])
-    exec(compile(block, str(PAGE), "exec"), {})
+    exec(compile(block, "docs/store.md", "exec"), {})
 
 
-ONNX = PAGE.with_name("onnx.md").read_text()
-
-
-def described(name):
-    """The description that the page gives for the file `name`."""
-    return re.search(rf"`{re.escape(name)}`:\n\n```json\n(.*?)```", ONNX, re.S)[1]
-
-
-def graph(file, inputs, outputs, nodes, constants):
-    """Write a graph. inputs, outputs: name -> shape, of float32."""
-    made, out = (
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in x.items()] for x in (inputs, outputs)
-    )
-    weights = [numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()]
-    body = helper.make_graph([helper.make_node(*n[:3], **n[3]) for n in nodes], "g", made, out, weights)
-    onnx.save(helper.make_model(body, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), file)
-
-
-def test_the_onnx_pages_classifier(tmp_path):
-    """Its logits are the three means, and twice 0: seen with the page's mean and deviation."""
-    nodes = [
-        ("ReduceMean", ["image"], ["m"], {"axes": [2, 3], "keepdims": 0}),
-        ("MatMul", ["m", "w"], ["logits"], {}),
-    ]
-    shapes = {"image": ["batch", 3, 224, 224]}, {"logits": ["batch", 5]}
-    graph(tmp_path / "flowers.onnx", *shapes, nodes, {"w": np.eye(3, 5, dtype=np.float32)})
-    (tmp_path / "flowers.onnx.json").write_text(described("flowers.onnx.json"))
-    teacher = load_teacher(f"onnx:{tmp_path / 'flowers.onnx'}")
-    names = ("daisy", "dandelion", "rose", "sunflower", "tulip")
-    assert teacher.objectives == {"classification": Objective("classification", Space(names))}
-    assert teacher.licence == "CC-BY-4.0"
-    image = torch.tensor([200, 100, 50], dtype=torch.uint8)[:, None, None].expand(3, 90, 70).contiguous()
-    seen = (torch.tensor([200, 100, 50]) / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor(
-        [0.229, 0.224, 0.225]
-    )
-    expected = torch.cat([seen, torch.zeros(2)]).softmax(0)
-    torch.testing.assert_close(teacher([image])[0]["classification"].probability, expected, rtol=0, atol=1e-3)
-
-
-def boxes(constants):
-    """Nodes that answer constants, whatever the picture."""
-    flat = [("ReduceMean", ["images"], ["m"], {"keepdims": 0}), ("Mul", ["m", "0"], ["z"], {})]
-    return [*flat, *(("Add", [f"{k} constant", "z"], [k], {}) for k in constants)], {
-        "0": np.float32(0),
-        **{f"{k} constant": v.astype(np.float32) for k, v in constants.items()},
-    }
-
-
-def test_the_onnx_pages_detector(tmp_path):
-    """A picture of 40x80 lies in rows 80 to 240 of 320x320, four times as large."""
-    found = {
-        "boxes": np.array([[40, 120, 80, 200], [0, 80, 320, 240], [0, 0, 9, 9]]),
-        "confidence": np.array([0.9, 0.6, 0.01]),
-        "labels": np.array([2, 1, 1]),
-    }
-    nodes, constants = boxes(found)
-    shapes = {"images": [1, 3, 320, 320]}, {"boxes": ["n", 4], "confidence": ["n"], "labels": ["n"]}
-    graph(tmp_path / "things.onnx", *shapes, nodes, constants)
-    (tmp_path / "things.onnx.json").write_text(described("things.onnx.json"))
-    teacher = load_teacher(f"onnx:{tmp_path / 'things.onnx'}")
-    assert teacher.objectives == {"detection": Objective("detection", Space(("cup", "hat"), "boxes"))}
-    (answer,) = teacher([torch.zeros(3, 40, 80, dtype=torch.uint8)])
-    assert answer["detection"].box.tolist() == [[10, 10, 20, 30], [0, 0, 80, 40]]
-    assert answer["detection"].category.tolist() == [1, 0]
-    torch.testing.assert_close(answer["detection"].score, torch.tensor([0.9, 0.6]))
-
-
-def test_the_onnx_pages_depth(tmp_path):
-    """The mean of the channels, from -1 to 1, of a picture of 300x700 that is seen at 224x512."""
-    sides = ["batch", "height", "width"]
-    nodes = [("ReduceMean", ["pixels"], ["disparity"], {"axes": [1], "keepdims": 0})]
-    graph(tmp_path / "far.onnx", {"pixels": ["batch", 3, *sides[1:]]}, {"disparity": sides}, nodes, {})
-    (tmp_path / "far.onnx.json").write_text(described("far.onnx.json"))
-    teacher = load_teacher(f"onnx:{tmp_path / 'far.onnx'}")
-    assert teacher.objectives == {"depth": Objective("depth", Space((), "relative inverse"))}
-    image = torch.full((3, 300, 700), 255, dtype=torch.uint8)
-    image[:, :, :350] = 0
-    value = teacher([image])[0]["depth"].value
-    assert value.shape == (224, 523)  # of the input's rows and columns, with the picture's aspect
-    torch.testing.assert_close(value[:, [0, -1]], torch.tensor([-1.0, 1.0]).expand(224, 2))
-
-
-def test_the_onnx_pages_way_to_split_yolos_output(tmp_path, monkeypatch):
-    rows = np.zeros((1, 6, 50))
-    rows[0, :, 3] = (160, 160, 80, 40, 0.1, 0.9)
-    rows[0, :, 4] = (161, 160, 80, 40, 0.1, 0.8)
-    nodes, constants = boxes({"output0": rows})
-    graph(tmp_path / "yolo.onnx", {"images": [1, 3, 320, 320]}, {"output0": [1, 6, 50]}, nodes, constants)
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_of_datasets_are_read_as_they_stand(name, tmp_path, monkeypatch, capfd):
+    """The files are made, pictures with pixels; the commands are given; and they say what the page says."""
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", ONNX, re.S)
-    exec(compile(block, "onnx.md", "exec"), {})
-    Path("yolo-split.onnx.json").write_text(described("yolo-split.onnx.json"))
-    (answer,) = load_teacher("onnx:yolo-split.onnx")([torch.zeros(3, 320, 320, dtype=torch.uint8)])
-    assert answer["detection"].box.tolist() == [[120, 140, 200, 180]]
-    assert answer["detection"].category.tolist() == [1]
+    blocks = BLOCK.findall(EXAMPLES[name])
+    for path, _, text in blocks:
+        if path:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).write_text(text)
+    tree, said = (text for path, language, text in blocks if language == "text" and not path)
+    picture = png(render(random_scene(0, (48, 64))).image)
+    for path in tree.split():
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_bytes(picture)
+    (commands,) = (text for _, language, text in blocks if language == "bash")
+    for line in commands.splitlines():
+        word, *words = shlex.split(line)
+        assert word == "polyteach"
+        assert main(words) == 0
+    lines = capfd.readouterr().err.splitlines()
+    for line in said.splitlines():
+        assert line in lines
+    assert len(Store.open("store").images(0)) == int(re.search(r"store: (\d+) images", said)[1])
 
 
-def test_the_onnx_page_names_every_key():
-    told = set(re.findall(r"`([a-z_]+)`", ONNX.partition("## All keys")[2].partition("## YOLO")[0]))
-    keys = {*onnx_models._TOP, *onnx_models._INPUT, *(k for keys in onnx_models._OUTPUT.values() for k in keys)}
-    assert keys - told == {"input", "output"}
-    for block in re.findall(r"```json\n(.*?)```", ONNX, re.S):
-        assert json.loads(block)["task"]
+def test_every_formats_section_is_its_files_docstring():
+    page = (DOCS / "datasets.md").read_text(encoding="utf-8")
+    written = runpy.run_path(str(DOCS / "datasets.py"))
+    assert written["page"](page) == page, "the page is old; write it anew: python docs/datasets.py"
+    from polyteach.datasets import formats
+
+    assert sorted(written["formats"]()) == formats()
+    for name in formats():
+        text = importlib.import_module(f"polyteach.datasets.{name}").__doc__
+        assert text.splitlines()[0] in page.split(f"## `{name}:`")[1]
+
+
+def column(page, head):
+    """The first column's names of the table whose head begins so."""
+    lines = page.split(head)[1].splitlines()[2:]
+    return [line.split("`")[1] for line in lines[: next(i for i, x in enumerate(lines) if not x.startswith("|"))]]
+
+
+def test_the_teachers_page_lists_what_there_is():
+    from polyteach.teachers import families, load_teacher
+
+    page = (DOCS / "teachers.md").read_text()
+    assert sorted(column(page, "| family |")) == sorted(f"{name}:" for name in families())
+    with pytest.raises(ValueError, match="unknown packaged model 'nope'; there are") as e:
+        load_teacher("packaged:nope")
+    listed = re.search(r"there are ([\w, ]+)", str(e.value))[1].split(", ")
+    assert column(page, "| `packaged:` |") == listed
+
+
+def test_the_function_on_the_teachers_page_teaches(tmp_path):
+    from polyteach.teachers import load_teacher
+
+    (block,) = re.findall(r"```python\n(.*?)```", (DOCS / "teachers.md").read_text(), re.S)
+    (tmp_path / "mine.py").write_text(block)
+    teacher = load_teacher(f"python:{tmp_path / 'mine.py'}:teacher")
+    images = [torch.full((3, 20, 30), value, dtype=torch.uint8) for value in (0, 255)]
+    dark, bright = (a["classification"].probability.tolist() for a in teacher(images))
+    assert (dark, bright) == ([1.0, 0.0], [0.0, 1.0])
+
+
+def test_the_glossary_tells_each_word_with_an_example():
+    text = (DOCS / "glossary.md").read_text()
+    entries = [" ".join(x.split()) for x in text.split("\n- ")[1:]]
+    words = [re.match(r"\*\*([^*]+)\*\*: ", e)[1] for e in entries]
+    assert words == sorted(words, key=str.lower)
+    assert {"Objective", "Label set", "Space", "Arm", "Cell", "Oracle", "Target", "Store", "Part", "Policy"} < set(
+        words
+    )
+    for entry in entries:
+        assert "for example, " in entry
+        assert entry.endswith(".")
+
+
+@pytest.mark.parametrize("page", ["datasets.md", "teachers.md", "glossary.md", "store.md", "transfer.md"])
+def test_links_lead_somewhere(page):
+    text = (DOCS / page).read_text()
+    for file, _, anchor in re.findall(r"\]\(([\w./-]+)(#([\w-]+))?\)", text):
+        if file == "onnx.md" and not (DOCS / file).exists():
+            pytest.skip("that page is another's")
+        target = DOCS / file
+        assert target.exists(), file
+        if anchor:
+            heads = [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in
+                     re.findall(r"^#+ (.*)$", target.read_text(), re.M)]  # fmt: skip
+            assert anchor in heads
