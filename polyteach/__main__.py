@@ -162,6 +162,7 @@ def _call(verb: Callable[..., Any], prog: str, argv: list[str]) -> Any:
 
     argv, config = _config_option(argv)
     options = _options(verb)
+    _known(argv, options)
     words: list[str] = []
     positional: dict[str, Any] = {}
     for name, value in config.items():
@@ -186,7 +187,12 @@ def _description(verb: Callable[..., Any]) -> str:
     before, _, arguments = (inspect.getdoc(verb) or "").partition("\nArgs:\n")
     sections = re.split(r"\n(?=\S)", arguments)
     examples = [x for x in sections if x.startswith("Examples:")]
-    return "\n".join([before.strip(), "", *examples, "", "--config FILE.yaml gives options from a file."])
+    from polyteach.tables import width_of, wrapped
+
+    # tyro joins a paragraph's lines, unless they begin with a space, and leaves it to the terminal to break words
+    width = min(width_of(sys.stdout), 120)
+    told = ["\n".join(wrapped(text, width, " ", hanging="")) for text in before.strip().split("\n\n")]
+    return "\n".join(["\n\n".join(told), "", *examples, "", "--config FILE.yaml gives options from a file."])
 
 
 def _merge(words: list[str], argv: list[str]) -> list[str]:
@@ -225,6 +231,17 @@ def _config_option(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
     if not isinstance(config, dict):
         raise ValueError(f"--config {file} must be NAME: VALUE lines")
     return rest, {str(k).replace("-", "_"): v for k, v in config.items()}
+
+
+def _known(argv: list[str], options: dict[str, inspect.Parameter]) -> None:
+    """Raises:
+    ValueError: an option that the verb does not have; lists those it has, and the one that was meant.
+    """
+    named = [n for n, p in options.items() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    for word in (w.partition("=")[0] for w in argv if w.startswith("--") and w != "--"):
+        name = word[2:].replace("-", "_")
+        if name not in ("help", *named, *(f"no_{n}" for n in named)) and not name.startswith("tyro_"):
+            raise unknown_name("option", word, ["--" + n.replace("_", "-") for n in (*named, "config")])
 
 
 def _options(verb: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -189,7 +189,9 @@ def _rate(method: str, optimizer: str, batch_size: int) -> float:
 
 def _sane(a: dict[str, Any]) -> None:
     if a["method"] not in METHODS:
-        raise ValueError(f"method {a['method']!r} is not one of {', '.join(METHODS)}")
+        from polyteach.names import unknown_name
+
+        raise unknown_name("method", a["method"], METHODS)
     for name, low in {"batch_size": 2, "channels": 1, "workers": 0, "seed": 0}.items():
         if a[name] < low:
             raise ValueError(f"{name} must be at least {low}; got {a[name]}")

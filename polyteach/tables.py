@@ -55,10 +55,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], width: int) -> st
     return "\n".join(lines)
 
 
-def wrapped(cell: Cell, width: int, indent: str = "", lead: str = "") -> list[str]:
+def wrapped(cell: Cell, width: int, indent: str = "", lead: str = "", hanging: str | None = None) -> list[str]:
     """A text, or a list's items with commas, as lines of at most `width` columns that break between words, or items.
 
-    indent: before every line, and once more before those that go on. lead: before the text.
+    indent: before every line. hanging: after it, before those that go on; the indent once more without it. lead: before
+    the text.
     """
     words = cell.split() if isinstance(cell, str) else [f"{x}," for x in cell[:-1]] + list(cell[-1:])
     lines: list[str] = []
@@ -68,7 +69,7 @@ def wrapped(cell: Cell, width: int, indent: str = "", lead: str = "") -> list[st
         between = "" if fresh else " "
         if not fresh and cell_len(now + between + word) > width:
             lines.append(now)
-            now, between = 2 * indent, ""
+            now, between = indent + (indent if hanging is None else hanging), ""
         now, fresh = now + between + word, False
     return [*lines, now.rstrip()]
 

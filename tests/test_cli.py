@@ -28,6 +28,16 @@ def test_every_verb_has_help_with_examples(verb, capsys):
 
 
 @pytest.mark.parametrize("verb", WORDS)
+def test_help_breaks_no_word_at_80_columns(verb, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([*verb.split(), "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    # what is to be copied is not broken by us
+    assert max(len(line) for line in lines if not line.startswith(("    ", "usage: "))) <= 80
+
+
+@pytest.mark.parametrize("verb", WORDS)
 def test_every_option_is_explained(verb, capsys):
     import importlib
     import inspect
@@ -125,10 +135,12 @@ def test_another_broken_pipe_is_no_end(monkeypatch):
 
 
 def test_a_typo_in_an_option_is_an_error(capsys):
-    with pytest.raises(SystemExit) as e:
-        main(["label", "store", "--teacher", "a=b:c", "--batchsize", "3"])
-    assert e.value.code == 2
-    assert "--batchsize" in capsys.readouterr().err
+    meant_by = {"--batchsize": "--batch-size", "--techer=a=b:c": "--teacher", "--no-progres": "--progress"}
+    for given, meant in meant_by.items():
+        assert main(["label", "store", "--teacher", "a=b:c", given, "3"]) == 2
+        said = capsys.readouterr().err
+        assert f"unknown option '{given.split('=')[0]}'; there are --teacher, --device" in said
+        assert f"Did you mean {meant}" in said
 
 
 def test_teachers_are_name_equals_spec(capsys):

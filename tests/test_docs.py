@@ -110,19 +110,8 @@ def test_the_glossary_tells_each_word_with_an_example():
     entries = [" ".join(x.split()) for x in text.split("\n- ")[1:]]
     words = [re.match(r"\*\*([^*]+)\*\*: ", e)[1] for e in entries]
     assert words == sorted(words, key=str.lower)
-    assert {
-        "Objective",
-        "Label set",
-        "Space",
-        "Arm",
-        "Cell",
-        "Oracle",
-        "Target",
-        "Store",
-        "Part",
-        "Policy",
-        "Pyramid",
-    } < set(words)
+    asked = "Objective, Label set, Space, Arm, Cell, Oracle, Target, Store, Part, Policy, Pyramid"
+    assert set(asked.split(", ")) < set(words)
     for entry in entries:
         assert "for example, " in entry
         assert entry.endswith(".")

@@ -211,7 +211,7 @@ def test_a_run_that_was_stopped_ends_in_the_same_weights(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        ({"method": "magic"}, "method 'magic' is not one of simclr, vicreg"),
+        ({"method": "magic"}, "unknown method 'magic'; there are simclr, vicreg"),
         ({"batch_size": 1}, "batch_size must be at least 2"),
         ({"batch_size": 5}, "batch_size 5 is more than the 4 images"),
         ({"size": 40}, "size must be a multiple of 32"),

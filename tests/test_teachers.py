@@ -1365,7 +1365,7 @@ def test_python(tmp_path, images, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     checked(load_teacher("python:my_teacher:mine"), images)
     for name, message in [
-        (f"{file}:nine", r"has no function 'nine'; it has .*mine"),
+        (f"{file}:nine", r"unknown function 'nine'; .* has .*mine"),
         (f"{file}", r"is not python:MODULE:FUNCTION"),
         (f"{tmp_path}/no.py:mine", r"no file .*no.py"),
         ("no_such_module:mine", r"no module 'no_such_module' can be imported"),

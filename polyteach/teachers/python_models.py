@@ -14,6 +14,7 @@ from typing import Any, final
 from jaxtyping import UInt8
 from torch import Tensor
 
+from polyteach.names import unknown_name
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Target
 from polyteach.teachers import Teacher
@@ -64,7 +65,7 @@ def load(name: str, device: str, precision: str) -> PythonTeacher:
     function: Callable[..., Any] | None = getattr(module, function_name, None)
     if not callable(function):
         there = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise ValueError(f"{module_name} has no function {function_name!r}; it has {', '.join(there) or 'none'}")
+        raise unknown_name("function", function_name, there, f"{module_name} has")
     return PythonTeacher(function(device=device, precision=precision), f"python:{name}")
 
 
