@@ -7,6 +7,7 @@ import torch
 
 from polyteach.batches import plan
 from polyteach.evaluate import evaluate
+from polyteach.geometry import whole
 from polyteach.predict import predict
 from polyteach.scene import random_scene, render
 from polyteach.store import ImageRow, Store
@@ -19,9 +20,11 @@ from tests.conftest import png
 NAMES = ("red", "green", "blue")
 SIZES = ((40, 72), (72, 40), (64, 48))
 COUNT = 9
-STEPS = 100
-SHARE = 0.3
-"""Of the way from what another picture's answer scores to what the truth scores, the least that is learned."""
+STEPS = 110
+USUAL = 0.4
+"""Of the way from the score of the best blind answer to that of the truth, the least that is learned."""
+SHARE = {"normals": 0.12}
+"""Where it is another: 11.25 degrees are few pixels of a small ball, finer than a map of 16x16 can say."""
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +33,9 @@ def _one_thread():
 
 
 def seen_by(seed, size):
-    """Two large balls before the wall."""
+    """Two balls that fill the most of what is seen."""
     scene = random_scene(seed, size, objects=2)
-    return render(replace(scene, radius=1.5 * scene.radius))
+    return render(replace(scene, radius=2.5 * scene.radius))
 
 
 def scenes():
@@ -127,6 +130,10 @@ def test_what_is_taught_in_part_is_learned_and_scored_in_each_pictures_own_pixel
 
     name = next(iter(found.scores))
     perfect = scored(task, space, truths, truths)[name]
-    strangers = [load_task(task).truth(resized(seen, i), space) for i in papers.ids()]
-    chance = scored(task, space, strangers, truths)[name]
-    assert found.scores[name] > chance + SHARE * (perfect - chance)
+    # the best that can be said without looking: the same answer for every picture, stretched to it
+    sizes = [tuple(seen[i].image.shape[1:]) for i in papers.ids()]
+    blind = max(
+        scored(task, space, [load_task(task).view(one, whole(size, s)) for s in sizes], truths)[name]
+        for one, size in zip(truths, sizes, strict=True)
+    )
+    assert found.scores[name] > blind + SHARE.get(task, USUAL) * (perfect - blind)
