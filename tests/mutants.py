@@ -61,7 +61,8 @@ def mutant(file: str, old: str, new: str, changes: str, *tests: str) -> Mutant:
     return Mutant(file, old, new, changes, tests)
 
 
-LEARNED, GOLDEN = "test_learning.py", "test_golden.py"
+LEARNED = "test_learning.py::test_what_is_taught_in_part_is_learned_and_scored_in_each_pictures_own_pixels"
+GOLDEN = "test_golden.py::test_losses_are_those_of_before"
 STRUCTURE = "test_structure.py"
 CHOICE = "test_transfer.py::test_the_sweep_chooses_on_validation_the_least_of_an_error"
 REPORT = "test_report.py"
@@ -70,7 +71,7 @@ AP = ("test_precision.py", "test_detection.py::test_ap_agrees_with_pycocotools")
 MUTANTS = (
     # the student and its blocks
     mutant("student.py", "index = torch.tensor(here,", "index = torch.arange(len(here),",
-           "labels are trained on other images' features", LEARNED),
+           "labels are trained on other images' features", f"{LEARNED}[classification]", f"{LEARNED}[segmentation]"),
     mutant("student.py", "(images.to(self.mean.dtype) - self.mean) / self.std",
            "images.to(self.mean.dtype) / self.std", "pixels keep their mean",
            f"{STRUCTURE}::test_pixels_are_standardised_as_the_backbone_expects"),
@@ -80,9 +81,9 @@ MUTANTS = (
     mutant("student.py", "self.training, self.mean.device\n        self.eval()", "self.training, self.mean.device",
            "answers, so validation too, in training mode", "test_student.py::test_answers_do_not_depend_on_the_mode"),
     mutant("student.py", "task.view(target, views[i].inverse())", "target", "answers are not put back on the image",
-           LEARNED),
+           f"{LEARNED}[depth]"),
     mutant("student.py", "views[i].inverse()", "views[0].inverse()",
-           "answers are put back as the batch's first image was seen", LEARNED),
+           "answers are put back as the batch's first image was seen", f"{LEARNED}[depth]"),
     mutant("student.py", "getattr(self, part).eval()", "getattr(self, part).train(mode)",
            "frozen parts change their statistics",
            "test_transfer.py::test_frozen_parts_do_not_move_and_the_rest_does"),
@@ -90,7 +91,7 @@ MUTANTS = (
            "test_transfer.py::test_what_is_taken_is_what_parts_say_and_heads_are_always_new"),
     mutant("student.py", "task.loss(self._head(name, part), [t",
            "task.loss(self._head(name, part), [answers[here[0]]", "every image is taught the first one's target",
-           LEARNED),
+           f"{LEARNED}[segmentation]"),
     mutant("layers.py", "torch.stack(every).sum(0)", "torch.stack(every).mean(0)",
            "P2 is the mean of the levels, not the sum", f"{STRUCTURE}::test_fused_p2_is_the_sum_of_all_levels"),
     mutant("layers.py", 'if name.startswith("p") and name != "p2"', 'if name in ("p3", "p4", "p5")',
@@ -152,7 +153,9 @@ MUTANTS = (
     mutant("tasks/segmentation.py", "seen = union > 0", "seen = self.true > 0",
            "mIoU averages over the truth's classes alone",
            "test_metrics.py::test_a_class_that_only_the_prediction_shows_counts"),
-    mutant("tasks/segmentation.py", "view.dense(target.category, IGNORE)", "view.dense(target.category, 0)",
+    mutant("tasks/segmentation.py",
+           "view.dense(target.category, IGNORE), probability=view.dense(target.probability, 0)",
+           "view.dense(target.category, 0), probability=view.dense(target.probability, 1)",
            "what lies beyond the picture is taught as class 0",
            "test_task_contract.py::test_pixels_beyond_the_picture_are_not_learned"),
     # depth
@@ -210,10 +213,9 @@ MUTANTS = (
     mutant("tasks/detection.py", "score_thresh=FLOOR", "score_thresh=0.0", "boxes of any score are kept",
            "test_detection.py::test_decoded_boxes_keep_the_documented_bounds"),
     mutant("tasks/detection.py", 'found["labels"] - 1', 'found["labels"]', "answers are one class too high",
-           f"{LEARNED}"),
+           f"{LEARNED}[detection]"),
     mutant("tasks/detection.py", "torch.where(target.ignore, -1,", "torch.where(target.ignore, 0,",
-           "ignored objects are learned as background",
-           "test_detection.py::test_an_image_of_ignored_objects_teaches_no_box"),
+           "ignored objects are learned", "test_detection.py::test_an_image_of_ignored_objects_teaches_no_box"),
     mutant("tasks/detection.py", "kept = rows(target, target.score >= policy.score)",
            "kept = rows(target, target.score > policy.score)", "a box at the threshold is left out",
            "test_detection.py::test_a_box_at_the_threshold_is_kept"),
@@ -224,9 +226,9 @@ MUTANTS = (
     mutant("tasks/detection.py", "\nCROWDED = 0.7", "\nCROWDED = 0.95", "crowds are learned as background",
            "test_detection.py::test_what_lies_inside_an_ignored_crowd_is_no_background"),
     mutant("tasks/detection.py", "torch.stack(parts).sum()", "torch.stack(parts).mean()",
-           "the loss is a mean of its parts", GOLDEN),
+           "the loss is a mean of its parts", f"{GOLDEN}[detection boxes]"),
     mutant("tasks/detection.py", ".where(classes > 0, one)", ".where(classes >= 0, one)",
-           "background counts by a score", f"{GOLDEN}"),
+           "background counts by a score", f"{GOLDEN}[detection by confidence]"),
     mutant("tasks/detection.py", "precision[5]", "precision[4]", "AP75 is AP70", AP[1]),
     mutant("tasks/detection.py", "[:, 0] > 0.5", "[:, 0] > 0.9", "outlines are drawn too tight",
            "test_detection.py::test_an_outline_is_where_it_is_likelier_than_not"),
@@ -269,9 +271,9 @@ MUTANTS = (
            "as a teacher it records one pass's batch",
            "test_train.py::test_the_rule_counts_the_batch_of_the_step_not_of_a_pass"),
     mutant("train.py", "Policy(soft=soft, score=score, confidence=confidence)", "Policy(soft=soft, score=score)",
-           "confidence is asked for and not used", GOLDEN),
+           "confidence is asked for and not used", f"{GOLDEN}[classification by confidence]"),
     mutant("train.py", "Augment((size, size), scale, mirror, augment)", "Augment((size, size), scale, 0.0, augment)",
-           "no view is mirrored", GOLDEN),
+           "no view is mirrored", f"{GOLDEN}[segmentation]"),
     # the loop
     mutant("loop.py", "math.cos(math.pi * done)", "math.cos(math.pi * done / 2)", "the rate ends at a half",
            "test_train.py::test_momentum_and_schedule_by_hand"),
@@ -281,9 +283,9 @@ MUTANTS = (
            "test_train.py::test_average_by_hand"),
     mutant("loop.py", "self.mixture(losses, out[rank][1]) / s.accumulate if",
            "self.mixture(losses, out[rank][1]) if", "gradients grow with the number of passes",
-           "test_train.py::test_accumulation_equals_the_whole_batch", GOLDEN),
+           "test_train.py::test_accumulation_equals_the_whole_batch", f"{GOLDEN}[all together]"),
     mutant("loop.py", "self.model.train()\n", "self.model.eval()\n", "networks are trained in evaluation mode",
-           GOLDEN),
+           f"{GOLDEN}[classification]"),
     mutant("loop.py", "self.model.load_state_dict(self.average.state)", "pass",
            "the last weights are kept, not the average", "test_train.py::test_the_averaged_weights_are_the_result"),
     mutant("loop.py", '"weight_decay": 0.0}', '"weight_decay": s.weight_decay}', "norms and biases decay",
@@ -292,7 +294,8 @@ MUTANTS = (
            "test_train.py::test_momentum_and_schedule_by_hand"),
     mutant("loop.py", "self.settings.clip or math.inf", "math.inf", "gradients are not clipped",
            "test_train.py::test_clipping_bounds_the_whole_gradient"),
-    mutant("loop.py", "self.optimizer.zero_grad(set_to_none=True)", "pass", "gradients of all steps add up", GOLDEN),
+    mutant("loop.py", "self.optimizer.zero_grad(set_to_none=True)", "pass", "gradients of all steps add up",
+           f"{GOLDEN}[classification]"),
     mutant("loop.py", "torch.exp(-s) * term + s / 2", "torch.exp(-s) * term + s",
            "learned weights have another optimum", "test_train.py::test_learned_weights_learn_towards_their_optimum"),
     mutant("loop.py", "len(counted) / max(len(counted) - len(out), 1)", "1.0", "terms that are kept are not scaled",
@@ -361,14 +364,14 @@ MUTANTS = (
     mutant("pretrain.py", ".roll(len(one))", ".roll(1)", "the partner is another image",
            "test_pretrain.py::test_nt_xent_is_equation_1_of_the_paper"),
     mutant("pretrain.py", "one, other = z[0::2], z[1::2]", "one, other = z.chunk(2)", "two images make a pair",
-           GOLDEN),
+           f"{GOLDEN}[without labels]"),
     mutant("pretrain.py", "nt_xent(one, other, temperature)", "nt_xent(one, other, 1.0)",
-           "the temperature is asked for and not used", GOLDEN),
+           "the temperature is asked for and not used", f"{GOLDEN}[without labels]"),
     # answers
     mutant("predict.py", "teacher([x for _, x in good])", "teacher([x for _, x in good][::-1])",
-           "files get other files' answers", LEARNED),
+           "files get other files' answers", f"{LEARNED}[segmentation]"),
     mutant("teachers/own.py", "self.student.answer(images, self.size)", "self.student.answer(images, (32, 32))",
-           "a student answers at another size than it was trained at", LEARNED),
+           "a student answers at another size than it was trained at", f"{LEARNED}[depth]"),
     # reports
     mutant("compare.py", "np.stack([t.resamples for t in tests]).mean(0)", "tests[0].resamples",
            "one seed makes the interval",

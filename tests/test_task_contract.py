@@ -299,7 +299,7 @@ def test_a_zoom_is_undone_by_its_inverse_and_one_is_none(case, zoom, seed):
 
 @every_case
 def test_pixels_beyond_the_picture_are_not_learned(case):
-    """No pixel of a map that a view shows beyond the source has a gradient; those within have."""
+    """No pixel of a map that a view shows beyond the source has a gradient, or is said to be valid; those within."""
     if not case.maps_only:
         return
     view = View(SIZE, -20, -30, SIZE[0] + 20, SIZE[1] + 30, SIZE)
@@ -311,6 +311,7 @@ def test_pixels_beyond_the_picture_are_not_learned(case):
     case.task.loss(prediction, [target]).backward()
     seen = output.grad.reshape(-1, *SIZE).abs().sum(0)
     assert (seen[~inside] == 0).all()
+    assert not getattr(target, "valid", inside)[~inside].any()
     assert (seen[inside] > 0).float().mean() > 0.05
 
 
