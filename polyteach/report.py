@@ -758,7 +758,7 @@ def _won(ours: str, m: Match) -> str:
         ("win", "wins in"),
         ("tie", "ties in"),
         ("loss", "loses in"),
-        (None, "is, for want of intervals, undecided in"),
+        (None, "is undecided (no interval) in"),
     )
     counts = [f"{verb} {m.count(v)}" for v, verb in named if m.count(v)]
     listed = counts[0] if len(counts) == 1 else f"{', '.join(counts[:-1])} and {counts[-1]}"

@@ -10,6 +10,8 @@ from pathlib import Path
 from urllib.parse import parse_qs
 from xml.etree import ElementTree
 
+import intervals
+import numpy as np
 import proof
 import pytest
 import torch
@@ -17,6 +19,7 @@ from jobs import Job, Runner
 
 from polyteach.__main__ import main
 from polyteach.store import Store
+from tests.test_report import everything
 from tests.test_train import world
 
 RUNS = Path(__file__).parent.parent / "runs"
@@ -363,6 +366,68 @@ def test_seeds_of_another_session_count_beside_those_of_a_folder(tmp_path):
     assert {r["validation"] - r["score"] for r in found["scores"]} == {1}
     assert proof.validation_table(folder) == ""
     assert len(proof.seeds_table(folder).splitlines()) == 2
+
+
+def test_intervals_are_made_again_from_the_file_of_resamples(tmp_path, monkeypatch, capsys):
+    """Of real reports on made-up transfers: averages and differences with their intervals, from the file alone."""
+    folder = tmp_path / "dir"
+    (folder / "transfer").mkdir(parents=True)
+    runs = everything(parts=("backbone",), seeds=(0, 1))
+    for n, x in enumerate(runs):
+        path = folder / "transfer" / f"{x['representation']['name']}-s0" / f"{n}" / "transfer.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(x))
+    assert main(["report", str(folder / "transfer"), "--out", str(folder / "report")]) == 0
+    proof.gather(folder)
+    (said,) = json.loads((folder / "report" / "report.json").read_text())["tables"]
+    rows = intervals.read(folder / "proof-resamples.parquet")
+    assert len(rows) == 2 * len(runs)
+    tests = intervals.Tests(rows)
+    for arm, of in said["normalised_average"].items():
+        value, drawn = tests.average(arm)
+        assert value == pytest.approx(of["value"])
+        assert intervals.interval(drawn) == pytest.approx(of["interval"], abs=1e-5)
+    compared = 0
+    for match in said["wins"]:
+        for task, of in match["differences"].items():
+            if match["against"] in tests.arms:
+                value, drawn = tests.difference("student", match["against"], task)
+                assert value == pytest.approx(of["value"])
+                assert intervals.interval(drawn) == pytest.approx(of["interval"], abs=1e-4)
+                compared += 1
+    assert compared == 12
+    # the draws' own source is there too
+    given = {(x["representation"]["name"], x["downstream"]["name"]): x["results"][0]["tests"] for x in runs}
+    for row in rows:
+        (test,) = [t for t in given[row["arm"], row["task"]] if t["seed"] == row["seed"]]
+        assert row["left_out"] == pytest.approx(test["left_out"])
+    words = ["intervals", str(folder / "proof-resamples.parquet"), "--ours", "student"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert intervals.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    whole = said["normalised_average"]["specialist-a"]
+    assert f"| specialist-a | {whole['value']:.3f} [{whole['interval'][0]:.3f}" in "\n".join(lines)
+    # another session's go along
+    (tmp_path / "earlier.json").write_bytes((folder / "proof.json").read_bytes())
+    (tmp_path / "earlier-resamples.parquet").write_bytes((folder / "proof-resamples.parquet").read_bytes())
+    for path in (folder / "transfer").glob("student-s0/*/transfer.json"):
+        path.unlink()
+    proof.gather(folder, tmp_path / "earlier.json")
+    assert sorted(map(str, intervals.read(folder / "proof-resamples.parquet"))) == sorted(map(str, rows))
+
+
+def test_resamples_that_cannot_be_paired_are_refused():
+    row = {"arm": "a", "task": "t", "metric": "m", "higher_is_better": True, "pretraining_seed": 0, "seed": 0}
+    row |= {"test_sha256": "x", "score": 1.0, "resamples": [1.0, 2.0], "left_out": [1.0]}
+    for change in ({"test_sha256": "y"}, {"resamples": [1.0]}, {"left_out": None}):
+        with pytest.raises(ValueError, match="tests of t cannot be paired"):
+            intervals.Tests([row, {**row, "arm": "b", "pretraining_seed": 1, **change}])
+        assert intervals.Tests([row, {**row, "pretraining_seed": 1, **change}], [0]).arms == ["a"]
+    with pytest.raises(ValueError, match="kept no resamples"):
+        intervals.Tests([{**row, "resamples": []}])
+    both = intervals.Tests([row, {**row, "seed": 1, "score": 3.0, "resamples": [3.0, None]}])
+    assert both.score["a", "t"] == 2
+    np.testing.assert_array_equal(both.drawn["a", "t"], [2, np.nan])
 
 
 def test_self_supervision_is_chosen_by_validation_scores(tmp_path):

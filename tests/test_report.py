@@ -49,6 +49,7 @@ def transfer(name, column, *, seed=0, gain=None, seeds=(0,), parts=("backbone", 
                     "seed": s,
                     "scores": {metric: score, "other": score / 2},
                     "resamples": drawn.tolist(),
+                    "left_out": [score - size, score, score + size],
                     "curve": [[k, 3.0 / (k + own + 1)] for k in range(1, 200, 10)],
                     "seconds": 12.5,
                     "images": 3200,
@@ -417,6 +418,46 @@ def test_what_cannot_be_paired_is_not_compared(tmp_path):
         assert any(why in b for b in found["blanks"])
 
 
+def older(x):
+    """As a version wrote it whose resamples were a bootstrap's."""
+    for r in x["results"]:
+        for t in r["tests"]:
+            del t["left_out"]
+    return x
+
+
+def test_resamples_of_an_older_version_are_not_paired_with_newer_ones(tmp_path):
+    ours, other = transfer("student", "down-boxes"), older(transfer("specialist-a", "down-boxes"))
+    numbers = made(tmp_path, ours, other)
+    found = table(numbers, "backbone")
+    assert found["wins"][0]["undecided"] == 1
+    assert any("bootstrap of an older version" in b for b in found["blanks"])
+    assert any("specialist-a are by the bootstrap" in n for n in numbers["notes"])
+    assert found["cells"]["specialist-a"]["down-boxes"]["interval"] is not None
+    assert numbers["runs"][1]["results"][0]["tests"][0]["drawn"] == "bootstrap"
+    # two old ones still are
+    both = [older(transfer(n, "down-boxes")) for n in ("student", "specialist-a")]
+    found = table(made(tmp_path / "old", *both), "backbone")
+    assert found["wins"][0]["wins"] == 1
+    # and a seed that was added to an old one is pooled, without an interval
+    mixed = transfer("student", "down-boxes", seeds=(0, 1), parts=("backbone",))
+    del mixed["results"][0]["tests"][0]["left_out"]
+    found = table(made(tmp_path / "mixed", mixed, transfer("scratch", "down-boxes")), "backbone")
+    assert found["cells"]["student"]["down-boxes"]["mean"] == pytest.approx(36.1)
+    assert found["cells"]["student"]["down-boxes"]["interval"] is None
+    assert any("others by the jackknife" in b for b in found["blanks"])
+
+
+def test_an_older_interval_that_excludes_its_own_score_is_not_shown(tmp_path):
+    run = older(transfer("student", "down-boxes", parts=("backbone",)))
+    (test,) = run["results"][0]["tests"]
+    test["scores"]["AP50"], test["resamples"] = 5.20, np.linspace(5.25, 10.6, 41).tolist()
+    found = table(made(tmp_path, run, transfer("scratch", "down-boxes")), "backbone")
+    assert found["cells"]["student"]["down-boxes"]["mean"] == 5.20
+    assert found["cells"]["student"]["down-boxes"]["interval"] is None
+    assert any("excludes the score itself" in b and "[5.38, 10.47]" in b for b in found["blanks"])
+
+
 @pytest.mark.parametrize("change", ["null score", "no test", "no resamples", "nan resample"])
 def test_what_was_not_measured_is_blank(tmp_path, change):
     run = transfer("student", "down-boxes", parts=("backbone",))
@@ -435,6 +476,94 @@ def test_what_was_not_measured_is_blank(tmp_path, change):
         assert cell["mean"] == 36.0
         assert cell["interval"] is None
     assert any("student on down-boxes" in b for b in found["blanks"])
+
+
+# ------------------------------------------------------------------------------------------------------------ who won
+
+
+def test_who_won_is_said_in_sentences(tmp_path):
+    gains = {"down-boxes": 5.9, "down-classes": 9.0, "down-distance": 2.0}
+    runs = [transfer("specialist-a", c, gain=g, parts=("backbone",)) for c, g in gains.items()]
+    runs += [transfer(n, c, parts=("backbone",)) for n in ("student", "oracle") for c in TASKS]
+    numbers = made(tmp_path, *runs)
+    said = numbers["in_short"]
+    assert "Against specialist-a, student wins in 1, ties in 1 and loses in 1 of 3 tasks." in said
+    assert "Against oracle, student loses in 3 of 3 tasks." in said
+    (boxes,) = [x for x in said if x.startswith("down-boxes")]
+    assert boxes == "down-boxes: student is at AP50 36.00; the test images cannot tell it from specialist-a: a tie."
+    (classes,) = [x for x in said if x.startswith("down-classes")]
+    a, b = (resamples(next(r for r in runs if of(r) == (n, "down-classes"))) for n in ("specialist-a", "student"))
+    low, high = np.percentile(a[0] - b[0], [2.5, 97.5])
+    assert classes == (
+        "down-classes: specialist-a is at top-1 69.00 and wins: it is better than the second, student, by 3.00 "
+        f"[{low:.2f}, {high:.2f}]."
+    )
+    (distance,) = [x for x in said if x.startswith("down-distance")]
+    assert "student is at AbsRel 0.240 and wins: it is better than the second, specialist-a, by 0.040 [0.0" in distance
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / "out" / name).read_text()
+        assert all(x in text for x in said)
+        assert text.index(said[1]) < text.index("Mean of the tests")
+
+
+def of(run):
+    return run["representation"]["name"], run["downstream"]["name"]
+
+
+def test_without_a_student_the_one_that_leads_is_compared_with_all(tmp_path):
+    """So that there is always the interval of a difference."""
+    gains = {"scratch": (0.0, 0.0), "mine": (5.0, 1.0), "other": (1.0, 1.4), "third": (3.0, 0.0), "oracle": (9.0, 9.0)}
+    names = ("scratch", "specialist-a", "specialist-b", "student", "oracle")
+    runs = []
+    for name, (boxes, classes) in gains.items():
+        for column, gain in (("down-boxes", boxes), ("down-classes", classes)):
+            x = transfer(names[list(gains).index(name)], column, gain=gain, parts=("backbone",))
+            x["representation"] |= {"name": name, "sha256": None if name == "scratch" else name}
+            runs.append(x)
+    found = table(made(tmp_path, *runs), "backbone")
+    assert found["ours"] == "mine"  # the first of the two that lead in one task each
+    assert [m["against"] for m in found["wins"]] == ["scratch", "other", "third", "oracle"]
+    for m in found["wins"]:
+        for d in m["differences"].values():
+            assert d["interval"][0] <= d["value"] <= d["interval"][1]
+    written = (tmp_path / "out" / "report.md").read_text()
+    assert "mine is the best in the most tasks, chosen with hindsight; --ours compares another" in written
+    assert re.search(r"^\| third \|.*\| \+2\.00 win \[\d", written, flags=re.M)
+    found = table(made(tmp_path / "given", *runs, ours="third"), "backbone")
+    assert found["ours"] == "third"
+    assert "--ours compares another" not in (tmp_path / "given" / "out" / "report.md").read_text()
+
+
+def test_one_representation_has_nobody_to_win_against(tmp_path):
+    numbers = made(tmp_path, transfer("student", "down-boxes", parts=("backbone",)))
+    assert "Only student was tested, so there is nothing to compare with." in numbers["in_short"]
+    assert table(numbers, "backbone")["ours"] is None
+
+
+def test_two_scores_without_intervals_are_not_called_a_win(tmp_path):
+    runs = [transfer(n, "down-boxes", parts=("backbone",)) for n in ("student", "scratch")]
+    for r in runs:
+        r["results"][0]["tests"][0] |= {"resamples": [], "left_out": []}
+    said = made(tmp_path, *runs)["in_short"]
+    assert "Against scratch, student is undecided (no interval) in 1 of 1 task." in said
+    assert said[-1] == (
+        "down-boxes: student is at AP50 36.00, better than scratch by 6.00; whether that is chance cannot be said "
+        "without an interval."
+    )
+
+
+def test_without_an_oracle_there_is_no_empty_table(tmp_path):
+    runs = [r for r in everything() if r["representation"]["name"] != "oracle"]
+    made(tmp_path, *runs)
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / "out" / name).read_text()
+        assert "Normalised score:" not in text
+        assert "normalised average" not in text.lower().replace("no normalised average", "")
+        assert "No normalised scores: no oracle in this table" in text
+    page_ = ET.fromstring((tmp_path / "out" / "report.html").read_text())
+    for t in page_.iter("{http://www.w3.org/1999/xhtml}table"):
+        cells = ["".join(x.itertext()) for x in t.iter("{http://www.w3.org/1999/xhtml}td")]
+        assert any(cells)
 
 
 # ----------------------------------------------------------------------------------------------------------- the page
