@@ -51,6 +51,9 @@ def test_a_split_without_class_folders_is_unlabelled(tmp_path):
         "val/b/3.png": ("val", "b"),
     }
     assert stored(f"folder:{root}", tmp_path / "store", part_size=3) == (expected, {})
+    assert load_dataset(f"folder:{root}").notes == ["1 classes have pictures in one split only: a"]
+    tree(tmp_path / "two", "train/a/1.png", "train/b/2.png", "test/4.png")
+    assert load_dataset(f"folder:{tmp_path / 'two'}").notes == []
 
 
 def test_a_class_may_be_called_train(tmp_path):

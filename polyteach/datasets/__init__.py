@@ -268,7 +268,7 @@ def unshared(classes: Mapping[str, set[str]]) -> str | None:
 
 
 def _some(names: Iterable[str]) -> str:
-    shown = sorted(names)
+    shown = sorted(map(printable, names))
     return ", ".join(shown[:3]) + (f", ... {len(shown):,} in all" if len(shown) > 3 else "")
 
 

@@ -18,6 +18,7 @@ itself are an error, and so is a single class folder with folders in it: then RO
 
 import os
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
@@ -68,19 +69,7 @@ class Folder(Dataset):
         self._note(classes, names)
         _check_level(path, files, names, depth)
         if splits and not may_be_disjoint:
-            seen: dict[str, set[str]] = {}
-            for parts in (f.split("/", 2) for f in files):
-                seen.setdefault(parts[0], set()).update(map(composed, parts[1:-1]))
-            alone = sorted(c for c in names if sum(c in own for own in seen.values()) == 1)
-            if len(seen) > 1 and alone:
-                shown = ", ".join(map(printable, alone[:5])) + (", ..." if len(alone) > 5 else "")
-                self.notes.append(f"{len(alone):,} classes have pictures in one split only: {shown}")
-            if said := unshared(seen):
-                raise ValueError(
-                    f"{path}: {said}. So the folders of one of them name no classes: sort its pictures into folders "
-                    f"called as the others', or move unlabelled ones into the split's folder itself; where splits "
-                    f"differ on purpose, give folder:{path}?disjoint=yes"
-                )
+            self._compare(path, files)
         self._path, self._files = path, files
         self._depth = depth
         self._labels = array("i")
@@ -93,6 +82,24 @@ class Folder(Dataset):
                 self._problems[i] = f"{file}: {found[file]}"
             elif own is None and parts[0] in labelled:
                 self._problems[i] = f"{file}: is in no class folder, but others of {parts[0]} are"
+
+    def _compare(self, path: str, files: list[str]) -> None:
+        """Refuse splits without a common class, and say which classes only one split has."""
+        seen: dict[str, set[str]] = {}
+        for split, *above in (f.split("/", 2)[:-1] for f in files):
+            if above:  # else the picture is in no class folder
+                seen.setdefault(split, set()).add(composed(above[0]))
+        if said := unshared(seen):
+            raise ValueError(
+                f"{path}: {said}. So the folders of one of them name no classes: sort its pictures into folders "
+                f"called as the others', or move unlabelled ones into the split's folder itself; where splits differ "
+                f"on purpose, give folder:{path}?disjoint=yes"
+            )
+        every = Counter(c for own in seen.values() for c in own)
+        alone = sorted(c for c, n in every.items() if n == 1)
+        if len(seen) > 1 and alone:
+            shown = ", ".join(map(printable, alone[:5])) + (", ..." if len(alone) > 5 else "")
+            self.notes.append(f"{len(alone):,} classes have pictures in one split only: {shown}")
 
     def _note(self, folders: set[str], names: list[str]) -> None:
         """Say where several folders are one class, or classes are nearly called alike."""
