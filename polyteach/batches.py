@@ -85,9 +85,10 @@ class Plan:
     part, its size) of every row group. start: number of the first image of every row group, and of images at the end.
     row: position of every image in its row group. unlabelled: images left out because no chosen set labels them.
     labelled: objective -> images with a target for it. shares: as `sets`, of how many images each set's answer counts;
-    where combined, of how many it is asked for. first: objective -> numbers of the first images that are labelled for
-    it. moved: (store, task, name) of a label set -> the index among the objective's classes of each of its own, for
-    those whose classes are in another order. apart: sentences about objectives that look alike and are not one.
+    where combined, of how many it is asked for. answers: as `sets`, how many images each set labels. first: objective
+    -> numbers of the first images that are labelled for it. moved: (store, task, name) of a label set -> the index
+    among the objective's classes of each of its own, for those whose classes are in another order. apart: sentences
+    about objectives that look alike and are not one.
     """
 
     stores: list[Store]
@@ -99,6 +100,7 @@ class Plan:
     unlabelled: int
     labelled: dict[str, int]
     shares: dict[str, list[list[int]]] = field(default_factory=dict)
+    answers: dict[str, list[list[int]]] = field(default_factory=dict)
     first: dict[str, np.ndarray] = field(default_factory=dict)
     moved: dict[tuple[int, str, str], Tensor] = field(default_factory=dict)
     combine: str = "first"
@@ -165,6 +167,18 @@ def plan(
         if not mine:
             has = ", ".join(f"{s.task}/{s.name}" for s in sets)
             raise ValueError(f"{store.path} has none of the label sets asked for; it has {has}")
+    whole = _counted(_joined(stores, chosen, combine, table), split, only)
+    empty = [k for k, n in whole.labelled.items() if not n]
+    if empty:
+        raise ValueError(
+            f"no image is labelled for {', '.join(empty)} (all absent or failed); finish `polyteach label`, or choose "
+            f"other label sets with labels={sorted({s.name for mine in chosen for s in mine})}"
+        )
+    return whole
+
+
+def _joined(stores: Sequence[Store], chosen: Sequence[Sequence[LabelSet]], combine: str, table: Table | None) -> Plan:
+    """The objectives of these sets, by store; a plan without images."""
     flat = [(i, s) for i, mine in enumerate(chosen) for s in mine]
     given = [s for _, s in flat]
     joints = join(given, table)
@@ -184,14 +198,9 @@ def plan(
         for mine in sets_of[name]:
             mine.sort(key=lambda s: not by_people(s))
     _combinable(combine, sets_of)
-    counted = _counted(stores, split, only, sets_of, combine)
-    empty = [k for k, n in counted.labelled.items() if not n]
-    if empty:
-        raise ValueError(
-            f"no image is labelled for {', '.join(empty)} (all absent or failed); finish `polyteach label`, or choose "
-            f"other label sets with labels={sorted({s.name for mine in chosen for s in mine})}"
-        )
-    return replace(counted, objectives=objectives, moved=moved, combine=combine, apart=apart(given, joints, table))
+    none = np.zeros(0, dtype=np.int64)
+    why = apart(given, joints, table)
+    return Plan(list(stores), objectives, sets_of, none, none, none, 0, {}, moved=moved, combine=combine, apart=why)
 
 
 def _combinable(combine: str, sets_of: Mapping[str, list[list[LabelSet]]]) -> None:
@@ -223,26 +232,21 @@ def _combinable(combine: str, sets_of: Mapping[str, list[list[LabelSet]]]) -> No
             )
 
 
-def _counted(
-    stores: Sequence[Store],
-    split: Sequence[str],
-    only: Collection[str] | None,
-    sets_of: dict[str, list[list[LabelSet]]],
-    combine: str,
-) -> Plan:
-    """The images that are labelled, and how many by which set; a plan without what objectives there are."""
-    rows = _Rows()
+def _counted(plan: Plan, split: Sequence[str], only: Collection[str] | None) -> Plan:
+    """The plan with the images that are labelled, and of how many images each set's answer counts."""
+    rows, sets_of = _Rows(), plan.sets
     labelled, unlabelled, images = dict.fromkeys(sets_of, 0), 0, 0
-    shares = {k: [[0] * len(mine) for mine in by_store] for k, by_store in sets_of.items()}
+    shares, answers = ({k: [[0] * len(mine) for mine in x] for k, x in sets_of.items()} for _ in range(2))
     first: dict[str, list[np.ndarray]] = {k: [] for k in sets_of}
-    for i, part, wanted, answered in _looked(stores, split, only, sets_of):
+    for i, part, wanted, answered in _looked(plan.stores, split, only, sets_of):
         some = np.zeros(len(wanted), dtype=bool)
         mine: dict[str, np.ndarray] = {}
         for name, own in answered.items():
             taken = np.zeros(len(wanted), dtype=bool)
             for k, mask in enumerate(own):
+                answers[name][i][k] += int(mask.sum())
                 shares[name][i][k] += int((mask & ~taken).sum())
-                if combine == COMBINE[0] or by_people(sets_of[name][i][k]):
+                if plan.combine == COMBINE[0] or by_people(sets_of[name][i][k]):
                     taken = taken | mask
             mine[name] = np.logical_or.reduce([*own, np.zeros(len(wanted), dtype=bool)])
             some = some | mine[name]
@@ -253,8 +257,54 @@ def _counted(
         unlabelled += int((wanted & ~some).sum())
         images += int(some.sum())
         rows.add(i, part, some)
-    found = {k: np.concatenate([*some, np.zeros(0, dtype=np.int64)])[:LOOK] for k, some in first.items()}
-    return Plan(list(stores), {}, sets_of, *rows.arrays(), unlabelled, labelled, shares, found)
+    looked = {k: np.concatenate([*some, np.zeros(0, dtype=np.int64)])[:LOOK] for k, some in first.items()}
+    groups, start, row = rows.arrays()
+    return replace(
+        plan,
+        groups=groups,
+        start=start,
+        row=row,
+        unlabelled=unlabelled,
+        labelled=labelled,
+        shares=shares,
+        answers=answers,
+        first=looked,
+    )
+
+
+def members(plan: Plan) -> list[tuple[str, int, LabelSet, int]]:
+    """Objective, number of the store, label set, and of how many images its answer counts, of all of a plan's sets."""
+    return [
+        (name, i, labels, n)
+        for name, by_store in plan.sets.items()
+        for i, mine in enumerate(by_store)
+        for labels, n in zip(mine, plan.shares[name][i], strict=True)
+    ]
+
+
+def idle(plan: Plan) -> dict[tuple[int, str, str], str]:
+    """Of label sets whose answer counts for no image, by (store, task, name): why, and what would change it."""
+    out = {}
+    for name, i, labels, n in members(plan):
+        others = [s for o, j, s, m in members(plan) if o == name and j == i and m]
+        if not n and plan.answers[name][i][plan.sets[name][i].index(labels)]:
+            ways = ", put it first in --labels, or combine the teachers: --combine best or union"
+            out[i, labels.task, labels.name] = (
+                f"teaches {name} nothing: its answer counts for no image, as people's and earlier sets win "
+                f"({', '.join(f'{s.task}/{s.name}' for s in others)}). Leave it out with --labels"
+                f"{'' if all(map(by_people, others)) else ways}"
+            )
+        elif not n:
+            out[i, labels.task, labels.name] = f"teaches {name} nothing: it labels none of the images"
+    return out
+
+
+def idle_sets(store: Store) -> dict[tuple[str, str], str]:
+    """As `idle`, of a training on all label sets of a store: by task and name."""
+    if not store.parts():
+        return {}
+    whole = _counted(_joined([store], [store.sets()], COMBINE[0], None), (), None)
+    return {(task, name): why for (_, task, name), why in idle(whole).items()}
 
 
 def unlearnable(plan: Plan, policy: Policy) -> tuple[dict[str, str], dict[str, str]]:

@@ -571,6 +571,7 @@ class _Run:
 
     def report(self, score: float) -> None:
         """Per label set: how much was labelled, and whether it is worth training on."""
+        from polyteach.batches import idle_sets
         from polyteach.tables import table, width_of
         from polyteach.tasks.contract import Policy
 
@@ -586,7 +587,10 @@ class _Run:
                 rows.append([f"{labels.task}/{labels.name}", str(n), str(failed), text])
         head = ("label set", "images", "failed", "mean over labelled images")
         print(table(head, rows, width_of(sys.stderr)), file=sys.stderr)
+        idle = idle_sets(self.store)
         for labels in (s for _, sets in self.teachers for s in sets.values()):
+            if why := idle.get((labels.task, labels.name)):
+                print(f"WARNING: {labels.task}/{labels.name} {why}", file=sys.stderr)
             if doubt := labels.doubt(Policy(score=score)):
                 print(f"WARNING: {labels.task}/{labels.name} can teach hardly anything: {doubt}", file=sys.stderr)
         if empty:

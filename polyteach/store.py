@@ -457,23 +457,29 @@ class LabelSet:
     def spread(self, most: int = 4096) -> Iterator[Target]:
         """At most `most` of the targets, by row groups from all over the set in an order that is always the same.
 
-        One is decoded when it is asked for.
+        One row group of every part, then another of every part, and so on; a target is decoded when it is asked for.
         """
-        states = self.every_state()
-        at = {part: np.flatnonzero(states.among(part, (LABELLED,))) for part in self.parts()}
-        groups = [(part, g) for part, rows in at.items() for g in np.unique(rows // ROW_GROUP).tolist()]
-        left = most
-        for i in np.random.default_rng(0).permutation(len(groups)).tolist():
-            part, group = groups[i]
-            rows = at[part][at[part] // ROW_GROUP == group][:left].tolist()
-            table = self.table(part, rows)
-            for row in range(len(rows)):
-                [answer] = self.answers(table.slice(row, 1))
-                if isinstance(answer, Target):
-                    yield answer
-            left -= len(rows)
-            if not left:
-                return
+        states, left = self.every_state(), most
+        parts: list[int] = np.random.default_rng(0).permutation(self.parts()).tolist()
+        turn = 0
+        while parts:
+            for part in list(parts):
+                at = np.flatnonzero(states.among(part, (LABELLED,)))
+                groups = np.random.default_rng(part).permutation(np.unique(at // ROW_GROUP))
+                if turn + 1 >= len(groups):
+                    parts.remove(part)
+                if not len(groups):
+                    continue
+                rows = at[at // ROW_GROUP == groups[turn]][:left].tolist()
+                table = self.table(part, rows)
+                for row in range(len(rows)):
+                    [answer] = self.answers(table.slice(row, 1))
+                    if isinstance(answer, Target):
+                        yield answer
+                left -= len(rows)
+                if not left:
+                    return
+            turn += 1
 
     def doubt(self, policy: Policy, most: int = 4096) -> str:
         """Why these labels can hardly teach anything: all are empty, or the same, or of one class; "" where they vary.

@@ -188,8 +188,9 @@ def info(store: tyro.conf.Positional[str], *, score: float = 0.5, json: bool = F
     """Say what is in a store: images by split, and what each label set says of them.
 
     Of every set: how many images are labelled, without an answer and failed; its statistics; how many images show each
-    of its classes; a warning where all labels are empty, the same or of one class; and, where people labelled images
-    with the same task, how many of those in which they found nothing the teacher leaves empty too.
+    of its classes; and, where people labelled images with the same task, how many of those in which they found nothing
+    the teacher leaves empty too. A warning where all labels are empty, the same or of one class, and where a training
+    would use none of them, as people's or another teacher's win on every image.
 
     Args:
         store: the store's folder, or its URL (docs/objects.md).
@@ -234,6 +235,8 @@ def _shown(store: str, about: dict[str, Any], width: int) -> list[str]:
         rows.append([one["set"], *counts, one["teacher"], means])
     lines.append(table(head, rows, width) if rows else "no label sets yet")
     for one in about["sets"]:
+        if one["idle"]:
+            out.print(f"WARNING: {one['set']} {one['idle']}", markup=False)
         if one["doubt"]:
             out.print(f"WARNING: {one['set']} can teach hardly anything: {one['doubt']}", markup=False)
     for one in about["sets"]:
@@ -257,11 +260,12 @@ def described(store: "Store", score: float = 0.5) -> dict[str, Any]:
 
     splits: images by split ("" for none). sets: one dictionary per label set; "open" are parts that are not labelled
     yet, "classes" images by class, "empties" how many of the images in which people found nothing are left empty,
-    "doubt" why the labels can hardly teach anything ("" where they can).
+    "doubt" why the labels can hardly teach anything ("" where they can), "idle" why they would count for no image in a
+    training on all sets ("" where they count).
     """
     from collections import Counter
 
-    from polyteach.batches import by_people
+    from polyteach.batches import by_people, idle_sets
     from polyteach.storage import total
     from polyteach.store import ABSENT, FAILED, LABELLED
     from polyteach.tasks import load_task
@@ -269,7 +273,7 @@ def described(store: "Store", score: float = 0.5) -> dict[str, Any]:
 
     parts = store.parts()
     splits = Counter(r.split or "" for p in parts for r in store.images(p, data=False))
-    policy = Policy(score=score)
+    policy, idle = Policy(score=score), idle_sets(store)
     sets = []
     nothing: dict[str, set[str]] = {}  # by task, images in which people found nothing
     for labels in sorted(store.sets(), key=lambda s: not by_people(s)):
@@ -299,6 +303,7 @@ def described(store: "Store", score: float = 0.5) -> dict[str, Any]:
                 "open": len(set(parts) - set(labels.parts())),
                 "statistics": labels.statistics(score)[2],
                 "doubt": labels.doubt(policy),
+                "idle": idle.get((labels.task, labels.name), ""),
                 "classes": {name: shown[i] for i, name in enumerate(labels.space.names)},
                 "empties": {"of": of, "left": left} if of else None,
             }

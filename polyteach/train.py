@@ -219,7 +219,7 @@ def train(
 
     import torch
 
-    from polyteach.batches import REJECTS, Augment, Samples, batches, explained, noted, plan
+    from polyteach.batches import REJECTS, Augment, Samples, batches, explained, members, noted, plan
     from polyteach.compute import COUNTED, step_flops
     from polyteach.devices import arithmetic, find_device
     from polyteach.loop import Mixture, Settings, check, fit
@@ -295,7 +295,7 @@ def train(
         fit(student, mixture, stream, settings, run, trunk, blocks, student.amounts)
     if not leads:
         return str(out)
-    teachers = {_licence(s) for _, _, s, n in _members(chosen) if n} - {None}
+    teachers = {_licence(s) for _, _, s, n in members(chosen) if n} - {None}
     about = {
         "size": [size, size],
         "optimizer": optimizer,
@@ -480,11 +480,11 @@ def _teachers(plan: "Plan") -> list[dict[str, Any]]:
     Not of those whose answers count for no image.
     A teacher that labelled several stores was trained once.
     """
-    from polyteach.batches import by_people
+    from polyteach.batches import by_people, members
     from polyteach.files import read_json
 
     spent: dict[str, dict[str, Any]] = {}
-    for labels in (s for _, _, s, n in _members(plan) if n and not by_people(s)):
+    for labels in (s for _, _, s, n in members(plan) if n and not by_people(s)):
         file = labels.path / "label.json"
         about = read_json(file) if file.exists() else {}
         for cost in about.get("teachers_compute", []):
@@ -505,6 +505,7 @@ def _config(
     import json
 
     import polyteach
+    from polyteach.batches import members
     from polyteach.files import sha256
     from polyteach.student import WEIGHTS
 
@@ -521,7 +522,7 @@ def _config(
             "teacher": s.info.get("teacher"),
             "images": n,
         }
-        for name, i, s, n in _members(plan)
+        for name, i, s, n in members(plan)
     ]
     options = {k: v for k, v in arguments.items() if k != "out"} | {"stores": list(stores)} | resolved
     config = {
@@ -534,16 +535,6 @@ def _config(
     }
     plain: dict[str, Any] = json.loads(json.dumps(config, default=dict))
     return plain
-
-
-def _members(plan: "Plan") -> "list[tuple[str, int, LabelSet, int]]":
-    """Objective, number of the store, label set, and of how many images its answer counts, of all of a plan's sets."""
-    return [
-        (name, i, labels, n)
-        for name, by_store in plan.sets.items()
-        for i, mine in enumerate(by_store)
-        for labels, n in zip(mine, plan.shares[name][i], strict=True)
-    ]
 
 
 def _same(run: "Path", new: dict[str, Any]) -> None:
@@ -606,39 +597,35 @@ def _tell(
 ) -> None:
     import sys
 
+    from polyteach.batches import by_people, members
+
     lines = [f"{len(plan):,} images, {settings.steps:,} steps, lr {settings.lr:g}, {settings.device}; loss weights:"]
     if plan.unlabelled:
         lines.append(f"  ({plan.unlabelled:,} images that no chosen label set labels are left out)")
     for name, value in weights.items():
         lines.append(f"  {name}: {value:.4g} ({reasons[name]}); {plan.labelled[name]:,} images")
-        lines += [f"    {n:,} by {where}" for objective, where, _, n in _shares(plan) if objective == name]
+        for _, i, labels, n in (m for m in members(plan) if m[0] == name):
+            together = "" if plan.combine == "first" or by_people(labels) else f" ({plan.combine} of its teachers)"
+            lines.append(f"    {n:,} by {_where(plan, i, labels)}{together}")
     lines += [f"WARNING: {warning}" for warning in _warnings(plan, policy)]
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-def _shares(plan: "Plan") -> "list[tuple[str, str, LabelSet, int]]":
-    """As `_members`, with the name of the set: with its store's where there are several."""
-    several = len(plan.stores) > 1
-    return [
-        (name, f"{labels.task}/{labels.name}{f' of {plan.stores[i].path}' if several else ''}", labels, n)
-        for name, i, labels, n in _members(plan)
-    ]
+def _where(plan: "Plan", store: int, labels: "LabelSet") -> str:
+    """What a label set is called: with its store, where there are several."""
+    return f"{labels.task}/{labels.name}" + (f" of {plan.stores[store].path}" if len(plan.stores) > 1 else "")
 
 
 def _warnings(plan: "Plan", policy: "Policy") -> list[str]:
     """What of the label sets is likely not what was meant: it teaches nothing, or hardly anything, or not together."""
-    from polyteach.batches import by_people
+    from polyteach.batches import idle, members
 
-    out = []
-    for name, where, labels, n in _shares(plan):
-        if not n:
-            others = [w for o, w, s, m in _shares(plan) if o == name and m and s is not labels]
-            people = all(by_people(s) for o, _, s, m in _shares(plan) if o == name and m)
-            ways = "" if people else ", put it first in --labels, or combine the teachers: --combine best or union"
-            out.append(
-                f"{where} teaches {name} nothing: its answer counts for no image, as people's and earlier sets win "
-                f"({', '.join(others)}). Leave it out with --labels{ways}"
-            )
+    out, reasons = [], idle(plan)
+    for name, i, labels, _ in members(plan):
+        where = _where(plan, i, labels)
+        why = reasons.get((i, labels.task, labels.name))
+        if why:
+            out.append(f"{where} {why}")
         doubt = labels.doubt(policy)
         if doubt:
             out.append(f"{where} can teach {name} hardly anything: {doubt}")

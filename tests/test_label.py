@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import polyteach
+import polyteach.stores
 from polyteach.__main__ import main
 from polyteach.store import ImageRow, Store
 from tests.conftest import forked, png
@@ -446,3 +447,17 @@ def test_more_classes_than_can_be_kept_are_refused_before_any_image(tmp_path, te
     with pytest.raises(ValueError, match=r"huge\.py:huge has 65,536 classes.*\(segmentation/maps\).*at most 65,535"):
         polyteach.label(str(store.path), teachers={"maps": spec}, progress=False)
     assert store.sets() == []
+
+
+def test_a_second_teacher_of_the_same_classes_is_told_that_it_would_not_be_used(tmp_path, teacher, capsys):
+    store = store_of(tmp_path / "s", pictures(9))
+    polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, progress=False)
+    assert "WARNING" not in capsys.readouterr().err
+    polyteach.label(str(store.path), teachers={"b": teacher + "mean"}, progress=False)
+    said = capsys.readouterr().err
+    assert "WARNING: classification/b teaches classification_a nothing" in said
+    assert "(classification/a). Leave it out with --labels, put it first in --labels, or combine" in said
+    polyteach.stores.info(str(store.path))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "WARNING: classification/b teaches classification_a nothing" in said
+    assert "WARNING: classification/a" not in said
