@@ -182,6 +182,8 @@ def _joined(stores: Sequence[Store], chosen: Sequence[Sequence[LabelSet]], combi
     flat = [(i, s) for i, mine in enumerate(chosen) for s in mine]
     given = [s for _, s in flat]
     joints = join(given, table)
+    if table is not None and joints == join(given):
+        raise ValueError("map changes nothing: its names are those that the label sets have; leave it out")
     objectives: dict[str, Objective] = {}
     sets_of: dict[str, list[list[LabelSet]]] = {}
     moved: dict[tuple[int, str, str], Tensor] = {}

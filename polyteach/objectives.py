@@ -58,6 +58,8 @@ _SYNONYMS = {
     "lorry": "truck",
     "mobilephone": "cellphone",
 }
+_REST = {"background", "other", "others", "unknown", "unlabeled", "unlabelled", "void", "none", "nothing"}
+"""Names of what is in no class, which many vocabularies have in common."""
 _AMERICAN = {"aeroplane": "airplane", "grey": "gray", "tyre": "tire", "aluminium": "aluminum", "doughnut": "donut"}
 
 
@@ -249,7 +251,7 @@ def _full(labels: LabelSet) -> str:
 def apart(sets: Sequence[LabelSet], joints: Sequence[Joint], table: Table | None = None) -> list[str]:
     """Sentences about objectives of one task that look alike and are not one: why, and the table that would join them.
 
-    People's come first in each. Nothing is said of those that have no class in common.
+    People's come first in each. Nothing is said of those that have no class in common, or the background alone.
     """
     named = [_named(s, mine) for s, mine in zip(sets, _by_set(sets, table or {}), strict=True)]
     out = []
@@ -270,7 +272,7 @@ def _why(sets: Sequence[LabelSet], named: Sequence[_Named], a: Joint, b: Joint) 
     if one.why or other.why:
         return _incomparable(sets, named, a, b)
     match = _matched(one.names, other.names)
-    if not match:
+    if not match.keys() - _REST:
         return ""
     spelled = {their: ours for their, ours in match.items() if _composed(their) != _composed(ours)}
     if len(match) == len(one.names) == len(other.names):
@@ -289,7 +291,7 @@ def _why(sets: Sequence[LabelSet], named: Sequence[_Named], a: Joint, b: Joint) 
         if rest
     ]
     more = f" ({_few([f'{k} and {v}' for k, v in spelled.items()])} taken for the same)" if spelled else ""
-    return f"they share {len(match)} classes{more}, but {' and '.join(unlabelled)}"
+    return f"they share {len(match)} class{'es' if len(match) > 1 else ''}{more}, but {' and '.join(unlabelled)}"
 
 
 def _incomparable(sets: Sequence[LabelSet], named: Sequence[_Named], a: Joint, b: Joint) -> str:

@@ -221,7 +221,7 @@ def _resolved(a: dict[str, Any]) -> dict[str, Any]:
     if a["mode"] not in TRAINED:
         a["lrs"], a["steps"], a["parts"] = (), (), ("backbone",)
     for key in ("lrs", "steps", "seeds", "parts", "scale"):
-        a[key] = [a[key]] if isinstance(a[key], int | float) else list(a[key])
+        a[key] = list(a[key])
         if not a[key] and (key in ("seeds", "parts") or a["mode"] in TRAINED):
             raise ValueError(f"{key}: give at least one")
         if len(set(a[key])) < len(a[key]) and key != "scale":

@@ -181,8 +181,10 @@ def test_a_vocabulary_within_another_cannot_be_joined_and_the_reason_is_told(tmp
     assert "--map" not in note
 
 
-def test_nothing_is_told_of_sets_that_have_nothing_in_common(tmp_path):
-    sets = sets_of(tmp_path, a=("classification", ("oak", "elm"), ""), b=("classification", ("rain", "snow"), ""))
+@pytest.mark.parametrize("theirs", [("rain", "snow"), ("background", "snow")])
+def test_nothing_is_told_of_sets_that_have_nothing_in_common(tmp_path, theirs):
+    a = ("segmentation", ("background", "elm", "oak"), "")
+    sets = sets_of(tmp_path, a=a, b=("segmentation", theirs, ""))
     assert apart(sets, join(sets)) == []
 
 
@@ -296,3 +298,12 @@ def test_probabilities_and_maps_follow_the_names(tmp_path):
     assert merged.objectives["classification_t"].space.names == ("x", "b")
     assert by_id(merged)["1"]["classification_t"].probability.tolist() == [0.75, 0.25]
     assert samples(merged).target(0, "classification_t").probability.tolist() == [0.75, 0.25]
+
+
+def test_a_table_that_changes_nothing_is_refused(tmp_path):
+    store = store_of(tmp_path / "s", 1)
+    label(store, "t", [ClassificationTarget(torch.tensor([0.5, 0.25, 0.25]))])
+    with pytest.raises(ValueError, match="map changes nothing"):
+        plan([store], table={"a": "a"})
+    with pytest.raises(ValueError, match="map changes nothing"):
+        plan([store], table={"classification/t": AS_THEY_ARE})

@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,7 +155,8 @@ def test_a_view_follows_from_its_draw_and_leaves_the_global_state_alone():
 @pytest.mark.parametrize("method", ["simclr", "vicreg"])
 def test_a_run_trains_the_backbone_and_says_so(tmp_path, method):
     store = pictures(tmp_path / "store")
-    assert pretrain(store, out=str(tmp_path / "run"), **options(method=method)) == str(tmp_path / "run")
+    given = Path(store) if method == "simclr" else [store]
+    assert pretrain(given, out=tmp_path / "run", **options(method=method)) == str(tmp_path / "run")
     about = json.loads((tmp_path / "run" / "student.json").read_text())
     assert about["trained"] == ["backbone"]
     assert about["objectives"] == {}

@@ -6,6 +6,7 @@ import json
 import math
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -314,11 +315,14 @@ def test_seeds_that_were_asked_for_stay(tmp_path):
         transfer(store, out=str(tmp_path / "out"), **options(seeds=(0, 2), lrs=(0.01,)))
 
 
-def test_a_single_part_need_not_be_a_list(tmp_path):
-    store = downstream(tmp_path / "store", tasks=["normals"])
-    run = representation(tmp_path / "run")
-    transfer(store, out=str(tmp_path / "out"), init=run, **options(seeds=(0,), lrs=(0.01,), parts="backbone"))
+def test_a_single_part_need_not_be_a_list_nor_a_path_a_text(tmp_path):
+    store = Path(downstream(tmp_path / "store", tasks=["normals"]))
+    run = Path(representation(tmp_path / "run"))
+    out = transfer(store, out=tmp_path / "out", init=run, **options(seeds=(0,), lrs=(0.01,), parts="backbone"))
+    assert out == str(tmp_path / "out")
     assert [r["parts"] for r in result(tmp_path / "out")["results"]] == ["backbone"]
+    with pytest.raises(ValueError, match="holds this transfer, finished"):  # texts are the same
+        transfer(str(store), out=out, init=str(run), **options(seeds=(0,), lrs=(0.01,), parts="backbone"))
 
 
 def test_rates_that_print_alike_are_two_cells(tmp_path):
