@@ -587,7 +587,11 @@ class _Run:
                 rows.append([f"{labels.task}/{labels.name}", str(n), str(failed), text])
         head = ("label set", "images", "failed", "mean over labelled images")
         print(table(head, rows, width_of(sys.stderr)), file=sys.stderr)
-        idle = idle_sets(self.store)
+        try:
+            idle = idle_sets(self.store)
+        except ValueError as e:  # another set of the store, which is not this labelling's business
+            idle = {}
+            print(f"which of the store's labels would be learned cannot be told: {e}", file=sys.stderr)
         for labels in (s for _, sets in self.teachers for s in sets.values()):
             if why := idle.get((labels.task, labels.name)):
                 print(f"WARNING: {labels.task}/{labels.name} {why}", file=sys.stderr)
