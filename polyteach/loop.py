@@ -618,8 +618,7 @@ class _Run:
             state.setdefault(int(i), {})[name] = value
         for i, name, value in scalars["optimizer"]:
             state.setdefault(i, {})[name] = value
-        for i, values in state.items():
-            state[i] = {name: _laid_out(value, trained[i]) for name, value in values.items()}
+        state = {n: {k: _laid_out(v, trained[n]) for k, v in values.items()} for n, values in state.items()}
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         if self.average is not None:
             for name, value in tensors["average"].items():
