@@ -169,18 +169,24 @@ class _Pool:
                             self.broken = 0
                             done(part, value)
                     give(actor)
-                if self.timeout:
-                    now = time.monotonic()
-                    for ref, (actor, part, since) in list(waiting.items()):
-                        if part is not None and now - since > self.timeout:
-                            del waiting[ref]
-                            self.ray.kill(actor)
-                            fail(part, f"took more than {self.timeout:g} s")
+                for part in self.overdue(waiting):
+                    fail(part, f"took more than {self.timeout:g} s")
                 self.stuck([(part, since) for _, part, since in waiting.values()])
                 staff()  # instead of those that died, and for parts that came back
         finally:
             for actor, _, _ in waiting.values():
                 self.ray.kill(actor)
+
+    def overdue(self, waiting: dict[Any, tuple[Any, int | None, float]]) -> list[int]:
+        """Parts that took longer than there is time for; their workers are killed, and no longer waited for."""
+        out = []
+        now = time.monotonic()
+        for ref, (actor, part, since) in list(waiting.items()) if self.timeout else ():
+            if part is not None and now - since > self.timeout:
+                del waiting[ref]
+                self.ray.kill(actor)
+                out.append(part)
+        return out
 
     def stuck(self, waiting: Sequence[tuple[int | None, float]]) -> None:
         """Raise where all workers, of which each has a part or none yet, since a time, only wait for being started."""

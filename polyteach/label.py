@@ -485,7 +485,7 @@ class _Run:
             Broken: it failed for the last images, and does for a picture that any teacher can answer.
         """
         many = self.failed.get(id(teacher), 0)
-        if not many:
+        if many < 2:  # one image is one image
             return
         self.failed[id(teacher)] = 0
         picture = _plain()

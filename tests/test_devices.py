@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from polyteach.label import label
 from polyteach.predict import predict
 from polyteach.teachers import load_teacher
 from polyteach.train import train
+from tests.conftest import TEACHER
 from tests.test_label import pictures, store_of
 from tests.test_train import options, world
 
@@ -166,3 +169,31 @@ def test_the_least_torch_that_is_declared_is_the_one_that_is_tested():
         least = tuple(map(int, line.partition(">=")[2].split(".")))
         here = tuple(map(int, module.__version__.split(".")[: len(least)]))
         assert here == least if os.environ.get("TORCH") == "least" else here >= least
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a card")
+def test_a_card_that_fails_in_the_middle_stops_the_run_and_what_is_done_is_kept(tmp_path):
+    """In a process of its own, as the card is of no use to it afterwards."""
+    file = tmp_path / "teacher.py"
+    file.write_text(
+        TEACHER
+        + """
+class Asserts(Mean):
+    seen = 0
+    def __call__(self, images):
+        self.seen += len(images)
+        if self.seen > 25:
+            torch.zeros(3, device="cuda")[torch.tensor([7], device="cuda")].cpu()
+        return super().__call__(images)
+
+def asserts(device, precision): return Asserts()
+"""
+    )
+    store = store_of(tmp_path / "s", pictures(40), part_size=10)
+    words = ["label", str(store.path), "--teacher", f"a=python:{file}:asserts", "--batch-size", "4", "--no-progress"]
+    run = subprocess.run([sys.executable, "-m", "polyteach", *words], capture_output=True, text=True, timeout=250)
+    assert run.returncode == 2
+    assert "on cuda: the device failed" in run.stderr
+    [labels] = store.sets()
+    assert list(labels.parts()) == [0, 1]
+    assert not [a for p in labels.parts() for a in labels.read(p) if isinstance(a, str)]
