@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+import polyteach
+from polyteach.stores import info
 from polyteach.tables import table, width_of, wrapped
 
 WORDS = st.text(st.characters(codec="ascii", categories=("L", "N")) | st.sampled_from("猫犬"), min_size=1, max_size=12)
@@ -78,3 +80,19 @@ def test_the_width_is_that_of_the_terminal_that_is_written_to(monkeypatch, tmp_p
         assert width_of(stream) == 80
     monkeypatch.setenv("COLUMNS", "50")
     assert width_of(sys.stdout) == 50
+
+
+def test_labels_and_infos_tables_cut_no_name_at_80_columns(photographs, tmp_path, teacher, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    store, name = str(tmp_path / "s"), "efficientnet_of_the_people_next_door"
+    polyteach.ingest(str(photographs), store, progress=False)
+    polyteach.label(store, teachers={name: teacher + "mean", "short": teacher + "mean"}, progress=False)
+    labelled = capsys.readouterr().err
+    info(store)
+    for said in (labelled, capsys.readouterr().out):
+        words = said.replace(",", "").split()
+        assert {f"classification/{name}", "classification/short", "labelled", "images", "probability"} <= set(words)
+        assert not {"…"} & set(said)
+        # a path may be longer than a line; it is whole, on a line of its own
+        assert max(len(line) for line in said.splitlines() if teacher not in line and store not in line) <= 80
+    assert f"from: {teacher}mean" in said
