@@ -215,6 +215,15 @@ def test_normalised_scores_and_their_average(tmp_path):
     assert (whole["scratch"]["value"], whole["oracle"]["value"]) == (0, 1)
 
 
+def test_the_average_over_tasks_is_the_mean(tmp_path):
+    """0.9, 0.2 and 0.1 of the way from scratch to the oracle."""
+    gains = dict(zip(TASKS, (9.0, 2.0, 1.0), strict=True))
+    runs = [transfer(n, c) for n in ("scratch", "oracle") for c in TASKS]
+    runs += [transfer("student", c, gain=g) for c, g in gains.items()]
+    found = table(made(tmp_path, *runs), "backbone")["normalised_average"]["student"]
+    assert found["value"] == pytest.approx(0.4)
+
+
 def test_an_average_is_blank_where_a_task_is_missing(tmp_path):
     runs = [
         r for r in everything() if (r["representation"]["name"], r["downstream"]["name"]) != ("student", "down-boxes")
@@ -326,6 +335,15 @@ def test_the_better_parts_are_chosen_on_validation_not_on_test(tmp_path):
 def test_the_better_parts_of_an_error_are_those_with_less_of_it(tmp_path):
     numbers = made(tmp_path, transfer("student", "down-distance"))
     assert table(numbers, "better")["cells"]["student"]["down-distance"]["parts"] == "pyramid"
+
+
+def test_the_better_parts_are_judged_by_the_cell_that_was_chosen(tmp_path):
+    run = transfer("student", "down-boxes")
+    for result in run["results"]:  # the pyramid's other cells validate better than all of the backbone's
+        for t in result["sweep"]:
+            best = {k: t[k] for k in ("lr", "steps")} == result["chosen"]
+            t["validation"] = (50.0 if best else 10.0) if result["parts"] == "backbone" else (40.0 if best else 45.0)
+    assert table(made(tmp_path, run), "better")["cells"]["student"]["down-boxes"]["parts"] == "backbone"
 
 
 def test_label_budgets_and_modes_stay_apart(tmp_path):
