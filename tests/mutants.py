@@ -345,7 +345,7 @@ MUTANTS = (
            "test_label.py::test_what_is_reported_is_about_the_threshold_that_was_asked_for"),
     # geometry
     mutant("geometry.py", "[w - x1, y0, w - x0, y1]", "[w - x0, y0, w - x1, y1]", "mirrored boxes are inside out",
-           "test_geometry.py::test_a_box_is_where_its_paint_is_seen"),
+           "test_geometry.py::test_boxes_by_hand"),
     mutant("geometry.py", "dtype=torch.float64) + 0.5)", "dtype=torch.float64) + 0.0)",
            "maps are seen from pixels' corners",
            "test_geometry.py::test_a_map_is_seen_as_torchvision_crops_and_resizes_it"),
@@ -418,7 +418,7 @@ MUTANTS = (
     mutant("precision.py", "np.lexsort((-score, category))", "np.lexsort((score, category))",
            "the worst answers rank first", *AP),
     mutant("precision.py", "\nMOST = 100", "\nMOST = 50", "COCO looks at 50 answers",
-           "test_precision.py::test_more_answers_than_coco_looks_at"),
+           "test_precision.py::test_only_the_hundred_best_answers_of_a_class_count"),
 )  # fmt: skip
 """In the order of the method."""
 
@@ -582,12 +582,14 @@ def judged(found: Result) -> str:
 def main() -> None:
     """The command of the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="those with this text in file, change or tests")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="those with one of these texts in file, change or tests"
+    )
     parser.add_argument("--list", action="store_true", help="only say what there is")
     parser.add_argument("--jobs", type=int, default=1, help="how many at a time")
     options = parser.parse_args()
-    wanted = options.only.lower()
-    chosen = [m for m in MUTANTS if wanted in " ".join((m.file, m.changes, *m.tests)).lower()]
+    about = {m: " ".join((m.file, m.changes, *m.tests)).lower() for m in MUTANTS}
+    chosen = [m for m in MUTANTS if any(text.lower() in about[m] for text in options.only)]
     table = {i: f"STALE: {why}" for i, m in enumerate(chosen) if (why := m.stale(ROOT / "polyteach"))}
     if options.list:
         for i, m in enumerate(chosen):

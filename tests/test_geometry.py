@@ -30,8 +30,8 @@ def integer_views(draw):
 def blocky_views(draw):
     """Views that show every source pixel as a block of whole pixels, so that painted boxes stay sharp."""
     source, factor = draw(SIZES), draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
-    top, left = draw(st.integers(-20, 45)), draw(st.integers(-20, 45))
     height, width = draw(st.integers(1, 20)), draw(st.integers(1, 20))
+    top, left = draw(st.integers(-height, source[0])), draw(st.integers(-width, source[1]))  # most see something
     size = (height * factor[0], width * factor[1])
     return View(source, top, left, height, width, size, draw(st.booleans()))
 
@@ -51,6 +51,15 @@ def test_a_box_is_where_its_paint_is_seen(view, data):
     else:
         seen = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         torch.testing.assert_close(box[0], seen.float(), atol=1e-4, rtol=0)
+
+
+def test_boxes_by_hand():
+    """A crop from (2, 4) of 6x8 pixels, enlarged twice in height and four times in width; then in a mirror."""
+    xyxy = torch.tensor([[5.0, 3, 8, 6], [0, 0, 20, 10], [13, 9, 20, 10]])
+    seen = View((10, 20), 2, 4, 6, 8, (12, 32))
+    assert seen.boxes(xyxy).tolist() == [[4, 2, 16, 8], [0, 0, 32, 12], [32, 12, 32, 12]]
+    mirrored = View((10, 20), 2, 4, 6, 8, (12, 32), True)
+    assert mirrored.boxes(xyxy).tolist() == [[16, 2, 28, 8], [0, 0, 32, 12], [0, 12, 0, 12]]
 
 
 @settings(deadline=None)

@@ -124,6 +124,19 @@ def test_more_answers_than_coco_looks_at():
     assert [found[k] for k in ("AP", "AP50", "AP75")] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize(("rank", "expected"), [(1, 100.0), (80, 100 / 80), (100, 1.0), (101, 0.0)])
+def test_only_the_hundred_best_answers_of_a_class_count(rank, expected):
+    """One object, found by the answer of that rank: the precision is 1 / rank at every recall."""
+    there, elsewhere = [10.0, 10, 20, 20], [40.0, 10, 50, 20]
+    one = torch.zeros(1, dtype=torch.long)
+    true = DetectionTarget(torch.tensor([there]), one, torch.ones(1), one.bool())
+    others = torch.zeros(120, dtype=torch.long)
+    box = torch.tensor([there if i + 1 == rank else elsewhere for i in range(120)])
+    predicted = DetectionTarget(box, others, torch.linspace(0.9, 0.1, 120), others.bool())
+    found = scores([predicted], [true])
+    assert [found[k] for k in ("AP", "AP50")] == pytest.approx([expected] * 2)
+
+
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10**6))
 def test_resampling_is_computing_on_repeated_images(seed):
