@@ -39,7 +39,8 @@ figure { margin: 0; } figcaption { font-weight: 600; }
   grid-template-columns: repeat(var(--fill, auto-fit), minmax(min(100%, var(--least, 21rem)), 1fr)); }
 .beside { display: flex; flex-wrap: wrap; gap: 0 2.5rem; align-items: flex-start; } .beside > .wide { max-width: 100%; }
 .beside > .charts { flex: 1 1 21rem; margin: 0.8rem 0; }
-.pictures { --least: 15rem; --fill: auto-fill; } .pictures + .pictures { margin-top: 1.5rem; } .pictures figcaption { font-weight: 400; }
+.pictures { --least: 15rem; --fill: auto-fill; }
+.pictures + .pictures { margin-top: 1.5rem; } .pictures figcaption { font-weight: 400; }
 .legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 0.2rem 1rem; max-width: none; }
 .pictures img { width: 100%; height: auto; image-rendering: auto; } details { margin: 0.6rem 0; }
 summary { cursor: pointer; font-weight: 600; }
