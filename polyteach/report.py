@@ -56,7 +56,7 @@ HOW = (
     "Every representation is a row, every downstream task a column. Learning rate and steps were chosen on validation "
     "images, for each representation and task alike; the test images were used once per seed. Intervals are about the "
     "test images (jackknife, paired, 95 %, not corrected for the number of comparisons; where many classes are seen in "
-    "one or two images they are too narrow); the standard deviation is about seeds, and pretrainings where there are "
+    "few images they are too narrow); the standard deviation is about seeds, and pretrainings where there are "
     "several."
 )
 
