@@ -1,7 +1,7 @@
 """Average precision of ranked answers, by COCO's rules and by Pascal VOC's, apart from what is being ranked.
 
 The dear half, judging each image's answers against its truth, is done once; the cheap half, the curve over all images,
-can then be repeated for any choice of images with repetition, as the bootstrap does.
+can then be repeated for any choice of images with repetition, as the jackknife does.
 
 Shapes: D answers, G true objects, N images, T rules (COCO's thresholds of the overlap), C classes, P recalls.
 """
