@@ -1,5 +1,7 @@
 """Demo: the whole method on real photographs, with real pretrained models that come inside packages."""
 
+import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +15,36 @@ if TYPE_CHECKING:
     from polyteach.teachers import Teacher
 
 TEACHERS = {
-    "classes": "packaged:efficientnet_lite0",
-    "boxes": "packaged:ssd_mobilenet_v2",
+    "classes": "packaged:lite0_groups",
+    "boxes": "packaged:ssd_groups",
     "salient": "packaged:u2netp",
-    "regions": "packaged:composed_coco",
+    "regions": "packaged:composed_groups",
 }
+SHOWN = {"boxes": "AP50"}
+"""Score of a label set that is shown; of the others the first of its metric."""
 BACKBONE = "tf_efficientnet_lite0"
+TRAINING: dict[str, Any] = {
+    "channels": 64,
+    "size": 128,
+    "batch_size": 8,
+    "optimizer": "adamw",
+    "lr": 2e-3,
+    "ema": 0.98,
+    "scale": (0.8, 1.3),
+    "weights": "equal",
+}
+"""How the student is trained; docs/demo.md says what else was tried."""
+SECONDS = {"photograph": 0.06, "label": 0.5, "step": 0.5, "compare": 0.2}
+"""About what a photograph, or a step of the training, takes on the two cores of docs/demo.md."""
 CELL = (210, 280)
 """(height, width) of a picture on the contact sheet, in pixels."""
 PACKAGES = ("interior_photos", "foolbox", "skimage")
 DEBIAN = "gcompris-qt-data"
+SIDE = 384
+"""Most pixels of a photograph's longer side: it is decoded again for every view, which would take longer than to learn
+from it."""
+HELD_OUT = 5
+"""One photograph in so many is held out."""
 SAME = 0.98
 """Correlation of two photographs, seen at 24x24, above which they are taken for one."""
 
@@ -32,8 +54,8 @@ def demo(
     out: str,
     photos: str | None = None,
     debian: bool = True,
-    limit: int = 200,
-    steps: int = 200,
+    limit: int = 400,
+    steps: int = 400,
     rows: int = 8,
     seed: int = 0,
     progress: bool = True,
@@ -43,10 +65,11 @@ def demo(
     Nothing is downloaded but packages: the models and some photographs come with `pip install 'polyteach[demo]'`; 278
     more photographs come from the Debian package gcompris-qt-data where `apt-get download` works (no root needed).
     A fifth of the photographs is held out: the student never sees them, and is compared on them with its teachers.
+    On two cores it takes less than ten minutes, most of them for the training.
 
-    Into `out` go photos/, store/ and heldout/ (label stores), student/ (the run), sheet.png (photograph, each
-    teacher's label and the student's prediction, side by side) and report.json, which is written last. A demo that was
-    stopped goes on when the same command is given again.
+    Into `out` go photos/ (copies of at most 384 pixels a side), store/ and heldout/ (label stores), student/ (the run),
+    sheet.png (photograph, each teacher's label and the student's prediction, side by side) and report.json, which is
+    written last. A demo that was stopped goes on when the same command is given again.
 
     Args:
         out: where to write. A finished demo is not overwritten.
@@ -67,78 +90,95 @@ def demo(
     Examples:
         polyteach demo --out demo
 
-        polyteach demo --out demo --photos ~/pictures --steps 600
+        polyteach demo --out mine --photos ~/pictures --steps 800
     """
+    from pathlib import Path
+
+    import polyteach
+
+    folder = Path(out)
+    config = {"photos": photos, "debian": debian, "limit": limit, "steps": steps, "seed": seed}
+    _begin(folder, config, rows)
+    stage = _Stages(folder / "seconds.json")
+
+    with stage("photographs", "find the photographs, and copy them small", SECONDS["photograph"] * limit):
+        backbone = _backbone(folder)  # first: missing packages should be an error before any work
+        counts = _photographs(folder, photos, debian, limit)
+    count = sum(counts.values())
+    with stage("label", f"{len(TEACHERS)} teachers label {count} photographs", SECONDS["label"] * count):
+        for store in _STORES:
+            if not _finished(folder / store / "ingest.json"):
+                polyteach.ingest(str(folder / "photos" / _STORES[store]), str(folder / store), progress=progress)
+            # the packaged models that OpenCV and ONNX Runtime run know no other device
+            polyteach.label(str(folder / store), teachers=TEACHERS, device=["cpu"], progress=progress)
+    with stage("train", f"one student learns all of it in {steps} steps", SECONDS["step"] * steps):
+        _train(folder, backbone, steps, seed, progress)
+    with stage("compare", "student and teachers on the held-out photographs", SECONDS["compare"] * count):
+        held = _held_out(folder)
+        scores = _scores(held)
+        _sheet(held, rows, folder / "sheet.png")
+    report = _report(folder, config, counts, scores, stage.seconds)
+    print(_summary(report, folder), file=sys.stderr)
+    return report
+
+
+def _begin(folder: "Path", config: dict[str, Any], rows: int) -> None:
+    """Take note of what was asked for.
+
+    Raises:
+        ValueError: a number out of range, a demo that is finished, or one that was started otherwise.
+    """
+    from polyteach.files import differences, read_json, write_json
+
+    if (folder / "report.json").exists():
+        raise ValueError(f"{folder} holds a finished demo (report.json); choose another folder")
+    for what, value, least in (("limit", config["limit"], 10), ("steps", config["steps"], 1), ("rows", rows, 1)):
+        if value < least:
+            raise ValueError(f"{what} must be at least {least}; got {value}")
+    if (folder / "config.json").exists():
+        differs = differences(read_json(folder / "config.json"), config)
+        if differs:
+            raise ValueError(f"{folder} was started otherwise: {'; '.join(differs)}. Choose another folder")
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} exists and is no demo; choose another folder")
+    write_json(folder / "config.json", config)
+
+
+def _train(folder: "Path", backbone: "Path", steps: int, seed: int, progress: bool) -> None:
+    import polyteach
+    from polyteach.devices import find_device, quick_precision
+
+    if (folder / "student" / "train.json").exists():
+        return
+    precision = quick_precision(find_device("auto"))
+    polyteach.train(
+        [str(folder / "store")],
+        out=str(folder / "student"),
+        backbone=BACKBONE,
+        init=str(backbone),
+        steps=steps,
+        seed=seed,
+        precision=precision,
+        channels_last=precision != "fp32",
+        workers=0,
+        save_every=100,
+        progress=progress,
+        **TRAINING,
+    )
+
+
+def _report(
+    folder: "Path", config: dict[str, Any], counts: dict[str, int], scores: dict[str, Any], seconds: dict[str, float]
+) -> dict[str, Any]:
+    """Write report.json, and return what it says."""
     import platform
     import time
-    from pathlib import Path
 
     import torch
 
     import polyteach
-    from polyteach.devices import find_device, quick_precision
-    from polyteach.files import differences, read_json, write_json
+    from polyteach.files import write_json
 
-    folder = Path(out)
-    if (folder / "report.json").exists():
-        raise ValueError(f"{out} holds a finished demo (report.json); choose another folder")
-    for what, value, least in (("limit", limit, 10), ("steps", steps, 1), ("rows", rows, 1)):
-        if value < least:
-            raise ValueError(f"{what} must be at least {least}; got {value}")
-    config = {"photos": photos, "debian": debian, "limit": limit, "steps": steps, "seed": seed}
-    if (folder / "config.json").exists():
-        old = read_json(folder / "config.json")
-        differs = differences(old, config)
-        if differs:
-            raise ValueError(f"{out} was started otherwise: {'; '.join(differs)}. Choose another folder")
-    elif folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{out} exists and is no demo; choose another folder")
-    write_json(folder / "config.json", config)
-    clock = _Clock(folder / "seconds.json")
-
-    backbone = _backbone(folder)  # first: missing packages should be an error before any work
-    with clock("photographs"):
-        counts = _photographs(folder, photos, debian, limit)
-    for name in ("train", "heldout"):
-        with clock("ingest"):
-            if not _finished(folder / _STORES[name] / "ingest.json"):
-                polyteach.ingest(str(folder / "photos" / name), str(folder / _STORES[name]), progress=progress)
-        for teacher, spec in TEACHERS.items():  # one after the other, so that each one's seconds are known
-            with clock(f"label {teacher}"):
-                # the packaged models that OpenCV and ONNX Runtime run know no other device
-                polyteach.label(
-                    str(folder / _STORES[name]), teachers={teacher: spec}, device=["cpu"], progress=progress
-                )
-    with clock("train"):
-        if not (folder / "student" / "train.json").exists():
-            polyteach.train(
-                [str(folder / "store")],
-                out=str(folder / "student"),
-                backbone=BACKBONE,
-                init=str(backbone),
-                channels=64,
-                size=192,
-                steps=steps,
-                batch_size=8,
-                optimizer="adamw",
-                lr=1e-3,
-                ema=0.99,
-                scale=(0.7, 1.6),
-                weights="equal",
-                seed=seed,
-                precision=quick_precision(find_device("auto")),
-                channels_last=True,
-                workers=0,
-                save_every=50,
-                progress=progress,
-            )
-    with clock("evaluate"):
-        held = _held_out(folder)
-        scores = _scores(held)
-    for name, score in scores.items():
-        score["seconds"] = clock.seconds[f"label {name}"]
-    with clock("sheet"):
-        _sheet(held, rows, folder / "sheet.png")
     report = {
         "polyteach": polyteach.__version__,
         "torch": torch.__version__,
@@ -146,43 +186,54 @@ def demo(
         "date": time.strftime("%Y-%m-%d"),
         "photographs": counts,
         "tasks": scores,
-        "seconds": clock.seconds,
-        "total_seconds": round(sum(clock.seconds.values()), 1),
+        "seconds": seconds,
+        "total_seconds": round(sum(seconds.values()), 1),
         "config": config,
     }
     write_json(folder / "report.json", report)
-    _say(report, folder)
     return report
 
 
-_STORES = {"train": "store", "heldout": "heldout"}
+_STORES = {"store": "train", "heldout": "heldout"}
+"""Label store -> the half of the photographs that it holds."""
 
 
-class _Clock:
-    """Seconds per step, added up over restarts."""
+class _Stages:
+    """Says what is done now and about how long it will take; keeps the seconds of each, added up over restarts."""
 
     def __init__(self, file: "Path") -> None:
         from polyteach.files import read_json
 
         self.file = file
         self.seconds: dict[str, float] = read_json(file) if file.exists() else {}
+        self.number = 0
+        self.pace = 1.0
+        """How long the last stage took, as a multiple of what it was thought to take; for the stages after it."""
 
-    def __call__(self, step: str) -> Any:
+    @contextmanager
+    def __call__(self, name: str, what: str, expected: float) -> "Iterator[None]":
+        """expected: seconds on two cores."""
         import time
-        from contextlib import contextmanager
 
         from polyteach.files import write_json
 
-        @contextmanager
-        def timed() -> "Iterator[None]":
-            start = time.monotonic()
-            try:
-                yield
-            finally:
-                self.seconds[step] = round(self.seconds.get(step, 0.0) + time.monotonic() - start, 1)
-                write_json(self.file, self.seconds)
+        self.number += 1
+        before = f", {self.seconds[name]:.0f} s of it done before" if name in self.seconds else ""
+        _note(f"{self.number} of 4: {what}; about {_minutes(expected * self.pace)}{before}")
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - start
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + spent, 1)
+            write_json(self.file, self.seconds)
+        if not before and expected >= 30:  # too short a stage tells nothing of the machine
+            self.pace = spent / expected
 
-        return timed()
+
+def _minutes(seconds: float) -> str:
+    """For people: whole seconds below two minutes, else minutes and their half."""
+    return f"{max(round(seconds), 1)} s" if seconds < 120 else f"{round(seconds / 30) / 2:g} min"
 
 
 def _finished(file: "Path") -> bool:
@@ -193,13 +244,14 @@ def _finished(file: "Path") -> bool:
 
 def _photographs(folder: "Path", own: str | None, debian: bool, limit: int) -> dict[str, int]:
     """Copies of the photographs in photos/train and photos/heldout; how many came from where."""
+    from hashlib import sha256
+
     from polyteach.files import read_json, replacing, write_json
     from polyteach.images import BadImage, decode
 
     done = folder / "photos" / "sources.json"
     if done.exists():
-        counts: dict[str, int] = read_json(done)
-        return counts
+        return {str(k): int(v) for k, v in read_json(done).items()}
     found: list[tuple[str, str, bytes]] = []
     looks: list[Tensor] = []
     for source, name, data in _own(own, limit) if own else _packaged(folder, debian):
@@ -214,19 +266,34 @@ def _photographs(folder: "Path", own: str | None, debian: bool, limit: int) -> d
         if any(bool((look * other).sum() > SAME) for other in looks):
             continue
         looks.append(look)
-        found.append((source, name, data))
+        found.append((source, name, _shrunk(pixels)))
     if len(found) < 10:
         where = own or "the packages"
         raise ValueError(f"only {len(found)} photographs in {where}; the demo needs 10. pip install 'polyteach[demo]'")
     spread = [found[i * len(found) // min(limit, len(found))] for i in range(min(limit, len(found)))]
-    counts = {}
-    for i, (source, name, data) in enumerate(spread):
-        half = "heldout" if i % 5 == 2 else "train"
-        with replacing(folder / "photos" / half / f"{source}-{name}") as temporary:
+    # by a hash of the name: the same ones whatever the order, and no neighbours of one folder
+    order = sorted(spread, key=lambda photo: sha256(f"{photo[0]}-{photo[1]}".encode()).digest())
+    counts: dict[str, int] = {}
+    for i, (source, name, data) in enumerate(order):
+        half = "heldout" if i < len(order) // HELD_OUT else "train"
+        with replacing(folder / "photos" / half / f"{source}-{name}.jpg") as temporary:
             temporary.write_bytes(data)
         counts[source] = counts.get(source, 0) + 1
     write_json(done, counts)
     return counts
+
+
+def _shrunk(pixels: "Tensor") -> bytes:
+    """The photograph with a longer side of at most `SIDE`, as JPEG: what networks of 128 to 320 pixels can see."""
+    import io
+
+    from PIL.Image import Resampling
+    from torchvision.transforms.v2.functional import to_pil_image
+
+    picture, out = to_pil_image(pixels), io.BytesIO()
+    picture.thumbnail((SIDE, SIDE), Resampling.BOX, reducing_gap=2)
+    picture.save(out, format="JPEG", quality=92)
+    return out.getvalue()
 
 
 def _look(pixels: "Tensor") -> "Tensor":
@@ -362,6 +429,7 @@ class _HeldOut:
     sets: "dict[str, LabelSet]"
     answers: "dict[str, list[Answer]]"
     student: "Teacher"
+    folder: "Path"
 
 
 def _held_out(folder: "Path") -> _HeldOut:
@@ -372,7 +440,7 @@ def _held_out(folder: "Path") -> _HeldOut:
     rows = [r for part in store.parts() for r in store.images(part, data=False)]
     sets = {f"{s.task}_{s.name}": s for s in store.sets()}
     answers = {k: [a for part in s.parts() for a in s.read(part)] for k, s in sets.items()}
-    return _HeldOut(store, rows, sets, answers, load_teacher(f"own:{folder / 'student'}"))
+    return _HeldOut(store, rows, sets, answers, load_teacher(f"own:{folder / 'student'}"), folder)
 
 
 def _scores(held: _HeldOut) -> dict[str, Any]:
@@ -395,7 +463,7 @@ def _scores(held: _HeldOut) -> dict[str, Any]:
         ]
         metric.update([g for g, _ in both], [a for _, a in both])
         values = metric.compute()
-        best = next(iter(values))
+        best = SHOWN.get(labels.name, next(iter(values)))
         # what a label that has nothing to do with the photograph would get: its neighbour's, stretched to fit
         chance = task.metric(labels.space)
         sizes = [(r.height, r.width) for r, a in zip(rows, answers, strict=True) if isinstance(a, Target)]
@@ -404,13 +472,22 @@ def _scores(held: _HeldOut) -> dict[str, Any]:
         out[labels.name] = {
             "task": labels.task,
             "teacher": labels.info["teacher"]["spec"],
-            "metric": f"{best}, student against teacher",
+            "metric": best,
             "student": _rounded(values[best]),
             "chance": _rounded(chance.compute()[best]),
             "all": {k: _rounded(v) for k, v in values.items()},
             "images": len(both),
+            "seconds": _spent(labels.task, labels.name, held.folder),
         }
     return out
+
+
+def _spent(task: str, name: str, folder: "Path") -> float:
+    """Seconds that the teacher of a label set took; without those of a network that another one had asked already."""
+    from polyteach.files import read_json
+
+    spent = [read_json(folder / store / "labels" / task / name / "label.json")["compute"] for store in _STORES]
+    return round(sum(s["seconds"] for s in spent), 1)
 
 
 def _rounded(value: float) -> float | None:
@@ -463,19 +540,30 @@ def _sheet(held: _HeldOut, rows: int, file: "Path") -> None:
 
 
 def _note(line: str) -> None:
-    import sys
-
     print(f"polyteach demo: {line}", file=sys.stderr)
 
 
-def _say(report: dict[str, Any], folder: "Path") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("label set", "teacher", "metric on held-out photographs", "student", "chance", "photographs")
+def _summary(report: dict[str, Any], folder: "Path") -> str:
+    """What was reached, where to look, and what to try next; lines of less than 80 columns, but for long paths."""
+    held = max(s["images"] for s in report["tasks"].values())
+    lines = [
+        "",
+        f"On {held} photographs that the student has not seen, against its teachers' labels.",
+        "By chance: what the labels of another photograph would score.",
+        "",
+        f"{'label set':<12}{'score':<10}{'student':>8}{'by chance':>11}   teacher",
+    ]
     for name, s in report["tasks"].items():
-        table.add_row(name, s["teacher"], s["metric"], str(s["student"]), str(s["chance"]), str(s["images"]))
-    console = Console(stderr=True)
-    console.print(table)
-    steps = ", ".join(f"{k} {v:.0f}" for k, v in report["seconds"].items())
-    console.print(f"seconds: {steps}; {report['total_seconds']:.0f} in all. Look at {folder / 'sheet.png'}")
+        student, chance = ("-" if v is None else f"{v:.1f}" for v in (s["student"], s["chance"]))
+        lines.append(f"{name:<12}{s['metric']:<10}{student:>8}{chance:>11}   {s['teacher']}")
+    took = ", ".join(f"{k} {v:.0f} s" for k, v in report["seconds"].items())
+    return "\n".join([
+        *lines,
+        "",
+        f"Time: {took}; {_minutes(report['total_seconds'])} in all.",
+        f"Look at: {folder / 'sheet.png'}",
+        "Ask the student about a photograph of your own:",
+        f"  polyteach predict {folder / 'student'} PHOTO.jpg --out answers",
+        "All of it again, with a folder of your own photographs:",
+        f"  polyteach demo --out {folder}-mine --photos FOLDER",
+    ])  # fmt: skip

