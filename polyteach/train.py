@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from polyteach.tasks.contract import Policy
 
 RULES = ("rule", "equal", "learned")
-NEW = ("combine", "map")
-"""Options that runs of earlier versions do not record."""
+NEW: dict[str, Any] = {"combine": "first", "map": None, "freeze": []}
+"""Options that runs of earlier versions do not record, and what those did."""
 FREE = ("workers", "progress", "save_every", "save_minutes", "keep", "shard")
 """Options that change nothing of the result, so a resumed run may change them."""
 
@@ -66,6 +66,7 @@ def train(
     map: str | Path | None = None,
     backbone: str = "resnet50",
     init: str | Path | None = None,
+    freeze: Sequence[str] = (),
     channels: int = 256,
     size: int = 512,
     steps: int | None = None,
@@ -133,6 +134,7 @@ def train(
         backbone: a timm model with features at strides 4, 8, 16 and 32.
         init: weights to start from: "pretrained" (timm's hub), a state dict of the backbone (.safetensors, .pth), or
             the folder of another run; random without it.
+        freeze: backbone, or backbone and pyramid: they stay as `init` gave them, and a step costs less. For few images.
         channels: of every pyramid level.
         size: side of the square views in pixels, a multiple of 32.
         steps: updates of the weights. Give this or `epochs`.
@@ -258,6 +260,7 @@ def train(
     )
     check(settings)
     _processes(sync_batch_norm, shard, compile)
+    _frozen(tuple(freeze), init, sync_batch_norm, shard)
     values, reasons = loss_weights(chosen, weights, settings.lr, whole_batch, optimizer)
     config = _config(arguments, given, settings, chosen, values)
     config["options"]["device"] = place
@@ -268,7 +271,7 @@ def train(
         _tell(chosen, values, reasons, settings, policy)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        student = Student(backbone, chosen.objectives, channels, init, adapters=adapters)
+        student = Student(backbone, chosen.objectives, channels, init, adapters=adapters).freeze(freeze)
     if sync_batch_norm and not processes.synchronise(student.backbone, torch.device(settings.device)):
         raise ValueError(f"sync_batch_norm: {backbone} has no batch normalisation; leave it out")
     single = [k for k, p in student.named_parameters() if not p.ndim]
@@ -376,6 +379,25 @@ def _processes(sync_batch_norm: bool, shard: bool, compile: bool) -> None:
     if (sync_batch_norm or shard) and compile:
         name = "sync_batch_norm" if sync_batch_norm else "shard"
         raise ValueError(f"{name} and compile: layers that wait for other processes are not compiled; give one")
+
+
+def _frozen(freeze: tuple[str, ...], init: str | Path | None, sync_batch_norm: bool, shard: bool) -> None:
+    """Raises:
+    ValueError: parts that cannot be frozen, or that nothing has taught; or an option that frozen parts forbid.
+    """
+    from pathlib import Path
+
+    if not freeze:
+        return
+    if sorted(set(freeze)) not in (["backbone"], ["backbone", "pyramid"]):
+        raise ValueError(f"freeze takes backbone, or backbone and pyramid; got {' '.join(freeze)}")
+    if init is None:
+        raise ValueError("freeze keeps what was learned before, and without --init nothing was; give --init")
+    if "pyramid" in freeze and not Path(init).is_dir():
+        raise ValueError(f"freeze pyramid: init {init} has weights of a backbone alone; give the folder of a run")
+    for name, on in (("sync_batch_norm", sync_batch_norm), ("shard", shard)):
+        if on:
+            raise ValueError(f"{name} and freeze: there is no gradient in the backbone to share; give one of them")
 
 
 def loss_weights(
@@ -541,7 +563,6 @@ def _same(run: "Path", new: dict[str, Any]) -> None:
     """Raises:
     ValueError: the folder holds something else, or an unfinished run that was started otherwise; names what differs.
     """
-    from inspect import signature
 
     from polyteach.files import differences, read_json
 
@@ -550,9 +571,7 @@ def _same(run: "Path", new: dict[str, Any]) -> None:
             raise ValueError(f"{run} exists and is no run of polyteach; choose another folder")
         return
     old = read_json(run / "config.json")
-    # an option that came after the run began was what it is by default
-    defaults = {k: p.default for k, p in signature(train).parameters.items() if k in NEW}
-    then, now = ({k: v for k, v in (defaults | c["options"]).items() if k not in FREE} for c in (old, new))
+    then, now = ({k: v for k, v in (NEW | c["options"]).items() if k not in FREE} for c in (old, new))
     differ = differences(then, now)
     if not differ:  # the same command; then something that it reads has changed
         then, now = ({k: v for k, v in c.items() if k not in ("options", "data")} for c in (old, new))

@@ -30,7 +30,7 @@ from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Objective, Space
 from polyteach.tasks.detection import DetectionTarget, rows
 from polyteach.teachers import load_teacher
-from polyteach.train import _pairs, loss_weights, train
+from polyteach.train import _frozen, _pairs, loss_weights, train
 from tests.conftest import forked, png
 from tests.test_task_contract import every_case
 
@@ -100,6 +100,50 @@ def test_a_run_says_what_it_has_trained(tmp_path):
     assert trained("all") == ["backbone", "pyramid", "heads"]
     train(store, out=str(tmp_path / "more"), tasks=["classification"], init=str(tmp_path / "all"), **options())
     assert trained("more") == ["backbone", "pyramid", "heads"]
+
+
+def test_what_is_frozen_stays_as_it_was_with_its_statistics(tmp_path):
+    store = world(tmp_path / "store", 4)
+    first, run, more = (tmp_path / name for name in ("first", "run", "more"))
+    train(store, out=str(first), **options(steps=2))
+    start = load_file(first / "student.safetensors")
+    for out, freeze in ((run, ("backbone",)), (more, ("backbone", "pyramid"))):
+        # averages and weight decay would move what merely gets no gradient
+        train(store, out=str(out), init=str(first), freeze=freeze, **options(steps=3, ema=0.5, weight_decay=0.1))
+        after = load_file(out / "student.safetensors")
+        moved = {k.partition(".")[0] for k, v in after.items() if not v.equal(start[k])}
+        assert moved == {"backbone", "pyramid", "heads"} - set(freeze)
+    # a resumed one ends in the same weights, and one that was begun before there was the option goes on too
+    whole = weights_of(run)
+    (run / "train.json").unlink()
+    with pytest.raises(ValueError, match=r"freeze was \['backbone'\], is \[\]"):
+        train(store, out=str(run), init=str(first), **options(steps=3, ema=0.5, weight_decay=0.1))
+    train(store, out=str(run), init=str(first), freeze=["backbone"], **options(steps=3, ema=0.5, weight_decay=0.1))
+    assert weights_of(run) == whole
+    (first / "train.json").unlink()
+    config = json.loads((first / "config.json").read_text())
+    del config["options"]["freeze"]
+    (first / "config.json").write_text(json.dumps(config))
+    train(store, out=str(first), **options(steps=2))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"freeze": ["heads"]}, "freeze takes backbone, or backbone and pyramid; got heads"),
+        ({"freeze": ["pyramid"]}, "freeze takes backbone, or backbone and pyramid; got pyramid"),
+        ({"freeze": ["backbone"]}, "without --init nothing was"),
+        ({"freeze": ["backbone", "pyramid"], "init": "pretrained"}, "has weights of a backbone alone"),
+    ],
+)
+def test_what_cannot_be_frozen(tmp_path, wrong, said):
+    store = world(tmp_path / "store", 4, ["classification"])
+    with pytest.raises(ValueError, match=said):
+        train(store, out=str(tmp_path / "run"), **options(**wrong))
+    assert not (tmp_path / "run").exists()
+    for name, on in (("sync_batch_norm", (True, False)), ("shard", (False, True))):
+        with pytest.raises(ValueError, match=f"{name} and freeze"):
+            _frozen(("backbone",), "pretrained", *on)
 
 
 def test_the_cost_of_a_run_includes_its_teachers(tmp_path):
