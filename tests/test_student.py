@@ -186,6 +186,19 @@ def test_own_students_teach(tmp_path, photographs):
                 load_task(objective.task).check(answer[name], tuple(image.shape[1:]), objective.space)
 
 
+def test_own_students_answer_at_the_size_of_their_training(tmp_path):
+    from polyteach.teachers import load_teacher
+
+    student = Student("test_resnet", objectives(), 16)
+    save_student(student, tmp_path / "run", {"size": [64, 96]})
+    image = render(random_scene(0, (64, 96))).image
+    (answer,) = load_teacher(f"own:{tmp_path / 'run'}", "cpu", "fp32")([image])
+    (expected,) = student.answer([image], (64, 96))
+    for k in expected:
+        for f in type(expected[k]).__dataclass_fields__:
+            torch.testing.assert_close(getattr(answer[k], f), getattr(expected[k], f), msg=f"{k} {f}")
+
+
 def test_gradients_in_bf16_of_maps_of_one_pixel_are_those_in_fp32():
     """oneDNN's are not, of a strided convolution over one pixel; seen on P6 and P7 of views of 32 and 64 pixels."""
     torch.manual_seed(0)
