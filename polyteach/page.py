@@ -102,7 +102,7 @@ class Pictures:
 class Beside:
     """Blocks side by side where there is room, else one below the other."""
 
-    blocks: "tuple[Table | Charts, ...]"
+    blocks: "tuple[Table | Text | Points | Charts | Pictures | Beside | Section, ...]"
 
 
 @dataclass(frozen=True)
