@@ -161,7 +161,7 @@ class _Remembered(Generic[T]):
 
     def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[T]:
         """The answers; the network is asked about images that it does not remember."""
-        keys = [(tuple(x.shape), hashlib.sha256(x.contiguous().numpy()).digest()) for x in images]
+        keys = [(tuple(x.shape), hashlib.sha256(x.numpy().tobytes()).digest()) for x in images]
         new = {key: image for key, image in zip(keys, images, strict=True) if key not in self._kept}
         fresh = dict(zip(new, self._ask(list(new.values())) if new else (), strict=True))
         answers = [fresh[key] if key in fresh else self._kept[key] for key in keys]
