@@ -18,7 +18,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["ingest", "label", "load_student", "predict", "pretrain", "report", "train", "transfer"]
 
 if TYPE_CHECKING:

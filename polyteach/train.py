@@ -454,10 +454,10 @@ def loss_weights(
 
 def _rule(name: str, plan: "Plan", learning_rate: float, batch_size: int, optimizer: str) -> tuple[float | None, str]:
     """What the rule says of an objective, None where it says nothing; and why."""
-    from polyteach.batches import by_people
+    from polyteach.batches import by_people, members
 
-    sets = [s for mine in plan.sets[name] for s in mine]
-    teachers = [s for s in sets if not by_people(s)]
+    # a teacher whose answers count for no image says nothing of how to step
+    teachers = [s for objective, _, s, n in members(plan) if objective == name and n and not by_people(s)]
     sweep = f"sweep it with --weights {name}=..."
     if not teachers:
         return None, f"people's labels, no teacher; {sweep}"
