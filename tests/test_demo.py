@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from polyteach.__main__ import main
-from polyteach.demo import TEACHERS, _photographs
+from polyteach.demo import SIDE, TEACHERS, _minutes, _photographs, _Stages
 from polyteach.scene import random_scene, render
 from polyteach.store import Store
 from tests.conftest import png
@@ -19,23 +19,39 @@ MISSING = [m for m in NEEDED if find_spec(m) is None]
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(MISSING), reason=f"pip install 'polyteach[demo]' for {', '.join(MISSING)}")
-def test_demo_makes_stores_a_student_a_sheet_and_a_report(tmp_path, capsys):
+def test_demo_makes_stores_a_student_a_sheet_and_a_report(tmp_path, capsys, monkeypatch):
     own, out = tmp_path / "own", tmp_path / "demo"
     own.mkdir()
     for i in range(12):
         (own / f"{i}.png").write_bytes(png(render(random_scene(i, (120, 160 + 8 * i))).image))
     (own / "broken.png").write_bytes(b"no picture")
-    command = ["demo", "--out", str(out), "--photos", str(own), "--limit", "12", "--steps", "2", "--rows", "2"]
+    monkeypatch.chdir(tmp_path)
+    command = ["demo", "--out", "demo", "--photos", str(own), "--limit", "12", "--steps", "2", "--rows", "2"]
     assert main([*command, "--no-progress"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[2][:7] for line in said if line.startswith("polyteach demo: ")] == [
+        f" {i} of 4" for i in (1, 2, 3, 4)
+    ]
+    # what it ends with: the scores, the sheet, and what to do next, all of it in 80 columns
+    end = said[next(i for i, line in enumerate(said) if line.startswith("On 2 photographs")) :]
+    assert max(map(len, end)) < 80
+    assert "Look at: demo/sheet.png" in end
+    assert "  polyteach demo --out demo-mine --photos FOLDER" in end
     report = json.loads((out / "report.json").read_text())
+    for name, scores in report["tasks"].items():
+        (line,) = [line.split() for line in end if line.split()[:1] == [name]]
+        assert line[:3] == [name, scores["metric"], "-" if scores["student"] is None else f"{scores['student']:.1f}"]
+        assert line[4] == TEACHERS[name]
     assert set(report["tasks"]) == set(TEACHERS)
     for name, scores in report["tasks"].items():
         assert scores["teacher"] == TEACHERS[name]
         assert scores["images"] == 2
         assert scores["task"]
-        assert scores["seconds"] == report["seconds"][f"label {name}"] > 0
         assert "chance" in scores
-    assert {"train", "evaluate"} <= set(report["seconds"])
+    assert set(report["seconds"]) == {"photographs", "label", "train", "compare"}
+    spent = {name: scores["seconds"] for name, scores in report["tasks"].items()}
+    assert 0 < sum(spent.values()) < report["seconds"]["label"]
+    assert spent["regions"] < spent["salient"]  # whose network it shares
     with Image.open(out / "sheet.png") as sheet:
         assert sheet.width > 2000
         assert sheet.height > 400
@@ -55,6 +71,50 @@ def test_too_few_photographs_are_an_error(tmp_path, capsys):
     (tmp_path / "own").mkdir()
     assert main(["demo", "--out", str(tmp_path / "demo"), "--photos", str(tmp_path / "own")]) == 2
     assert "only 0 photographs" in capsys.readouterr().err or MISSING
+
+
+def test_photographs_are_copied_small_and_held_out_whatever_their_order(tmp_path, monkeypatch):
+    pictures = [render(random_scene(i, (300, 200 + 100 * (i % 5)))).image for i in range(15)]
+    halves = []
+    for order in (1, -1):
+        photos = [("own", f"{i:02d}.png", png(x)) for i, x in enumerate(pictures)][::order]
+        monkeypatch.setattr("polyteach.demo._packaged", lambda folder, debian, photos=photos: iter(photos))
+        folder = tmp_path / str(order)
+        assert _photographs(folder, None, False, 100) == {"own": 15}
+        halves.append({half: {f.name for f in (folder / "photos" / half).iterdir()} for half in ("train", "heldout")})
+    assert halves[0] == halves[1]
+    assert (len(halves[0]["train"]), len(halves[0]["heldout"])) == (12, 3)
+    for i, picture in enumerate(pictures):
+        (file,) = tmp_path.glob(f"1/photos/*/own-{i:02d}.png.jpg")
+        with Image.open(file) as copy:
+            scale = min(1, SIDE / max(picture.shape[1:]))
+            assert copy.size == (round(picture.shape[2] * scale), round(picture.shape[1] * scale))
+
+
+def test_what_a_stage_says_of_its_time(tmp_path, capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    stage = _Stages(tmp_path / "seconds.json")
+    with stage("label", "teachers label", 100):
+        now[0] += 300
+    with stage("train", "a student learns", 40):  # on a machine that takes three times as long
+        now[0] += 10
+    said = capsys.readouterr().err
+    assert "polyteach demo: 1 of 4: teachers label; about 100 s" in said
+    assert "polyteach demo: 2 of 4: a student learns; about 2 min" in said
+    again = _Stages(tmp_path / "seconds.json")
+    with again("label", "teachers label", 100):
+        now[0] += 1
+    assert "about 100 s, 300 s of it done before" in capsys.readouterr().err
+    assert json.loads((tmp_path / "seconds.json").read_text()) == {"label": 301.0, "train": 10.0}
+    assert [_minutes(s) for s in (0.2, 59.6, 119, 121, 170, 600)] == [
+        "1 s",
+        "60 s",
+        "119 s",
+        "2 min",
+        "3 min",
+        "10 min",
+    ]
 
 
 def test_one_photograph_in_two_sizes_is_taken_once(tmp_path):

@@ -210,14 +210,14 @@ def test_no_class_is_in_two_groups():
 def test_one_object_of_a_group_is_one_box():
     names = packaged_models._COCO
     found = DetectionTarget(
-        # the sheep is the cow again, the bird is elsewhere, the person is in the cow's place
+        # the sheep is the cow again, the bird is elsewhere, the cup is in the cow's place
         box=torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30], [0, 0, 10, 10]]),
-        category=torch.tensor([names.index(n) for n in ("sheep", "cow", "bird", "person")]),
+        category=torch.tensor([names.index(n) for n in ("sheep", "cow", "bird", "cup")]),
         score=torch.tensor([0.4, 0.7, 0.6, 0.3]),
         ignore=torch.zeros(4, dtype=torch.bool),
     )
     target = packaged_models._in_groups(found)
-    assert [packaged_models._GROUPS[c] for c in target.category] == ["animal", "animal", "person"]
+    assert [packaged_models._GROUPS[c] for c in target.category] == ["person or animal", "person or animal", "thing"]
     assert target.box.tolist() == [[0, 0, 10, 9], [20, 20, 30, 30], [0, 0, 10, 10]]
     assert target.score.tolist() == pytest.approx([0.7, 0.6, 0.3])
 

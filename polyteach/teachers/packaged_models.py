@@ -7,7 +7,7 @@ ssd_mobilenet_v2: boxes of the 80 COCO classes (Google's detection zoo), by Open
 u2netp: the salient object against the background (Qin et al., Pattern Recognition 2020), by ONNX Runtime on the CPU
 composed_coco: the 80 COCO classes per pixel, composed of the last two
 lite0_groups: as efficientnet_lite0, with the 1,000 classes told as eleven groups (`PICTURES`)
-ssd_groups, composed_groups: as ssd_mobilenet_v2 and composed_coco, with the 80 classes told as four groups (`OBJECTS`)
+ssd_groups, composed_groups: as ssd_mobilenet_v2 and composed_coco, with the 80 classes told as two groups (`OBJECTS`)
 
 The teachers of one process share the networks of OpenCV and ONNX Runtime, and an image that one of them has just asked
 a network about is not put to it again by another: boxes, salient objects and classes per pixel together cost what the
@@ -66,11 +66,11 @@ _COCO = (
 )  # fmt: skip
 _CLASS_OF = {coco: i for i, coco in enumerate(i for i in range(1, 91) if i not in _DROPPED)}
 OBJECTS = {
-    "person": ("person",),
-    "animal": ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"),
-    "vehicle": ("bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
-}
-"""Group -> its classes of COCO: its supercategories of these names. All other classes are of the group "thing"."""
+    "person or animal": (
+        "person", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe",
+    ),
+}  # fmt: skip
+"""Group -> its classes of COCO. All other classes are of the group "thing"."""
 _BUILDINGS = (
     "altar", "bakery", "barbershop", "barn", "beacon", "bell cote", "boathouse", "bookshop", "breakwater",
     "butcher shop", "castle", "church", "cinema", "cliff dwelling", "confectionery", "dam", "dock", "dome", "fountain",
