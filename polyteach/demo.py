@@ -465,10 +465,12 @@ def _scores(held: _HeldOut) -> dict[str, Any]:
         metric.update([g for g, _ in both], [a for _, a in both])
         values = metric.compute()
         best = SHOWN.get(labels.name, next(iter(values)))
-        # what a label that has nothing to do with the photograph would get: its neighbour's, stretched to fit
+        # what a label that has nothing to do with the photograph would get: another's, stretched to fit. From the other
+        # half of the list, which is in the order of names: neighbours come from one folder, and show the same
         chance = task.metric(labels.space)
         sizes = [(r.height, r.width) for r, a in zip(rows, answers, strict=True) if isinstance(a, Target)]
-        moved = [task.view(both[i - 1][1], whole(sizes[i - 1], sizes[i])) for i in range(len(both))]
+        away = max(len(both) // 2, 1)
+        moved = [task.view(both[i - away][1], whole(sizes[i - away], sizes[i])) for i in range(len(both))]
         chance.update(moved, [a for _, a in both])
         out[labels.name] = {
             "task": labels.task,
