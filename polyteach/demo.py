@@ -35,8 +35,8 @@ TRAINING: dict[str, Any] = {
     "weights": "equal",
 }
 """How the student is trained; docs/demo.md says what else was tried."""
-SECONDS = {"photograph": 0.06, "label": 0.5, "step": 0.25, "compare": 0.1}
-"""About what a photograph, or a step of the training, takes on the two cores of docs/demo.md."""
+SECONDS = {"photograph": 0.06, "label": 0.4, "step": 0.2, "compare": 0.06}
+"""About what a photograph, or a step of the training, takes on two cores: half of what docs/demo.md has of one."""
 CELL = (210, 280)
 """(height, width) of a picture on the contact sheet, in pixels."""
 PACKAGES = ("interior_photos", "foolbox", "skimage")
