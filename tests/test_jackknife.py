@@ -131,6 +131,19 @@ def test_what_is_left_out_is_left_out(tmp_path):
     assert evaluate(lambda images: [next(answers) for _ in images], seen, name).left_out == []
 
 
+def test_draws_of_a_test_lie_about_its_score(tmp_path):
+    """Not about the mean of the scores that are left, which is another where a score is no mean over images."""
+    seen, guesses = _lone_classes(tmp_path / "store", 5)
+    (name,) = seen.objectives
+    guesses[1].category[:4] = 2
+    answers = iter(guesses)
+    found = evaluate(lambda images: [next(answers) for _ in images], seen, name, resamples=101)
+    score = found.scores["mIoU"]
+    assert abs(np.mean(found.left_out) - score) > 1e-4
+    assert np.median(found.resamples) == pytest.approx(score, abs=1e-9)
+    assert max(found.resamples) - score == pytest.approx(score - min(found.resamples), abs=1e-9)
+
+
 # coverage, as benchmarks/interval_coverage.py measures it at length
 
 

@@ -14,6 +14,7 @@ from polyteach.tasks import load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import PEOPLE, Space
 from polyteach.tasks.detection import DetectionTarget
+from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
 from tests.test_batches import by_id, label, samples, store_of
 
 VOC = (
@@ -298,6 +299,14 @@ def test_probabilities_and_maps_follow_the_names(tmp_path):
     assert merged.objectives["classification_t"].space.names == ("x", "b")
     assert by_id(merged)["1"]["classification_t"].probability.tolist() == [0.75, 0.25]
     assert samples(merged).target(0, "classification_t").probability.tolist() == [0.75, 0.25]
+
+
+def test_pixels_that_are_ignored_stay_so_where_names_are_mapped(tmp_path):
+    store = store_of(tmp_path / "s", 1)
+    seen = SegmentationTarget(torch.tensor([[0, IGNORE, 1, 2]]), torch.tensor([[1.0, 0, 1, 1]]))
+    label(store, "t", [seen], "segmentation", Space(("c", "a", "b")))
+    label(store, "people", [None], "segmentation", Space(("a", "b", "c")))
+    assert samples(plan([store])).target(0, "segmentation_people").category.tolist() == [[2, IGNORE, 0, 1]]
 
 
 def test_a_table_that_changes_nothing_is_refused(tmp_path):

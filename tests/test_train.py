@@ -735,6 +735,21 @@ def test_the_rule_compares_learning_rates_of_one_optimiser_alone(tmp_path):
     assert ruled(alone, "rule", 1e-5, 4096, "adamw")[0] == {"adam": pytest.approx(1.0)}
 
 
+def test_the_rule_does_not_ask_a_teacher_whose_answers_count_for_no_image(tmp_path):
+    """Both answer the same images, so that the first alone is learned from."""
+    store = Store.open(world(tmp_path / "s", 4, ["classification"], name="first", info={"teacher": {"spec": "timm:x"}}))
+    (labels,) = store.sets()
+    second = store.create_set("classification", "second", labels.space, {"teacher": TRAINED})
+    for part in store.parts():
+        second.write(part, labels.ids(part), labels.read(part))
+    values, reasons = loss_weights(plan([store]), "rule", 0.4, 64, "sgd")
+    assert values == {"classification_first": 1.0}
+    assert "records no lr" in reasons["classification_first"]
+    values, reasons = loss_weights(plan([store], labels=["second", "first"]), "rule", 0.4, 64, "sgd")
+    assert values == {"classification_second": pytest.approx(0.5)}
+    assert reasons["classification_second"] == "rule: teacher second has lr 0.1, batch 32"
+
+
 def test_a_run_says_how_it_was_trained_and_as_a_teacher_is_compared(tmp_path, capsys):
     store = world(tmp_path / "store", 4, ["normals"], name="people", info={"teacher": "people"})
     train(store, out=str(tmp_path / "teacher"), **options(steps=1, optimizer="adamw", lr=1e-3, accumulate=2))
