@@ -572,9 +572,10 @@ class _Run:
     def report(self, score: float) -> None:
         """Per label set: how much was labelled, and whether it is worth training on."""
         from polyteach.batches import idle_sets
-        from polyteach.tables import table, width_of
+        from polyteach.tables import table, width_of, wrapped
         from polyteach.tasks.contract import Policy
 
+        width = width_of(sys.stderr)
         empty = []
         rows: list[list[str | list[str]]] = []
         for _, sets in self.teachers:
@@ -586,17 +587,20 @@ class _Run:
                 text = [f"{k} {v:.3g}" for k, v in means.items()]
                 rows.append([f"{labels.task}/{labels.name}", str(n), str(failed), text])
         head = ("label set", "images", "failed", "mean over labelled images")
-        print(table(head, rows, width_of(sys.stderr)), file=sys.stderr)
+        print(table(head, rows, width), file=sys.stderr)
         try:
             idle = idle_sets(self.store)
         except ValueError as e:  # another set of the store, which is not this labelling's business
             idle = {}
             print(f"which of the store's labels would be learned cannot be told: {e}", file=sys.stderr)
         for labels in (s for _, sets in self.teachers for s in sets.values()):
+            name, lines = f"WARNING: {labels.task}/{labels.name}", []
             if why := idle.get((labels.task, labels.name)):
-                print(f"WARNING: {labels.task}/{labels.name} {why}", file=sys.stderr)
+                lines += wrapped(f"{name} {why}", width)
             if doubt := labels.doubt(Policy(score=score)):
-                print(f"WARNING: {labels.task}/{labels.name} can teach hardly anything: {doubt}", file=sys.stderr)
+                lines += wrapped(f"{name} can teach hardly anything: {doubt}", width)
+            for line in lines:
+                print(line, file=sys.stderr)
         if empty:
             raise ValueError("; ".join(empty) + ". Mend the cause, then run again with --retry")
 

@@ -236,9 +236,9 @@ def _shown(store: str, about: dict[str, Any], width: int) -> list[str]:
     lines.append(table(head, rows, width) if rows else "no label sets yet")
     for one in about["sets"]:
         if one["idle"]:
-            out.print(f"WARNING: {one['set']} {one['idle']}", markup=False)
+            lines += wrapped(f"WARNING: {one['set']} {one['idle']}", width)
         if one["doubt"]:
-            out.print(f"WARNING: {one['set']} can teach hardly anything: {one['doubt']}", markup=False)
+            lines += wrapped(f"WARNING: {one['set']} can teach hardly anything: {one['doubt']}", width)
     for one in about["sets"]:
         if one["classes"]:
             ranked = sorted(one["classes"].items(), key=lambda x: -x[1])
