@@ -421,6 +421,13 @@ def test_teachers_are_combined_as_asked(tmp_path, combine, shares, second, fourt
     assert said(got["3"]) == fourth
 
 
+def test_the_surest_detector_is_the_one_that_expects_to_have_found_the_most_objects():
+    task, policy = load_task("detection"), Policy(score=0.5)
+    assert task.sureness(found((0, 0, 0.6), (8, 0, 0.7)), policy) == pytest.approx(1.3)
+    assert task.sureness(found((0, 0, 0.9), (8, 0, 0.4)), policy) == pytest.approx(0.9)  # what is learned of it
+    assert task.sureness(found(), policy) == 0
+
+
 def test_the_order_of_the_labels_decides_who_is_first(tmp_path):
     chosen = plan([two_detectors(tmp_path / "s")], labels=["good", "aaa", "people"])
     (name,) = chosen.objectives

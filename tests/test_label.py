@@ -233,6 +233,13 @@ def test_a_teacher_that_works_no_longer_stops_the_run_and_what_is_done_is_kept(t
     assert before.items() <= digest(store).items()
 
 
+def test_a_teacher_that_works_no_longer_is_found_out_after_a_few_images_of_a_long_part(tmp_path, teacher):
+    store = store_of(tmp_path / "s", pictures(40), part_size=40)
+    (tmp_path / "ill").write_text("server 4")
+    with pytest.raises(ValueError, match=r"failed for the last images \(8 in a row\)"):
+        polyteach.label(str(store.path), teachers={"a": teacher + "ill"}, batch_size=4, device="cpu", progress=False)
+
+
 def test_many_bad_images_in_a_row_are_no_broken_teacher(tmp_path, teacher):
     store = store_of(tmp_path / "s", pictures(40, dark=range(5, 35)), part_size=20)
     polyteach.label(str(store.path), teachers={"a": teacher + "crash"}, batch_size=4, progress=False)

@@ -765,6 +765,23 @@ def test_padding_is_cut_off(top, left):
     assert transformers_models._unpadded(ramp, x[:3]) is ramp
 
 
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (5, 9)])
+def test_boxes_of_the_padded_input_are_counted_from_the_images_corner(top, left):
+    """An image of 40x96 is seen half as large somewhere in an input of 32x64: its own frame is the box of all of it."""
+    x = torch.zeros(4, 32, 64)
+    x[3, top : top + 20, left : left + 48] = 1
+    height, width, *corner = transformers_models._frame((40, 96), x)
+    fractions = torch.tensor([left / 64, top / 32, (left + 48) / 64, (top + 20) / 32])
+    found = {
+        "boxes": (fractions * torch.tensor([width, height, width, height]))[None],
+        "labels": torch.tensor([0]),
+        "scores": torch.tensor([0.5]),
+    }
+    teacher = object.__new__(transformers_models.Detector)
+    teacher.keep = torch.tensor([0])
+    assert teacher._target(found, corner).box.tolist() == [[0, 0, 96, 40]]
+
+
 def shown_by(change):
     """A teacher of which only the processor is there: what `change` makes of (3, H, W) float, then normalised."""
     teacher = object.__new__(transformers_models.Segmenter)
