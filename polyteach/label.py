@@ -251,6 +251,8 @@ class _Run:
         self.places: dict[int, str] = {}
         self.failed: dict[int, int] = {}
         """By teacher, how many images in a row it has failed for."""
+        self.answered: dict[int, Tensor] = {}
+        """By teacher, the smallest image that it has answered."""
 
     def add(self, name: str, teacher: "Teacher", precision: str, place: str) -> None:
         """Make or open the teacher's label sets: NAME, or NAME-OBJECTIVE where one task comes twice.
@@ -459,7 +461,7 @@ class _Run:
                                 answers[id(labels)][i] = future = pool.submit(_encoded, labels, answer)
                                 encoding[-1].append(future)
                         if i in found:
-                            self._count(teacher, sets, all(refused))
+                            self._count(teacher, sets, image, all(refused))
                 if len(encoding) > ENCODING:
                     for future in encoding.popleft():
                         future.result()
@@ -472,31 +474,42 @@ class _Run:
                     kept = [a.result() if isinstance(a, Future) else labels.encode(a) for a in answers[id(labels)]]
                     labels.write_encoded(part, [r.id for r in rows], kept)
 
-    def _count(self, teacher: "Teacher", sets: "dict[str, LabelSet]", failed: bool) -> None:
+    def _count(self, teacher: "Teacher", sets: "dict[str, LabelSet]", image: Any, failed: bool) -> None:
         """Note that an image failed, or did not; after many in a row see whether the teacher works at all."""
         self.failed[id(teacher)] = self.failed.get(id(teacher), 0) + 1 if failed else 0
         if self.failed[id(teacher)] >= SUSPECT:
             self._works(teacher, sets)
+        elif not failed and self._smaller(teacher, image):
+            self.answered[id(teacher)] = image
+
+    def _smaller(self, teacher: "Teacher", image: "Tensor") -> bool:
+        known = self.answered.get(id(teacher))
+        return known is None or image.numel() < known.numel()
 
     def _works(self, teacher: "Teacher", sets: "dict[str, LabelSet]") -> None:
         """Tell images that a teacher fails for from a teacher that works no longer, or never did.
 
+        It is asked about an image that it has answered: a teacher may refuse pictures of a kind, such as those without
+        a face. Before the first of those there is but a plain picture.
+
         Raises:
-            Broken: it failed for the last images, and does for a picture that any teacher can answer.
+            Broken: it failed for the last images, and does for that one.
         """
         many = self.failed.get(id(teacher), 0)
         if many < 2:  # one image is one image
             return
         self.failed[id(teacher)] = 0
-        picture = _plain()
+        known = self.answered.get(id(teacher))
+        picture = _plain() if known is None else known
         [answer] = self._asked(teacher, [picture])
         size = (int(picture.shape[1]), int(picture.shape[2]))
         said = [_checked(answer, key, size, labels) for key, labels in sets.items()]
         reasons = [reason for reason in said if isinstance(reason, str)]
         if len(reasons) == len(said):
             raise Broken(
-                f"{teacher.spec} on {self.places[id(teacher)]} failed for the last images ({many} in a row) and for a "
-                f"plain picture of {size[0]}x{size[1]}: {reasons[0]}. {KEPT}"
+                f"{teacher.spec} on {self.places[id(teacher)]} failed for the last images ({many} in a row) and for "
+                f"{'a plain picture' if known is None else 'one that it had answered,'} of {size[0]}x{size[1]}: "
+                f"{reasons[0]}. {KEPT}"
             )
 
     def _timed(self, teacher: "Teacher", sets: "dict[str, LabelSet]", images: "list[Tensor]") -> list[Any]:

@@ -189,6 +189,22 @@ def _composed(name: str) -> str:
 # --- tables of names ---
 
 
+class _Twice(yaml.YAMLError):
+    pass
+
+
+class _Once(yaml.BaseLoader):
+    """Refuses a key that comes twice, of which the last would win in silence."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise _Twice(f"line {key.start_mark.line + 1}: {key.value!r} is there twice")
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def read_map(file: str | Path) -> dict[str, str | dict[str, str]]:
     """A table of names, of a YAML or JSON file.
 
@@ -201,7 +217,9 @@ def read_map(file: str | Path) -> dict[str, str | dict[str, str]]:
     """
     try:
         # as texts: of YAML's own, `no` would be false and 1 a number
-        found = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        found = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=_Once)
+    except _Twice as e:
+        raise ValueError(f"map {file}: {e}") from e
     except OSError as e:
         raise ValueError(f"map {file}: {e.strerror}") from e
     except (yaml.YAMLError, UnicodeDecodeError) as e:

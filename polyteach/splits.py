@@ -91,8 +91,8 @@ def _by_file(file: str) -> Group:
     ids, groups = (pc.cast(table[name], text).to_pylist() for name in ("id", "group"))
     known: dict[str, str] = {}
     for id, name in zip(ids, groups, strict=True):
-        if name is None or known.setdefault(id, name) != name:
-            what = "no group" if name is None else f"two groups, {known[id]!r} and {name!r}"
+        if not name or known.setdefault(id, name) != name:  # all that are left blank would be one group
+            what = "no group" if not name else f"two groups, {known[id]!r} and {name!r}"
             raise ValueError(f"groups {file} gives image {id!r} {what}")
 
     def group(id: str) -> str:

@@ -77,7 +77,9 @@ def undefined(source):
 
 
 def test_undefined_names_are_seen():
-    source = "import a\nb: int = 1\ndef f(c: 'Z'):\n    d = [e for e in a]\n    return b, c, d, len(d), g, lambda h: h + i"
+    source = (
+        "import a\nb: int = 1\ndef f(c: 'Z'):\n    d = [e for e in a]\n    return b, c, d, len(d), g, lambda h: h + i"
+    )
     assert undefined(source) == {"g", "i"}
 
 

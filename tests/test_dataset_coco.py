@@ -586,6 +586,17 @@ def test_boxes_of_another_picture_or_form_are_refused(root, tmp_path, case):
     assert re.search(said, reason)
 
 
+@pytest.mark.parametrize(
+    ("first", "n", "told"),
+    [((1, 2, 9, 9), 10, True), ((1, 2, 9, 9), 9, False), ((12, 2, 9, 9), 10, False), ((0, 0, 9, 9), 10, False)],
+)
+def test_many_boxes_that_may_all_be_corners_are_told(root, first, n, told):
+    """Without `area`, and where none happens to end beyond the picture; from the corner both ways say the same."""
+    val(root, [box(7 + i, first if not i else (0, 0, 5 + i, 6)) for i in range(n)])
+    notes = [note for note in load_dataset(f"coco:{root}").notes if "would be one as x0, y0, x1, y1 too" in note]
+    assert bool(notes) == told
+
+
 def test_a_small_overhang_is_clipped_and_counted_also_after_a_stop(root, tmp_path, capsys, monkeypatch):
     """2 pixels or 1 % of the side; what is less than rounding is not worth a word."""
     small = [(-1.5, 3, 8, 4), (20, 20, 14, 6), (3, 3, 29.004, 5), (4.25, 5, 0.5, 6)]

@@ -51,6 +51,14 @@ class Ill(Mean):
             raise OSError("nobody is at home")
         return super().__call__(images)
 
+class Choosy(Mean):
+    # has no answer for dark pictures, nor for any without what it looks for, as a finder of faces
+    def __call__(self, images):
+        if any(i.float().mean() < 50 or i.shape[1] > 100 for i in images):
+            raise ValueError("no face")
+        return super().__call__(images)
+
+def choosy(device, precision): return Choosy()
 def quads(device, precision): return Quads()
 def few(device, precision): return Few()
 def ill(device, precision): return Ill()
@@ -209,7 +217,7 @@ def test_a_teacher_that_fails_everywhere_is_an_error(tmp_path, teacher):
         ("device", "on cpu: the device failed, AcceleratorError: CUDA error: an illegal memory access"),
         (
             "server",
-            r"failed for the last images \(6 in a row\) and for a plain picture of 256x256: teacher: OSError: nob",
+            r"for the last images \(6 in a row\) and for one that it had answered, of 8x10: teacher: OSError: nobody",
         ),
     ],
 )
@@ -244,6 +252,21 @@ def test_many_bad_images_in_a_row_are_no_broken_teacher(tmp_path, teacher):
     store = store_of(tmp_path / "s", pictures(40, dark=range(5, 35)), part_size=20)
     polyteach.label(str(store.path), teachers={"a": teacher + "crash"}, batch_size=4, progress=False)
     assert [i for i, a in enumerate(labels_of(store, "a")) if isinstance(a, str)] == list(range(5, 35))
+
+
+def test_a_teacher_that_refuses_pictures_of_a_kind_is_not_broken(tmp_path, teacher):
+    """Nor where a plain picture is of that kind: it still answers what it has answered before."""
+    store = store_of(tmp_path / "s", pictures(40, dark=range(5, 35)), part_size=20)
+    polyteach.label(str(store.path), teachers={"a": teacher + "choosy"}, batch_size=4, progress=False)
+    assert [i for i, a in enumerate(labels_of(store, "a")) if isinstance(a, str)] == list(range(5, 35))
+
+
+def test_a_teacher_that_never_worked_is_found_out_by_a_plain_picture(tmp_path, teacher):
+    store = store_of(tmp_path / "s", pictures(40, dark=range(40)), part_size=20)
+    with pytest.raises(
+        ValueError, match=r"8 in a row\) and for a plain picture of 256x256: teacher: ValueError: no face"
+    ):
+        polyteach.label(str(store.path), teachers={"a": teacher + "choosy"}, batch_size=4, progress=False)
 
 
 def test_adding_a_teacher_later_rewrites_nothing(tmp_path, teacher):

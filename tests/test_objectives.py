@@ -251,6 +251,17 @@ def test_names_of_a_table_are_texts(tmp_path):
         read_map(tmp_path / "none")
 
 
+@pytest.mark.parametrize(
+    "text", ["classification/t:\n  a: b\n  c: d\n  a: e", "x: {a: b}\ny: {b: c}\nx: {c: d}", '{"a": "b",\n\n"a": "c"}']
+)
+def test_a_key_of_a_table_that_comes_twice_is_refused(tmp_path, text):
+    """Of two lines about one class the last would win in silence."""
+    (tmp_path / "a.yaml").write_text(text)
+    line = text.count("\n") + 1
+    with pytest.raises(ValueError, match=rf"map .*a.yaml: line {line}: '[ax]' is there twice"):
+        read_map(tmp_path / "a.yaml")
+
+
 # --- what is learned then ---
 
 

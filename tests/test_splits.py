@@ -145,6 +145,12 @@ def test_one_that_was_stopped_is_refused_by_all_and_goes_on(tmp_path, monkeypatc
     for verb in (["store", "info", path], ["train", path, "--out", str(tmp_path / "run")], ["store", "check", path]):
         assert main(verb) == 2
         assert "half divided into splits; finish it" in capsys.readouterr().err
+    about = tmp_path / "store" / "store.json"
+    begun = about.read_text()
+    about.write_text(begun.replace('"seed": 0', '"seed": 7').replace('"group": null', '"group": "(a|b)_"'))
+    assert main(["store", "info", path]) == 2
+    assert "test=0.1 --seed 7 --group '(a|b)_'\n" in capsys.readouterr().err
+    about.write_text(begun)
     with pytest.raises(ValueError, match=r"half divided, otherwise: seed was 0, is 1"):
         split(path, fractions=THREE, seed=1, progress=False)
     written = []
@@ -195,6 +201,7 @@ def test_what_does_not_fit_is_an_error_and_nothing_is_written(tmp_path, options,
         ("id,set\na,1\n", "has no column 'group'; it has id, set"),
         ("id,group\nphotographs/0.jpg,1\n", "no line for image 'photographs/1.jpg'"),
         ("id,group\nx,1\nx,2\n", "gives image 'x' two groups, '1' and '2'"),
+        ("id,group\nx,1\ny,\n", "gives image 'y' no group"),  # all that were left blank would be one group
     ],
 )
 def test_a_file_of_groups_that_does_not_fit(tmp_path, text, why):

@@ -427,6 +427,8 @@ def test_labels_that_can_hardly_teach_are_doubted(tmp_path):
     assert doubt(flat, "depth", names=()).startswith("images with the same answer")
     ramp = [DepthTarget(torch.rand(4, 4), torch.ones(4, 4, dtype=torch.bool)) for _ in range(9)]
     assert doubt(ramp, "depth", names=()) == ""
+    fine = [DepthTarget(1e-4 * t.value, t.valid) for t in ramp]  # relative depth has no unit
+    assert doubt(fine, "depth", names=()) == ""
     unseen = [DepthTarget(torch.zeros(4, 4), torch.zeros(4, 4, dtype=torch.bool))] * 2
     assert doubt(unseen, "depth", names=()) == "images with no pixel is valid: all 2 images that were looked at"
     assert doubt([None, "failed"]) == ""  # no labels are another fault

@@ -30,6 +30,8 @@ _CHUNK = 1 << 22
 _TOKEN = 1 << 24
 """More bytes than any one string or number: a JSON error that far before the end of what was read is a real one."""
 _BLANK = re.compile(r"[ \t\n\r]*")
+SEVERAL = 10
+"""Boxes of a file from which on it is told that all of them may be corners."""
 _NONE = -(1 << 63)
 """Stands for an id that is missing or no whole number."""
 
@@ -193,6 +195,7 @@ class CocoFile:
         self.licences = np.array([licences.get(i, 0) for i in self._licences], dtype=np.int32)
         self._index, self.categories, same = _categories(path, categories, annotations.categories)
         self.notes += same
+        self.notes += [f"{path}: {said}"] if (said := self._form.doubt()) else []
         self._settle(annotations)
         del self._sizes, self._licences, self._rows
 
@@ -388,6 +391,8 @@ class _Form:
     def __init__(self) -> None:
         self._boxes = self._areas = 0
         self._pixel = self._fraction = self._corners = self._product = True
+        self._moved = False
+        """Whether a box begins elsewhere than in the picture's corner, where both ways to write it say the same."""
 
     def add(self, annotation: Any) -> None:
         """One annotation of the file; what has no readable box says nothing."""
@@ -401,6 +406,7 @@ class _Form:
         self._pixel = self._pixel and max(width, height) < 1
         self._fraction = self._fraction and min(box) >= 0 and max(box) <= 1
         self._corners = self._corners and width > x >= 0 and height > y >= 0
+        self._moved = self._moved or max(x, y) > 0
         area = annotation.get("area")
         if self._corners and type(area) in (int, float) and 1 < area < 1 << 53:
             between = (width - x) * (height - y)
@@ -423,6 +429,17 @@ class _Form:
                 f"{name}: `area` says of all {self._boxes:,} boxes of the file that they are x0, y0, x1, y1; bbox is "
                 "x, y, width, height"
             )
+
+    def doubt(self) -> str:
+        """What to say of boxes that are read as x, y, width, height and may be corners: among many by hand, some lie in
+        the right or the lower half of their picture and are smaller than their distance from its corner.
+        """
+        if not self._corners or self._boxes < SEVERAL or not self._moved:
+            return ""
+        return (
+            f"every one of its {self._boxes:,} boxes would be one as x0, y0, x1, y1 too, which is rare: read as x, y, "
+            "width, height, as COCO's are; look at some"
+        )
 
     def hint(self) -> str:
         """What may be wrong with all boxes, for whoever gets an error about one."""
