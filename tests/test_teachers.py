@@ -31,6 +31,7 @@ from polyteach.teachers import (
     torchvision_models,
     transformers_models,
 )
+from polyteach.teachers.onnx_models import _hashed
 from polyteach.weights import state_dict
 
 SHAPES = [(48, 64), (64, 40), (48, 64), (30, 90)]
@@ -1296,6 +1297,52 @@ def test_onnx_weights_beside_the_graph_are_part_of_the_hash(tmp_path):
         seen.append((sha256(file), load_teacher(spec).sha256))
     assert seen[0][0] == seen[1][0]
     assert len({seen[0][0], seen[0][1], seen[1][1]}) == 3
+    # as the hub keeps what it has loaded: a folder of links to files that are called otherwise
+    cache, blobs = tmp_path / "snapshots", tmp_path / "blobs"
+    cache.mkdir()
+    blobs.mkdir()
+    for name in ("m.onnx", "m.data"):
+        (tmp_path / name).rename(blobs / name[-4:])
+        (cache / name).symlink_to(blobs / name[-4:])
+    linked = load_teacher(describe(cache / "m.onnx", task="classification", names=["a", "b", "c"]))
+    assert linked.sha256 == seen[1][1]
+
+
+@pytest.mark.parametrize("place", ["../blobs/data", "/data", "gone"])
+def test_onnx_weights_elsewhere_than_below_the_graph_are_refused(tmp_path, place, monkeypatch):
+    """Also where ONNX Runtime would read them."""
+    tensor = helper.make_tensor("w", TensorProto.FLOAT, [1], b"\0\0\0\0", raw=True)
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.ClearField("raw_data")
+    tensor.external_data.add(key="location", value=place)
+    file = tmp_path / "in" / "m.onnx"
+    file.parent.mkdir()
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "data").write_bytes(b"1234")
+    made = helper.make_graph([helper.make_node("Identity", ["w"], ["y"])], "g", [], [], [tensor])
+    file.write_bytes(helper.make_model(made).SerializeToString())
+    with pytest.raises(ValueError, match=f"m.onnx keeps weights in {place}, which is no file in its folder"):
+        _hashed(file)
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (None, r"input: size is missing: the graph takes \[8, 'w'\] \(height, width\), of which one side is fixed"),
+        ([16, 24], r"input: size is \[16, 24\]; the graph takes \[8, 'w'\] \(height, width\)"),
+        ([8, 24], ""),
+    ],
+)
+def test_onnx_of_which_one_side_is_fixed(tmp_path, images, size, said):
+    nodes = [helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)]
+    x, y = (TensorProto.FLOAT, ["b", 3, 8, "w"]), (TensorProto.FLOAT, ["b", 3])
+    file = graph(tmp_path / "wide.onnx", nodes, {"x": x}, {"y": y})
+    about = {"task": "classification", "names": ["a", "b", "c"]} | ({"input": {"size": size}} if size else {})
+    if said:
+        with pytest.raises(ValueError, match=said):
+            load_teacher(describe(file, **about))
+    else:
+        checked(load_teacher(describe(file, **about)), images)
 
 
 def test_onnx_refuses(means, tmp_path, images):

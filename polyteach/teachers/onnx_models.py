@@ -166,7 +166,9 @@ class _Preprocessing:
         if size is not None:
             size = [int(s) for s in about.numbers("size", (), (2,))]
             if any(isinstance(s, int) and s > 0 and s != mine for s, mine in zip(spatial, size, strict=True)):
-                raise ValueError(f"{about.file}: {about.place}size is {size}; the graph takes {spatial} (height, width)")
+                raise ValueError(
+                    f"{about.file}: {about.place}size is {size}; the graph takes {spatial} (height, width)"
+                )
         elif len(graph) == 1:
             raise ValueError(
                 f"{about.file}: {about.place}size is missing: the graph takes {spatial} (height, width), of which one "
