@@ -1,10 +1,14 @@
 """Where and how precisely to compute: names that people give, as torch knows them."""
 
+import difflib
 import functools
+import re
 import sys
 
 import torch
 
+NAMES = ("auto", "cpu", "cuda", *(f"cuda:{i}" for i in range(8)), "mps", "xpu")
+"""Devices that are suggested for a name that is none."""
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -24,7 +28,10 @@ def find_device(name: str) -> str:
     try:
         device = torch.device(name)
     except RuntimeError as e:
-        raise ValueError(f"device {name!r} is none: {str(e).splitlines()[0]}") from e
+        given = re.sub(r"^(gpu|nvidia):?", "cuda:", name.strip().casefold()).rstrip(":")
+        close = difflib.get_close_matches(given, NAMES, 1)
+        meant = f". Did you mean {close[0]}?" if close else ""
+        raise ValueError(f"device {name!r} is none: say auto, cpu, cuda or cuda:NUMBER{meant}") from e
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise ValueError(f"device {name!r}: this torch sees no CUDA device; use auto or cpu")

@@ -43,6 +43,7 @@ from polyteach import checkpoints, processes
 from polyteach.checkpoints import latest
 from polyteach.devices import PRECISIONS, find_device, warn_if_slow
 from polyteach.files import replacing
+from polyteach.names import unknown_name
 from polyteach.progress import track
 from polyteach.tasks.contract import Target
 
@@ -318,7 +319,7 @@ def check(settings: Settings) -> None:
     allowed = {"optimizer": OPTIMIZERS, "precision": tuple(PRECISIONS)}
     for name, values in allowed.items():
         if getattr(settings, name) not in values:
-            raise ValueError(f"{name} {getattr(settings, name)!r} is not one of {', '.join(values)}")
+            raise unknown_name(name, getattr(settings, name), values)
     least = {"steps": 1, "accumulate": 1, "save_every": 1, "keep": 1}
     least |= dict.fromkeys(("warmup", "clip", "weight_decay", "momentum"), 0)
     for name, low in least.items():

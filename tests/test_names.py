@@ -62,7 +62,7 @@ def test_an_unknown_teacher_family_says_what_there_is_and_what_to_do(spec):
     [
         ("yolo:x", r"unknown dataset format 'yolo'; there are ade20k, .*COCO's JSON and give coco:ROOT"),
         ("image_net:x", r"unknown dataset format 'image_net'; .*Did you mean imagenet\?"),
-        ("s3://bucket/photographs", r"does not exist; give a folder"),
+        ("s3://bucket/photographs", r"does not exist, and there is no format 's3'; give a folder"),
         ("nowhere", r"does not exist; give a folder"),
     ],
 )
@@ -89,3 +89,25 @@ def test_splits_that_no_image_has():
     )
     assert "there are train, and images of none" in str(no_split("x", {"train", None}))
     assert "polyteach store split STORE --fractions" in str(no_split("train", {None}))
+
+
+@pytest.mark.parametrize(
+    ("device", "meant"),
+    [("gpu", "cuda"), ("gpu:1", "cuda:1"), ("GPU0", "cuda:0"), ("CUDA", "cuda"), ("cdua:0", "cuda:0"), ("CPU", "cpu")],
+)
+def test_the_device_that_was_meant(device, meant):
+    from polyteach.devices import find_device
+
+    with pytest.raises(ValueError, match=rf"device '{device}' is none: say auto, cpu.*Did you mean {meant}\?"):
+        find_device(device)
+
+
+def test_the_precision_and_the_optimizer_that_were_meant():
+    from polyteach.loop import Settings, check
+    from polyteach.teachers import load_teacher
+
+    for wrong in (lambda: check(Settings(1, precision="bf_16")), lambda: load_teacher("timm:x", precision="bf_16")):
+        with pytest.raises(ValueError, match=r"unknown precision 'bf_16'; .* fp32, fp16, bf16\. Did you mean bf16"):
+            wrong()
+    with pytest.raises(ValueError, match=r"unknown optimizer 'adam'; there are sgd, adamw\. Did you mean adamw\?"):
+        check(Settings(1, optimizer="adam"))

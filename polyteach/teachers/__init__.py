@@ -26,7 +26,7 @@ from torchvision.transforms import v2
 
 from polyteach.devices import PRECISIONS
 from polyteach.files import downloading, read_json
-from polyteach.names import did_you_mean
+from polyteach.names import did_you_mean, unknown_name
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.weights import AVERAGED, StateDict
@@ -84,7 +84,7 @@ def load_teacher(spec: str, device: str = "cpu", precision: str = "fp32") -> Tea
     if not colon or not name or family not in known:
         raise _no_family(spec, family, colon)
     if precision not in PRECISIONS:
-        raise ValueError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+        raise unknown_name("precision", precision, PRECISIONS)
     module: Any = importlib.import_module(f"polyteach.teachers.{known[family]}")
     with downloading():
         teacher: Teacher = module.load(name, device, precision)
