@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from polyteach.jackknife import interval
 from polyteach.scores import BOOTSTRAP, EVERY, MODES, PARTS, Downstream, Run, Samples, Spent, Test
 
 Interval = tuple[float, float]
@@ -21,12 +22,6 @@ Interval = tuple[float, float]
 BEFORE = "some resamples are by the bootstrap of an older version"
 BETTER = "better"
 """The third kind of table: for every cell the parts that did better on the validation images."""
-
-
-def interval(samples: Samples) -> Interval:
-    """Between the 2.5th and the 97.5th percentile of the draws (R,)."""
-    low, high = np.percentile(samples, [2.5, 97.5])
-    return float(low), float(high)
 
 
 @dataclass(frozen=True)

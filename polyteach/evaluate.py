@@ -4,7 +4,7 @@ Shapes: N images, G groups of them, R draws.
 """
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -148,11 +148,3 @@ def _labelled(plan: Plan, objective: str, batch_size: int) -> Iterator[list[tupl
             if n + 1 < len(groups):
                 ahead.append(pool.submit(load, groups[n + 1]))
             yield ahead.pop(0).result()
-
-
-def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
-    """Between the percentiles of these draws of a score; None of none."""
-    if not len(values):
-        return None
-    low, high = np.quantile(np.asarray(values, dtype=np.float64), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

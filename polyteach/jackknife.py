@@ -35,6 +35,12 @@ def left_out(of: Int[np.ndarray, " N"]) -> Iterator[Int[np.ndarray, " N"]]:
         yield np.where(of == group, 1, KEPT)
 
 
+def interval(drawn: Sequence[float] | Float[np.ndarray, " R"]) -> tuple[float, float]:
+    """95 %: between the 2.5th and the 97.5th percentile of the draws, of which there is at least one."""
+    low, high = np.percentile(np.asarray(drawn, dtype=np.float64), [2.5, 97.5])
+    return float(low), float(high)
+
+
 def error(left: Sequence[float] | Float[np.ndarray, " G"]) -> float:
     """The standard error, from the scores with each group left out; NaN of fewer than two."""
     values = np.asarray(left, dtype=np.float64)

@@ -226,9 +226,11 @@ def _resolved(a: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{key}: give at least one")
         if len(set(a[key])) < len(a[key]) and key != "scale":
             raise ValueError(f"{key}: {a[key]} has a value twice")
+    for key, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
+        if a[key] not in known:
+            raise unknown_name(key, a[key], known)
     checks: list[tuple[str, bool, str]] = [
         ("parts", set(a["parts"]) <= {"backbone", "pyramid"}, "backbone or pyramid"),
-        ("optimizer", a["optimizer"] in OPTIMIZERS, " or ".join(OPTIMIZERS)),
         ("size", a["size"] >= 32 and a["size"] % 32 == 0, "a multiple of 32"),
         ("lrs", all(x > 0 for x in a["lrs"]), "above 0"),
         ("steps", all(x > 0 for x in a["steps"]), "above 0"),
@@ -240,7 +242,6 @@ def _resolved(a: dict[str, Any]) -> dict[str, Any]:
         ("held_out", a["held_out"] is None or not a["validation_split"], "given without validation_split"),
         ("batch_size", a["batch_size"] > 0, "above 0"),
         ("workers", a["workers"] >= 0, "0 or more"),
-        ("precision", a["precision"] in PRECISIONS, " or ".join(PRECISIONS)),
         ("mirror", 0 <= a["mirror"] <= 1, "0 to 1"),
         ("augment", 0 <= a["augment"] <= 10, "0 to 10"),
         ("scale", 0 < a["scale"][0] <= a["scale"][1], "LOW HIGH with 0 < LOW <= HIGH"),
@@ -460,7 +461,7 @@ class _Job:
     ) -> dict[str, Any]:
         from statistics import fmean, stdev
 
-        from polyteach.evaluate import interval
+        from polyteach.jackknife import interval
 
         values = [t["scores"][self.metric] for t in tests]
         usable = all(v is not None for v in values)
@@ -469,6 +470,7 @@ class _Job:
         drawn = [v for t in tests for v in t["resamples"]]
         alike = len({("left_out" in t, len(t["resamples"])) for t in tests}) == 1
         paired = zip(*(t["resamples"] for t in tests), strict=True) if usable and alike and None not in drawn else ()
+        means = [fmean(v) for v in paired]
         return {
             "parts": part,
             "chosen": chosen,
@@ -476,7 +478,7 @@ class _Job:
             "tests": tests,
             "mean": fmean(values) if usable else None,
             "spread": stdev(values) if usable and len(values) > 1 else None,
-            "interval": interval([fmean(v) for v in paired]),
+            "interval": interval(means) if means else None,
         }
 
     def _cell(self, name: str, part: str, lr: float, steps: int, seed: int, count: str) -> dict[str, Any]:

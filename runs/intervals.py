@@ -3,9 +3,9 @@
     python runs/intervals.py DIR/proof-resamples.parquet                     # every arm's normalised average
     python runs/intervals.py FILE --ours student-hard --seeds 0              # and its differences to every other arm
 
-A row of the file is one test: arm, task, both seeds, its score, the draws of what that score may have been with other
-test pictures, and the scores with each group of the pictures left out, from which they were drawn
-(polyteach/jackknife.py). Draws of one task are paired by position.
+A row of the file is one test: arm, task, both seeds, its score, the pictures that could not be read, the draws of what
+that score may have been with other test pictures, and the scores with each group of the pictures left out, from which
+they were drawn (polyteach/jackknife.py). Draws of one task are paired by position.
 """
 
 import argparse
@@ -19,11 +19,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from polyteach.jackknife import interval
+
 SCHEMA = pa.schema(
     [
         ("arm", pa.string()), ("task", pa.string()), ("metric", pa.string()), ("higher_is_better", pa.bool_()),
         ("pretraining_seed", pa.int64()), ("seed", pa.int64()), ("test_sha256", pa.string()), ("score", pa.float64()),
-        ("resamples", pa.list_(pa.float32())), ("left_out", pa.list_(pa.float32())),
+        ("unreadable", pa.list_(pa.string())), ("resamples", pa.list_(pa.float32())),
+        ("left_out", pa.list_(pa.float32())),
     ]
 )  # fmt: skip
 
@@ -46,15 +49,22 @@ class Tests:
         """seeds: of pretraining; what is from scratch has none and is always taken.
 
         Raises:
-            ValueError: the tests of one task have no resamples, or such as cannot be paired.
+            ValueError: no test is of one of the seeds; the tests of one task have no resamples, or such as cannot be
+                paired.
         """
         of: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for r in rows:
             if r["score"] is not None and (seeds is None or r["pretraining_seed"] in (None, *seeds)):
                 of.setdefault((r["arm"], r["task"]), []).append(r)
+        there = {r["pretraining_seed"] for r in rows} - {None}
+        if lack := sorted(set(seeds or ()) - there):
+            raise ValueError(f"nothing was pretrained with seed {', '.join(map(str, lack))}; there are {sorted(there)}")
         for task in {t for _, t in of}:
             here = [r for (_, t), x in of.items() if t == task for r in x]
-            kinds = {(r["test_sha256"], len(r["resamples"] or ()), bool(r["left_out"])) for r in here}
+            kinds = {
+                (r["test_sha256"], tuple(r["unreadable"] or ()), len(r["resamples"] or ()), bool(r["left_out"]))
+                for r in here
+            }
             if len(kinds) > 1:
                 raise ValueError(
                     f"the tests of {task} cannot be paired: they differ in pictures, number of resamples, or in how "
@@ -85,12 +95,6 @@ class Tests:
         if a not in self.score or b not in self.score:
             return None
         return tuple(self.sign[task] * (kept[a] - kept[b]) for kept in (self.score, self.drawn))  # type: ignore[return-value]
-
-
-def interval(drawn: np.ndarray) -> tuple[float, float]:
-    """95 %."""
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def said(found: tuple[float, np.ndarray] | None) -> str:

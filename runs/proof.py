@@ -405,6 +405,7 @@ def _resamples(said: dict[str, Any], test: dict[str, Any]) -> dict[str, Any]:
         "seed": test["seed"],
         "test_sha256": down["test_sha256"],
         "score": None if test["scores"] is None else test["scores"][down["metric"]],
+        "unreadable": sorted(id for id, _ in test.get("unreadable", ())),
         "resamples": test.get("resamples"),
         "left_out": test.get("left_out"),
     }

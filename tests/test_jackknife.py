@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from polyteach.batches import plan
 from polyteach.evaluate import evaluate
-from polyteach.jackknife import GROUPS, KEPT, draws, error, groups, left_out
+from polyteach.jackknife import GROUPS, KEPT, draws, error, groups, interval, left_out
 from polyteach.store import ImageRow, Store
 from polyteach.tasks.contract import PEOPLE, Space
 from polyteach.tasks.segmentation import SegmentationTarget
@@ -25,6 +25,10 @@ def test_the_error_of_a_mean_is_the_textbooks(values):
     x = np.array(values)
     left = [(x.sum() - v) / (len(x) - 1) for v in x]
     assert error(left) == pytest.approx(statistics.stdev(values) / len(values) ** 0.5, abs=1e-9)
+
+
+def test_an_interval_leaves_out_a_fortieth_at_each_end():
+    assert interval([float(i) for i in range(101)]) == pytest.approx((2.5, 97.5))
 
 
 def test_of_one_group_there_is_no_error():

@@ -418,11 +418,13 @@ def test_intervals_are_made_again_from_the_file_of_resamples(tmp_path, monkeypat
 
 def test_resamples_that_cannot_be_paired_are_refused():
     row = {"arm": "a", "task": "t", "metric": "m", "higher_is_better": True, "pretraining_seed": 0, "seed": 0}
-    row |= {"test_sha256": "x", "score": 1.0, "resamples": [1.0, 2.0], "left_out": [1.0]}
-    for change in ({"test_sha256": "y"}, {"resamples": [1.0]}, {"left_out": None}):
+    row |= {"test_sha256": "x", "unreadable": [], "score": 1.0, "resamples": [1.0, 2.0], "left_out": [1.0]}
+    for change in ({"test_sha256": "y"}, {"unreadable": ["7"]}, {"resamples": [1.0]}, {"left_out": None}):
         with pytest.raises(ValueError, match="tests of t cannot be paired"):
             intervals.Tests([row, {**row, "arm": "b", "pretraining_seed": 1, **change}])
         assert intervals.Tests([row, {**row, "pretraining_seed": 1, **change}], [0]).arms == ["a"]
+    with pytest.raises(ValueError, match=r"nothing was pretrained with seed 7; there are \[0\]"):
+        intervals.Tests([row, {**row, "arm": "scratch", "pretraining_seed": None}], [0, 7])
     with pytest.raises(ValueError, match="kept no resamples"):
         intervals.Tests([{**row, "resamples": []}])
     both = intervals.Tests([row, {**row, "seed": 1, "score": 3.0, "resamples": [3.0, None]}])

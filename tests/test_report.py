@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from polyteach import charts, page
-from polyteach.compare import interval
+from polyteach.jackknife import interval
 from polyteach.report import report
 
 R = 400
