@@ -1,19 +1,22 @@
 """Predict: a student over images, into targets and pictures."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
+
+from polyteach.arguments import Paths, listed
 
 if TYPE_CHECKING:
     from polyteach.tasks.contract import Target
 
 
 def predict(
-    run: tyro.conf.Positional[str],
-    images: tyro.conf.Positional[Sequence[str]],
+    run: tyro.conf.Positional[str | Path],
+    images: Paths,
     *,
-    out: str | None = None,
+    out: str | Path | None = None,
     score: float = 0.5,
     json: bool = False,
     show: bool = True,
@@ -60,8 +63,6 @@ def predict(
 
         polyteach predict run photos/ --out pictures --precision bf16
     """
-    from pathlib import Path
-
     import torch
 
     from polyteach.devices import find_device, warn_if_slow
@@ -69,16 +70,8 @@ def predict(
     from polyteach.progress import track
     from polyteach.teachers import load_teacher
 
-    files = _files(images)
-    if not files:
-        given = (images,) if isinstance(images, str) else images
-        raise ValueError(f"no image in {', '.join(given)}" if given else "no image given")
-    if not 0 <= score <= 1:
-        raise ValueError(f"score must be 0 to 1; got {score}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-    if out is not None and Path(out).exists():
-        raise ValueError(f"{out} exists; predict does not overwrite, choose another --out")
+    given, run = listed(images), str(run)
+    files = _checked(given, out, score, batch_size)
     device = find_device(device)
     teacher = load_teacher(f"own:{run}", device, precision)
     warn_if_slow(torch.device(device).type, precision)
@@ -96,19 +89,36 @@ def predict(
             if out is not None and pictures:
                 _draw(good, found, teacher.objectives, Path(out))
             bar.advance(len(batch))
-    if show:
-        for line in _told(files, answers, dict(bad), teacher.objectives, score, json):
-            print(line, flush=True)
-    for file, reason in bad:
-        _say(f"{file}: {reason}")
     if out is not None:
         rows = [(f, size, a) for (f, size), a in zip(kept, (a for a in answers if a), strict=True)]
         _keep(Path(out) / "store", rows, bad, teacher)
-        config = {"run": run, "images": list(images), "device": device, "precision": precision}
+        config = {"run": run, "images": list(given), "device": device, "precision": precision}
         write_json(Path(out) / "predict.json", config | {"batch_size": batch_size, "pictures": pictures})
+    if show:
+        _print(_told(files, answers, dict(bad), teacher.objectives, score, json))
+    for file, reason in bad:
+        _say(f"{file}: {reason}")
     if len(bad) == len(files):
         raise Unreadable(f"none of {len(files)} images could be read; the first: {bad[0][0]}: {bad[0][1]}")
     return answers
+
+
+def _checked(given: Sequence[str], out: str | Path | None, score: float, batch_size: int) -> list[str]:
+    """The files that are to be answered.
+
+    Raises:
+        ValueError: none, a number out of range, or `out` exists.
+    """
+    files = _files(given)
+    if not files or all(Path(f).is_dir() for f in files):
+        raise ValueError(f"no image in {', '.join(given)}" if given else "no image given")
+    if not 0 <= score <= 1:
+        raise ValueError(f"score must be 0 to 1; got {score}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    if out is not None and Path(out).exists():
+        raise ValueError(f"{out} exists; predict does not overwrite, choose another --out")
+    return files
 
 
 class Unreadable(ValueError):
@@ -146,7 +156,25 @@ def _told(
                 yield f"{file}: {name}: {text}"
         if json:
             rest = {"error": bad[file]} if file in bad else {"answers": said}
-            yield dumps({"image": file} | rest, ensure_ascii=False)
+            yield dumps(_finite({"image": file} | rest), ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for numbers that JSON does not have: NaN and infinity, as of a network that diverged."""
+    from math import isfinite
+
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def _print(lines: Iterator[str]) -> None:
+    import sys
+
+    for line in lines:
+        print(_shown(line, sys.stdout.encoding or "utf-8"), flush=True)
 
 
 def _say(line: str) -> None:
@@ -156,30 +184,27 @@ def _say(line: str) -> None:
 
 
 def _files(images: Sequence[str]) -> list[str]:
-    from pathlib import Path
-
     from polyteach.images import extensions
 
     known = extensions()
     out: list[str] = []
-    for given in (images,) if isinstance(images, str) else images:
-        path = Path(given)
+    for given in images:
+        path, found = Path(given), []
         if path.is_dir():
-            out += sorted(str(f) for f in path.rglob("*") if f.is_file() and f.suffix.lower() in known)
-        else:  # what is not there is told when its turn comes, so that the others are answered
-            out.append(str(given))
+            found = sorted(str(f) for f in path.rglob("*") if f.is_file() and f.suffix.lower() in known)
+        out += found or [given]  # what is not there, or empty, is told when its turn comes, so that others are answered
     return list(dict.fromkeys(out))
 
 
 def _decoded(file: str) -> Any:
-    from pathlib import Path
-
     from polyteach.images import BadImage, decode
 
     try:
         return decode(Path(file).read_bytes())
     except FileNotFoundError:
         return "no such image or folder"
+    except IsADirectoryError:
+        return "a folder without an image"
     except OSError as e:
         return f"cannot be read: {e.strerror or e}"
     except BadImage as e:
@@ -187,9 +212,7 @@ def _decoded(file: str) -> Any:
 
 
 def _draw(good: list[Any], found: dict[str, Any], objectives: dict[str, Any], out: Any) -> None:
-    from pathlib import Path
-
-    from torchvision.io import write_png
+    from torchvision.io import encode_png
 
     from polyteach.files import replacing
     from polyteach.tasks import load_task
@@ -201,16 +224,20 @@ def _draw(good: list[Any], found: dict[str, Any], objectives: dict[str, Any], ou
             path, n = out / f"{Path(file).stem}.{name}.png", 2
             while path.exists():  # two folders may hold the same file name
                 path, n = out / f"{Path(file).stem}-{n}.{name}.png", n + 1
-            with replacing(path) as temporary:
-                write_png(picture, str(temporary))
+            with replacing(path) as temporary:  # and not write_png, which takes no name that is no UTF-8
+                temporary.write_bytes(
+                    encode_png(picture).numpy().tobytes()
+                )
 
 
 def _keep(path: Any, rows: list[Any], bad: list[tuple[str, str]], teacher: Any) -> None:
-    from pathlib import Path
-
     import polyteach
     from polyteach.store import ImageRow, Store
 
+    # Parquet's texts are UTF-8; a file's name need not be, and by another it would not be found
+    nameless = "its name is no UTF-8: it is answered, but a store cannot refer to it"
+    bad = [*bad, *((f, nameless) for f, _, _ in rows if _shown(f) != f)]
+    rows = [row for row in rows if _shown(row[0]) == row[0]]
     store = Store.create(path)
     about = {"spec": teacher.spec, "sha256": teacher.sha256}
     info = {"teacher": about, "polyteach": polyteach.__version__}
@@ -221,4 +248,9 @@ def _keep(path: Any, rows: list[Any], bad: list[tuple[str, str]], teacher: Any) 
         store.write_images(part, images)
         for name, labels in sets.items():
             labels.write(part, [f for f, _, _ in here], [a[name] for _, _, a in here])
-    store.write_rejects(0, [(f, str(Path(f).resolve()), reason) for f, reason in bad])
+    store.write_rejects(0, [(_shown(f), _shown(str(Path(f).resolve())), reason) for f, reason in bad])
+
+
+def _shown(text: str, encoding: str = "utf-8") -> str:
+    """What cannot be written so, such as a file's name that is no UTF-8, as \\udcff; else it would be an error."""
+    return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -1,7 +1,10 @@
 """Predict: what is printed of each answer, what the exit status says, and what pictures say of an empty answer."""
 
 import json
+import math
 import re
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ import torch
 import polyteach
 from polyteach.__main__ import main
 from polyteach.predict import predict
+from polyteach.store import Store
 from polyteach.student import Student, save_student
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.classification import ClassificationTarget
@@ -81,6 +85,65 @@ def test_an_empty_folder_is_an_error(run, tmp_path, capsys):
     assert f"no image in {tmp_path / 'empty'}" in capsys.readouterr().err
     with pytest.raises(ValueError, match="score must be 0 to 1; got 2"):
         polyteach.predict(run[0], ["x.jpg"], score=2.0)
+
+
+def test_an_empty_folder_beside_others_is_told_and_the_status_is_one(run, photographs, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["predict", run[0], str(tmp_path / "empty"), str(photographs / "0.png"), "--no-progress"]) == 1
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == len(run[1])
+    assert f"{tmp_path / 'empty'}: a folder without an image" in said.err
+
+
+def test_paths_from_python(run, photographs, tmp_path, capsys):
+    file, out = photographs / "0.png", tmp_path / "out"
+    (one,) = predict(Path(run[0]), file, out=out, show=False, progress=False)
+    (same,) = predict(run[0], [file], show=False, progress=False)
+    assert list(one) == list(same) == run[1]
+    config = json.loads((out / "predict.json").read_text())
+    assert (config["run"], config["images"]) == (run[0], [str(file)])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no image in"):
+        predict(run[0], [tmp_path / "empty"])
+
+
+def test_a_name_that_is_no_utf8_stops_nothing(run, photographs, tmp_path, monkeypatch):
+    import io
+    import os
+
+    odd = os.fsencode(str(photographs)) + b"/odd\xff.png"
+    try:
+        with open(odd, "wb") as file:
+            file.write((photographs / "0.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    for words in ([], ["--json"]):
+        out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")  # as a terminal, where such a text is an error
+        monkeypatch.setattr(sys, "stdout", out)
+        folder = str(tmp_path / f"out{len(words)}")
+        assert main(["predict", run[0], str(photographs), "--no-progress", "--out", folder, *words]) == 0
+        said = out.buffer.getvalue().decode().splitlines()
+        assert len(said) == (7 if words else 7 * len(run[1]))
+        assert sum("odd\\udcff.png" in line for line in said) == len(said) // 7
+        store = Store.open(f"{folder}/store")
+        assert len(store.images(0)) == 6
+        (reject,) = store.rejects()
+        assert reject[0].endswith("odd\\udcff.png")
+        assert "its name is no UTF-8" in reject[2]
+
+
+def test_json_has_null_for_what_is_no_number(run, photographs, monkeypatch, capsys):
+    """As of a network that diverged."""
+    monkeypatch.setattr(
+        load_task("depth").__class__, "describe", lambda *_: ("", {"median": math.nan, "x": [math.inf]})
+    )
+    predict(run[0], [photographs / "0.png"], json=True, progress=False)
+
+    def refused(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    said = json.loads(capsys.readouterr().out, parse_constant=refused)
+    assert said["answers"]["depth_x"] == {"median": None, "x": [None]}
 
 
 def boxes(*scores):
