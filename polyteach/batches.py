@@ -771,6 +771,10 @@ def batches(
         generator=torch.Generator(),  # else the loader draws from the global one, and resume would not be exact
     )
     for images, rest in loader:
+        if workers and not pin:  # pinned they are copies already
+            # a step holds all of its passes: out of shared memory, of which docker gives 64 MB, and of whose tensors
+            # each holds a file open
+            images, rest = images.clone(), rest.clone()
         yield Batch(images, *(_unpacked(rest) if workers else rest))
 
 
