@@ -225,9 +225,7 @@ def _draw(good: list[Any], found: dict[str, Any], objectives: dict[str, Any], ou
             while path.exists():  # two folders may hold the same file name
                 path, n = out / f"{Path(file).stem}-{n}.{name}.png", n + 1
             with replacing(path) as temporary:  # and not write_png, which takes no name that is no UTF-8
-                temporary.write_bytes(
-                    encode_png(picture).numpy().tobytes()
-                )
+                temporary.write_bytes(encode_png(picture).numpy().tobytes())
 
 
 def _keep(path: Any, rows: list[Any], bad: list[tuple[str, str]], teacher: Any) -> None:

@@ -74,6 +74,20 @@ def wrapped(cell: Cell, width: int, indent: str = "", lead: str = "", hanging: s
     return [*lines, now.rstrip()]
 
 
+def fitted(text: str, stream: Any) -> str:
+    """Lines for `stream`: where it is a terminal, they break between words, and what goes on is set in further.
+
+    Elsewhere as they are, so that a log can be searched for a whole sentence.
+    """
+    if not stream.isatty():
+        return text
+    out, width = [], width_of(stream)
+    for line in text.split("\n"):
+        indent = line[: len(line) - len(line.lstrip())]
+        out += wrapped(line, width, indent, hanging=BETWEEN) if cell_len(line) > width else [line]
+    return "\n".join(out)
+
+
 def _text(cell: Cell) -> str:
     return cell if isinstance(cell, str) else ", ".join(cell)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from polyteach.batches import Batch, Plan
+    from polyteach.batches import Batch, Plan, Samples
     from polyteach.loop import Settings
     from polyteach.store import LabelSet
     from polyteach.student import Student
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 RULES = ("rule", "equal", "learned")
 NEW: dict[str, Any] = {"combine": "first", "map": None, "freeze": []}
 """Options that runs of earlier versions do not record, and what those did."""
+PASSES = 8
+"""Passes of two images whose operations are counted, where not every image has every label."""
 FREE = ("workers", "progress", "save_every", "save_minutes", "keep", "shard")
 """Options that change nothing of the result, so a resumed run may change them."""
 
@@ -206,8 +208,9 @@ def train(
     if leads and (run / "train.json").exists():
         raise ValueError(f"{out} holds a finished run; choose another folder")
     given = listed(stores)
-    tasks, labels, init = listed(tasks), listed(labels), None if init is None else str(init)
-    arguments |= {"out": str(out), "tasks": tasks, "labels": labels, "init": init}
+    tasks, labels, split, freeze = (listed(x) for x in (tasks, labels, split, freeze))
+    init = None if init is None else str(init)
+    arguments |= {"out": str(out), "tasks": tasks, "labels": labels, "split": split, "freeze": freeze, "init": init}
     if not given:
         raise ValueError("no store given")
     twice = {s for s in given if given.count(s) > 1}
@@ -222,9 +225,8 @@ def train(
     import torch
 
     from polyteach.batches import REJECTS, Augment, Samples, batches, explained, members, noted, plan
-    from polyteach.compute import COUNTED, step_flops
     from polyteach.devices import arithmetic, find_device
-    from polyteach.loop import Mixture, Settings, check, fit
+    from polyteach.loop import Mixture, check, fit
     from polyteach.objectives import read_map
     from polyteach.store import Store
     from polyteach.student import Student, costs_before, save_student
@@ -234,33 +236,11 @@ def train(
     arguments["map"] = table = None if map is None else read_map(map)
     chosen = plan([Store.open(s) for s in given], tasks, labels, split, combine=combine, table=table)
     _meaningful(chosen, confidence, drop)
-    whole_batch = batch_size * accumulate
-    if steps is None:
-        steps = max(1, -int(-(epochs or 10) * len(chosen) // whole_batch))
-    adaptive, place = optimizer == "adamw", find_device(device)
-    settings = Settings(
-        steps=steps,
-        accumulate=accumulate,
-        optimizer=optimizer,
-        lr=lr if lr is not None else 3e-4 if adaptive else 0.32 * whole_batch / 256,
-        nesterov=nesterov,
-        weight_decay=weight_decay if weight_decay is not None else 0.05 if adaptive else 4e-5,
-        warmup=warmup if warmup is not None else min(1000, steps // 10),
-        clip=clip,
-        ema=ema,
-        seed=seed,
-        device=processes.own_device(place),
-        precision=precision,
-        channels_last=channels_last,
-        save_every=save_every,
-        save_minutes=save_minutes,
-        keep=keep,
-        shard=shard,
-        progress=progress,
-    )
+    whole_batch, place = batch_size * accumulate, find_device(device)
+    settings = _settings(arguments, len(chosen), processes.own_device(place))
     check(settings)
     _processes(sync_batch_norm, shard, compile)
-    _frozen(tuple(freeze), init, sync_batch_norm, shard)
+    _frozen(freeze, init, sync_batch_norm, shard)
     values, reasons = loss_weights(chosen, weights, settings.lr, whole_batch, optimizer)
     config = _config(arguments, given, settings, chosen, values)
     config["options"]["device"] = place
@@ -313,9 +293,7 @@ def train(
     }
     save_student(student, run, about)
     last = _last_line(run / "log.jsonl")
-    first = next(iter(batches(samples, min(COUNTED, batch_size), 0, 1)))
-    # on the CPU: what is counted does not depend on the device
-    each = step_flops(student.cpu(), first.images, first.targets)
+    each = _flops(student, samples, batch_size)
     seen = settings.steps * whole_batch
     compute = {"images": seen, "flops": None if each is None else each * seen, "seconds": last["seconds"]}
     ready = {"steps": settings.steps, "seconds": last["seconds"], "losses": last["losses"]}
@@ -323,6 +301,47 @@ def train(
     stood_on = {cost["of"]: cost for cost in [*_teachers(chosen), *costs_before(init)]}
     write_json(run / "train.json", ready | {"compute": compute | {"teachers": list(stood_on.values())}})
     return str(out)
+
+
+def _settings(a: dict[str, Any], images: int, device: str) -> "Settings":
+    """How to optimise, with what follows from the number of images where nothing is said."""
+    from polyteach.loop import Settings
+
+    batch, adaptive = a["batch_size"] * a["accumulate"], a["optimizer"] == "adamw"
+    steps = a["steps"]
+    if steps is None:
+        steps = max(1, -int(-(a["epochs"] or 10) * images // batch))
+    rest = (
+        "accumulate", "optimizer", "nesterov", "clip", "ema", "seed", "precision", "channels_last", "save_every",
+        "save_minutes", "keep", "shard", "progress",
+    )  # fmt: skip
+    return Settings(
+        steps=steps,
+        lr=a["lr"] if a["lr"] is not None else 3e-4 if adaptive else 0.32 * batch / 256,
+        weight_decay=a["weight_decay"] if a["weight_decay"] is not None else 0.05 if adaptive else 4e-5,
+        warmup=a["warmup"] if a["warmup"] is not None else min(1000, steps // 10),
+        device=device,
+        **{k: a[k] for k in rest},
+    )
+
+
+def _flops(student: "Student", samples: "Samples", batch_size: int) -> float | None:
+    """Operations of training per image, of a few images. On the CPU: what is counted does not depend on the device.
+
+    A head's cost is that of the images with its labels: where not all have them, so many are counted, two at a time,
+    that their share shows.
+    """
+    from statistics import fmean
+
+    from polyteach.batches import batches
+    from polyteach.compute import COUNTED, step_flops
+
+    sparse = any(n < len(samples.plan) for n in samples.plan.labelled.values())
+    passes = batches(samples, min(COUNTED, batch_size), 0, PASSES if sparse else 1)
+    student = student.cpu()
+    found = [step_flops(student, batch.images, batch.targets) for batch in passes]
+    known = [x for x in found if x is not None]
+    return fmean(known) if len(known) == len(found) else None
 
 
 def _sane(a: dict[str, Any]) -> None:
@@ -491,7 +510,9 @@ def _changed(student: "Student", before: "dict[str, Tensor]", init: str | None) 
     """The parts that have been learned, here or in the run that this one started from: classes leave the pyramid."""
     from polyteach.student import PARTS, describe_student
 
-    known = describe_student(init).get("trained", PARTS) if init and Path(init).is_dir() else ()
+    known = ()
+    if init:  # other weights than a run's are those of a backbone
+        known = describe_student(init).get("trained", PARTS) if Path(init).is_dir() else PARTS[:1]
     moved = {k.partition(".")[0] for k, v in student.named_parameters() if not v.detach().cpu().equal(before[k])}
     return [p for p in PARTS if p in moved or p in known]
 
@@ -600,6 +621,7 @@ def _learnable(plan: "Plan", policy: "Policy") -> None:
     import sys
 
     from polyteach.batches import unlearnable
+    from polyteach.tables import fitted
 
     known, likely = unlearnable(plan, policy)
     if known:
@@ -608,7 +630,7 @@ def _learnable(plan: "Plan", policy: "Policy") -> None:
             "them out with labels"
         )
     for text in likely.values():
-        print(f"WARNING: nothing to be learned was found for {text}", file=sys.stderr)
+        print(fitted(f"WARNING: nothing to be learned was found for {text}", sys.stderr), file=sys.stderr)
 
 
 def _tell(
@@ -617,6 +639,7 @@ def _tell(
     import sys
 
     from polyteach.batches import by_people, members
+    from polyteach.tables import fitted
 
     lines = [f"{len(plan):,} images, {settings.steps:,} steps, lr {settings.lr:g}, {settings.device}; loss weights:"]
     if plan.unlabelled:
@@ -627,7 +650,7 @@ def _tell(
             together = "" if plan.combine == "first" or by_people(labels) else f" ({plan.combine} of its teachers)"
             lines.append(f"    {n:,} by {_where(plan, i, labels)}{together}")
     lines += [f"WARNING: {warning}" for warning in _warnings(plan, policy)]
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    print(fitted("\n".join(lines), sys.stderr), file=sys.stderr, flush=True)
 
 
 def _where(plan: "Plan", store: int, labels: "LabelSet") -> str:

@@ -1,5 +1,6 @@
 """Training: same seed, same weights; killed anywhere, same weights; weights of losses, averaging, and refusals."""
 
+import io
 import json
 import math
 import os
@@ -27,7 +28,7 @@ from polyteach.scene import random_scene, render
 from polyteach.store import ImageRow, Store
 from polyteach.student import Student, load_student
 from polyteach.tasks import all_tasks, load_task
-from polyteach.tasks.contract import Objective, Space
+from polyteach.tasks.contract import Objective, Policy, Space
 from polyteach.tasks.detection import DetectionTarget, rows
 from polyteach.teachers import load_teacher
 from polyteach.train import _frozen, _pairs, loss_weights, train
@@ -125,6 +126,17 @@ def test_what_is_frozen_stays_as_it_was_with_its_statistics(tmp_path):
     del config["options"]["freeze"]
     (first / "config.json").write_text(json.dumps(config))
     train(store, out=str(first), **options(steps=2))
+
+
+def test_a_frozen_backbone_that_others_trained_is_one_that_the_run_brings(tmp_path):
+    """As `transfer` asks: it takes over the parts that a representation says it has learned."""
+    store, weights = world(tmp_path / "store", 4), tmp_path / "backbone.safetensors"
+    save_file(timm.create_model("test_resnet", pretrained=False).state_dict(), weights)
+    out = train(store, out=tmp_path / "run", init=weights, freeze="backbone", **options(steps=1))
+    assert json.loads(Path(out, "student.json").read_text())["trained"] == ["backbone", "pyramid", "heads"]
+    assert json.loads(Path(out, "config.json").read_text())["options"]["freeze"] == ["backbone"]
+    start, after = Student("test_resnet", {}, 8, str(weights)).backbone, load_student(out).backbone
+    assert all(v.equal(after.state_dict()[k]) for k, v in start.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -358,7 +370,37 @@ def test_operations_are_counted_on_two_images_and_a_run_that_died_there_goes_on(
     assert done["flops"] > 0
 
 
+def test_a_head_that_few_images_have_labels_for_costs_as_little(tmp_path):
+    """Operations per image lie between those without it and those where all images have its labels."""
+    few = Store.open(world(tmp_path / "some_labelled", 16, ["classification"]))
+    task, space = load_task("depth"), Space(kind=load_task("depth").kinds[0])
+    labels, truth = few.create_set("depth", "oracle", space, TEACHER), render(random_scene(9, (48, 64)))
+    for part in few.parts():
+        ids = [row.id for row in few.images(part)]
+        labels.write(part, ids, [task.truth(truth, space) if i == "9" else None for i in ids])
+    flops = {}
+    for name, path, tasks in (
+        ("none", few.path, ["classification"]), ("few", few.path, ()),
+        ("all", world(tmp_path / "all_labelled", 16, ["classification", "depth"]), ()),
+    ):  # fmt: skip
+        train(path, out=tmp_path / name, tasks=tasks, **options(steps=1))
+        flops[name] = json.loads((tmp_path / name / "train.json").read_text())["compute"]["flops"]
+    # of 16 images that are looked at, the whole store, one has its labels
+    assert flops["few"] == pytest.approx(flops["none"] + (flops["all"] - flops["none"]) / 16, rel=0.02)
+
+
 # ---- memory: its layout, and until when it is held ----
+
+
+def test_batches_of_workers_do_not_stay_in_shared_memory(tmp_path):
+    """A step holds all of its passes, and there may be little of it."""
+    chosen = plan([Store.open(world(tmp_path / "store", 4))])
+    samples = batches_module.Samples(chosen, batches_module.Augment((64, 64)), Policy(), 0)
+    here, there = (next(batches_module.batches(samples, 4, 0, 1, workers)) for workers in (0, 1))
+    assert there.images.equal(here.images)
+    tensors = [v for ts in there.targets.values() for t in ts for v in vars(t).values() if isinstance(v, torch.Tensor)]
+    assert len(tensors) > 8
+    assert not any(v.untyped_storage().is_shared() for v in [there.images, *tensors])
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -524,6 +566,22 @@ def test_heads_of_classes_that_are_spelled_otherwise_are_told_and_joined_by_the_
         train(str(store.path), out=str(tmp_path / "run"), map=str(table), **options(steps=1))
 
 
+def test_what_is_said_before_breaks_no_word_on_a_terminal(tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    store = detections(tmp_path / "store")
+    for width in (80, 40):
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setattr("sys.stderr", said := Terminal())
+        train(store, out=str(tmp_path / f"run{width}"), **options(steps=1))
+        lines = said.getvalue().splitlines()
+        assert max(map(len, lines)) <= width
+        whole = " ".join(said.getvalue().split())
+        assert "its answer counts for no image, as people's and earlier sets win (detection/people, detec" in whole
+
+
 def test_an_objective_without_an_object_is_refused_and_leaves_nothing(tmp_path):
     store = Store.open(world(tmp_path / "store", 4, ["classification"]))
     crowd = DetectionTarget(
@@ -565,6 +623,8 @@ def test_paths_and_single_names_from_python(tmp_path):
     path = Path(world(tmp_path / "store", 4, ["classification", "depth"]))
     out = train(path, out=tmp_path / "a", tasks="classification", labels="oracle", **options(steps=1))
     assert out == str(tmp_path / "a")
+    with pytest.raises(ValueError, match="no image has split 'train'"):
+        train(path, out=tmp_path / "c", split="train", **options(steps=1))
     train([path], out=tmp_path / "b", tasks=["classification"], init=tmp_path / "a", **options(steps=1))
     config = json.loads((tmp_path / "b" / "config.json").read_text())
     assert config["options"]["stores"] == [str(path)]
