@@ -1,5 +1,6 @@
 """Numbered parts of work on the actors of a Ray cluster: what dies is done again elsewhere, what kills is set aside."""
 
+import math
 import os
 import time
 from collections import deque
@@ -11,6 +12,10 @@ CPUS = 0.5
 
 STARTING = 1800
 """Seconds that no worker at all may be ready before it is given up: the cluster has no room, or never will."""
+
+SLOWER, LEAST, FIRST = 20, 3600, 86_400
+"""A worker is taken for hung when its part has lasted so many times as long as the slowest that was done, and at least
+so many seconds; so many before one is done."""
 
 
 class Broken(ValueError):
@@ -25,14 +30,14 @@ def work(
     aside: Callable[[int, str], None],
     workers: int = 0,
     tries: int = 3,
-    timeout: int | float = 0,
+    timeout: int | float | None = None,
     gpus: int = 1,
 ) -> None:
     """Do every part once, on several workers at a time.
 
     A worker that dies is replaced, wherever the cluster has room, and its part is tried again, `tries` times in all;
-    so is a part that raises, or that takes longer than `timeout` seconds (0 for no limit), whose worker is killed. A
-    worker that raises `Broken` is replaced too.
+    so is a part that raises, or that takes longer than `timeout` seconds (0 for no limit; None by how long others took,
+    see `SLOWER`), whose worker is killed. A worker that raises `Broken` is replaced too.
 
     address: of a Ray cluster; "local" starts one here, for as long as this lasts. make: called once in every worker,
     with pickle's means; returns what does a part and returns what is to be sent back. done: called here with a part
@@ -95,7 +100,7 @@ class _Pool:
         make: Callable[[], Callable[[int], Any]],
         workers: int,
         tries: int,
-        timeout: int | float,
+        timeout: int | float | None,
         gpus: int = 1,
     ) -> None:
         self.ray, self.make, self.tries, self.timeout = ray, make, tries, timeout
@@ -109,6 +114,8 @@ class _Pool:
         self.count = workers or have // max(gpus, 1) or max(int(there.get("CPU", 1)), 1)
         # several workers share a GPU where more are asked for than there are
         self.share = gpus if gpus > 1 else min(1.0, have / self.count)
+        self.longest = 0.0
+        """Seconds that the slowest part took."""
         self.failures = 0
         """Workers in a row that died before they could work."""
         self.broken = 0
@@ -147,7 +154,7 @@ class _Pool:
             while waiting:
                 ready, _ = self.ray.wait(list(waiting), num_returns=1, timeout=1)
                 for ref in ready:
-                    actor, part, _ = waiting.pop(ref)
+                    actor, part, since = waiting.pop(ref)
                     try:
                         value = self.ray.get(ref)
                     except self.ray.exceptions.RayActorError as e:
@@ -167,22 +174,30 @@ class _Pool:
                         self.failures = 0
                         if part is not None:
                             self.broken = 0
+                            self.longest = max(self.longest, time.monotonic() - since)
                             done(part, value)
                     give(actor)
                 for part in self.overdue(waiting):
-                    fail(part, f"took more than {self.timeout:g} s")
+                    fail(part, f"took more than {self.limit:g} s")
                 self.stuck([(part, since) for _, part, since in waiting.values()])
                 staff()  # instead of those that died, and for parts that came back
         finally:
             for actor, _, _ in waiting.values():
                 self.ray.kill(actor)
 
+    @property
+    def limit(self) -> int | float:
+        """Seconds that a part may take."""
+        if self.timeout is not None:
+            return self.timeout or math.inf
+        return max(SLOWER * self.longest, LEAST) if self.longest else FIRST
+
     def overdue(self, waiting: dict[Any, tuple[Any, int | None, float]]) -> list[int]:
         """Parts that took longer than there is time for; their workers are killed, and no longer waited for."""
         out = []
         now = time.monotonic()
-        for ref, (actor, part, since) in list(waiting.items()) if self.timeout else ():
-            if part is not None and now - since > self.timeout:
+        for ref, (actor, part, since) in list(waiting.items()):
+            if part is not None and now - since > self.limit:
                 del waiting[ref]
                 self.ray.kill(actor)
                 out.append(part)

@@ -57,7 +57,7 @@ def label(
     ray: str | None = None,
     ray_workers: int = 0,
     ray_tries: int = 3,
-    ray_timeout: float = 0.0,
+    ray_timeout: float | None = None,
     progress: bool = True,
 ) -> None:
     """Run every teacher over every image of a store and write one pseudo label set for each of its answers.
@@ -87,7 +87,8 @@ def label(
         ray_workers: processes with all teachers each; 0 for one on each GPU, or, without any, on each CPU. More than
             there are GPUs share them.
         ray_tries: attempts at a part whose worker dies or raises; then its images are recorded as failed.
-        ray_timeout: seconds after which a part's worker is taken for hung, and killed; 0 for no limit.
+        ray_timeout: seconds after which a part's worker is taken for hung, and killed; 0 for no limit. Without it 20
+            times as many as the slowest part that was done, at least an hour; a day before one is done.
         progress: show a progress bar.
 
     Examples:
@@ -113,7 +114,7 @@ def label(
     for what, value in (("batch_size", batch_size), ("threads", threads), ("ray_tries", ray_tries)):
         if value < 1:
             raise ValueError(f"{what} must be at least 1; got {value}")
-    for what, number in (("ray_workers", ray_workers), ("ray_timeout", ray_timeout)):
+    for what, number in (("ray_workers", ray_workers), ("ray_timeout", ray_timeout or 0)):
         if number < 0:
             raise ValueError(f"{what} must be 0 or more; got {number}")
     if PEOPLE in teachers:
@@ -333,7 +334,7 @@ class _Run:
         given: tuple[Any, ...],
         workers: int,
         tries: int,
-        timeout: int | float,
+        timeout: int | float | None,
         gpus: int,
     ) -> None:
         """As `go`, by workers on Ray. given: arguments of `_loaded`. The others: of `cluster.work`."""

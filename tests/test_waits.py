@@ -87,3 +87,43 @@ def test_a_cluster_without_room_is_given_up(monkeypatch):
     assert len(ray.killed) == 2
     # while one works the others may wait
     pool.stuck([(None, time.monotonic() - 9), (0, time.monotonic())])
+
+
+class Hung(Full):
+    """A Ray whose first worker answers its first part and never another."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def remote(self, **options):
+        def do(part):
+            self.asked.append(part)
+            return len(self.asked), part
+
+        def actor(make):
+            return SimpleNamespace(ready=SimpleNamespace(remote=object), do=SimpleNamespace(remote=do))
+
+        return lambda kind: SimpleNamespace(remote=actor)
+
+    def wait(self, waiting, num_returns, timeout):
+        time.sleep(0.01)
+        return [ref for ref in waiting if not isinstance(ref, tuple) or ref[0] == 1][:1], waiting
+
+    def get(self, ref):
+        return True
+
+
+def test_a_part_that_hangs_on_a_cluster_is_given_up_though_no_limit_is_given(monkeypatch):
+    monkeypatch.setattr(cluster, "LEAST", 0.3)
+    ray, done, aside = Hung(), [], []
+    pool = cluster._Pool(ray, lambda: lambda part: part, 1, 2, None)
+    assert pool.limit == 24 * 60 * 60  # nothing is known yet of how long a part takes
+    pool.go(deque([0, 1]), lambda part, _: done.append(part), lambda *what: aside.append(what))
+    assert (done, ray.asked) == ([0], [0, 1, 1])
+    assert 0.01 <= pool.longest < 5
+    assert aside == [(1, f"took more than {pool.limit:g} s (2 times)")]
+    pool.longest = 400.0
+    assert pool.limit == 8000  # 20 times as long
+    for given, limit in ((0, float("inf")), (7.5, 7.5)):
+        assert cluster._Pool(ray, lambda: lambda part: part, 1, 2, given).limit == limit
