@@ -157,6 +157,8 @@ def plan(
             raise ValueError(
                 f"{store.path} has no label sets; make some with: polyteach label {store.path} --teacher ..."
             )
+        if not store.parts():
+            raise ValueError(f"{store.path} has no images; finish: polyteach ingest SOURCE {store.path}")
     every = [s for sets in found for s in sets]
     _known("task", tasks, {s.task for s in every})
     _known(

@@ -148,6 +148,10 @@ def test_errors_list_what_there_is(tmp_path):
         plan([store], tasks=["seg"])
     with pytest.raises(ValueError, match="no image is labelled for classification_nothing"):
         plan([store], labels=["nothing"])
+    begun = Store.create(tmp_path / "begun", 4)
+    label(begun, "x", [])  # an ingest that was stopped before its first part
+    with pytest.raises(ValueError, match=r"begun has no images; finish: polyteach ingest SOURCE"):
+        plan([store, begun])
     label(empty, "z", [soft(1, 0, 0)])
     with pytest.raises(ValueError, match="has none of the label sets asked for; it has classification/z"):
         plan([store, empty], labels=["x"])

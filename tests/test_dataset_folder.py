@@ -196,11 +196,14 @@ def test_a_folder_above_the_tree_is_no_class(tmp_path, inner):
         (("train2017/a.png", "annotations/instances_train2017.json"), "COCO's annotations lie in .* give coco:"),
         (("VOC2012/JPEGImages/a.png", "VOC2012/ImageSets/Main/train.txt"), "Pascal VOC's annotations .* give voc:"),
         (("a.png", "b/c.png"), None),
+        (("train/a.png", "trainannot/a.png", "trainannot/b.png"), "^1 pictures in trainannot are called as others are"),
+        (("images/val/a.jpg", "annotations/val/a.png"), "^1 pictures in annotations/val are called as others are"),
+        (("left/a.png", "right/a.png", "weights/b.png", "labelled/c.png"), None),
     ],
 )
 def test_labels_among_pictures_without_a_reader_are_told(tmp_path, files, said):
-    tree(tmp_path, *(f for f in files if f.endswith(".png")))
-    tree(tmp_path, *(f for f in files if not f.endswith(".png")), data=b"{}")
+    tree(tmp_path, *(f for f in files if f.endswith((".png", ".jpg"))))
+    tree(tmp_path, *(f for f in files if not f.endswith((".png", ".jpg"))), data=b"{}")
     notes = load_dataset(str(tmp_path)).notes
     assert len(notes) == (said is not None)
     assert said is None or re.search(said, notes[0])

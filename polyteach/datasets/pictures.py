@@ -1,12 +1,17 @@
 """A folder of unlabelled pictures, with its subfolders: every file whose ending is an image's, sorted by path.
 
-Labels that lie among them are not read; those of known forms are told, with the way to read them.
+Labels that lie among them are not read; those of known forms are told, with the way to read them, and so are pictures
+that are likely class maps.
 """
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 from polyteach.datasets import Dataset, Entry, printable, walk
+
+_MAPS = re.compile(r"annot|mask|segment|label|ground.?truth|(^|[^a-z])gt([^a-z]|$)", re.IGNORECASE)
+"""What folders of class maps are called in the usual data sets."""
 
 
 class Pictures(Dataset):
@@ -21,7 +26,7 @@ class Pictures(Dataset):
         files = sorted(found)
         super().__init__([printable(f) for f in files])
         self.left_out = left_out
-        self.notes += _labels(path)
+        self.notes += _labels(path, files)
         self._files = [(os.path.join(path, f), found[f]) for f in files]
 
     def entries(self, start: int, stop: int) -> Iterator[Entry]:
@@ -29,24 +34,47 @@ class Pictures(Dataset):
             yield Entry(uri=uri, problem=problem)
 
 
-def _labels(path: str) -> list[str]:
-    """What to say of labels that lie in a folder in the forms of other readers."""
-    files: set[tuple[str, str]] = set()
-    for folder in [path, *(f.path for f in os.scandir(path) if f.is_dir())]:
-        if os.access(folder, os.R_OK | os.X_OK):
-            files |= {(os.path.basename(folder), name) for name in os.listdir(folder)}
-    names = {name for _, name in files}
+def _labels(path: str, pictures: Sequence[str]) -> list[str]:
+    """What to say of labels that lie in a folder in the forms of other readers, or among the pictures as pictures."""
+    folders = [path, *(f.path for f in os.scandir(path) if f.is_dir() and os.access(f.path, os.R_OK | os.X_OK))]
+
+    def there(*names: str) -> bool:
+        return any(os.path.exists(os.path.join(folder, name)) for folder in folders for name in names)
+
+    listed = [f for f in folders if os.path.basename(f) == "annotations"]
     notes = []
-    if "_annotations.coco.json" in names or any(f == "annotations" and n.endswith(".json") for f, n in files):
+    if there("_annotations.coco.json") or any(n.endswith(".json") for f in listed for n in os.listdir(f)):
         notes.append(f"COCO's annotations lie in {path} and were not read: give coco:{path}")
-    if "ImageSets" in names or any(name in ("VOC2007", "VOC2012") for name in names):
+    if there("ImageSets", "VOC2007", "VOC2012"):
         notes.append(f"Pascal VOC's annotations lie in {path} and were not read: give voc:{path}")
-    if "data.yaml" in names or ("labels" in names and "images" in names):
+    if there("data.yaml") or (there("labels") and there("images")):
         notes.append(
             f"{path} looks like a data set of YOLO's (text files of labels), which were not read: no reader of them is "
             "there; convert them to COCO's JSON and give coco:PATH"
         )
-    return notes
+    return notes + _maps(pictures)
+
+
+def _maps(pictures: Sequence[str]) -> list[str]:
+    """What to say of pictures that are likely labels: their folder's name says so, and others have their names."""
+    folders = dict.fromkeys(os.path.dirname(p) for p in pictures)
+    named = {folder for folder in folders if _MAPS.search(folder)}
+    if not named:
+        return []
+    inside = [p for p in pictures if os.path.dirname(p) in named]
+    others = {_stem(p) for p in pictures if os.path.dirname(p) not in named}
+    alike = [p for p in inside if _stem(p) in others]
+    if not alike:
+        return []
+    shown = ", ".join(sorted({printable(os.path.dirname(p)) for p in alike})[:5])
+    return [
+        f"{len(alike):,} pictures in {shown} are called as others are: if they are class maps or masks, and no "
+        "photographs, give a folder without them"
+    ]
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]
 
 
 def load(path: str) -> Dataset:
