@@ -492,6 +492,22 @@ def test_one_object_without_outline_leaves_the_image_without(root):
         assert not target.ignore.any()
 
 
+@pytest.mark.parametrize("field", ["iscrowd", "ignore"])
+def test_a_crowd_without_outline_costs_no_other_object_its_own(root, field):
+    """It is not learned, so that nobody needs its outline; where it may be, its box says."""
+    crowd = annotation(2, 9, box=(2, 3, 5, 4), segmentation=[], **{field: 1})
+    val(root, [annotation(1, 9), crowd])
+    target = answers(f"coco:{root}", "detection")[0]["val2017/000000000009.jpg"][1]
+    assert target.ignore.tolist() == [False, True]
+    expected = np.zeros((2, H, W), dtype=bool)
+    expected[0, 3:11, 2:12] = True
+    expected[1, 3:7, 2:7] = True
+    np.testing.assert_array_equal(target.mask.numpy(), expected)
+    val(root, [crowd])
+    target = answers(f"coco:{root}", "detection")[0]["val2017/000000000009.jpg"][1]
+    assert (target.mask, target.ignore.tolist()) == (None, [True])
+
+
 NOTHING = {
     "two points": [[1, 1, 5, 5]],
     "run lengths of no pixel": {"size": [H, W], "counts": [H * W]},

@@ -334,7 +334,7 @@ class CocoFile:
         """The objects of image `row`, whose picture is (height, width) `size`.
 
         A crowd (`iscrowd`), or what is marked `ignore`, is ignored. outlines: give masks; they are None where an
-        object of the image has no segmentation. An object whose outline covers no pixel is ignored too, with its box
+        object that is learned has no segmentation. An object whose outline covers no pixel is ignored too, with its box
         as its mask: what it shows is not known, and the masks of the others are.
 
         Raises:
@@ -350,7 +350,8 @@ class CocoFile:
         crowd, marked = ([flag(w, a, field) for w, a in found] for field in ("iscrowd", "ignore"))
         notes["are crowds (iscrowd: 1), of which no single object is learned"] += sum(crowd)
         notes["are marked `ignore`, and not learned"] += sum(m and not c for m, c in zip(marked, crowd, strict=True))
-        masks, blank = _outlines(found, boxes, size) if outlines else (None, [False] * len(found))
+        ignored = [c or m for c, m in zip(crowd, marked, strict=True)]
+        masks, blank = _outlines(found, boxes, size, ignored) if outlines else (None, [False] * len(found))
         notes["have an outline that covers no pixel (or of two points): ignored, neither object nor background"] += sum(
             b and not c and not m for b, c, m in zip(blank, crowd, marked, strict=True)
         )
@@ -548,30 +549,32 @@ def covers(segmentation: Any) -> bool:
 
 
 def _outlines(
-    found: list[tuple[str, dict[str, Any]]], boxes: list[list[float]], size: tuple[int, int]
+    found: list[tuple[str, dict[str, Any]]], boxes: list[list[float]], size: tuple[int, int], ignored: list[bool]
 ) -> tuple[Bool[np.ndarray, "K H W"] | None, list[bool]]:
     """The masks of an image's objects, and whose outline covers no pixel: those have their box instead, to be ignored.
 
-    None where an object has no segmentation, or no outline of the image covers a pixel: then all boxes can be learned.
+    So have those that are ignored anyway and have no segmentation. None where another object has none, or no outline of
+    the image covers a pixel: then all boxes can be learned.
 
     Raises:
         ValueError: an outline is broken, or lies beside the picture while its box does not.
     """
     masks = np.zeros((len(found), *size), dtype=bool)
     blank = [False] * len(found)
-    whole = True
+    whole, drawn = True, 0
     for i, ((where, annotation), (x0, y0, x1, y1)) in enumerate(zip(found, boxes, strict=True)):
         mask = outline(where, annotation, size)
         if mask is not None and mask.any():
-            masks[i] = mask
-        elif not annotation.get("segmentation"):
-            whole = False
-        else:
+            masks[i], drawn = mask, drawn + 1
+            continue
+        if annotation.get("segmentation"):
             _beside(where, annotation, (x0, y0, x1, y1))
             blank[i] = True
-            low = [min(max(math.floor(p), 0), side - 1) for p, side in ((x0, size[1]), (y0, size[0]))]
-            masks[i, low[1] : max(math.ceil(y1), low[1] + 1), low[0] : max(math.ceil(x1), low[0] + 1)] = True
-    if not whole or (found and all(blank)):
+        elif not ignored[i]:
+            whole = False
+        low = [min(max(math.floor(p), 0), side - 1) for p, side in ((x0, size[1]), (y0, size[0]))]
+        masks[i, low[1] : max(math.ceil(y1), low[1] + 1), low[0] : max(math.ceil(x1), low[0] + 1)] = True
+    if not whole or (found and not drawn):
         return None, [False] * len(found)
     return masks, blank
 

@@ -21,9 +21,10 @@ cocostuffapi's `cocostuffhelper.py`. Their odd cases:
 - A crowd (`iscrowd`), or what other exports mark `ignore`, is ignored as a box. As a panoptic segment its class is
   known and kept. A stuff annotation of a crowd is left out, as in cocostuffapi.
 - Outlines are polygons, run-length counts, or run-length strings. An image of which one object has no outline has
-  none at all (an empty mask would say that it is nowhere); its objects are counted. Where no file has outlines, the
-  space is of boxes only. An object whose outline covers no pixel (run lengths of none, as of hidden objects; a polygon
-  of two points) is ignored and counted: it is not learned and is no background, and the outlines of the others stay.
+  none at all (an empty mask would say that it is nowhere), if it is no crowd; its objects are counted. Where no file
+  has outlines, the space is of boxes only. An object whose outline covers no pixel (run lengths of none, as of hidden
+  objects; a polygon of two points) is ignored and counted: it is not learned and is no background, and the outlines
+  of the others stay.
 - A box that reaches up to 2 pixels or 1 % of the side beyond the picture is clipped and counted; one that reaches
   farther, lies outside, or lies elsewhere than its outline is an error. So are boxes that are all under a pixel
   (fractions), and those of which `area` says that they are corners.
