@@ -238,7 +238,8 @@ def _known(argv: list[str], options: dict[str, inspect.Parameter]) -> None:
     ValueError: an option that the verb does not have; lists those it has, and the one that was meant.
     """
     named = [n for n, p in options.items() if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    for word in (w.partition("=")[0] for w in argv if w.startswith("--") and w != "--"):
+    before = argv[: argv.index("--")] if "--" in argv else argv  # what stands behind it is no option
+    for word in (w.partition("=")[0] for w in before if w.startswith("--")):
         name = word[2:].replace("-", "_")
         if name not in ("help", *named, *(f"no_{n}" for n in named)) and not name.startswith("tyro_"):
             raise unknown_name("option", word, ["--" + n.replace("_", "-") for n in (*named, "config")])

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
@@ -31,8 +32,8 @@ _AHEAD = 4
 
 
 def ingest(
-    source: Positional[str],
-    store: Positional[str],
+    source: Positional[str | Path],
+    store: Positional[str | Path],
     *,
     embed: bool = False,
     part_size: int = 1024,
@@ -92,6 +93,7 @@ def ingest(
     from polyteach.datasets import load_dataset, locate
     from polyteach.storage import to_path
 
+    source = str(source)
     for what, value, least in (
         ("part_size", part_size, 1),
         ("max_pixels", max_pixels, 1),

@@ -8,10 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import tyro
-
 import polyteach
 from polyteach import charts, page
+from polyteach.arguments import Paths, listed
 from polyteach.compare import (
     Analysis,
     Difference,
@@ -62,9 +61,9 @@ HOW = (
 
 
 def report(
-    runs: tyro.conf.Positional[Sequence[str]],
+    runs: Paths,
     *,
-    out: str,
+    out: str | Path,
     scratch: str = "scratch",
     oracle: str = "oracle",
     ours: str | None = None,
@@ -107,7 +106,7 @@ def report(
     _check_out(folder)
     if examples < 0:
         raise ValueError(f"examples must be at least 0; got {examples}")
-    found = read(runs)
+    found = read(listed(runs))
     ours = _names(found, scratch, oracle, ours)
     tables = [analyse(g, scratch, oracle, ours) for g in grids(found, scratch, [n for n in (ours, oracle) if n])]
     if not tables:

@@ -510,7 +510,7 @@ def _changed(student: "Student", before: "dict[str, Tensor]", init: str | None) 
     """The parts that have been learned, here or in the run that this one started from: classes leave the pyramid."""
     from polyteach.student import PARTS, describe_student
 
-    known = ()
+    known: Sequence[str] = ()
     if init:  # other weights than a run's are those of a backbone
         known = describe_student(init).get("trained", PARTS) if Path(init).is_dir() else PARTS[:1]
     moved = {k.partition(".")[0] for k, v in student.named_parameters() if not v.detach().cpu().equal(before[k])}

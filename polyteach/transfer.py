@@ -226,9 +226,10 @@ def _resolved(a: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{key}: give at least one")
         if len(set(a[key])) < len(a[key]) and key != "scale":
             raise ValueError(f"{key}: {a[key]} has a value twice")
-    for key, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
-        if a[key] not in known:
-            raise unknown_name(key, a[key], known)
+    if a["optimizer"] not in OPTIMIZERS:
+        raise unknown_name("optimizer", a["optimizer"], OPTIMIZERS)
+    if a["precision"] not in PRECISIONS:
+        raise unknown_name("precision", a["precision"], PRECISIONS)
     checks: list[tuple[str, bool, str]] = [
         ("parts", set(a["parts"]) <= {"backbone", "pyramid"}, "backbone or pyramid"),
         ("size", a["size"] >= 32 and a["size"] % 32 == 0, "a multiple of 32"),

@@ -143,6 +143,12 @@ def test_a_typo_in_an_option_is_an_error(capsys):
         assert f"Did you mean {meant}" in said
 
 
+def test_what_stands_behind_two_dashes_is_no_option(verbs):
+    assert main(["report", "--out", "page", "--", "a", "--odd-name"]) == 0
+    ((name, options),) = verbs
+    assert (name, options["runs"]) == ("report", ("a", "--odd-name"))
+
+
 def test_teachers_are_name_equals_spec(capsys):
     with pytest.raises(SystemExit):
         main(["label", "store", "--teacher", "timm:resnet18"])

@@ -34,6 +34,13 @@ from polyteach.tasks.classification import ClassificationTarget
 RNG = np.random.default_rng(0)
 
 
+def test_paths_from_python(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.png").write_bytes(picture())
+    made = ingest(tmp_path / "a", tmp_path / "store", progress=False)
+    assert [row.id for row in made.images(0)] == ["x.png"]
+
+
 def picture(format="PNG", size=(20, 16), colour=None, **options):
     """Bytes of a picture of (width, height) `size`."""
     noise = RNG.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)

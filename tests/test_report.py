@@ -727,6 +727,15 @@ def test_from_the_command_line(tmp_path):
 # ---------------------------------------------------------------------------------------------------------- bad input
 
 
+def test_paths_from_python(tmp_path):
+    root = write(tmp_path / "runs", *everything())
+    file = report(root, out=tmp_path / "one")
+    assert file == str(tmp_path / "one" / "report.html")
+    report([root], out=str(tmp_path / "two"))
+    one, two = ((tmp_path / n / "report.md").read_text() for n in ("one", "two"))
+    assert one == two
+
+
 def test_nothing_to_report_on(tmp_path):
     with pytest.raises(ValueError, match="no such folder"):
         report([str(tmp_path / "none")], out=str(tmp_path / "out"))
