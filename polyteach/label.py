@@ -107,21 +107,9 @@ def label(
     """
     from polyteach.devices import find_device
     from polyteach.store import Store
-    from polyteach.tasks.contract import PEOPLE
 
-    if not teachers:
-        raise ValueError("no teacher given; say --teacher NAME=FAMILY:MODEL [NAME=FAMILY:MODEL ...]")
-    for what, value in (("batch_size", batch_size), ("threads", threads), ("ray_tries", ray_tries)):
-        if value < 1:
-            raise ValueError(f"{what} must be at least 1; got {value}")
-    for what, number in (("ray_workers", ray_workers), ("ray_timeout", ray_timeout or 0)):
-        if number < 0:
-            raise ValueError(f"{what} must be 0 or more; got {number}")
-    if PEOPLE in teachers:
-        raise ValueError(
-            f"a teacher cannot be called {PEOPLE!r}: labels of that name are people's, and win over every teacher's. "
-            f"Choose another: --teacher NAME={teachers[PEOPLE]}"
-        )
+    _check(teachers, {"batch_size": batch_size, "threads": threads, "ray_tries": ray_tries}, 1)
+    _check(teachers, {"ray_workers": ray_workers, "ray_timeout": ray_timeout or 0}, 0)
     opened = Store.open(store)
     if not opened.parts():
         raise ValueError(f"{store} has no images; finish: polyteach ingest SOURCE {store}")
@@ -154,6 +142,24 @@ def label(
         gpus = len({d for d in devices.values() if d != "cpu"})
         run.go_on_ray(progress, ray, given, ray_workers, ray_tries, ray_timeout, gpus)
     run.report(score)
+
+
+def _check(teachers: Mapping[str, str], numbers: Mapping[str, int | float], least: int) -> None:
+    """Raises:
+    ValueError: no teacher, one called "people", or a number below `least`.
+    """
+    from polyteach.tasks.contract import PEOPLE
+
+    if not teachers:
+        raise ValueError("no teacher given; say --teacher NAME=FAMILY:MODEL [NAME=FAMILY:MODEL ...]")
+    for what, value in numbers.items():
+        if value < least:
+            raise ValueError(f"{what} must be {'0 or more' if not least else f'at least {least}'}; got {value}")
+    if PEOPLE in teachers:
+        raise ValueError(
+            f"a teacher cannot be called {PEOPLE!r}: labels of that name are people's, and win over every teacher's. "
+            f"Choose another: --teacher NAME={teachers[PEOPLE]}"
+        )
 
 
 def _places(device: Sequence[str], teachers: Mapping[str, str]) -> dict[str, str]:
