@@ -24,7 +24,7 @@ from polyteach.geometry import random_view
 from polyteach.store import Store
 from polyteach.tasks import load_task
 from polyteach.tasks.classification import ClassificationTarget
-from polyteach.tasks.contract import Target
+from polyteach.tasks.contract import Space, Target
 from polyteach.tasks.depth import DepthTarget
 from polyteach.tasks.detection import DetectionTarget
 from polyteach.tasks.normals import NormalsTarget
@@ -94,7 +94,9 @@ def seen(sample: dict[str, Any], number: int, size: int) -> tuple[Tensor, dict[s
     image, answers = targets(sample)
     source = (int(image.shape[1]), int(image.shape[2]))
     view = random_view(source, (size, size), random.Random(f"0-0-{number}"), SCALE, 0.5)
-    return view.image(image), {k: load_task(k).view(t, view) for k, t in answers.items()}
+    space = Space(kind="metric")  # of depth, which a zoom changes; the other tasks' answers do not depend on it
+    seen = {k: load_task(k).zoomed(load_task(k).view(t, view), view.zoom, space) for k, t in answers.items()}
+    return view.image(image), seen
 
 
 def collated(views: list[tuple[Tensor, dict[str, Target]]]) -> tuple[Tensor, dict[str, Any]]:

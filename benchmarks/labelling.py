@@ -61,9 +61,13 @@ class _Noted:
 
 def _networks(teacher: Any) -> Iterator[tuple[Any, str]]:
     """What computes in a teacher that is no module of torch: the object and the attribute that holds it."""
-    for name in ("_net", "_session"):
+    if hasattr(teacher, "_session"):
+        yield teacher, "_session"
+    for name in ("_find", "saliency"):
         if hasattr(teacher, name):
-            yield teacher, name
+            remembered = getattr(teacher, name)
+            remembered.forget()  # what another teacher has asked it
+            yield remembered, "network"
     for name in ("_ssd", "_salient"):
         if hasattr(teacher, name):
             yield from _networks(getattr(teacher, name))

@@ -229,7 +229,7 @@ def test_teachers_share_a_network_and_what_it_has_answered(teachers, photographs
     networks = teachers["ssd_groups"]._find, teachers["u2netp"].saliency
     assert all(teachers[n]._find is networks[0] for n in ("ssd_mobilenet_v2", "ssd_groups"))
 
-    def asked(images):
+    def asked(network, images):
         raise AssertionError("asked again")
 
     for network in networks:
@@ -250,11 +250,12 @@ def test_teachers_share_a_network_and_what_it_has_answered(teachers, photographs
 def test_a_network_remembers_the_last_images(monkeypatch):
     asked = []
 
-    def ask(images):
+    def ask(network, images):
+        assert network == "the network"
         asked.extend(int(x[0, 0, 0]) for x in images)
         return [int(x.sum()) for x in images]
 
-    network = packaged_models._Remembered(ask)
+    network = packaged_models._Remembered("the network", ask)
     pictures = [torch.full((3, 2, 2), i, dtype=torch.uint8) for i in range(packaged_models.REMEMBERED + 1)]
     assert network([pictures[1], pictures[2], pictures[1]]) == [12, 24, 12]
     assert asked == [1, 2]
@@ -265,6 +266,9 @@ def test_a_network_remembers_the_last_images(monkeypatch):
     assert asked == []
     assert network(pictures[:1]) == [0]
     assert asked == [0]
+    network.forget()
+    assert network(pictures[:1]) == [0]
+    assert asked == [0, 0]
 
 
 def test_compose_by_hand():

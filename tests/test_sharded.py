@@ -352,7 +352,8 @@ def test_weights_in_parts_learn_what_whole_ones_learn(stores, tmp_path, more):
     by(2, run("parts", shard=True), tmp_path)
     alike(tmp_path / "parts", tmp_path / "whole", rel=1e-4)
     unmoved = 6 * more["lr"] if more.get("optimizer") == "adamw" else 0.0  # AdamW makes whole steps of rounding errors
-    atol = 5e-5 if "precision" in more else 1e-6
+    # AdamW divides a gradient that is next to nothing by its own size: an error in its last bits is seen in the weight
+    atol = 5e-5 if "precision" in more else 5e-6 if unmoved else 1e-6
     weights_agree(tmp_path / "parts", tmp_path / "whole", atol=atol, unmoved=unmoved)
     if "sync_batch_norm" not in more:
         run("one")()

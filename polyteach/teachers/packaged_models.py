@@ -154,16 +154,20 @@ T = TypeVar("T")
 class _Remembered(Generic[T]):
     """What a network has answered about the last `REMEMBERED` images, by their pixels."""
 
-    def __init__(self, ask: Callable[[Sequence[Tensor]], Sequence[T]]) -> None:
-        """ask: images -> an answer for each, which nobody changes."""
-        self._ask = ask
+    def __init__(self, network: Any, ask: Callable[[Any, Sequence[Tensor]], Sequence[T]]) -> None:
+        """ask: the network and images -> an answer for each, which nobody changes."""
+        self.network, self._ask = network, ask
         self._kept: OrderedDict[tuple[tuple[int, ...], bytes], T] = OrderedDict()
+
+    def forget(self) -> None:
+        """Ask about every image again."""
+        self._kept.clear()
 
     def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[T]:
         """The answers; the network is asked about images that it does not remember."""
         keys = [(tuple(x.shape), hashlib.sha256(x.numpy().tobytes()).digest()) for x in images]
         new = {key: image for key, image in zip(keys, images, strict=True) if key not in self._kept}
-        fresh = dict(zip(new, self._ask(list(new.values())) if new else (), strict=True))
+        fresh = dict(zip(new, self._ask(self.network, list(new.values())) if new else (), strict=True))
         answers = [fresh[key] if key in fresh else self._kept[key] for key in keys]
         for key, answer in zip(keys, answers, strict=True):
             self._kept[key] = answer
@@ -180,14 +184,14 @@ def _ssd(file: Path, threads: int) -> _Remembered[DetectionTarget]:
     cv2.setNumThreads(threads)
     net = cv2.dnn.readNetFromTensorflow(str(file), str(file.with_name("ssd_mobilenet_v2_coco_2018_03_29.pbtxt")))
 
-    def ask(images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[DetectionTarget]:
+    def ask(net: Any, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[DetectionTarget]:
         pixels = [np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in images]
         net.setInput(cv2.dnn.blobFromImages(pixels, size=(300, 300), swapRB=False))
         # rows: position in the batch, COCO id, score, x0, y0, x1, y1 as fractions of the image
         found = torch.from_numpy(net.forward().reshape(-1, 7).copy())
         return [_boxes(found[found[:, 0] == i], size_of(image)) for i, image in enumerate(images)]
 
-    return _Remembered(ask)
+    return _Remembered(net, ask)
 
 
 @lru_cache(maxsize=1)
@@ -200,7 +204,7 @@ def _u2netp(file: Path, threads: int) -> _Remembered[Tensor]:
     given, answered = session.get_inputs()[0].name, session.get_outputs()[0].name
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 
-    def saliency(image: UInt8[Tensor, "3 _ _"]) -> Float[Tensor, "M N"]:
+    def saliency(session: Any, image: UInt8[Tensor, "3 _ _"]) -> Float[Tensor, "M N"]:
         x = pil_to_tensor(picture(image).resize((320, 320), Resampling.BILINEAR)).float()
         x = (x / x.max().clamp(min=1) - mean[:, None, None]) / std[:, None, None]
         y = torch.from_numpy(session.run([answered], {given: x[None].numpy()})[0][0, 0])
@@ -208,7 +212,7 @@ def _u2netp(file: Path, threads: int) -> _Remembered[Tensor]:
         h, w = size_of(image)
         return resized(y, (max(round(320 * h / max(h, w)), 1), max(round(320 * w / max(h, w)), 1)))
 
-    return _Remembered(lambda images: [saliency(image) for image in images])
+    return _Remembered(session, lambda session, images: [saliency(session, image) for image in images])
 
 
 @final
