@@ -143,7 +143,8 @@ def train(
         epochs: passes over the union of the images; 10 when neither is given.
         batch_size: images per forward pass.
         accumulate: forward passes per step, over all processes of torchrun, which share them; without it one for each
-            process. The batch of the optimiser is batch_size x accumulate.
+            process. The batch of the optimiser is batch_size x accumulate. A process holds its batches of a step in
+            the host's memory, since what each label counts depends on the others.
         optimizer: sgd (momentum 0.9) or adamw.
         lr: peak learning rate, above 0; without it 0.32 x batch / 256 for sgd, 0.0003 for adamw.
         nesterov: Nesterov momentum, for sgd.
