@@ -3,6 +3,7 @@
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -44,7 +45,7 @@ _Teachers = Annotated[
 
 
 def label(
-    store: tyro.conf.Positional[str],
+    store: tyro.conf.Positional[str | Path],
     *,
     teachers: _Teachers,
     device: Sequence[str] = ("auto",),
@@ -119,7 +120,7 @@ def label(
     splits = (split,) if isinstance(split, str) else tuple(split)
     # on Ray the machine that deals out the work need not have the workers' devices
     places, works = (devices, True) if ray is None else (dict.fromkeys(teachers, "cpu"), False)
-    run = _loaded(store, teachers, places, precision, batch_size, threads, retry, splits, works)
+    run = _loaded(str(store), teachers, places, precision, batch_size, threads, retry, splits, works)
     config = {
         "teacher": teachers,
         "device": devices,

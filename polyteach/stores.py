@@ -6,6 +6,7 @@ is an error that names the file, and never learned from. `check` finds it before
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -34,7 +35,7 @@ class Fault:
         return f"{self.file}{at}: {self.reason}"
 
 
-def check(store: tyro.conf.Positional[str], *, deep: bool = False, progress: bool = True) -> None:
+def check(store: tyro.conf.Positional[str | Path], *, deep: bool = False, progress: bool = True) -> None:
     """Verify every part of a store, and say what is broken.
 
     Checked are the checksums of all pages, row counts, that ids are unique and that labels stand beside the images
@@ -184,7 +185,7 @@ def _unfit(labels: "LabelSet", table: Any, row: "ImageRow") -> str | None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def info(store: tyro.conf.Positional[str], *, score: float = 0.5, json: bool = False) -> None:
+def info(store: tyro.conf.Positional[str | Path], *, score: float = 0.5, json: bool = False) -> None:
     """Say what is in a store: images by split, and what each label set says of them.
 
     Of every set: how many images are labelled, without an answer and failed; its statistics; how many images show each
@@ -214,7 +215,7 @@ def info(store: tyro.conf.Positional[str], *, score: float = 0.5, json: bool = F
 
     from polyteach.tables import width_of
 
-    print("\n".join(_shown(store, about, width_of(sys.stdout))))
+    print("\n".join(_shown(str(store), about, width_of(sys.stdout))))
 
 
 def _shown(store: str, about: dict[str, Any], width: int) -> list[str]:
@@ -347,7 +348,7 @@ _Fractions = Annotated[
 
 
 def split(
-    store: tyro.conf.Positional[str],
+    store: tyro.conf.Positional[str | Path],
     *,
     fractions: _Fractions,
     seed: int = 0,
@@ -393,7 +394,7 @@ def split(
     from polyteach.splits import classes_by_split, divide, images_by_split
     from polyteach.tables import width_of
 
-    opened = divide(store, fractions, seed, group, groups, overwrite, progress)
+    opened = divide(str(store), fractions, seed, group, groups, overwrite, progress)
     counts = images_by_split(opened)
     lines = _divided(counts, list(classes_by_split(opened)), width_of(sys.stdout))
     old = [f"{s.task}/{s.name}" for s in opened.sets() if s.info.get("split")]
@@ -427,7 +428,7 @@ def _divided(counts: dict[str, int], classes: list[tuple[str, Any]], width: int)
 
 
 def drop_labels(
-    store: tyro.conf.Positional[str], sets: tyro.conf.Positional[Sequence[str]], *, yes: bool = False
+    store: tyro.conf.Positional[str | Path], sets: tyro.conf.Positional[Sequence[str]], *, yes: bool = False
 ) -> None:
     """Delete label sets. Images and other sets stay as they are.
 
@@ -463,7 +464,7 @@ def drop_labels(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def repair(store: tyro.conf.Positional[str], *, deep: bool = False, progress: bool = True) -> None:
+def repair(store: tyro.conf.Positional[str | Path], *, deep: bool = False, progress: bool = True) -> None:
     """Take what is broken out of a store, and say what.
 
     A part that cannot be read is rebuilt from what can be read of it (in groups of 64 rows), and its broken file is

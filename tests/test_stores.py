@@ -8,7 +8,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import polyteach
+from polyteach import stores
 from polyteach.__main__ import main
+from polyteach.scene import random_scene, render
 from polyteach.store import ImageRow, Store
 from polyteach.stores import check, described, drop_labels, faults, info, merge, repair
 from polyteach.tasks import all_tasks, load_task
@@ -16,6 +19,7 @@ from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import PEOPLE, Space
 from polyteach.tasks.detection import DetectionTarget
 from polyteach.train import train
+from tests.conftest import png
 from tests.test_train import options, world
 
 
@@ -345,3 +349,30 @@ def test_the_command_line(whole, tmp_path, capsys):
     assert main(["store", "repair", str(path), "--no-progress"]) == 0
     assert main(["store", "check", str(path), "--no-progress"]) == 0
     assert len(all_tasks()) == len(Store.open(path).sets())
+
+
+def test_paths_from_python(tmp_path, capsys):
+    (tmp_path / "teacher.py").write_text(
+        "from polyteach.tasks.classification import ClassificationTarget\n"
+        "from polyteach.tasks.contract import Objective, Space\n"
+        "import torch\n"
+        "from polyteach.teachers import Teacher\n"
+        "class Bright(Teacher):\n"
+        "    objectives = {'classification': Objective('classification', Space(('dark', 'bright')))}\n"
+        "    def __call__(self, images):\n"
+        "        shares = [float(i.float().mean()) / 255 for i in images]\n"
+        "        return [{'classification': ClassificationTarget(torch.tensor([1 - s, s]))} for s in shares]\n"
+        "def bright(device, precision):\n"
+        "    return Bright()\n"
+    )
+    store = tmp_path / "store"
+    rows = [ImageRow(f"{i}", 32, 48, png(render(random_scene(i, (32, 48))).image)) for i in range(4)]
+    Store.create(store, 4).write_images(0, rows)
+    polyteach.label(store, teachers={"a": f"python:{tmp_path / 'teacher.py'}:bright"}, device="cpu", progress=False)
+    stores.split(store, fractions={"train": 0.5, "val": 0.5}, progress=False)
+    stores.check(store, progress=False)
+    stores.repair(store, progress=False)
+    stores.info(store)
+    assert "classification/a" in capsys.readouterr().out
+    stores.drop_labels(store, ["a"], yes=True)
+    assert not Store.open(store).sets()
