@@ -230,6 +230,11 @@ def _config_option(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
         raise ValueError(f"--config {file} is not valid YAML: {e}") from e
     if not isinstance(config, dict):
         raise ValueError(f"--config {file} must be NAME: VALUE lines")
+    if {"verb", "options"} <= set(config):
+        raise ValueError(
+            f"--config {file} is the record of a run, and not a file of options: write those of its 'options' that you "
+            "want into one, NAME: VALUE lines"
+        )
     return rest, {str(k).replace("-", "_"): v for k, v in config.items()}
 
 

@@ -174,7 +174,7 @@ def plan(
     if empty:
         raise ValueError(
             f"no image is labelled for {', '.join(empty)} (all absent or failed); finish `polyteach label`, or choose "
-            f"other label sets with labels={sorted({s.name for mine in chosen for s in mine})}"
+            f"other label sets: --labels {' '.join(_answering(whole)) or 'NAME'}"
         )
     return whole
 
@@ -439,6 +439,11 @@ def no_split(asked: str, there: Collection[str | None]) -> ValueError:
     return ValueError(
         f"no image has split {asked!r}; there are {', '.join(known)}{without}{did_you_mean(asked, known)}"
     )
+
+
+def _answering(plan: Plan) -> list[str]:
+    """Names of the label sets whose answers count."""
+    return sorted({labels.name for _, _, labels, n in members(plan) if n})
 
 
 def _known(what: str, asked: Sequence[str], known: set[str], shown: set[str] | None = None) -> None:

@@ -120,6 +120,7 @@ def ingest(
     with _room(path):
         run = _Run(_started(path, dataset, about), dataset, about)
         run.go(progress)
+        run.refuse_nothing()
         totals = run.finish()
     if progress:
         _say(run, totals, forced=about["embed"] and not embed)
@@ -387,6 +388,18 @@ class _Run:
                 name = "none" if row.split is None else row.split
                 counts[name] = counts.get(name, 0) + 1
         return dict(sorted(counts.items()))
+
+    def refuse_nothing(self) -> None:
+        """Raises:
+        ValueError: no image is left.
+        """
+        rejects = self.store.rejects()
+        if len(rejects) == len(self.ids):
+            id, _, reason = rejects[0]
+            raise ValueError(
+                f"{self.about['source']}: all {len(rejects):,} images were refused, the first ({id}) as {reason}. Mend "
+                f"them, delete {self.store.path}, and begin anew"
+            )
 
     def finish(self) -> dict[str, Any]:
         """Record the totals: from then on the store is finished, and refuses to be overwritten."""

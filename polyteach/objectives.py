@@ -256,7 +256,25 @@ def _by_set(sets: Sequence[LabelSet], table: Table) -> list[dict[str, str] | Non
             own = set(sets[i].space.names)
             mine = {k: v for k, v in value.items() if k in own}
             out[i] = (out[i] or {}) | mine if mine else out[i]
+    _misspelt(sets, out)
     return out
+
+
+def _misspelt(sets: Sequence[LabelSet], given: Sequence[Mapping[str, str] | None]) -> None:
+    """Raises:
+    ValueError: a name that a table gives is nobody's else, and nearly another set's.
+    """
+    for i, mine in enumerate(g or {} for g in given):
+        same = [j for j, s in enumerate(sets) if j != i and s.task == sets[i].task]
+        theirs = {(given[j] or {}).get(n, n) for j in same for n in sets[j].space.names}
+        for their, ours in mine.items():
+            alone = ours not in theirs and ours not in sets[i].space.names and list(mine.values()).count(ours) == 1
+            close = difflib.get_close_matches(ours, theirs, 1, 0.75) if alone else []
+            if close:
+                raise ValueError(
+                    f"map: {sets[i].task}/{sets[i].name}: {their!r}: {ours!r}: no other label set has a class of that "
+                    f"name; did you mean {close[0]!r}?"
+                )
 
 
 def _full(labels: LabelSet) -> str:
@@ -301,7 +319,8 @@ def _why(sets: Sequence[LabelSet], named: Sequence[_Named], a: Joint, b: Joint) 
     ours = set(match.values())
     lacks = [n for n in one.names if n not in ours], [n for n in other.names if n not in match]
     unlabelled = [
-        f"{len(rest)} of the {first} one's {size} classes ({_few(rest)}) are not labelled in the {second}"
+        f"{len(rest)} of the {first} one's {size} classes ({_few(rest)}) {'are' if len(rest) > 1 else 'is'} not "
+        f"labelled in the {second}"
         for rest, first, size, second in (
             (lacks[0], "first", len(one.names), "second"),
             (lacks[1], "second", len(other.names), "first"),
@@ -309,7 +328,9 @@ def _why(sets: Sequence[LabelSet], named: Sequence[_Named], a: Joint, b: Joint) 
         if rest
     ]
     more = f" ({_few([f'{k} and {v}' for k, v in spelled.items()])} taken for the same)" if spelled else ""
-    return f"they share {len(match)} class{'es' if len(match) > 1 else ''}{more}, but {' and '.join(unlabelled)}"
+    # a word that no rule knows may mean the same as one that is left over in the other
+    table = ". If some of these mean the same, --map FILE gives them one name (docs/labels.md)" if all(lacks) else ""
+    return f"they share {len(match)} class{'es' if len(match) > 1 else ''}{more}, but {' and '.join(unlabelled)}{table}"
 
 
 def _incomparable(sets: Sequence[LabelSet], named: Sequence[_Named], a: Joint, b: Joint) -> str:

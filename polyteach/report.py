@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
@@ -125,6 +126,7 @@ def report(
     for name in FILES:
         with replacing(folder / name) as temporary:
             temporary.write_text(texts[name], encoding="utf-8")
+    print(f"{folder / 'report.html'}: the page; report.md and report.json say the same", file=sys.stderr)
     return str(folder / "report.html")
 
 

@@ -627,8 +627,8 @@ def _learnable(plan: "Plan", policy: "Policy") -> None:
     known, likely = unlearnable(plan, policy)
     if known:
         raise ValueError(
-            f"there is nothing to be learned for {'; '.join(known.values())}. Mend these labels, lower score, or leave "
-            "them out with labels"
+            f"there is nothing to be learned for {'; '.join(known.values())}. Mend these labels, lower --score, or "
+            "choose others with --labels"
         )
     for text in likely.values():
         print(fitted(f"WARNING: nothing to be learned was found for {text}", sys.stderr), file=sys.stderr)

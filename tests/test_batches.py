@@ -493,7 +493,7 @@ def test_where_nothing_can_be_learned_is_found_by_looking_at_few(tmp_path, monke
     monkeypatch.setattr(module, "LOOK", 3)
     known, likely = unlearnable(plan([store]), Policy())
     assert known == {}
-    assert "segmentation_people (of segmentation/people): 3 images with every pixel is ignored" in likely.values()
+    assert "segmentation_people (of segmentation/people): 3 images with nothing but ignored pixels" in likely.values()
     assert sorted(likely) == ["detection_people", "segmentation_people"]
 
 

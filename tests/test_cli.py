@@ -92,6 +92,7 @@ def test_config_file_errors(tmp_path, capsys):
     file = tmp_path / "c.yaml"
     for text, said in [
         ("store: a\nteachr: {}\n", "unknown key of --config 'teachr'"),
+        ("verb: label\noptions: {store: a}\n", "is the record of a run, and not a file of options"),
         ("[1, 2", "not valid YAML"),
         ("- 1\n", "NAME: VALUE"),
     ]:

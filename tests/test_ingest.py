@@ -504,14 +504,13 @@ def test_limits_are_kept_by_whoever_decodes_later(tmp_path):
     assert store.rejects()[0][2] == "30x30 is more than max_pixels=800"
 
 
-def test_all_rejected(tmp_path, capsys):
+def test_all_rejected(tmp_path):
     (tmp_path / "in").mkdir()
     for i in range(5):
         (tmp_path / "in" / f"{i}.jpg").write_bytes(b"no")
-    store = ingest(str(tmp_path / "in"), str(tmp_path / "store"), part_size=2)
-    assert rows(store) == []
-    assert len(store.rejects()) == 5
-    assert "5 x not an image" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"all 5 images were refused, the first \(0\.jpg\) as not an image.*delete"):
+        ingest(str(tmp_path / "in"), str(tmp_path / "store"), part_size=2)
+    assert len(Store.open(str(tmp_path / "store")).rejects()) == 5
 
 
 @pytest.mark.parametrize("option", ["part_size", "max_pixels", "min_side", "workers"])
@@ -908,6 +907,20 @@ def test_pictures_that_use_little_of_their_16_bits_are_told(tmp_path, capsys):
     store = ingest(str(tmp_path / "in"), str(tmp_path / "store"))
     assert len(rows(store)) == 4
     assert "2 images are of 16 bits a channel and use less than an eighth of their range" in capsys.readouterr().err
+
+
+def test_folders_that_may_be_classes_are_told(tmp_path, capsys):
+    for name in ("cat/1", "cat/2", "dog/1"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / f"{name}.png").write_bytes(picture())
+    ingest(str(tmp_path / "in"), str(tmp_path / "store"))
+    said = capsys.readouterr().err
+    assert (
+        "all pictures lie in 2 folders (cat, dog, ...): if these are classes, they were not read; give folder:" in said
+    )
+    (tmp_path / "in" / "top.png").write_bytes(picture())
+    ingest(str(tmp_path / "in"), str(tmp_path / "mixed"))
+    assert "classes" not in capsys.readouterr().err
 
 
 def test_a_broken_label_stops_the_ingest_unless_it_is_to_be_skipped(toy, tmp_path):

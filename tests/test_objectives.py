@@ -54,7 +54,7 @@ def test_names_in_any_order_are_one_objective_with_the_names_of_people(tmp_path)
     assert fewer.objective.space == Space(("cat", "dog"), "boxes")
     [note] = apart(sets, [boxes, classes, fewer])
     assert "detection/boxes, detection/people and detection/fewer are two heads" in note
-    assert "1 of the first one's 3 classes (cow) are not labelled in the second" in note
+    assert "1 of the first one's 3 classes (cow) is not labelled in the second" in note
 
 
 def test_letters_that_unicode_composes_otherwise_are_the_same(tmp_path):
@@ -166,8 +166,8 @@ def test_one_name_in_two_spellings(tmp_path, ours, theirs):
 def test_other_words_are_no_spellings(tmp_path, ours, theirs):
     sets = sets_of(tmp_path, people=("classification", ("a", ours), ""), t=("classification", ("a", theirs), ""))
     [note] = apart(sets, join(sets))
-    assert "--map" not in note
-    assert f"1 of the first one's 2 classes ({ours}) are not labelled in the second" in note
+    assert "--map FILE:" not in note
+    assert f"1 of the first one's 2 classes ({ours}) is not labelled in the second" in note
 
 
 def test_a_vocabulary_within_another_cannot_be_joined_and_the_reason_is_told(tmp_path):
@@ -232,6 +232,10 @@ def test_a_table_names_one_of_the_sets_that_are_called_alike(tmp_path):
         ("detection/t: {catt: dog}", "detection/t: no class is called 'catt'; there are cat"),
         ("catt: dog", "all sets: no class is called 'catt'; there are cat"),
         ("{detection/t: {cat: dog}, cow: dog}", "'cow': 'dog' stands beside label sets"),
+        (
+            "detection/t: {cat: coww}",
+            "detection/t: 'cat': 'coww': no other label set has a class of that name; did you mean 'cow'?",
+        ),
     ],
 )
 def test_a_table_that_is_wrong_says_where(tmp_path, text, said):
@@ -239,6 +243,17 @@ def test_a_table_that_is_wrong_says_where(tmp_path, text, said):
     sets = sets_of(tmp_path, people=("detection", ("cat", "cow"), "boxes"), t=("detection", ("cat", "cow"), "boxes"))
     with pytest.raises(ValueError, match=re.escape(said)):
         join(sets, read_map(tmp_path / "map.yaml"))
+
+
+def test_where_words_are_left_over_on_both_sides_the_table_is_named(tmp_path):
+    sets = sets_of(
+        tmp_path, people=("detection", ("dog", "human"), "boxes"), t=("detection", ("dog", "person"), "boxes")
+    )
+    [note] = apart(sets, join(sets))
+    assert "1 of the first one's 2 classes (human) is not labelled in the second" in note
+    assert note.endswith("If some of these mean the same, --map FILE gives them one name (docs/labels.md)")
+    [joint] = join(sets, {"detection/t": {"person": "human"}})
+    assert joint.objective.space.names == ("dog", "human")
 
 
 def test_names_of_a_table_are_texts(tmp_path):

@@ -430,7 +430,7 @@ def test_labels_that_can_hardly_teach_are_doubted(tmp_path):
     fine = [DepthTarget(1e-4 * t.value, t.valid) for t in ramp]  # relative depth has no unit
     assert doubt(fine, "depth", names=()) == ""
     unseen = [DepthTarget(torch.zeros(4, 4), torch.zeros(4, 4, dtype=torch.bool))] * 2
-    assert doubt(unseen, "depth", names=()) == "images with no pixel is valid: all 2 images that were looked at"
+    assert doubt(unseen, "depth", names=()) == "images with no valid pixel: all 2 images that were looked at"
     assert doubt([None, "failed"]) == ""  # no labels are another fault
 
 

@@ -1272,6 +1272,9 @@ def test_onnx_says_at_once_which_output_cannot_be_what_is_said(tmp_path, brightn
     output = {"boxes": "output0", "scores": "output0"}
     with pytest.raises(ValueError, match=r"output output0 has shape \[1, 6, 50\]; boxes are .* as YOLO exports them"):
         load_teacher(describe(file, task="detection", names=["a", "b"], output=output))
+    grid = constant(tmp_path / "grid.onnx", {"cells": np.zeros((1, 85, 22, 22))})
+    with pytest.raises(ValueError, match=r"boxes are .* A grid .* are not decoded yet: .*python:FILE\.py:FUNCTION"):
+        load_teacher(describe(grid, task="detection", names=["a"], output={"boxes": "cells", "scores": "cells"}))
     with pytest.raises(ValueError, match=r"output y has shape \['b', 1, 'h', 'w'\], 1 classes; there are 2 names"):
         load_teacher(describe(brightness, task="segmentation", names=["a", "b"]))
     with pytest.raises(

@@ -444,8 +444,9 @@ class _Form:
 
     def hint(self) -> str:
         """What may be wrong with all boxes, for whoever gets an error about one."""
-        return ". Every bbox of the file ends after it begins as x0, y0, x1, y1 too: it is x, y, width, height" * (
-            self._corners and self._boxes > 0
+        return (
+            ". All boxes of the file could be corners (x0, y0, x1, y1); COCO's are x, y, width, height: convert them"
+            * (self._corners and self._boxes > 0)
         )
 
 

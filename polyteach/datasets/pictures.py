@@ -52,7 +52,19 @@ def _labels(path: str, pictures: Sequence[str]) -> list[str]:
             f"{path} looks like a data set of YOLO's (text files of labels), which were not read: no reader of them is "
             "there; convert them to COCO's JSON and give coco:PATH"
         )
-    return notes + _maps(pictures)
+    return (notes + _maps(pictures)) or _classes(path, pictures)
+
+
+def _classes(path: str, pictures: Sequence[str]) -> list[str]:
+    """What to say where all pictures lie in several folders, as those of classes do."""
+    folders = {p.split("/")[0] for p in pictures}
+    if len(folders) < 2 or any(p.count("/") != 1 for p in pictures):
+        return []
+    shown = ", ".join(sorted(map(printable, folders))[:3])
+    return [
+        f"all pictures lie in {len(folders):,} folders ({shown}, ...): if these are classes, they were not read; give "
+        f"folder:{path}"
+    ]
 
 
 def _maps(pictures: Sequence[str]) -> list[str]:

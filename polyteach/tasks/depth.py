@@ -177,7 +177,7 @@ class Depth(Task[DepthTarget]):
         return target
 
     def nothing(self, target: DepthTarget, space: Space) -> str:
-        return "" if bool(target.valid.any()) else "no pixel is valid"
+        return "" if bool(target.valid.any()) else "no valid pixel"
 
     def head(self, widths: dict[str, int], space: Space) -> nn.Module:
         return DepthHead(widths["p2"], _is_metric(space))

@@ -104,7 +104,7 @@ class Normals(Task[NormalsTarget]):
         return target
 
     def nothing(self, target: NormalsTarget, space: Space) -> str:
-        return "" if bool(target.valid.any()) else "no pixel is valid"
+        return "" if bool(target.valid.any()) else "no valid pixel"
 
     def head(self, widths: dict[str, int], space: Space) -> nn.Module:
         return PixelHead(widths["p2"], 3)

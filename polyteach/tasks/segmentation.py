@@ -132,7 +132,7 @@ class Segmentation(Task[SegmentationTarget]):
         return SegmentationTarget(category=category.gather(0, best)[0], probability=p.gather(0, best)[0])
 
     def nothing(self, target: SegmentationTarget, space: Space) -> str:
-        return "every pixel is ignored" if bool((target.category == IGNORE).all()) else ""
+        return "nothing but ignored pixels" if bool((target.category == IGNORE).all()) else ""
 
     def head(self, widths: dict[str, int], space: Space) -> nn.Module:
         return PixelHead(widths["p2"], len(space.names))

@@ -83,6 +83,13 @@ _TYPES = {
     "tensor(int64)": "int64",
 }
 """ONNX Runtime's names of the types of an input that can be given."""
+_ADVICE = {
+    False: "Boxes and classes in one output, as YOLO exports them, are not read: split them in the graph (docs/onnx.md "
+    "shows how)",
+    True: "A grid (batch, channels, rows, columns) holds boxes that are not decoded yet: decode them in the graph, or "
+    "ask the network from a function of your own, python:FILE.py:FUNCTION (docs/teachers.md)",
+}
+"""What to do with a detector's output that is no list of boxes; by whether it is a grid."""
 
 
 class _Description(dict[str, Any]):
@@ -416,10 +423,7 @@ class OnnxTeacher(Teacher):
         rows = shape[0 if self._has_batch(len(shape)) is False else 1 :]
         what = f"{self.file}: its output {self.tensors[main]} has shape {list(shape)}"
         if self.task == "detection" and (len(shape) not in (2, 3) or (shape[-1] != 4 and isinstance(shape[-1], int))):
-            raise ValueError(
-                f"{what}; boxes are (N, 4) or (batch, N, 4). Boxes and classes in one output, as YOLO exports them, "
-                "are not read: split them in the graph (docs/onnx.md shows how)"
-            )
+            raise ValueError(f"{what}; boxes are (N, 4) or (batch, N, 4). {_ADVICE[len(shape) == 4]}")
         if self.task == "classification" and all(isinstance(n, int) for n in rows) and math.prod(rows) != count:
             raise ValueError(f"{what}, {math.prod(rows)} scores for an image; there are {count} names")
         if self.task == "segmentation" and self.values in ("logits", "probabilities"):

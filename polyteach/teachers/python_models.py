@@ -64,7 +64,8 @@ def load(name: str, device: str, precision: str) -> PythonTeacher:
     module = _module(module_name)
     function: Callable[..., Any] | None = getattr(module, function_name, None)
     if not callable(function):
-        there = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        own = {n: v for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__}
+        there = [n for n, v in own.items() if callable(v) and not n.startswith("_")]
         raise unknown_name("function", function_name, there, f"{module_name} has")
     return PythonTeacher(function(device=device, precision=precision), f"python:{name}")
 
