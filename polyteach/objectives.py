@@ -267,8 +267,9 @@ def _misspelt(sets: Sequence[LabelSet], given: Sequence[Mapping[str, str] | None
     for i, mine in enumerate(g or {} for g in given):
         same = [j for j, s in enumerate(sets) if j != i and s.task == sets[i].task]
         theirs = {(given[j] or {}).get(n, n) for j in same for n in sets[j].space.names}
+        own, given_to = set(sets[i].space.names), Counter(mine.values())
         for their, ours in mine.items():
-            alone = ours not in theirs and ours not in sets[i].space.names and list(mine.values()).count(ours) == 1
+            alone = ours not in theirs and ours not in own and given_to[ours] == 1
             close = difflib.get_close_matches(ours, theirs, 1, 0.75) if alone else []
             if close:
                 raise ValueError(
