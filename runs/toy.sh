@@ -18,11 +18,12 @@ SCALE=${2:-small}
 case $SCALE in
   small)
     ARMS="student oracle supervised self-boxes specialist-boxes specialist-classes specialist-regions specialist-depth simclr vicreg scratch"
-    LABELS=1000 POOL=2000 STEPS=500 SELF_STEPS=500 BATCH=16 DOWN="train:400,val:100,test:200" TUNE=80 SEEDS="0" LRS="0.001 0.004" RESAMPLES=100
+    LABELS=1000 POOL=2000 STEPS=500 SELF_STEPS=500 BATCH=16 DOWN="train:400,val:100,test:200" TUNE=80 SEEDS="0" LRS="0.001 0.004" RESAMPLES=100 SCORE=0.5
     ;;
   tiny)
     ARMS="student oracle specialist-boxes simclr scratch"
     LABELS=12 POOL=12 STEPS=2 SELF_STEPS=2 BATCH=4 DOWN="train:8,val:8,test:8" TUNE=1 SEEDS="0" LRS="0.002" RESAMPLES=10
+    SCORE=0.05 # after two steps a teacher is sure of nothing
     ;;
   *) echo "$0: unknown scale '$SCALE'; there are small and tiny" >&2; exit 2 ;;
 esac
@@ -73,8 +74,8 @@ echo "label $P label stores/pool --teacher $(echo $NAMES) --device cpu" | all
 
 # 4. train: the student of all teachers; and of one, which is single-task self-training
 {
-  echo "train-student $P train stores/pool --out runs/student $LEARN"
-  wanted self-boxes && echo "train-self-boxes $P train stores/pool --labels boxes --out runs/self-boxes $LEARN"
+  echo "train-student $P train stores/pool --out runs/student --score $SCORE $LEARN"
+  wanted self-boxes && echo "train-self-boxes $P train stores/pool --labels boxes --out runs/self-boxes --score $SCORE $LEARN"
   true
 } | all
 

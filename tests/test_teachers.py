@@ -780,7 +780,7 @@ def test_boxes_of_the_padded_input_are_counted_from_the_images_corner(top, left)
     }
     teacher = object.__new__(transformers_models.Detector)
     teacher.keep = torch.tensor([0])
-    assert teacher._target(found, corner).box.tolist() == [[0, 0, 96, 40]]
+    assert teacher._target(found, (corner[0], corner[1])).box.tolist() == [[0, 0, 96, 40]]
 
 
 def shown_by(change):
