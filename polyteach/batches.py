@@ -34,6 +34,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as kernels
 
+from polyteach.arguments import listed
 from polyteach.geometry import random_view
 from polyteach.images import BadImage
 from polyteach.names import did_you_mean, unknown_name
@@ -150,7 +151,7 @@ def plan(
         ValueError: unknown names, a store without label sets, nothing to learn; lists what there is. `combine` where
             nothing is to be combined, or for a task that cannot.
     """
-    tasks, labels = ((x,) if isinstance(x, str) else x for x in (tasks, labels))
+    tasks, labels = listed(tasks), listed(labels)
     found = [store.sets() for store in stores]
     for store, sets in zip(stores, found, strict=True):
         if not sets:
@@ -288,9 +289,9 @@ def members(plan: Plan) -> list[tuple[str, int, LabelSet, int]]:
 
 def idle(plan: Plan) -> dict[tuple[int, str, str], str]:
     """Of label sets whose answer counts for no image, by (store, task, name): why, and what would change it."""
-    out = {}
-    for name, i, labels, n in members(plan):
-        others = [s for o, j, s, m in members(plan) if o == name and j == i and m]
+    out, every = {}, members(plan)
+    for name, i, labels, n in every:
+        others = [s for o, j, s, m in every if o == name and j == i and m]
         if not n and plan.answers[name][i][plan.sets[name][i].index(labels)]:
             ways = ", put it first in --labels, or combine the teachers: --combine best or union"
             out[i, labels.task, labels.name] = (
@@ -405,7 +406,7 @@ def _looked(
     Raises:
         ValueError: a split that no image has; lists what there is.
     """
-    split = (split,) if isinstance(split, str) else split
+    split = listed(split)
     there: set[str | None] = set()
     splits = [store.splits() for store in stores]
     states = {k: [[(s, s.every_state()) for s in sets] for sets in each] for k, each in sets_of.items()}

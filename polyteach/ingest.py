@@ -120,7 +120,6 @@ def ingest(
     with _room(path):
         run = _Run(_started(path, dataset, about), dataset, about)
         run.go(progress)
-        run.refuse_nothing()
         totals = run.finish()
     if progress:
         _say(run, totals, forced=about["embed"] and not embed)
@@ -389,10 +388,15 @@ class _Run:
                 counts[name] = counts.get(name, 0) + 1
         return dict(sorted(counts.items()))
 
-    def refuse_nothing(self) -> None:
-        """Raises:
-        ValueError: no image is left.
+    def finish(self) -> dict[str, Any]:
+        """Record the totals: from then on the store is finished, and refuses to be overwritten.
+
+        Raises:
+            ValueError: no image is left.
         """
+        from polyteach.files import read_json, write_json
+
+        path = self.store.path / _STATE
         rejects = self.store.rejects()
         if len(rejects) == len(self.ids):
             id, _, reason = rejects[0]
@@ -400,14 +404,7 @@ class _Run:
                 f"{self.about['source']}: all {len(rejects):,} images were refused, the first ({id}) as {reason}. Mend "
                 f"them, delete {self.store.path}, and begin anew"
             )
-
-    def finish(self) -> dict[str, Any]:
-        """Record the totals: from then on the store is finished, and refuses to be overwritten."""
-        from polyteach.files import read_json, write_json
-
-        path = self.store.path / _STATE
-        rejects = len(self.store.rejects())
-        totals: dict[str, Any] = {"images": len(self.ids) - rejects, "rejects": rejects}
+        totals: dict[str, Any] = {"images": len(self.ids) - len(rejects), "rejects": len(rejects)}
         states = {task: [s for p in labels.parts() for s in labels.states(p)] for task, labels in self.sets.items()}
         totals["people"] = {t: {s: found.count(s) for s in sorted(set(found))} for t, found in states.items()}
         totals["splits"] = self._splits()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
+from polyteach.arguments import listed
 from polyteach.cluster import Broken
 
 if TYPE_CHECKING:
@@ -109,15 +110,15 @@ def label(
     from polyteach.devices import find_device
     from polyteach.store import Store
 
-    _check(teachers, {"batch_size": batch_size, "threads": threads, "ray_tries": ray_tries}, 1)
-    _check(teachers, {"ray_workers": ray_workers, "ray_timeout": ray_timeout or 0}, 0)
+    counts = {"batch_size": batch_size, "threads": threads, "ray_tries": ray_tries}
+    _check(teachers, counts, {"ray_workers": ray_workers, "ray_timeout": ray_timeout or 0})
     opened = Store.open(store)
     if not opened.parts():
         raise ValueError(f"{store} has no images; finish: polyteach ingest SOURCE {store}")
     devices = _places(device, teachers)
     for place in devices.values() if ray is None else ():
         find_device(place)  # all of them before any teacher is loaded
-    splits = (split,) if isinstance(split, str) else tuple(split)
+    splits = listed(split)
     # on Ray the machine that deals out the work need not have the workers' devices
     places, works = (devices, True) if ray is None else (dict.fromkeys(teachers, "cpu"), False)
     run = _loaded(str(store), teachers, places, precision, batch_size, threads, retry, splits, works)
@@ -145,17 +146,20 @@ def label(
     run.report(score)
 
 
-def _check(teachers: Mapping[str, str], numbers: Mapping[str, int | float], least: int) -> None:
+def _check(teachers: Mapping[str, str], counts: Mapping[str, int], others: Mapping[str, int | float]) -> None:
     """Raises:
-    ValueError: no teacher, one called "people", or a number below `least`.
+    ValueError: no teacher, one called "people", a count below 1, or another number below 0.
     """
     from polyteach.tasks.contract import PEOPLE
 
     if not teachers:
         raise ValueError("no teacher given; say --teacher NAME=FAMILY:MODEL [NAME=FAMILY:MODEL ...]")
-    for what, value in numbers.items():
-        if value < least:
-            raise ValueError(f"{what} must be {'0 or more' if not least else f'at least {least}'}; got {value}")
+    for what, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{what} must be at least 1; got {count}")
+    for what, number in others.items():
+        if number < 0:
+            raise ValueError(f"{what} must be 0 or more; got {number}")
     if PEOPLE in teachers:
         raise ValueError(
             f"a teacher cannot be called {PEOPLE!r}: labels of that name are people's, and win over every teacher's. "
@@ -167,7 +171,7 @@ def _places(device: Sequence[str], teachers: Mapping[str, str]) -> dict[str, str
     """Device by teacher. device: DEVICE, for the teachers in turn, or NAME=DEVICE, for one."""
     shared: list[str] = []
     own: dict[str, str] = {}
-    for word in map(str, (device,) if isinstance(device, str) else device):
+    for word in listed(device):
         name, equals, place = word.partition("=")
         if not equals:
             shared.append(word)
