@@ -198,7 +198,11 @@ def test_a_folder_above_the_tree_is_no_class(tmp_path, inner):
         (("a.png", "b/c.png"), None),
         (("train/a.png", "trainannot/a.png", "trainannot/b.png"), "^1 pictures in trainannot are called as others are"),
         (("images/val/a.jpg", "annotations/val/a.png"), "^1 pictures in annotations/val are called as others are"),
-        (("left/a.png", "right/a.png", "weights/b.png", "labelled/c.png"), None),
+        (
+            ("left/a.png", "right/a.png", "weights/b.png", "labelled/c.png"),
+            "^all pictures lie in 4 folders .labelled, left, right, ....: if these are classes, they were not read",
+        ),
+        (("left/a.png", "right/a.png", "weights/b.png", "labelled/2/c.png"), None),
     ],
 )
 def test_labels_among_pictures_without_a_reader_are_told(tmp_path, files, said):
