@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from polyteach.limits import Limits
 from polyteach.storage import ObjectPath, spool, to_path
 
 SILENCE = 60
@@ -127,8 +128,8 @@ def downloading() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def read_uri(uri: str) -> bytes:
-    """The bytes at an absolute path or an fsspec URL.
+def read_uri(uri: str, limits: Limits | None = None) -> bytes:
+    """The bytes at an absolute path or an fsspec URL. limits: those of `Limits()` without.
 
     Raises:
         OSError, ValueError: they cannot be had.

@@ -16,7 +16,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 from torch import Tensor
 
-MAX_PIXELS = 100_000_000
+from polyteach.limits import MAX_PIXELS
+
 MIN_SIDE = 8
 
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -45,6 +45,7 @@ from torchvision.io import ImageReadMode, decode_png, decode_webp
 from polyteach.files import differences, read_json, read_uri, replacing, sweep, write_json
 from polyteach.images import BadImage
 from polyteach.images import decode as decode_image
+from polyteach.limits import Limits
 from polyteach.storage import AnyPath, ObjectPath, Reader, StorageError, stamps, to_path
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Column, Objective, Policy, Space, Target
@@ -102,13 +103,14 @@ class ImageRow:
 class Store:
     """A folder of images and label sets. Make one with `create`, open one with `open`."""
 
-    def __init__(self, path: AnyPath, part_size: int) -> None:
+    def __init__(self, path: AnyPath, part_size: int, limits: Limits | None = None) -> None:
         self.path = path
         self.part_size = part_size
+        self.limits = limits or Limits()
 
     @staticmethod
-    def create(path: str | AnyPath, part_size: int = 1024) -> "Store":
-        """A new, empty store in a folder or behind a URL.
+    def create(path: str | AnyPath, part_size: int = 1024, limits: Limits | None = None) -> "Store":
+        """A new, empty store in a folder or behind a URL. limits: of reading its images later.
 
         Raises:
             ValueError: `path` is a store already, or a folder with other things in it; part_size < 1.
@@ -123,13 +125,14 @@ class Store:
             raise ValueError(f"{path} exists and is no empty folder; choose another path")
         path.mkdir(parents=True, exist_ok=True)
         write_json(path / "store.json", {"format": FORMAT, "part_size": part_size})
-        return Store(path, part_size)
+        return Store(path, part_size, limits)
 
     @staticmethod
-    def open(path: str | AnyPath, divided: bool = True) -> "Store":
+    def open(path: str | AnyPath, divided: bool = True, limits: Limits | None = None) -> "Store":
         """The store at `path`.
 
-        divided: refuse one that is only half divided into splits.
+        divided: refuse one that is only half divided into splits. limits: of reading its images; those of `Limits()`
+        without.
 
         Raises:
             ValueError: no store there, one of a newer format, or a half divided one.
@@ -151,7 +154,7 @@ class Store:
                 f"{path} is only half divided into splits; finish it with the same command: polyteach store split "
                 f"{path} --fractions {fractions}{more}"
             )
-        return Store(path, int(about["part_size"]))
+        return Store(path, int(about["part_size"]), limits)
 
     @property
     def remote(self) -> bool:
@@ -215,7 +218,7 @@ class Store:
             return row.data
         if row.uri is None:
             raise OSError(f"image {row.id!r} has neither bytes nor uri")
-        return read_uri(row.uri)
+        return read_uri(row.uri, self.limits)
 
     def picture(self, row: ImageRow) -> UInt8[Tensor, "3 H W"]:
         """The image as RGB pixels, EXIF orientation applied: the same for every teacher and for training.
@@ -224,7 +227,8 @@ class Store:
             OSError: its file is gone or cannot be read.
             BadImage: it cannot be decoded, or has another size than when it was ingested.
         """
-        pixels = decode_image(self.read(row), max_pixels=row.height * row.width, min_side=1)
+        most = min(row.height * row.width, self.limits.max_pixels)
+        pixels = decode_image(self.read(row), max_pixels=most, min_side=1)
         if tuple(pixels.shape[1:]) != (row.height, row.width):
             now = f"{pixels.shape[2]}x{pixels.shape[1]}"
             raise BadImage(f"is {now} now, was {row.width}x{row.height} when ingested")
