@@ -1,10 +1,37 @@
-"""Names that people type: what to say of one that is none of those there are."""
+"""Names: which may become a file's name, and what to say of one that is none of those there are."""
 
 import difflib
+import re
 from collections.abc import Collection, Iterable
 
 LISTED = 40
 """So many known names are listed in an error; of more, the closest alone."""
+
+
+LONGEST = 120
+"""Characters of a name that becomes part of a file's: file systems take 255 bytes, and endings come after it."""
+
+
+def fit_name(what: str, name: object) -> str:
+    """`name`, if it may become a file's name: letters, digits, ".", "_" and "-" of ASCII, a letter or digit first.
+
+    So it stays in its folder, on every file system: no separator, no "..", no hidden file, no control character. What
+    a file says its names are is held against this where the file is read; what a person types, where it is taken.
+
+    what: such names are, as in "label set name".
+
+    Raises:
+        ValueError: it may not; says which characters are allowed.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        shown = name if len(repr(name)) <= LONGEST else repr(name)[:LONGEST]
+        raise ValueError(
+            f"{what} {shown!r}: use letters, digits, '.', '_' and '-', a letter or digit first: it becomes part of "
+            "files' names"
+        )
+    if len(name) > LONGEST:
+        raise ValueError(f"{what} {name[:40] + '...'!r} has {len(name):,} characters; at most {LONGEST} are allowed")
+    return name
 
 
 def plain(name: str) -> str:

@@ -224,6 +224,8 @@ def _draw(good: list[Any], found: dict[str, Any], objectives: dict[str, Any], ou
             path, n = out / f"{Path(file).stem}.{name}.png", 2
             while path.exists():  # two folders may hold the same file name
                 path, n = out / f"{Path(file).stem}-{n}.{name}.png", n + 1
+            if not path.resolve().is_relative_to(out.resolve()):  # of a teacher whose names nobody has looked at
+                raise ValueError(f"objective {name!r} would be drawn outside of {out}")
             with replacing(path) as temporary:  # and not write_png, which takes no name that is no UTF-8
                 temporary.write_bytes(encode_png(picture).numpy().tobytes())
 

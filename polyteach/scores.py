@@ -5,7 +5,7 @@ Every error names file and field. Scores that cannot be compared, because their 
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from polyteach.fields import Fields
 from polyteach.files import read_json
 
 Number = int | float
@@ -26,6 +27,7 @@ MODES: dict[str, str] = {
 }
 PARTS = {"backbone": "backbone", "pyramid": "backbone and pyramid"}
 JACKKNIFE, BOOTSTRAP = "jackknife", "bootstrap"
+_FIX = "Make it again with `polyteach transfer`, or leave its folder out"
 EVERY = "all labels"
 """The label budget of a run that was given neither shots nor a fraction."""
 
@@ -146,57 +148,6 @@ class Run:
         return (self.pretraining_seed, self.sha256 or self.init)
 
 
-class _Json:
-    """A JSON object that knows its file and its place there, for errors that name both."""
-
-    def __init__(self, file: Path, value: Any, where: str = "") -> None:
-        self.file, self.where = file, where
-        if not isinstance(value, dict):
-            raise self.error("", "must be an object", value)
-        self.value = value
-
-    def error(self, key: str, what: str, *got: Any) -> ValueError:
-        place = ".".join(p for p in (self.where, key) if p) or "the file"
-        given = f"; it is {str(got[0])[:80]!r}" if got else ""
-        return ValueError(
-            f"{self.file}: {place} {what}{given}. Make it again with `polyteach transfer`, or leave its folder out"
-        )
-
-    def get(self, key: str, kinds: tuple[type, ...], what: str, null: bool) -> Any:
-        if key not in self.value:
-            raise self.error(key, "is missing")
-        value = self.value[key]
-        if value is None and null:
-            return None
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise self.error(key, f"must be {what}{' or null' if null else ''}", value)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise self.error(key, "must be finite", value)
-        return value
-
-    def text(self, key: str, null: bool = False) -> Any:
-        return self.get(key, (str,), "text", null)
-
-    def number(self, key: str, null: bool = False) -> Any:
-        return self.get(key, (int, float), "a number", null)
-
-    def count(self, key: str, null: bool = False) -> Any:
-        return self.get(key, (int,), "a whole number", null)
-
-    def object(self, key: str) -> "_Json":
-        return _Json(self.file, self.get(key, (dict,), "an object", False), f"{self.where}.{key}".lstrip("."))
-
-    def objects(self, key: str) -> "list[_Json]":
-        listed = self.get(key, (list,), "a list", False)
-        return [_Json(self.file, x, f"{self.where}.{key}[{i}]".lstrip(".")) for i, x in enumerate(listed)]
-
-    def one_of(self, key: str, allowed: Iterable[str]) -> str:
-        value: str = self.text(key)
-        if value not in allowed:
-            raise self.error(key, f"must be one of {', '.join(allowed)}", value)
-        return value
-
-
 def read(folders: Sequence[str]) -> list[Run]:
     """Every transfer.json at or below `folders`, each once, checked, in the order given and then of the path.
 
@@ -224,7 +175,7 @@ def read(folders: Sequence[str]) -> list[Run]:
 
 def _run(file: Path) -> Run:
     try:
-        top = _Json(file, read_json(file))
+        top = Fields(file, read_json(file), fix=_FIX, whole=True)
     except OSError as e:
         raise ValueError(f"{file} cannot be read: {e.strerror}") from e
     top.one_of("verb", ("transfer",))
@@ -265,28 +216,29 @@ def _run(file: Path) -> Run:
     )
 
 
-def _spent(x: _Json, name: str) -> Spent:
+def _spent(x: Fields, name: str) -> Spent:
     return Spent(name, *(x.number(k, null=True) for k in ("images", "flops", "seconds")))
 
 
-def _budget(x: _Json) -> str:
+def _budget(x: Fields) -> str:
     shots, fraction = x.count("shots", null=True), x.number("fraction", null=True)
     said = [f"{shots} shot{'' if shots == 1 else 's'}"] if shots is not None else []
     said += [f"{100 * fraction:g} %"] if fraction is not None and fraction != 1 else []
     return ", ".join(said) or EVERY
 
 
-def _examples(top: _Json) -> list[str]:
+def _examples(top: Fields) -> list[str]:
     listed = top.get("examples", (list,), "a list of pictures", True) or []
     for i, name in enumerate(listed):
         if not isinstance(name, str):
             raise top.error(f"examples[{i}]", "must be text", name)
-        if Path(name).is_absolute() or ".." in Path(name).parts:
+        here = Path(top.file).resolve().parent  # through a link a page would show a picture of somewhere else
+        if Path(name).is_absolute() or not (here / name).resolve().is_relative_to(here):
             raise top.error(f"examples[{i}]", "must lie in the folder of its transfer.json", name)
     return listed
 
 
-def _result(x: _Json, metric: str) -> Result:
+def _result(x: Fields, metric: str) -> Result:
     chosen = x.get("chosen", (dict,), "an object", True) or {}
     parts = x.one_of("parts", PARTS)
     sweep = []
@@ -312,7 +264,7 @@ def _is_number(x: Any) -> bool:
     return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
 
 
-def _resamples(t: _Json) -> Samples:
+def _resamples(t: Fields) -> Samples:
     listed = t.get("resamples", (list,), "a list of numbers", True) or []
     for i, x in enumerate(listed):
         if x is not None and (not isinstance(x, int | float) or isinstance(x, bool)):
@@ -320,7 +272,7 @@ def _resamples(t: _Json) -> Samples:
     return np.array([math.nan if x is None else x for x in listed], dtype=np.float64)
 
 
-def _curve(t: _Json) -> tuple[tuple[float, float], ...]:
+def _curve(t: Fields) -> tuple[tuple[float, float], ...]:
     listed = t.get("curve", (list,), "a list of [step, loss]", True) or []
     for i, x in enumerate(listed):
         if not isinstance(x, list) or len(x) != 2 or not _is_number(x[0]):

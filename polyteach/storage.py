@@ -21,6 +21,7 @@ import io
 import os
 import random
 import re
+import shlex
 import shutil
 import threading
 import time
@@ -394,6 +395,27 @@ def total(folder: AnyPath, pattern: str) -> int:
         return sum(f.stat().st_size for f in folder.rglob(pattern) if f.is_file())
     found = {k: v for k, v in folder._below().items() if fnmatchcase(k.rpartition("/")[2], pattern)}
     return sum(int((folder / k).about()["size"]) if v is None else v for k, v in found.items())
+
+
+def own_folder(root: AnyPath, *names: str) -> AnyPath:
+    """The folder `names` below `root`, in which something is to be written or removed; it need not be there yet.
+
+    `root` itself may be a symbolic link, as somebody gave it; below it none is followed: who made the folder could
+    have another place written to, or emptied. (Reading through one is allowed: a disk that was full is extended so.)
+    Object storage has no links.
+
+    Raises:
+        ValueError: one of the folders is a link; says which, and what to do.
+    """
+    folder = root
+    for name in names:
+        folder = folder / name
+        if isinstance(folder, Path) and folder.is_symlink():
+            raise ValueError(
+                f"{folder} is a link to another place: nothing is written or removed through links. Put the folder "
+                f"itself there, or remove the link alone: rm {shlex.quote(str(folder))}"
+            )
+    return folder
 
 
 def move(source: AnyPath, target: AnyPath, keep: bool = False) -> None:

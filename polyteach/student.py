@@ -5,23 +5,25 @@ Shapes: B images of a batch, H W its pixels, both multiples of 32.
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 import polyteach
-from polyteach.files import downloading, read_json, replacing, sha256, write_json
+from polyteach.fields import Fields
+from polyteach.files import downloading, replacing, sha256, write_json
 from polyteach.geometry import fit
 from polyteach.layers import Adapter, Pyramid
-from polyteach.names import unknown_name
+from polyteach.names import fit_name, unknown_name
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.weights import state_dict
@@ -29,8 +31,14 @@ from polyteach.weights import state_dict
 STRIDES = (4, 8, 16, 32)
 WEIGHTS, DESCRIPTION = "student.safetensors", "student.json"
 ADAPTER = "adapter"
+MOST_CHANNELS = 8192
+"""Of a pyramid level, and of an adapter."""
+MOST_SIDE = 8192
+"""Pixels of a side of the images that a network takes."""
 PARTS = ("backbone", "pyramid", "heads")
 """The modules of a student. A run's student.json lists under "trained" which of them were learned, all without it."""
+
+_FIX = "Take the run as `polyteach train` wrote it, or train it again"
 
 
 class _LastLevels(LastLevelP6P7):
@@ -56,7 +64,8 @@ class Student(nn.Module):
     ICLR 2025, here on the feature maps alone). 0 for none. They belong to the heads.
 
     Raises:
-        ValueError: unknown backbone, one without those strides, or weights that do not fit.
+        ValueError: unknown backbone, one without those strides, an objective whose name cannot become a file's, or
+            weights that do not fit.
     """
 
     mean: Tensor
@@ -72,6 +81,10 @@ class Student(nn.Module):
         adapters: int = 0,
     ) -> None:
         super().__init__()
+        for name in objectives:
+            fit_name("objective", name)
+            if hasattr(nn.ModuleDict(), _key(name)):
+                raise ValueError(f"objective {name!r}: torch keeps that name for itself; choose another")
         self.name = backbone
         self._frozen: tuple[str, ...] = ()
         self.objectives = dict(objectives)
@@ -234,12 +247,12 @@ class Student(nn.Module):
 
     def _take(self, run: Path, parts: Sequence[str]) -> None:
         """Weights of another run for these parts: heads where name and shape agree, all of what else it has learned."""
-        about = read_json(run / DESCRIPTION) if (run / DESCRIPTION).exists() else None
+        about = describe_student(run) if (run / DESCRIPTION).exists() else None
         if about is None or about["backbone"] != self.name:
             what = "is no finished run" if about is None else f"has backbone {about['backbone']}, not {self.name}"
             raise ValueError(f"init {run} {what}")
         mine = self.state_dict()
-        given = {k: v for k, v in load_file(run / WEIGHTS).items() if k.partition(".")[0] in parts}
+        given = {k: v for k, v in state_dict(run / WEIGHTS).items() if k.partition(".")[0] in parts}
         fits = {k: v for k, v in given.items() if k in mine and mine[k].shape == v.shape}
         learned = set(parts) & set(about.get("trained", PARTS)) - {"heads"}
         for name in (k for k in mine if k.partition(".")[0] in learned and k not in fits):
@@ -336,13 +349,29 @@ def costs(run: str | Path, name: str) -> list[dict[str, Any]]:
 
     One dictionary each: of (tells the same training from others), name, images, flops, seconds; None where unknown.
     Empty where the run does not say.
+
+    Raises:
+        ValueError: its train.json or pretrain.json does not hold such numbers.
     """
     files = [f for f in (Path(run) / "train.json", Path(run) / "pretrain.json") if f.is_file()]
-    said = read_json(files[0]).get("compute") if files else None
-    if said is None:
+    top = Fields.read(files[0], _FIX) if files else None
+    if top is None or "compute" not in top:
         return []
-    own = {k: said[k] for k in ("images", "flops", "seconds")}
-    return [{"of": sha256(Path(run) / WEIGHTS), "name": f"{name}: training"} | own, *said["teachers"]]
+    said = top.object("compute")
+    own = {k: said.number(k, null=True) for k in ("images", "flops", "seconds")}
+    teachers = [cost(t) for t in said.objects("teachers", null=True)]
+    return [{"of": sha256(Path(run) / WEIGHTS), "name": f"{name}: training"} | own, *teachers]
+
+
+def cost(said: Fields) -> dict[str, Any]:
+    """An entry of `costs` as a file keeps it.
+
+    Raises:
+        ValueError: it lacks a field, or one is of another kind.
+    """
+    return {k: said.text(k) for k in ("of", "name")} | {
+        k: said.number(k, null=True) for k in ("images", "flops", "seconds")
+    }
 
 
 def costs_before(init: str | None) -> list[dict[str, Any]]:
@@ -354,16 +383,55 @@ def costs_before(init: str | None) -> list[dict[str, Any]]:
 
 
 def describe_student(run: str | Path) -> dict[str, Any]:
-    """What student.json of a run says: backbone, channels, objectives, size, provenance.
+    """What student.json of a run says: backbone, channels, objectives, size, provenance. All that is read is checked.
 
     Raises:
-        ValueError: the run holds no finished student.
+        ValueError: the run holds no finished student; or the file names a field that is missing, of another type or
+            out of range, and what is allowed.
     """
+    return _described(run)[0].value
+
+
+def _described(run: str | Path) -> tuple[Fields, dict[str, Objective]]:
+    """The checked description, and its objectives."""
     file = Path(run) / DESCRIPTION
-    if not file.is_file():
+    if not file.exists():
         raise ValueError(f"{run} holds no finished student (no {DESCRIPTION}); train one with: polyteach train")
-    about: dict[str, Any] = read_json(file)
-    return about
+    about = Fields.read(file, _FIX)
+    about.text("backbone")
+    about.count("channels", low=1, high=MOST_CHANNELS)
+    about.count("adapters", null=True, low=0, high=MOST_CHANNELS)
+    if "size" in about:
+        sides = about.get("size", (list,), "a list")
+        if len(sides) != 2 or any(type(x) is not int or x % 32 or not 32 <= x <= MOST_SIDE for x in sides):
+            raise about.error("size", f"must be height and width, multiples of 32 up to {MOST_SIDE:,}", sides)
+    if unknown := set(about.texts("trained") if "trained" in about.value else ()) - set(PARTS):
+        raise about.error("trained", f"must be a list of {', '.join(PARTS)}", min(unknown))
+    for key in ("optimizer", "licence"):
+        about.text(key, null=True)
+    about.number("learning_rate", null=True)
+    about.count("batch_size", null=True)
+    objectives = about.object("objectives")
+    return about, {name: _objective(objectives, name) for name in objectives.value}
+
+
+def _objective(objectives: Fields, name: str) -> Objective:
+    try:
+        fit_name("objective", name)
+    except ValueError as e:
+        raise ValueError(f"{objectives.file}: {e}") from None
+    about = objectives.object(name)
+    try:
+        task = load_task(about.text("task"))
+    except ValueError as e:
+        raise about.error("task", f"is of no task: {e}") from None
+    said = about.object("space")
+    space = Space(said.texts("names"), said.text("kind"))
+    if space.kind not in task.kinds:
+        raise said.error("kind", f"must be one of {', '.join(map(repr, task.kinds))} for {task.name}", space.kind)
+    if task.most_classes is not None and len(space.names) > task.most_classes:
+        raise said.error("names", f"must be at most {task.most_classes:,} classes for {task.name}", list(space.names))
+    return Objective(task.name, space)
 
 
 def load_student(run: str | Path, device: str = "cpu") -> Student:
@@ -372,16 +440,42 @@ def load_student(run: str | Path, device: str = "cpu") -> Student:
     See `Student.forward` for what it takes and returns; `polyteach.predict` for finished answers.
 
     Raises:
-        ValueError: the run holds no finished student, or its weights do not fit its description.
+        ValueError: the run holds no finished student, its description is wrong, or its weights do not fit that.
     """
-    about = describe_student(run)
-    objectives = {
-        k: Objective(o["task"], Space(tuple(o["space"]["names"]), o["space"]["kind"]))
-        for k, o in about["objectives"].items()
-    }
-    student = Student(about["backbone"], objectives, about["channels"], adapters=about.get("adapters", 0))
+    about, objectives = _described(run)
+    given = about.value
+
+    def built() -> Student:
+        return Student(given["backbone"], objectives, given["channels"], adapters=given.get("adapters") or 0)
+
     try:
-        student.load_state_dict(load_file(Path(run) / WEIGHTS))
-    except RuntimeError as e:
-        raise ValueError(f"{run}/{WEIGHTS} does not fit {DESCRIPTION}: {e}") from e
+        _fits(Path(run) / WEIGHTS, built)
+        student = built()
+    except ValueError as e:
+        raise ValueError(str(e) if str(run) in str(e) else f"{about.file}: {e}") from e
+    student.load_state_dict(state_dict(Path(run) / WEIGHTS))
     return student.to(device).eval()
+
+
+def _fits(file: Path, built: Callable[[], Student]) -> None:
+    """Compare the header of a weights file with the network that it is for, before either takes any memory.
+
+    Raises:
+        ValueError: it is cut short or no such file; or weights are missing, left over or of another shape.
+    """
+    try:
+        if not file.is_file():
+            raise OSError("there is no such file")
+        with safe_open(file, "pt") as weights:
+            have = {k: tuple(weights.get_slice(k).get_shape()) for k in weights.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as e:
+        raise ValueError(f"{file} cannot be read as weights: {e}. {_FIX}") from e
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        wanted = {k: tuple(v.shape) for k, v in built().state_dict().items()}
+    if have == wanted:
+        return
+    lacks, unknown = sorted(wanted.keys() - have.keys()), sorted(have.keys() - wanted.keys())
+    wrong = [f"{k} is {have[k]}, not {wanted[k]}" for k in sorted(wanted.keys() & have.keys()) if have[k] != wanted[k]]
+    said = (("has other shapes:", wrong), ("lacks", lacks), ("has unknown", unknown))
+    what = "; ".join(f"{how} {', '.join(names[:3])}{', ...' if names[3:] else ''}" for how, names in said if names)
+    raise ValueError(f"{file} does not fit {DESCRIPTION}: it {what}. {_FIX}")

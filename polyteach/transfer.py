@@ -172,11 +172,10 @@ def _resolved(a: dict[str, Any]) -> dict[str, Any]:
     """
     from polyteach.datasets import protocols
     from polyteach.devices import PRECISIONS
-    from polyteach.files import read_json
     from polyteach.loop import OPTIMIZERS
     from polyteach.names import unknown_name
     from polyteach.storage import to_path
-    from polyteach.student import DESCRIPTION
+    from polyteach.student import DESCRIPTION, describe_student
 
     a = dict(a)
     for key in ("train_split", "validation_split", "test_split", "parts"):
@@ -214,7 +213,7 @@ def _resolved(a: dict[str, Any]) -> dict[str, Any]:
     if a["held_out"] is None and not a["validation_split"]:
         a["held_out"] = 0.1
     run = a["init"] if a["init"] and (Path(a["init"]) / DESCRIPTION).exists() else None
-    about = read_json(Path(run) / DESCRIPTION) if run else {}
+    about = describe_student(run) if run else {}
     a["backbone"] = a["backbone"] or about.get("backbone", "resnet50")
     a["channels"] = a["channels"] or about.get("channels", 256)
     a["name"] = a["name"] or ("scratch" if a["init"] is None else Path(a["init"]).resolve().name)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from polyteach.names import LISTED, closest, did_you_mean, unknown_name
+from polyteach.names import LISTED, LONGEST, closest, did_you_mean, fit_name, unknown_name
 
 
 @pytest.mark.parametrize(
@@ -111,3 +111,22 @@ def test_the_precision_and_the_optimizer_that_were_meant():
             wrong()
     with pytest.raises(ValueError, match=r"unknown optimizer 'adam'; there are sgd, adamw\. Did you mean adamw\?"):
         check(Settings(1, optimizer="adam"))
+
+
+@pytest.mark.parametrize("name", ["people", "v1.2_final-3", "9", "a" * LONGEST])
+def test_names_that_may_become_a_files(name):
+    assert fit_name("label set name", name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", ".", "..", "../x", "/x", "a/b", "a\\b", ".hidden", "-x", "_x", "a b", "a\n", "a\0b", "ä", "a:b", "~",
+        "$HOME", "a*", "\x1b[2J", "\ud800", "/../../../escaped/pwn", 3, None, ["a"], "a" * (LONGEST + 1), "x/" * 10_000,
+    ],
+)  # fmt: skip
+def test_names_that_may_not(name):
+    with pytest.raises(ValueError, match=r"label set name .*(use letters, digits|characters; at most)") as e:
+        fit_name("label set name", name)
+    assert len(str(e.value)) < 400
+    assert str(e.value).isprintable()

@@ -1,5 +1,6 @@
 """Predict: what is printed of each answer, what the exit status says, and what pictures say of an empty answer."""
 
+import contextlib
 import json
 import math
 import re
@@ -64,6 +65,30 @@ def test_json_is_an_object_a_line_that_says_what_the_targets_hold(run, photograp
             dict(zip(NAMES, p, strict=True)), abs=1e-4
         )
         assert sum(c["share"] for c in one["answers"]["segmentation_x"]["classes"]) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["/../../../escaped/pwn", "../pwn", "..", "/tmp/pwn", "x/../../pwn"])
+def test_nothing_is_written_outside_of_out(run, photographs, tmp_path, monkeypatch, capsys, name):
+    """By a run's names, nor, were they not looked at, by anything else that a picture is called after."""
+    file = Path(run[0]) / "student.json"
+    about = json.loads(file.read_text())
+    about["objectives"] = {name: about["objectives"]["depth_x"]}
+    file.write_text(json.dumps(about))
+    (tmp_path / "safe").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    words = ["predict", run[0], str(photographs / "0.png"), "--out", str(tmp_path / "safe/out"), "--no-progress"]
+    assert main(words) == 2
+    assert "student.json: objective" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+    from polyteach.predict import _draw
+
+    image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    target = DepthTarget(torch.ones(8, 8), torch.ones(8, 8, dtype=torch.bool))
+    objectives = {name: Objective("depth", Space((), "metric"))}
+    with contextlib.suppress(ValueError):
+        _draw([("0.png", image)], {"0.png": {name: target}}, objectives, tmp_path / "safe/out")
+    assert [f for f in tmp_path.rglob("*") if f not in before and tmp_path / "safe/out" not in (f, *f.parents)] == []
 
 
 @pytest.mark.parametrize("bad", ["broken.jpg", "missing.jpg"])

@@ -1,5 +1,9 @@
 """The student: shapes of the pyramid, partial labels, saving and loading, starting from a checkpoint."""
 
+import json
+import math
+import resource
+
 import pytest
 import timm
 import torch
@@ -7,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import polyteach
 from polyteach.scene import random_scene, render
-from polyteach.student import Student, load_student, save_student
+from polyteach.student import Student, costs, describe_student, load_student, save_student
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Objective, Space
 
@@ -213,3 +217,136 @@ def test_gradients_in_bf16_of_maps_of_one_pixel_are_those_in_fp32():
         found.append([p.grad for p in student.pyramid.parameters() if p.grad is not None])
     for exact, low in zip(*found, strict=True):
         torch.testing.assert_close(low, exact, rtol=0.05, atol=0.02 * float(exact.abs().max()) + 1e-6)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run's folder and its description."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    save_student(Student("test_resnet", {"detection_x": Objective("detection", Space(("a",), "boxes"))}, 8), run, {
+        "size": [64, 64], "learning_rate": 0.1, "batch_size": 8, "optimizer": "sgd", "trained": ["backbone"],
+    })  # fmt: skip
+    return run, json.loads((run / "student.json").read_text())
+
+
+def changed(trained, tmp_path, path, value):
+    """The run with another value at a path of its description ("." between keys); None removes it."""
+    run, about = trained[0], json.loads(json.dumps(trained[1]))
+    *outer, last = path.split(".")
+    inner = about
+    for key in outer:
+        inner = inner[key]
+    inner.pop(last, None)
+    if value is not None:
+        inner[last] = value
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "student.safetensors").write_bytes((run / "student.safetensors").read_bytes())
+    (tmp_path / "run" / "student.json").write_text(json.dumps(about))
+    return tmp_path / "run"
+
+
+ONE = {"task": "detection", "space": {"names": ["a"], "kind": "boxes"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("objectives", {"/../../../escaped/pwn": ONE}, "objective '/../../../escaped/pwn': use letters, digits"),
+        ("objectives", {"..": ONE}, "objective '..': use letters, digits"),
+        ("objectives", {"training": ONE}, "objective 'training': torch keeps that name"),
+        ("objectives", {"a.b": ONE, "a-b": ONE}, "differ only in dots"),
+        ("objectives", [ONE], "objectives must be an object; it is a list of 1"),
+        ("objectives", None, "objectives is missing"),
+        ("objectives.detection_x", 3, "objectives.detection_x must be an object; it is 3"),
+        ("objectives.detection_x.task", "../store", "unknown task '../store'; there are classification, "),
+        ("objectives.detection_x.task", ["detection"], "task must be text"),
+        ("objectives.detection_x.space", "boxes", "objectives.detection_x.space must be an object"),
+        ("objectives.detection_x.space.kind", "cubes", "kind must be one of 'boxes', 'boxes and masks' for detection"),
+        ("objectives.detection_x.space.names", ["a", 3], "space.names[1] must be text; it is 3"),
+        ("objectives.detection_x.space.names", "abc", "space.names must be a list of texts"),
+        ("objectives.detection_x.space.names", ["a"] * 60_000, "does not fit student.json"),
+        ("objectives.detection_x.space.names", ["a"] * 1_000_000, "names must be at most 65,536 classes"),
+        ("backbone", 3, "backbone must be text"),
+        ("backbone", "resnet81", "student.json: unknown backbone 'resnet81'; did you mean"),
+        ("backbone", "vit_tiny_patch16_224", "student.json: backbone 'vit_tiny_patch16_224'"),
+        ("backbone", "resnet18", "student.safetensors does not fit student.json"),
+        ("backbone", "hf-hub:timm/resnet18", "unknown backbone"),
+        ("channels", "8", "channels must be a whole number; it is '8'"),
+        ("channels", 0, "channels must be 1 to 8,192; it is 0"),
+        ("channels", 10**9, "channels must be 1 to 8,192"),
+        ("channels", 8192, "student.safetensors does not fit student.json"),
+        ("channels", math.inf, "channels must be a whole number"),
+        ("channels", None, "channels is missing"),
+        ("adapters", -1, "adapters must be 0 to 8,192"),
+        ("adapters", 8192, "it lacks heads.detection_x.adapter"),
+        ("size", [64], "size must be height and width, multiples of 32 up to 8,192; it is a list of 1"),
+        ("size", [64, 65], "size must be height and width"),
+        ("size", ["64", "64"], "size must be height and width"),
+        ("size", [10**9, 10**9], "size must be height and width"),
+        ("size", [True, True], "size must be height and width"),
+        ("size", None, "student.json has no size"),
+        ("trained", ["all"], "trained must be a list of backbone, pyramid, heads; it is 'all'"),
+        ("trained", 3, "trained must be a list of texts"),
+        ("learning_rate", "high", "learning_rate must be a number or null"),
+        ("batch_size", [8], "batch_size must be a whole number or null"),
+        ("licence", {"a": 1}, "licence must be text or null"),
+    ],
+)
+def test_a_description_that_is_wrong_is_a_sentence_and_costs_nothing(trained, tmp_path, path, value, said):
+    from polyteach.teachers import load_teacher
+
+    run = changed(trained, tmp_path, path, value)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"student\.(json|safetensors)") as e:
+        load_teacher(f"own:{run}")
+    assert said in str(e.value)
+    assert len(str(e.value)) < 1000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KB; 8,192 channels would take 5 GB
+
+
+def test_weights_that_are_cut_short_or_missing_are_a_sentence(trained, tmp_path):
+    run = changed(trained, tmp_path, "licence", "CC0")
+    whole = (run / "student.safetensors").read_bytes()
+    for data in (whole[:-9], whole[:100], b"", b"\xff" * 64):
+        (run / "student.safetensors").write_bytes(data)
+        with pytest.raises(ValueError, match=r"student\.safetensors cannot be read as weights: .*train it again"):
+            load_student(run)
+        with pytest.raises(ValueError, match=r"student\.safetensors cannot be read as weights"):
+            Student("test_resnet", {}, 8, init=str(run))
+    (run / "student.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"student\.safetensors cannot be read as weights"):
+        load_student(run)
+
+
+def test_a_run_of_an_older_version_loads(trained, tmp_path):
+    """What was added since is optional, and what a later version adds is no error."""
+    run, about = tmp_path / "run", dict(trained[1])
+    run.mkdir()
+    (run / "student.safetensors").write_bytes((trained[0] / "student.safetensors").read_bytes())
+    kept = {k: about[k] for k in ("backbone", "channels", "objectives")} | {"new": [{}], "learning_rate": None}
+    (run / "student.json").write_text(json.dumps(kept))
+    for a, b in zip(load_student(run).parameters(), load_student(trained[0]).parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert describe_student(run) == kept
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ([], "the file must be an object"),
+        ({"compute": 3}, "compute must be an object"),
+        ({"compute": {"images": "many"}}, "compute.images must be a number or null; it is 'many'"),
+        ({"compute": {"teachers": [3]}}, r"compute.teachers\[0\] must be an object"),
+        ({"compute": {"teachers": [{"of": "x"}]}}, r"compute.teachers\[0\].name is missing"),
+    ],
+)
+def test_costs_of_a_run_that_are_none(trained, tmp_path, about, said):
+    run = changed(trained, tmp_path, "licence", None)
+    (run / "train.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=rf"train\.json: {said}"):
+        costs(run, "x")
+
+
+def test_an_objective_that_no_file_can_be_called():
+    with pytest.raises(ValueError, match=r"objective 'a/b': use letters"):
+        Student("test_resnet", {"a/b": Objective("depth", Space((), "metric"))})

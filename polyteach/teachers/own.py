@@ -9,8 +9,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from polyteach.devices import PRECISIONS
-from polyteach.files import read_json, sha256
-from polyteach.student import WEIGHTS, costs, describe_student, load_student
+from polyteach.fields import Fields
+from polyteach.files import sha256
+from polyteach.student import DESCRIPTION, WEIGHTS, costs, describe_student, load_student
 from polyteach.tasks.contract import Target
 from polyteach.teachers import Teacher
 
@@ -24,6 +25,8 @@ class OwnTeacher(Teacher):
             raise ValueError(
                 f"{run} has no heads, only a backbone; train some with: polyteach train STORE --init {run}"
             )
+        if about.get("size") is None:
+            raise ValueError(f"{run}/{DESCRIPTION} has no size, that of the images it was trained on; train it again")
         self.student = load_student(run, device)
         self.objectives = self.student.objectives
         self.size = (int(about["size"][0]), int(about["size"][1]))
@@ -44,10 +47,10 @@ class OwnTeacher(Teacher):
             return self.student.answer(images, self.size)
 
 
-def _optimizer(run: Path) -> str | None:
+def _optimizer(run: Path) -> Any:
     """Of a run whose student.json does not say it yet: its options do."""
     file = run / "config.json"
-    return read_json(file).get("options", {}).get("optimizer") if file.is_file() else None
+    return Fields.read(file).object("options", null=True).text("optimizer", null=True) if file.is_file() else None
 
 
 def load(name: str, device: str, precision: str) -> OwnTeacher:
