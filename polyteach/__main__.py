@@ -4,6 +4,7 @@ A verb's module is imported when its command is called, so that `polyteach --hel
 """
 
 import errno
+import functools
 import importlib
 import inspect
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from polyteach.names import unknown_name
+from polyteach.texts import say
 
 VERBS = {
     "ingest": "images (a folder, a list, a tar, a Parquet file) -> store",
@@ -99,18 +101,18 @@ def _unread(stream: TextIO) -> bool:
 def _main(argv: list[str] | None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
+        say(*usage().split("\n"), stream=sys.stdout)
         return 0 if argv else 2
     if argv[0] == "--version":
         import polyteach
 
-        print(f"polyteach {polyteach.__version__}")
+        say(f"polyteach {polyteach.__version__}", stream=sys.stdout)
         return 0
     if argv[0] not in VERBS:
-        print(f"polyteach: {unknown_name('verb', argv[0], VERBS)}", file=sys.stderr)
+        say(f"polyteach: {unknown_name('verb', argv[0], VERBS)}")
         return 2
     if argv[0] != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        print(f"polyteach {argv[0]}: is one process's work; start it without torchrun", file=sys.stderr)
+        say(f"polyteach {argv[0]}: is one process's work; start it without torchrun")
         return 2
     module, name, prog, rest = argv[0], argv[0], argv[0], argv[1:]
     if argv[0] in GROUPS:
@@ -120,7 +122,7 @@ def _main(argv: list[str] | None) -> int:
             lines = [f"usage: polyteach {argv[0]} VERB [ARGUMENTS]", "", *(f"  {k:12}{v}" for k, v in known.items())]
             if rest and not asked:
                 lines.insert(0, f"polyteach {argv[0]}: {unknown_name('verb', rest[0], known)}")
-            print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
+            say(*lines, stream=sys.stdout if asked else sys.stderr)
             return 0 if asked else 2
         prog, name, rest = f"{argv[0]} {rest[0]}", rest[0].replace("-", "_"), rest[1:]
     home = importlib.import_module(f"polyteach.{module}")
@@ -129,35 +131,41 @@ def _main(argv: list[str] | None) -> int:
         result = _call(verb, prog, rest)
     except KeyboardInterrupt as e:
         why = f" ({e})" if str(e) else ""
-        print(
-            f"\npolyteach {prog}: stopped{why}; what was written is whole. The same command goes on.",
-            file=sys.stderr,
-        )
+        say("", f"polyteach {prog}: stopped{why}; what was written is whole. The same command goes on.")
         return 130
     except ValueError as e:
-        print(f"polyteach {prog}: {e}", file=sys.stderr)
+        _complain(prog, e)
         return int(getattr(e, "status", 2))
     except OSError as e:
         from polyteach.storage import StorageError
 
         if isinstance(e, StorageError | BlockingIOError | PermissionError | TimeoutError):
-            print(f"polyteach {prog}: {e}", file=sys.stderr)
+            _complain(prog, e)
             return 1
         if e.errno != errno.ENOSPC:
             raise
         where = f" at {e.filename}" if e.filename else ""
-        print(
+        say(
             f"polyteach {prog}: the disk is full{where}. Nothing is half-written; make room, then give the same "
-            "command again and it goes on",
-            file=sys.stderr,
+            "command again and it goes on"
         )
         return 1
     # a verb whose work may be done in part says so by a function of its module
     return int(home.status(result)) if hasattr(home, "status") else 0
 
 
+def _complain(prog: str, error: Exception) -> None:
+    """Further lines of an error are set in, so that none passes for one of ours: names in it may hold line ends."""
+    first, *more = str(error).split("\n")
+    say(f"polyteach {prog}: {first}", *(f"  {line}" for line in more))
+
+
 def _call(verb: Callable[..., Any], prog: str, argv: list[str]) -> Any:
-    """What the verb returned. argv: the command line behind it."""
+    """What the verb returned. argv: the command line behind it.
+
+    Raises:
+        ValueError: an option or a configuration that is none, words that the verb has no place for; or the verb's own.
+    """
     import tyro
 
     argv, config = _config_option(argv)
@@ -174,12 +182,17 @@ def _call(verb: Callable[..., Any], prog: str, argv: list[str]) -> Any:
         else:
             listed = isinstance(value, list)
             positional[parameter.name] = tuple(map(str, value)) if listed else str(value)
-    return tyro.cli(
+    call, unknown = tyro.cli(
         _entry(verb, positional),
         prog=f"polyteach {prog}",
         description=_description(verb),
         args=_merge(words, argv),
+        return_unknown_args=True,
     )
+    if unknown:  # tyro would print them as they are
+        several = "words are" if len(unknown) > 1 else "word is"
+        raise ValueError(f"{len(unknown)} {several} too many: {' '.join(map(repr, unknown))}; see --help")
+    return call()
 
 
 def _description(verb: Callable[..., Any]) -> str:
@@ -272,12 +285,12 @@ def _words(name: str, value: Any) -> list[str]:
 
 
 def _entry(verb: Callable[..., Any], defaults: dict[str, Any]) -> Callable[..., Any]:
-    """The verb with other defaults, and without its return type, which names classes that are imported late."""
+    """The verb's call, not made yet; with other defaults, and no return type, as its classes are imported late."""
     signature = inspect.signature(verb)
     replaced = [p.replace(default=defaults.get(n, p.default)) for n, p in signature.parameters.items()]
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return verb(*args, **kwargs)
+        return functools.partial(verb, *args, **kwargs)
 
     # no functools.wraps, and no wrapper that a type checker adds: tyro would look through it, to the return type
     call.__dict__.pop("__wrapped__", None)

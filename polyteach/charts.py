@@ -9,7 +9,8 @@ give the same bytes.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+
+from polyteach.texts import in_html
 
 Number = int | float
 
@@ -117,7 +118,7 @@ def lines(
     out.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_label, "middle"))
     for s in series:
         path = " ".join(f"{x(p.x):.1f},{y(p.y):.1f}" for p in s.points)
-        body = [f"<title>{escape(s.name)}</title>"]
+        body = [f"<title>{in_html(s.name)}</title>"]
         dash = f' stroke-dasharray="{DASHES[s.index % len(DASHES)]}"' if s.index % len(DASHES) else ""
         body.append(f'<polyline class="trace"{dash} points="{path}"/>')
         for p in s.points if dots else ():
@@ -216,7 +217,7 @@ def _y_axis(axis: _Axis) -> list[str]:
 
 
 def _text(x: Number, y: Number, text: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{in_html(text)}</text>'
 
 
 def _shortened(name: str) -> str:
@@ -236,12 +237,12 @@ def _marker(x: float | int, y: float | int, index: int, said: str) -> str:
         "M{x} {t}L{r} {y}L{x} {b}L{l} {y}Z",  # diamond
         "M{x} {b}L{r} {t}H{l}Z",  # triangle on its head
     )[index % 5].format(**{k: f"{v:.1f}" for k, v in corners.items()})
-    return f'<path class="dot" d="{shape}">{f"<title>{escape(said)}</title>" if said else ""}</path>'
+    return f'<path class="dot" d="{shape}">{f"<title>{in_html(said)}</title>" if said else ""}</path>'
 
 
 def _svg(title: str, description: str, key: str, height: int, body: Sequence[str]) -> str:
     return (
         f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        f'aria-labelledby="{key}-t {key}-d"><title id="{key}-t">{escape(title)}</title>'
-        f'<desc id="{key}-d">{escape(description)}</desc>{"".join(body)}</svg>'
+        f'aria-labelledby="{key}-t {key}-d"><title id="{key}-t">{in_html(title)}</title>'
+        f'<desc id="{key}-d">{in_html(description)}</desc>{"".join(body)}</svg>'
     )

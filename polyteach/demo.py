@@ -1,9 +1,10 @@
 """Demo: the whole method on real photographs, with real pretrained models that come inside packages."""
 
-import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from polyteach.texts import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +120,7 @@ def demo(
         scores = _scores(held)
         _sheet(held, rows, folder / "sheet.png")
     report = _report(folder, config, counts, scores, stage.seconds)
-    print(_summary(report, folder), file=sys.stderr)
+    say(*_summary(report, folder))
     return report
 
 
@@ -545,10 +546,10 @@ def _sheet(held: _HeldOut, rows: int, file: "Path") -> None:
 
 
 def _note(line: str) -> None:
-    print(f"polyteach demo: {line}", file=sys.stderr)
+    say(f"polyteach demo: {line}")
 
 
-def _summary(report: dict[str, Any], folder: "Path") -> str:
+def _summary(report: dict[str, Any], folder: "Path") -> list[str]:
     """What was reached, where to look, and what to try next; lines of less than 80 columns, but for long paths."""
     held = max(s["images"] for s in report["tasks"].values())
     lines = [
@@ -562,7 +563,7 @@ def _summary(report: dict[str, Any], folder: "Path") -> str:
         student, chance = ("-" if v is None else f"{v:.1f}" for v in (s["student"], s["chance"]))
         lines.append(f"{name:<12}{s['metric']:<10}{student:>8}{chance:>11}   {s['teacher']}")
     took = ", ".join(f"{k} {v:.0f} s" for k, v in report["seconds"].items())
-    return "\n".join([
+    return [
         *lines,
         "",
         f"Time: {took}; {_minutes(report['total_seconds'])} in all.",
@@ -571,4 +572,4 @@ def _summary(report: dict[str, Any], folder: "Path") -> str:
         f"  polyteach predict {folder / 'student'} PHOTO.jpg --out answers",
         "All of it again, with a folder of your own photographs:",
         f"  polyteach demo --out {folder}-mine --photos FOLDER",
-    ])  # fmt: skip
+    ]

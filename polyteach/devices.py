@@ -3,9 +3,10 @@
 import difflib
 import functools
 import re
-import sys
 
 import torch
+
+from polyteach.texts import say
 
 NAMES = ("auto", "cpu", "cuda", *(f"cuda:{i}" for i in range(8)), "mps", "xpu")
 """Devices that are suggested for a name that is none."""
@@ -82,4 +83,4 @@ def quick_precision(device: str) -> str:
 def warn_if_slow(device: str, precision: str) -> None:
     """Say on stderr where bf16 is slower than fp32 on `device`: a type, as cpu or cuda."""
     if device in ("cpu", "cuda") and precision == "bf16" and quick_precision(device) != precision:
-        print(f"{device} has no instructions for bf16, so fp32 may be several times as fast here", file=sys.stderr)
+        say(f"{device} has no instructions for bf16, so fp32 may be several times as fast here")

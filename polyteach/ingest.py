@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
+from polyteach.texts import say
+
 if TYPE_CHECKING:
     from polyteach.datasets import Dataset, Entry
     from polyteach.storage import AnyPath
@@ -440,8 +442,6 @@ def _room(path: "AnyPath") -> Iterator[None]:
 
 
 def _say(run: _Run, totals: dict[str, Any], forced: bool) -> None:
-    import sys
-
     path = run.store.path
     lines = [f"{path}: {totals['images']:,} images{_left_out(run.dataset)}", *run.dataset.notes]
     lines += [f"{n:,} images {note}" for note, n in totals["notes"].get("", {}).items()]
@@ -462,7 +462,7 @@ def _say(run: _Run, totals: dict[str, Any], forced: bool) -> None:
         lines += [f"  {n:,} x {reason} ({first[reason]})" for reason, n in reasons.most_common(5)]
         if len(reasons) > 5:
             lines.append(f"  and {len(reasons) - 5:,} other reasons")
-    print("\n".join(lines), file=sys.stderr)
+    say(*lines)
 
 
 def unique(names: Sequence[str]) -> list[str]:

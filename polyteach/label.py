@@ -11,6 +11,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from polyteach.arguments import listed
 from polyteach.cluster import Broken
+from polyteach.texts import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -183,7 +184,7 @@ def _places(device: Sequence[str], teachers: Mapping[str, str]) -> dict[str, str
             own[name] = place
     others = [name for name in teachers if name not in own]
     if len(shared) > len(others):
-        print(f"no teacher is left for device {', '.join(shared[len(others) :])}", file=sys.stderr)
+        say(f"no teacher is left for device {', '.join(shared[len(others) :])}")
     shared = shared or ["auto"]
     return {n: own[n] if n in own else shared[others.index(n) % len(shared)] for n in teachers}
 
@@ -214,7 +215,7 @@ def _loaded(
         except NoDevice as e:
             if device[name] != "auto":
                 raise ValueError(f"{name}: {e}. For this teacher say --device {name}=cpu") from e
-            print(f"{name}: {e}; it runs on the CPU", file=sys.stderr)
+            say(f"{name}: {e}; it runs on the CPU")
             place = "cpu"
             teacher = load_teacher(spec, place, precision)
         run.add(name, teacher, precision, place)
@@ -391,10 +392,9 @@ class _Run:
         finally:
             self.account()
         if set_aside:
-            print(
+            say(
                 f"{len(set_aside)} parts were set aside, their images are recorded as failed: "
-                f"{', '.join(map(str, set_aside[:20]))}. Mend the cause, then run again with --retry",
-                file=sys.stderr,
+                f"{', '.join(map(str, set_aside[:20]))}. Mend the cause, then run again with --retry"
             )
 
     def account(self) -> None:
@@ -564,9 +564,7 @@ class _Run:
             answers = _ask(teacher, batch, self.places[id(teacher)])
             if answers is None:
                 self.fits[id(teacher)] = most = max(len(batch) // 2, 1)
-                print(
-                    f"{teacher.spec}: memory is not enough for {len(batch)} images; {most} from now on", file=sys.stderr
-                )
+                say(f"{teacher.spec}: memory is not enough for {len(batch)} images; {most} from now on")
                 continue
             out += answers
         return out
@@ -612,20 +610,20 @@ class _Run:
                 text = [f"{k} {v:.3g}" for k, v in means.items()]
                 rows.append([f"{labels.task}/{labels.name}", str(n), str(failed), text])
         head = ("label set", "images", "failed", "mean over labelled images")
-        print(table(head, rows, width), file=sys.stderr)
+        say(*table(head, rows, width).split("\n"))
         try:
             idle = idle_sets(self.store)
         except ValueError as e:  # another set of the store, which is not this labelling's business
             idle = {}
-            print(f"which of the store's labels would be learned cannot be told: {e}", file=sys.stderr)
+            say(f"which of the store's labels would be learned cannot be told: {e}")
         for labels in (s for _, sets in self.teachers for s in sets.values()):
             name, lines = f"WARNING: {labels.task}/{labels.name}", []
             if why := idle.get((labels.task, labels.name)):
                 lines += wrapped(f"{name} {why}", width)
             if doubt := labels.doubt(Policy(score=score)):
                 lines += wrapped(f"{name} can teach hardly anything: {doubt}", width)
-            for line in lines:
-                print(line, file=sys.stderr)
+            if lines:
+                say(*lines)
         if empty:
             raise ValueError("; ".join(empty) + ". Mend the cause, then run again with --retry")
 

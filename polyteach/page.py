@@ -1,6 +1,7 @@
 """A page of text, tables, charts and pictures, written twice: as one self-contained HTML file, and as Markdown.
 
-All text is escaped here, where it is written and nowhere else. Only a chart's SVG goes in as it is. The HTML is
+All text is escaped here, where it is written and nowhere else: for HTML or Markdown, and what cannot be seen or turns
+the direction of what follows, as `texts.shown`. Only a chart's SVG goes in as it is. The HTML is
 well-formed XML too, runs no script, and its content security policy forbids every request to a network.
 """
 
@@ -8,7 +9,8 @@ import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+
+from polyteach.texts import in_html, shown
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --paper: #ffffff; --soft: #5c5c5c; --rule: #c8c8c8; --band: #f3f5f8; }
@@ -117,22 +119,17 @@ class Section:
 Block = Table | Text | Points | Charts | Pictures | Beside | Section
 
 
-def clean(text: str) -> str:
-    """Text without characters that neither XML nor UTF-8 can hold."""
-    return re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", text)
-
-
 def html(title: str, blocks: Sequence[Block], css: str, generator: str) -> str:
     """The whole page; css: what the charts need besides the page's own."""
     names = [(f"s{i}", b.heading) for i, b in enumerate(blocks) if isinstance(b, Section)]
-    contents = "".join(f'<li><a href="#{key}">{escape(name)}</a></li>' for key, name in names)
+    contents = "".join(f'<li><a href="#{key}">{in_html(name)}</a></li>' for key, name in names)
     body = "".join(_html(b, 2, f"s{i}") for i, b in enumerate(blocks))
-    return clean(
+    return (
         '<!DOCTYPE html>\n<html lang="en" xmlns="http://www.w3.org/1999/xhtml"><head><meta charset="utf-8"/>'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"/>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
-        f'<meta name="generator" content="{escape(generator)}"/><title>{escape(title)}</title>'
-        f"<style>{CSS}{css}</style></head>\n<body><header><h1>{escape(title)}</h1>"
+        f'<meta name="generator" content="{in_html(generator)}"/><title>{in_html(title)}</title>'
+        f"<style>{CSS}{css}</style></head>\n<body><header><h1>{in_html(title)}</h1>"
         f'<nav aria-label="contents"><ul>{contents}</ul></nav></header>\n<main>{body}</main></body></html>\n'
     )
 
@@ -141,17 +138,17 @@ def _html(block: Block, level: int, key: str) -> str:
     if isinstance(block, Section):
         inner = "\n".join(_html(b, min(level + 1, 6), f"{key}-{i}") for i, b in enumerate(block.blocks))
         if block.folded:
-            return f'<details id="{key}"><summary>{escape(block.heading)}</summary>{inner}</details>'
-        return f'<section id="{key}"><h{level}>{escape(block.heading)}</h{level}>\n{inner}</section>'
+            return f'<details id="{key}"><summary>{in_html(block.heading)}</summary>{inner}</details>'
+        return f'<section id="{key}"><h{level}>{in_html(block.heading)}</h{level}>\n{inner}</section>'
     if isinstance(block, Beside):
         return f'<div class="beside">{"".join(_html(b, level, f"{key}-{i}") for i, b in enumerate(block.blocks))}</div>'
     if isinstance(block, Text):
-        return f"<p{_class('why' if block.quiet else '')}>{escape(block.text)}</p>"
+        return f"<p{_class('why' if block.quiet else '')}>{in_html(block.text)}</p>"
     if isinstance(block, Points):
-        return f"<ul{_class('points')}>{''.join(f'<li>{escape(i)}</li>' for i in block.items)}</ul>"
+        return f"<ul{_class('points')}>{''.join(f'<li>{in_html(i)}</li>' for i in block.items)}</ul>"
     if isinstance(block, Charts):
-        legend = "".join(f"<li>{svg} {escape(name)}</li>" for svg, name in block.legend)
-        figures = "".join(f"<figure><figcaption>{escape(t)}</figcaption>{svg}</figure>" for t, svg in block.charts)
+        legend = "".join(f"<li>{svg} {in_html(name)}</li>" for svg, name in block.legend)
+        figures = "".join(f"<figure><figcaption>{in_html(t)}</figcaption>{svg}</figure>" for t, svg in block.charts)
         legend = f'<ul class="legend">{legend}</ul>' if legend else ""
         return f'{legend}<div class="charts">{figures}</div>'
     if isinstance(block, Pictures):
@@ -161,17 +158,19 @@ def _html(block: Block, level: int, key: str) -> str:
 
 def _picture(caption: str, alternative: str, kind: str, data: bytes) -> str:
     uri = f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
-    return f'<figure><img alt="{escape(alternative)}" src="{uri}"/><figcaption>{escape(caption)}</figcaption></figure>'
+    return (
+        f'<figure><img alt="{in_html(alternative)}" src="{uri}"/><figcaption>{in_html(caption)}</figcaption></figure>'
+    )
 
 
 def _html_table(table: Table) -> str:
     classes = [_class(_words(table, i)) for i in range(len(table.columns))]
-    head = "".join(f'<th scope="col"{c}>{escape(t)}</th>' for t, c in zip(table.columns, classes, strict=True))
+    head = "".join(f'<th scope="col"{c}>{in_html(t)}</th>' for t, c in zip(table.columns, classes, strict=True))
     rows = []
     for name, cells in table.rows:
         inner = "".join(_html_cell(cell, c) for cell, c in zip(cells, classes[1:], strict=True))
-        rows.append(f'<tr><th scope="row">{escape(name)}</th>{inner}</tr>')
-    caption = escape(table.caption)
+        rows.append(f'<tr><th scope="row">{in_html(name)}</th>{inner}</tr>')
+    caption = in_html(table.caption)
     return (
         f'<div class="wide" role="region" tabindex="0" aria-label="{caption}"><table><caption>{caption}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
@@ -191,15 +190,15 @@ def _class(names: str) -> str:
 
 
 def _html_cell(cell: Cell, classes: str) -> str:
-    text = escape(cell.text)
+    text = in_html(cell.text)
     text = f"<strong>{text}</strong>" if cell.mark == "best" else f"{text} =" if cell.mark == "tie" else text
-    below = "".join(f"<small>{escape(line)}</small>" for line in cell.below)
+    below = "".join(f"<small>{in_html(line)}</small>" for line in cell.below)
     return f"<td{classes}>{text}{below}</td>"
 
 
 def markdown(title: str, blocks: Sequence[Block]) -> str:
     """The same text and tables; of charts and pictures it says that they are in the HTML."""
-    return clean(f"# {_md(title)}\n\n" + "\n\n".join(t for b in blocks if (t := _markdown(b, 2)))) + "\n"
+    return f"# {_md(title)}\n\n" + "\n\n".join(t for b in blocks if (t := _markdown(b, 2))) + "\n"
 
 
 def _markdown(block: Block, level: int) -> str:
@@ -230,7 +229,7 @@ def _md_cell(cell: Cell) -> str:
 
 def _md(text: str) -> str:
     """Text that Markdown shows as it is: no markup, no HTML, no cell or line that ends early."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = " ".join(map(shown, text.split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*|~])", r"\\\1", text)
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
     text = re.sub(r"\](?=[(\[:])", r"\\]", text)  # a link needs ]( or ][

@@ -1,5 +1,6 @@
 """Predict: a student over images, into targets and pictures."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from polyteach.arguments import Paths, listed
+from polyteach.texts import say
 
 if TYPE_CHECKING:
     from polyteach.tasks.contract import Target
@@ -95,9 +97,10 @@ def predict(
         config = {"run": run, "images": list(given), "device": device, "precision": precision}
         write_json(Path(out) / "predict.json", config | {"batch_size": batch_size, "pictures": pictures})
     if show:
-        _print(_told(files, answers, dict(bad), teacher.objectives, score, json))
+        for line in _told(files, answers, dict(bad), teacher.objectives, score, json):
+            say(line, stream=sys.stdout)
     for file, reason in bad:
-        _say(f"{file}: {reason}")
+        say(f"polyteach predict: {file}: {reason}")
     if len(bad) == len(files):
         raise Unreadable(f"none of {len(files)} images could be read; the first: {bad[0][0]}: {bad[0][1]}")
     return answers
@@ -168,19 +171,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and not isfinite(value) else value
-
-
-def _print(lines: Iterator[str]) -> None:
-    import sys
-
-    for line in lines:
-        print(_shown(line, sys.stdout.encoding or "utf-8"), flush=True)
-
-
-def _say(line: str) -> None:
-    import sys
-
-    print(f"polyteach predict: {line}", file=sys.stderr)
 
 
 def _files(images: Sequence[str]) -> list[str]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from polyteach.texts import say, shown
+
 
 class Progress:
     """Counts finished units and shows them; see `track`."""
@@ -44,7 +46,7 @@ class Progress:
 
     def say(self) -> None:
         """Print the line on stderr."""
-        print(self.line(), file=sys.stderr, flush=True)
+        say(self.line())
 
 
 def duration(seconds: int | float) -> str:
@@ -72,7 +74,7 @@ class _Bar(Progress):
             def get_renderables(self) -> Iterable[Any]:
                 yield self.make_tasks_table(self.tasks)
                 if own.note:
-                    yield Text(own.note, no_wrap=False)
+                    yield Text(shown(own.note), no_wrap=False)
 
         self.bar = Bar(
             progress.TextColumn("{task.description}", markup=False),
@@ -85,7 +87,7 @@ class _Bar(Progress):
             # a table that is redirected to a file while the bar is shown has to get there, not to the terminal
             redirect_stdout=sys.stdout.isatty(),
         )
-        self.task = self.bar.add_task(title, total=total, text=self.text())
+        self.task = self.bar.add_task(shown(title), total=total, text=self.text())
 
     def text(self) -> str:
         """Behind the bar."""

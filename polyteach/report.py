@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
@@ -33,6 +32,7 @@ from polyteach.files import read_json, replacing
 from polyteach.names import unknown_name
 from polyteach.page import Beside, Block, Cell, Charts, Pictures, Points, Section, Table, Text
 from polyteach.scores import BOOTSTRAP, MODES, PARTS, Downstream, Number, Run, Test, read
+from polyteach.texts import say
 
 FILES = ("report.json", "report.md", "report.html")
 """In the order in which they are written: the first says whose the others are."""
@@ -126,7 +126,7 @@ def report(
     for name in FILES:
         with replacing(folder / name) as temporary:
             temporary.write_text(texts[name], encoding="utf-8")
-    print(f"{folder / 'report.html'}: the page; report.md and report.json say the same", file=sys.stderr)
+    say(f"{folder / 'report.html'}: the page; report.md and report.json say the same")
     return str(folder / "report.html")
 
 

@@ -4,6 +4,7 @@ Parquet pages carry checksums, which are verified whenever a part is read, in tr
 is an error that names the file, and never learned from. `check` finds it before a run does.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
+
+from polyteach.texts import say
 
 if TYPE_CHECKING:
     from polyteach.storage import AnyPath
@@ -58,11 +61,11 @@ def check(store: tyro.conf.Positional[str | Path], *, deep: bool = False, progre
 
     found = []
     for fault in faults(Store.open(store), deep, progress):
-        print(fault, flush=True)
+        say(str(fault), stream=sys.stdout)
         found.append(fault)
     if found:
         raise ValueError(f"{len(found)} faults in {store}; mend it with: polyteach store repair {store}")
-    print(f"{store} is whole")
+    say(f"{store} is whole", stream=sys.stdout)
 
 
 def faults(store: "Store", deep: bool = False, progress: bool = False) -> Iterator[Fault]:
@@ -209,13 +212,11 @@ def info(store: tyro.conf.Positional[str | Path], *, score: float = 0.5, json: b
 
     about = described(Store.open(store), score)
     if json:
-        print(dumps(about, indent=1, ensure_ascii=False))
+        say(*dumps(about, indent=1, ensure_ascii=False).split("\n"), stream=sys.stdout)
         return
-    import sys
-
     from polyteach.tables import width_of
 
-    print("\n".join(_shown(str(store), about, width_of(sys.stdout))))
+    say(*_shown(str(store), about, width_of(sys.stdout)), stream=sys.stdout)
 
 
 def _shown(store: str, about: dict[str, Any], width: int) -> list[str]:
@@ -234,7 +235,7 @@ def _shown(store: str, about: dict[str, Any], width: int) -> list[str]:
             means.append(f"leaves {one['empties']['left']} of {one['empties']['of']} empty images empty")
         counts = [f"{one[k]:,}" for k in ("labelled", "absent", "failed", "open")]
         rows.append([one["set"], *counts, one["teacher"], means])
-    lines.append(table(head, rows, width) if rows else "no label sets yet")
+    lines += table(head, rows, width).split("\n") if rows else ["no label sets yet"]
     for one in about["sets"]:
         if one["idle"]:
             lines += wrapped(f"WARNING: {one['set']} {one['idle']}", width)
@@ -389,8 +390,6 @@ def split(
 
         polyteach store split store --fractions train=0.8 test=0.2 --groups patients.csv
     """
-    import sys
-
     from polyteach.splits import classes_by_split, divide, images_by_split
     from polyteach.tables import width_of
 
@@ -400,7 +399,7 @@ def split(
     old = [f"{s.task}/{s.name}" for s in opened.sets() if s.info.get("split")]
     if old:
         lines.append(f"made for splits as they were before, so look at them or drop them: {', '.join(old)}")
-    print("\n".join(lines))
+    say(*lines, stream=sys.stdout)
     return counts
 
 
@@ -410,14 +409,13 @@ def _divided(counts: dict[str, int], classes: list[tuple[str, Any]], width: int)
 
     whole = sum(counts.values())
     rows = [[name, f"{n:,}", f"{n / whole:.1%}"] for name, n in counts.items()]
-    lines = [table(("split", "images", "share"), rows, width)]
+    lines = table(("split", "images", "share"), rows, width).split("\n")
     for name, found in classes:
         rare = sorted((c for c in found if found[c].total()), key=lambda c: found[c].total())
         most = 20
         lines += ["", f"{name}, images by class{f': the {most} rarest of {len(rare)}' if len(rare) > most else ''}"]
-        lines.append(
-            table(("class", *counts), [[c, *(f"{found[c][s]:,}" for s in counts)] for c in rare[:most]], width)
-        )
+        rows = [[c, *(f"{found[c][s]:,}" for s in counts)] for c in rare[:most]]
+        lines += table(("class", *counts), rows, width).split("\n")
         for where in counts:
             if lacks := [c for c in rare if not found[c][where]]:
                 lines += wrapped(_ten(lacks), width, "", f"no image in {where}: ")
@@ -454,7 +452,10 @@ def drop_labels(
             raise unknown_name("label set", name, [f"{s.task}/{s.name}" for s in have], f"{store} has")
     going = [s for s in have if {s.name, f"{s.task}/{s.name}"} & set(sets)]
     for labels in going:
-        print(f"{labels.task}/{labels.name}: {len(labels.parts())} parts, {total(labels.path, '*'):,} bytes")
+        say(
+            f"{labels.task}/{labels.name}: {len(labels.parts())} parts, {total(labels.path, '*'):,} bytes",
+            stream=sys.stdout,
+        )
     if not yes:
         raise ValueError("nothing was deleted; add --yes to delete these")
     for labels in going:
@@ -501,11 +502,11 @@ def repair(store: tyro.conf.Positional[str | Path], *, deep: bool = False, progr
         _, task, name, leaf = file.split("/")
         if leaf == "set.json":
             _set_aside(opened, f"labels/{task}/{name}")
-            print(f"{wrong[0]}; the whole set is in {BROKEN}/")
+            say(f"{wrong[0]}; the whole set is in {BROKEN}/", stream=sys.stdout)
             continue
         _mend_labels(opened, task, name, int(leaf.removeprefix("part-").removesuffix(".parquet")), wrong)
     if not found and not (opened.path / BROKEN).exists():
-        print(f"{store} is whole; nothing was changed")
+        say(f"{store} is whole; nothing was changed", stream=sys.stdout)
 
 
 def _set_aside(store: "Store", file: str, keep: bool = False) -> None:
@@ -528,7 +529,7 @@ def _mend_images(store: "Store", part: int, wrong: list[Fault]) -> None:
         (i, r) for i, r in _groups(lambda rows: store.images(part, rows=rows), _height(store, file)) if i not in bad
     ]
     for fault in wrong:
-        print(fault)
+        say(str(fault), stream=sys.stdout)
     for labels in store.sets():
         if not labels.has(part):
             continue
@@ -545,7 +546,7 @@ def _mend_images(store: "Store", part: int, wrong: list[Fault]) -> None:
     _set_aside(store, file, keep=bool(kept))
     if kept:
         store.write_images(part, [r for _, r in kept])
-    print(f"{file}: {len(kept)} images kept; the broken part and its labels are in {BROKEN}/")
+    say(f"{file}: {len(kept)} images kept; the broken part and its labels are in {BROKEN}/", stream=sys.stdout)
 
 
 def _height(store: "Store", file: str) -> int:
@@ -591,7 +592,7 @@ def _mend_labels(store: "Store", task: str, name: str, part: int, wrong: list[Fa
     labels = LabelSet(store, task, name)
     file = _file(labels.path, part, store)
     for fault in wrong:
-        print(fault)
+        say(str(fault), stream=sys.stdout)
     rows = store.images(part, data=False) if part in store.parts() else []
     bad = {row for f in wrong for row in f.rows}
     kept = {i: a for i, a in _groups(lambda at: labels.read(part, at), _height(store, file)) if i not in bad}
@@ -599,12 +600,12 @@ def _mend_labels(store: "Store", task: str, name: str, part: int, wrong: list[Fa
     again = "ingest people's labels again" if people else "`polyteach label` makes them again"
     if not kept or max(kept) >= len(rows):
         _set_aside(store, file)
-        print(f"{file}: nothing of it can be read; it is in {BROKEN}/, {again}")
+        say(f"{file}: nothing of it can be read; it is in {BROKEN}/, {again}", stream=sys.stdout)
         return
     _set_aside(store, file, keep=True)
     labels.write(part, [r.id for r in rows], [kept.get(i, LOST) for i in range(len(rows))])
     lost, how = len(rows) - len(kept), again if people else f"{again}, with --retry"
-    print(f"{file}: {len(kept)} answers kept, {lost} lost ({how}); the broken one is in {BROKEN}/")
+    say(f"{file}: {len(kept)} answers kept, {lost} lost ({how}); the broken one is in {BROKEN}/", stream=sys.stdout)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

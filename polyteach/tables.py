@@ -1,10 +1,15 @@
-"""Tables on a terminal in which no name is cut and no word is broken, however narrow it is."""
+"""Tables on a terminal in which no name is cut and no word is broken, however narrow it is.
+
+What stands in them is text, as `texts.shown`: it neither steers the terminal nor ends a line.
+"""
 
 import shutil
 from collections.abc import Sequence
 from typing import Any
 
 from rich.cells import cell_len
+
+from polyteach.texts import shown
 
 Cell = str | Sequence[str]
 """A text, or items that are listed with commas and stay whole."""
@@ -38,6 +43,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], width: int) -> st
 
     head: names of the columns. rows: as many cells each.
     """
+    head = [shown(name) for name in head]
     texts = [[_text(cell) for cell in row] for row in rows]
     columns = [[name, *(row[i] for row in texts)] for i, name in enumerate(head)]
     widths = [max(map(cell_len, column)) for column in columns]
@@ -61,9 +67,12 @@ def wrapped(cell: Cell, width: int, indent: str = "", lead: str = "", hanging: s
     indent: before every line. hanging: after it, before those that go on; the indent once more without it. lead: before
     the text.
     """
-    words = cell.split() if isinstance(cell, str) else [f"{x}," for x in cell[:-1]] + list(cell[-1:])
+    if isinstance(cell, str):
+        words = [shown(word) for word in cell.split()]
+    else:
+        words = [f"{shown(x)}{',' if i < len(cell) else ''}" for i, x in enumerate(cell, 1)]
     lines: list[str] = []
-    now = indent + lead
+    now = indent + shown(lead)
     fresh = True
     for word in words:
         between = "" if fresh else " "
@@ -74,22 +83,22 @@ def wrapped(cell: Cell, width: int, indent: str = "", lead: str = "", hanging: s
     return [*lines, now.rstrip()]
 
 
-def fitted(text: str, stream: Any) -> str:
+def fitted(lines: Sequence[str], stream: Any) -> list[str]:
     """Lines for `stream`: where it is a terminal, they break between words, and what goes on is set in further.
 
     Elsewhere as they are, so that a log can be searched for a whole sentence.
     """
     if not stream.isatty():
-        return text
+        return list(lines)
     out, width = [], width_of(stream)
-    for line in text.split("\n"):
+    for line in map(shown, lines):
         indent = line[: len(line) - len(line.lstrip())]
         out += wrapped(line, width, indent, hanging=BETWEEN) if cell_len(line) > width else [line]
-    return "\n".join(out)
+    return out
 
 
 def _text(cell: Cell) -> str:
-    return cell if isinstance(cell, str) else ", ".join(cell)
+    return shown(cell) if isinstance(cell, str) else ", ".join(map(shown, cell))
 
 
 def _number(text: str) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.constructors import PrimitiveConstructorSpec
 
 from polyteach.arguments import Paths, listed
+from polyteach.texts import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -630,8 +631,9 @@ def _learnable(plan: "Plan", policy: "Policy") -> None:
             f"there is nothing to be learned for {'; '.join(known.values())}. Mend these labels, lower --score, or "
             "choose others with --labels"
         )
-    for text in likely.values():
-        print(fitted(f"WARNING: nothing to be learned was found for {text}", sys.stderr), file=sys.stderr)
+    warnings = [f"WARNING: nothing to be learned was found for {text}" for text in likely.values()]
+    if warnings:
+        say(*fitted(warnings, sys.stderr))
 
 
 def _tell(
@@ -641,6 +643,7 @@ def _tell(
 
     from polyteach.batches import by_people, members
     from polyteach.tables import fitted
+    from polyteach.texts import say
 
     lines = [f"{len(plan):,} images, {settings.steps:,} steps, lr {settings.lr:g}, {settings.device}; loss weights:"]
     if plan.unlabelled:
@@ -651,7 +654,7 @@ def _tell(
             together = "" if plan.combine == "first" or by_people(labels) else f" ({plan.combine} of its teachers)"
             lines.append(f"    {n:,} by {_where(plan, i, labels)}{together}")
     lines += [f"WARNING: {warning}" for warning in _warnings(plan, policy)]
-    print(fitted("\n".join(lines), sys.stderr), file=sys.stderr, flush=True)
+    say(*fitted(lines, sys.stderr))
 
 
 def _where(plan: "Plan", store: int, labels: "LabelSet") -> str:

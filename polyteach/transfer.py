@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from polyteach.texts import say
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -485,7 +487,6 @@ class _Job:
         """Train one network and score it on validation, unless that is done; returns its cell.json."""
         import math
         import shutil
-        import sys
 
         from polyteach.files import read_json, write_json
         from polyteach.loop import NonFinite
@@ -497,7 +498,7 @@ class _Job:
             about: dict[str, Any] = read_json(cell / "cell.json")
             return about
         if g["progress"]:
-            print(f"{g['name']} on {g['downstream']}, {count}: {name}", file=sys.stderr, flush=True)
+            say(f"{g['name']} on {g['downstream']}, {count}: {name}")
         about = {"lr": lr, "steps": steps, "seed": seed, "validation": None, "failed": None, "unreadable": []}
         student = self._student(part, seed)
         settings = self._settings(lr, steps, seed)
@@ -915,8 +916,6 @@ def _same(old: dict[str, Any], new: dict[str, Any], folder: "Path") -> None:
 
 
 def _say(found: dict[str, Any], file: "Path") -> None:
-    import sys
-
     about, lines = found["downstream"], []
     for r in found["results"]:
         chosen = ", ".join(f"{k} {v:g}" for k, v in r["chosen"].items())
@@ -925,4 +924,4 @@ def _say(found: dict[str, Any], file: "Path") -> None:
         low_high = "" if r["interval"] is None else f", 95 % interval {r['interval'][0]:.2f} to {r['interval'][1]:.2f}"
         lines.append(f"  {r['parts']}: {about['metric']} {mean}{spread}{low_high} ({chosen})")
     title = f"{found['representation']['name']} on {about['name']}, {about['test_images']:,} test images ({file}):"
-    print("\n".join([title, *lines]), file=sys.stderr)
+    say(title, *lines)

@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+
+from polyteach.texts import say
 
 AVERAGED = ("state_dict_ema", "model_ema")
 """Where timm's and torchvision's training scripts keep the average of the weights over the last steps."""
@@ -70,4 +71,4 @@ def state_dict(file: Path) -> StateDict:
 
 @functools.cache  # once a process, which may read a file for each of several trainings
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    say(line)

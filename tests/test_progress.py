@@ -44,6 +44,18 @@ def test_the_remaining_time_stays_whatever_the_note(monkeypatch, width, done, to
     assert " ".join(lines[1:]).split() == NOTE.split()  # whole words, all of them
 
 
+def test_markup_and_escape_sequences_in_a_bar_are_text(capsys):
+    name = "[red]a[/red] [/b]\x1b[2J\r\u202e"
+    expected = r"[red]a[/red] [/b]\u001b[2J\r\u202e"
+    bar = progress._Bar(name, 10, "steps")
+    bar.advance(1, note=name)
+    lines = screen(bar, 200)
+    assert lines[0].startswith(f"{expected} ")
+    assert lines[1] == expected
+    bar.say()
+    assert capsys.readouterr().err.startswith(f"{expected} 1/10 steps")
+
+
 def test_slow_units_have_a_rate_too(monkeypatch):
     at(monkeypatch, 0.0)
     bar = Progress("train", 10, "steps")
