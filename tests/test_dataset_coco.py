@@ -396,7 +396,7 @@ def test_a_picture_of_another_size_and_a_missing_one(root, tmp_path):
     [
         ("", r"instances_val2017.json is broken or no JSON object: Expecting \{ at byte 0"),
         ("[]", r"Expecting \{ at byte 0"),
-        ('{"images": [], "annotations": []}', r"instances_val2017.json: categories: missing; the fields are annot"),
+        ('{"images": [], "annotations": []}', r"instances_val2017.json: categories: missing; the fields are 'annot"),
         ('{"images": 3, "annotations": [], "categories": []}', r"Expecting \[ at byte 11"),
         ('{"images": [{"id": 1}, {"id" 2}]}', r"Expecting ':' delimiter at byte 29"),
         ('{"images": [{"id": 1},]}', r"Expecting value at byte 22"),

@@ -191,8 +191,8 @@ def test_ilsvrc_without_kaggles_files_reads_the_annotations(tmp_path):
     assert found == {k: v for k, v in EXPECTED.items() if k != f"val/{val(2)}"}
     assert problems.keys() == {f"val/{val(n)}" for n in (2, 3, 4)}
     assert problems[f"val/{val(2)}"].endswith("_00000002.xml: object/name: 'n00000001' is none of the 5 classes")
-    assert problems[f"val/{val(3)}"].endswith("_00000003.xml is missing")
-    assert "_00000004.xml is broken: " in problems[f"val/{val(4)}"]
+    assert problems[f"val/{val(3)}"].endswith("_00000003.xml: missing")
+    assert "_00000004.xml: broken XML: " in problems[f"val/{val(4)}"]
     # and with neither mapping nor class folders, the classes are those of ILSVRC
     for folder in ("n01440764", "n02119789"):
         (root / "ILSVRC/Data/CLS-LOC/train" / folder / f"{folder}_1.JPEG").unlink()

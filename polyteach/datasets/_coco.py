@@ -23,13 +23,25 @@ import torch
 from faster_coco_eval.core import mask as coco_mask
 from jaxtyping import Bool
 
-from polyteach.datasets import Drawn, composed
+from polyteach.datasets import Drawn, composed, printable
+from polyteach.datasets._files import opened, shown
 from polyteach.tasks.detection import DetectionTarget
 
 _CHUNK = 1 << 22
 _TOKEN = 1 << 24
 """More bytes than any one string or number: a JSON error that far before the end of what was read is a real one."""
+_LONGEST = 1 << 28
+"""Bytes of one image, annotation or category."""
+_CELLS = 1 << 30
+"""Pixels of all outlines of an image together: each takes a byte."""
+_EDGES = 4_000_000
+"""Pixels along the edges of an object's polygons: drawing them takes some 100 bytes for each."""
+_MERGED = 32
+"""Run lengths that are united at once: one by one, many take the square of their time."""
+_FAR = 1e9
 _BLANK = re.compile(r"[ \t\n\r]*")
+_DIGITS = 60
+"""Bits of a number of a compressed run-length code, at most."""
 SEVERAL = 10
 """Boxes of a file from which on it is told that all of them may be corners."""
 _NONE = -(1 << 63)
@@ -120,19 +132,25 @@ class _Stream:
                 continue
             except RecursionError as e:
                 raise self._error("less deeply nested values", self._at) from e
+            except ValueError as e:  # a number of more digits than Python reads
+                raise self._error(str(e), self._at) from e
             if end + 2 >= len(self._text) and self._more():
                 continue  # a number may go on: 12 of 12.5 or of 12e+3
             begin, length = self._start + self._at, end - self._at
+            if length > _LONGEST:
+                raise self._error(f"values of at most {_LONGEST:,} bytes", self._at)
             if length and not (raw := self._text[self._at : end]).isascii():
                 try:
                     value = json.loads(raw.encode("latin-1").decode("utf-8"))
                 except UnicodeDecodeError as e:
                     raise self._error("UTF-8", self._at) from e
+                except RecursionError as e:
+                    raise self._error("less deeply nested values", self._at) from e
             self._at = end
             return value, begin, length
 
     def _error(self, wanted: str, at: int) -> ValueError:
-        if not wanted.startswith("Expecting"):
+        if not wanted.startswith("Expecting"):  # as JSON's own errors do
             wanted = f"Expecting {wanted}" if len(wanted) < 30 else wanted
         return ValueError(f"{self._path} is broken or no JSON object: {wanted} at byte {self._start + at:,}")
 
@@ -172,8 +190,10 @@ class CocoFile:
         annotations, categories, licences = _Annotations(), list[Any](), dict[int, int]()
         seen: set[str] = set()
         try:
-            with open(path, "rb") as file:
+            with opened(path) as file:
                 for field, index, value, begin, length in _Stream(path, file).fields(frozenset(wanted)):
+                    if index < 0 and field in wanted and field in seen:
+                        raise ValueError(f"{path}: {field}: is there twice")
                     seen.add(field)
                     if index < 0:
                         if field == "licenses":
@@ -190,7 +210,8 @@ class CocoFile:
             raise ValueError(f"{path} cannot be read: {e.strerror}") from e
         for field in wanted:
             if field not in seen:
-                raise ValueError(f"{path}: {field}: missing; the fields are {', '.join(sorted(seen)) or 'none'}")
+                there = ", ".join(shown(f) for f in sorted(seen)[:20])
+                raise ValueError(f"{path}: {field}: missing; the fields are {there or 'none'}")
         self.sizes = np.array(self._sizes, dtype=np.int32).reshape(-1, 2)
         self.licences = np.array([licences.get(i, 0) for i in self._licences], dtype=np.int32)
         self._index, self.categories, same = _categories(path, categories, annotations.categories)
@@ -204,17 +225,18 @@ class CocoFile:
         for one in value if isinstance(value, list) else []:
             if isinstance(one, dict) and isinstance(one.get("id"), int) and one.get("name"):
                 found[one["id"]] = len(self.licence_names)
-                self.licence_names.append(" ".join(str(one[k]) for k in ("name", "url") if one.get(k)))
+                said = [one[k] for k in ("name", "url") if isinstance(one.get(k), str) and one[k]]
+                self.licence_names.append(printable(" ".join(said)) or None)
         return found
 
     def _image(self, index: int, value: Any) -> None:
         where = f"{self.file}: images[{index}]"
         if not isinstance(value, dict):
-            self.problems.append((where, f"{where}: is no object but {value!r:.60}"))
+            self.problems.append((where, f"{where}: is no object but {shown(value)}"))
             return
         name = value.get("file_name")
         if not isinstance(name, str) or not name:
-            self.problems.append((where, f"{where}.file_name: must name a file; got {name!r:.60}"))
+            self.problems.append((where, f"{where}.file_name: must name a file; got {shown(name)}"))
             return
         row, id = len(self.names), _whole(value.get("id"))
         self.names.append(name)
@@ -223,11 +245,11 @@ class CocoFile:
         size = [value.get("height"), value.get("width")]
         known = [0 if side is None else _whole(side) for side in size]
         if min(known) < 0 or max(known) >= 1 << 31:
-            self.broken[row] = f"{where}: height, width: must be pixels; got {size[0]!r:.40}, {size[1]!r:.40}"
+            self.broken[row] = f"{where}: height, width: must be pixels; got {shown(size[0])}, {shown(size[1])}"
             known = [0, 0]
         self._sizes.extend(known)
         if id == _NONE:
-            self.broken[row] = f"{where}.id: must be a whole number; got {value.get('id')!r:.40}"
+            self.broken[row] = f"{where}.id: must be a whole number; got {shown(value.get('id'))}"
         elif id in self._rows:
             self.broken[row] = f"{where}.id: {id} is also the id of {self.names[self._rows[id]]}"
         else:
@@ -253,7 +275,7 @@ class CocoFile:
         for where, value in self._read(int(self._first[-1]), len(owner)):
             what = ".image_id" if isinstance(value, dict) else ""
             got = value.get("image_id") if isinstance(value, dict) else value
-            none = f"{got!r:.40} is the id of no image" if what else f"is no object but {got!r:.60}"
+            none = f"{shown(got)} is the id of no image" if what else f"is no object but {shown(got)}"
             self.problems.append((where, f"{where}{what}: {none}"))
         own = np.array(found.own, dtype=np.int64)
         sort = own.argsort(kind="stable")
@@ -294,7 +316,7 @@ class CocoFile:
     def _read(self, start: int, stop: int) -> Iterator[tuple[str, Any]]:
         if start == stop:
             return
-        with open(self.path, "rb") as file:
+        with opened(self.path) as file:
             for i in range(start, stop):
                 file.seek(int(self._begin[i]))
                 where = f"{self.file}: annotations[{self._order[i]}]"
@@ -302,6 +324,8 @@ class CocoFile:
                     value = json.loads(file.read(int(self._length[i])))
                 except ValueError as e:
                     raise ValueError(f"{where}: is no JSON any more: {self.path} has changed") from e
+                except RecursionError as e:  # deeper than when the file was read: there is less room here
+                    raise ValueError(f"{where}: is nested too deeply") from e
                 yield where, value
 
     def check_size(self, row: int, size: tuple[int, int]) -> None:
@@ -327,7 +351,9 @@ class CocoFile:
         id = value.get("category_id")
         index = self._index.get(_whole(id))
         if index is None:
-            raise ValueError(f"{where}.category_id: {id!r:.40} is none of the file's {len(self.categories)} categories")
+            raise ValueError(
+                f"{where}.category_id: {shown(id)} is none of the file's {len(self.categories)} categories"
+            )
         return index
 
     def boxes(self, row: int, size: tuple[int, int], outlines: bool) -> Drawn:
@@ -380,10 +406,22 @@ class CocoFile:
             return found
         seen: dict[str, tuple[str, dict[str, Any]]] = {}
         for where, one in found:
-            content = json.dumps([one.get(k) for k in ("category_id", "bbox", "segmentation", "iscrowd")])
+            content = _content(where, one)
             seen.setdefault(content, (where, one))
         notes["are in two image records of one file, and were taken once"] += len(found) - len(seen)
         return list(seen.values())
+
+
+def _content(where: str, annotation: dict[str, Any]) -> str:
+    """What an annotation says, to be compared.
+
+    Raises:
+        ValueError: it is nested too deeply.
+    """
+    try:
+        return json.dumps([annotation.get(k) for k in ("category_id", "bbox", "segmentation", "iscrowd")])
+    except RecursionError as e:
+        raise ValueError(f"{where}: is nested too deeply") from e
 
 
 class _Form:
@@ -470,6 +508,15 @@ class _Annotations:
             self.categories.add(_whole(one.get("category_id")) if isinstance(one, dict) else _NONE)
 
 
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _size(value: Any) -> str:
+    """What an error shows of a field that should be a height and a width."""
+    return str(value) if isinstance(value, list) and len(value) == 2 and _numbers(value) else shown(value)
+
+
 def _whole(value: Any) -> int:
     """`value` where it is a whole number of 64 bits, else `_NONE`."""
     if isinstance(value, float) and value.is_integer():
@@ -489,10 +536,10 @@ def _categories(path: str, found: list[Any], used: set[int]) -> tuple[dict[int, 
         where = f"{path}: categories[{i}]"
         id, name = (_whole(value.get("id")), value.get("name")) if isinstance(value, dict) else (_NONE, None)
         if id == _NONE or not isinstance(name, str):
-            raise ValueError(f"{where}: must have a whole number `id` and a text `name`; got {value!r:.80}")
+            raise ValueError(f"{where}: must have a whole number `id` and a text `name`; got {shown(value)}")
         if id in names:
             raise ValueError(f"{where}.id: {id} is also the id of {names[id]!r}")
-        names[id], above[id] = composed(name.strip()), str(value.get("supercategory") or "")
+        names[id], above[id] = printable(composed(name.strip())), _text(value.get("supercategory"))
     index: dict[int, int] = {}
     first: dict[str, int] = {}
     notes = []
@@ -517,7 +564,7 @@ def flag(where: str, annotation: dict[str, Any], field: str) -> bool:
     """
     value = annotation.get(field, 0)
     if value not in (0, 1):
-        raise ValueError(f"{where}.{field}: must be 0 or 1; got {value!r:.40}")
+        raise ValueError(f"{where}.{field}: must be 0 or 1; got {shown(value)}")
     return bool(value)
 
 
@@ -532,10 +579,13 @@ def _box(where: str, annotation: dict[str, Any]) -> list[float]:
     """x0, y0, x1, y1 of an annotation's bbox."""
     box = annotation.get("bbox")
     if not isinstance(box, list) or not _numbers(box) or len(box) != 4:
-        raise ValueError(f"{where}.bbox: must be 4 finite numbers x, y, width, height; got {box!r:.80}")
+        got = f"{box!r:.80}" if _numbers(box) else shown(box)
+        raise ValueError(f"{where}.bbox: must be 4 finite numbers x, y, width, height; got {got}")
     x, y, width, height = (float(number) for number in box)
     if width <= 0 or height <= 0:
         raise ValueError(f"{where}.bbox: width and height must be above 0; got {box}")
+    if max(abs(x), abs(y), width, height) > _FAR:
+        raise ValueError(f"{where}.bbox: lies far beyond any picture; got {box}")
     return [x, y, x + width, y + height]
 
 
@@ -560,6 +610,11 @@ def _outlines(
     Raises:
         ValueError: an outline is broken, or lies beside the picture while its box does not.
     """
+    if len(found) * size[0] * size[1] > _CELLS:
+        raise ValueError(
+            f"{found[0][0]}.segmentation: {len(found):,} outlines in a picture of {size[0]} x {size[1]} (height x "
+            f"width) have more than {_CELLS:,} pixels together: give the picture in pieces"
+        )
     masks = np.zeros((len(found), *size), dtype=bool)
     blank = [False] * len(found)
     whole, drawn = True, 0
@@ -610,22 +665,27 @@ def outline(where: str, annotation: dict[str, Any], size: tuple[int, int]) -> Bo
     if found is None or found == []:
         return None
     if not isinstance(found, list) or not all(_numbers(p) and len(p) % 2 == 0 for p in found):
-        raise ValueError(f"{at}: must be polygons [x, y, x, y, ...] or {{size, counts}}; got {found!r:.80}")
+        raise ValueError(f"{at}: must be polygons [x, y, x, y, ...] or {{size, counts}}; got {shown(found)}")
     polygons = [p for p in found if len(p) >= 6]
     far = 2 * max(size)
     if any(abs(x) > far for p in polygons for x in p):  # pycocotools' drawing takes memory by a polygon's extent
         raise ValueError(f"{at}: a polygon reaches far beyond the picture of {size[0]} x {size[1]}")
     if not polygons:
         return np.zeros(size, dtype=bool)
+    edges = sum(abs(p[i] - p[i - 2]) for p in polygons for i in range(len(p)))
+    if edges + sum(map(len, polygons)) > _EDGES:
+        raise ValueError(f"{at}: the edges of its polygons are more than {_EDGES:,} pixels long together")
     codes = coco_mask.frPyObjects([[float(x) for x in p] for p in polygons], *size)
-    mask: Bool[np.ndarray, "H W"] = coco_mask.decode(coco_mask.merge(codes)).astype(bool)
+    while len(codes) > 1:
+        codes = [coco_mask.merge(codes[i : i + _MERGED]) for i in range(0, len(codes), _MERGED)]
+    mask: Bool[np.ndarray, "H W"] = coco_mask.decode(codes[0]).astype(bool)
     return mask
 
 
 def _runs(where: str, code: dict[str, Any], size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
     """A run-length code, decoded here: compiled decoders trust the counts and write where these say."""
     if code.get("size") != list(size):
-        raise ValueError(f"{where}.size: {code.get('size')!r:.40}, but the picture is {size[0]} x {size[1]}")
+        raise ValueError(f"{where}.size: {_size(code.get('size'))}, but the picture is {size[0]} x {size[1]}")
     counts = code.get("counts")
     runs = _text_runs(counts) if isinstance(counts, str) else counts
     right = isinstance(runs, list) and all(type(n) is int and n >= 0 for n in runs)
@@ -646,6 +706,8 @@ def _text_runs(text: str) -> list[int] | None:
     for character in text:
         bits = ord(character) - 48
         if not 0 <= bits < 64:
+            return None
+        if shift > _DIGITS:
             return None
         number |= (bits & 31) << shift
         shift += 5

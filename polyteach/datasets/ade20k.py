@@ -32,7 +32,6 @@ The full release (https://github.com/CSAILVision/ADE20K, its README and utils/ut
 Splits are "training", "validation" and "test".
 """
 
-import json
 import os
 import pickle
 from collections.abc import Iterator
@@ -42,9 +41,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from polyteach.datasets import Dataset, Entry, Labels, Protocol, found_below, kind, options, printable
+from polyteach.datasets._files import class_map, contents, json_of, lines, opened, shown
+from polyteach.datasets._pickles import unpickled
 from polyteach.tasks.contract import Space
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
 
@@ -106,12 +106,7 @@ class Ade20k(Dataset):
                 yield Entry(uri=row.picture, split=row.split, targets=targets)
 
     def _targets(self, path: str, size: tuple[int, int]) -> Labels:
-        called = self._read(path)
-        if called.shape != size:
-            height, width = called.shape
-            raise ValueError(
-                f"{path}: is {height} x {width} (height x width), but the picture is {size[0]} x {size[1]}"
-            )
+        called = self._read(path, size)
         found = np.unique(called)
         known = found < len(self._lookup)
         known[known] = self._lookup[found[known]] >= 0
@@ -124,30 +119,15 @@ class Ade20k(Dataset):
         return {"segmentation": SegmentationTarget(category=category, probability=(category != IGNORE).float())}
 
 
-def _indices(path: str) -> np.ndarray:
-    """int64 (H, W) as SceneParse150 stores them."""
-    mode, pixels = _pixels(path)
-    if mode not in ("L", "P"):
-        raise ValueError(f"{path}: must be a PNG of 8-bit indices; it is {mode}")
-    return pixels.astype(np.int64)
+def _indices(path: str, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W) as SceneParse150 stores them."""
+    return class_map(path, size, ("L", "P"), "a PNG of 8-bit indices")
 
 
-def _colours(path: str) -> np.ndarray:
-    """int64 (H, W) from the full release's red and green."""
-    mode, pixels = _pixels(path)
-    if mode not in ("RGB", "RGBA"):
-        raise ValueError(f"{path}: must be an RGB PNG, whose red and green are the class; it is {mode}")
-    return pixels[..., 0].astype(np.int64) // 10 * 256 + pixels[..., 1]
-
-
-def _pixels(path: str) -> tuple[str, np.ndarray]:
-    try:
-        with Image.open(path) as picture:
-            return picture.mode, np.asarray(picture)
-    except FileNotFoundError as e:
-        raise ValueError(f"{path}: missing") from e
-    except (OSError, SyntaxError) as e:
-        raise ValueError(f"{path}: broken: {e}") from e
+def _colours(path: str, size: tuple[int, int]) -> np.ndarray:
+    """uint16 (H, W) from the full release's red and green."""
+    pixels = class_map(path, size, ("RGB", "RGBA"), "an RGB PNG, whose red and green are the class")
+    return pixels[..., 0].astype(np.uint16) // 10 * 256 + pixels[..., 1]
 
 
 # ---------------------------------------------------------------- SceneParse150
@@ -198,15 +178,14 @@ def _pictures(folder: str) -> tuple[dict[str, str], int]:
 
 def _object_info(path: str) -> dict[int, str]:
     try:
-        with open(path, encoding="utf-8") as file:
-            lines = [(i, line.strip()) for i, line in enumerate(file, 1) if line.strip()]
-    except (OSError, UnicodeDecodeError) as e:
-        raise ValueError(f"{path} cannot be read: {getattr(e, 'strerror', None) or e}; it names the classes") from e
-    columns = lines[0][1].split() if lines else []
+        found = [(i, line.strip()) for i, line in enumerate(lines(path), 1) if line.strip()]
+    except ValueError as e:
+        raise ValueError(f"{e}; it names the classes") from e
+    columns = found[0][1].split() if found else []
     if len(columns) < 2 or (columns[0], columns[-1]) != ("Idx", "Name"):
         raise ValueError(f"{path}: line 1: must name the columns: Idx Ratio Train Val Name")
     classes: dict[int, str] = {}
-    for i, line in lines[1:]:
+    for i, line in found[1:]:
         words = line.split(None, len(columns) - 1)  # only names have spaces in them
         if len(words) != len(columns) or words[0] != str(len(classes) + 1):
             raise ValueError(f"{path}: line {i}: must be {' '.join(columns)}, with Idx {len(classes) + 1}")
@@ -223,7 +202,7 @@ def _full(root: str, base: str) -> Ade20k:
     rows: list[_Row] = []
     left = 0
     index = os.path.join(base, _INDEX)
-    indexed = os.path.isfile(index)
+    indexed = os.path.lexists(index)
     classes = _object_names(index) if indexed else {}
     for split in _SPLITS:
         for folder, folders, files in os.walk(os.path.join(base, "images", "ADE", split)):
@@ -257,22 +236,18 @@ def _full(root: str, base: str) -> Ade20k:
 def _add_names(path: str, classes: dict[int, str]) -> str | None:
     """Add to `classes` what the objects of a JSON file are called; the problem if it is broken."""
     try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as e:
-        return f"{path}: cannot be read: {e.strerror}"
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")  # what annotators typed; the names themselves are ASCII
-    try:
-        objects = json.loads(text)
-        for key in ("annotation", "object"):
-            objects = objects[key]
-    except (ValueError, RecursionError) as e:
-        return f"{path}: is no JSON: {e}"
-    except (KeyError, TypeError):
-        return f"{path}: annotation.object: missing"
+        data = contents(path)
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            text = data.decode("latin-1")  # what annotators typed; the names themselves are ASCII
+        objects = json_of(path, text)
+    except ValueError as e:
+        return str(e)
+    for key in ("annotation", "object"):
+        if not isinstance(objects, dict) or key not in objects:
+            return f"{path}: annotation.object: missing"
+        objects = objects[key]
     if isinstance(objects, dict):
         objects = [objects]  # how MATLAB's exporter writes a list of one
     if not isinstance(objects, list):
@@ -282,12 +257,13 @@ def _add_names(path: str, classes: dict[int, str]) -> str | None:
         thing = thing if isinstance(thing, dict) else {}
         number, name = thing.get("name_ndx"), thing.get("name")
         if type(number) is not int or not 0 < number < IGNORE:
-            return f"{path}: annotation.object[{i}].name_ndx: must be a whole number above 0; got {number!r}"
+            return f"{path}: annotation.object[{i}].name_ndx: must be a whole number above 0; got {shown(number)}"
         if not isinstance(name, str):
-            return f"{path}: annotation.object[{i}].name: must be text; got {name!r}"
+            return f"{path}: annotation.object[{i}].name: must be text; got {shown(name)}"
         known = found.get(number, classes.get(number))
+        name = printable(name)
         if known is not None and known != name:
-            return f"{path}: annotation.object[{i}].name: {number} is {name!r} here and {known!r} elsewhere"
+            return f"{path}: annotation.object[{i}].name: {number} is {shown(name)} here and {shown(known)} elsewhere"
         found[number] = name
     classes |= found
     return None
@@ -324,15 +300,15 @@ class _Unpickler(pickle.Unpickler):
 
 def _object_names(path: str) -> dict[int, str]:
     """The names of the index by number, from 1."""
-    try:
-        with open(path, "rb") as file:
-            content = _Unpickler(file).load()
-    except Exception as e:  # a broken pickle raises nearly anything
-        raise ValueError(f"{path} is broken or no index of ADE20K: {type(e).__name__}: {e}") from e
+    with opened(path) as file:
+        try:
+            content = unpickled(_Unpickler, file)
+        except Exception as e:  # a broken pickle raises nearly anything
+            raise ValueError(f"{path} is broken or no index of ADE20K: {type(e).__name__}: {e}") from e
     names = content.get("objectnames") if isinstance(content, dict) else None
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise ValueError(f"{path}: field 'objectnames' is missing or no list of text")
-    return dict(enumerate(names, 1))
+    return {i: printable(name) for i, name in enumerate(names, 1)}
 
 
 def load(path: str) -> Dataset:

@@ -26,6 +26,8 @@ import numpy as np
 from PIL import Image
 
 from polyteach.datasets import Dataset, Entry, Labels, Protocol, of_class, options, printable
+from polyteach.datasets._files import contents, shown
+from polyteach.datasets._pickles import check
 from polyteach.tasks.contract import Space
 
 _SIDE = 32
@@ -62,6 +64,8 @@ PROTOCOLS = {
     )
 }
 
+_MOST = 2**29
+"""Bytes of a file: the largest of those published has 155 MB."""
 _BROKEN = (tarfile.TarError, OSError, EOFError, zlib.error)
 
 
@@ -130,7 +134,7 @@ def _batch(file: str, data: bytes, key: str) -> tuple[np.ndarray, list[int], lis
         raise ValueError(f"{file}: {len(pictures)} data, {len(labels)} {key} and {len(names)} filenames")
     wrong = [x for x in labels if not isinstance(x, int | np.integer)]
     if wrong:
-        raise ValueError(f"{file}: {key} has {wrong[0]!r}, which is no whole number")
+        raise ValueError(f"{file}: {key} has {shown(wrong[0])}, which is no whole number")
     return pictures, [int(x) for x in labels], [_text(n, "filenames", file) for n in names]
 
 
@@ -150,8 +154,8 @@ def _text(value: Any, key: str, file: str) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, str):
-        return value
-    raise ValueError(f"{file}: {key} has {value!r}, which is no text")
+        return printable(value)
+    raise ValueError(f"{file}: {key} has {shown(value)}, which is no text")
 
 
 # ---------------------------------------------------------------- pickles that may hold arrays of numbers, no more
@@ -243,6 +247,7 @@ class _Unpickler(pickle.Unpickler):
 
 def _unpickled(file: str, data: bytes) -> Any:
     try:
+        check(data)
         return _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except Exception as e:  # a broken pickle raises nearly anything
         raise ValueError(
@@ -274,13 +279,9 @@ def _files(path: str) -> tuple[str, str, dict[str, bytes]]:
     where = path if own else os.path.join(path, folder)
     files = {}
     for name in (n for names in _FILES[folder].values() for n in names):
-        try:
-            with open(os.path.join(where, name), "rb") as f:
-                files[name] = f.read()
-        except FileNotFoundError:
-            continue
-        except OSError as e:
-            raise ValueError(f"{where}/{name} cannot be read: {e.strerror}") from e
+        path = os.path.join(where, name)
+        if os.path.lexists(path):
+            files[name] = contents(path, _MOST)
     return where, folder, files
 
 

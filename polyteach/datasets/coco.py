@@ -54,10 +54,10 @@ from functools import partial
 import numpy as np
 import torch
 from jaxtyping import Int64
-from PIL import Image
 
 from polyteach.datasets import Dataset, Drawn, Entry, Labels, composed, found_below, kind, options, printable
 from polyteach.datasets._coco import CocoFile, covers, flag, outline
+from polyteach.datasets._files import class_map, shown
 from polyteach.tasks.contract import Space
 from polyteach.tasks.detection import BOXES, MASKS
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
@@ -65,6 +65,8 @@ from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
 _KINDS = ("instances", "panoptic", "stuff", "image_info")
 _PIXELS = ("panoptic", "stuff")
 _ROBOFLOW = "_annotations.coco.json"
+_BAND = 1 << 22
+"""Pixels of a panoptic map that are looked at together."""
 _OFFICIAL = re.compile(r"(train|val|test|unlabeled)\d{4}")
 _LAYOUT = (
     "expected ROOT/annotations/instances_SPLIT.json (or panoptic_, stuff_, image_info_) with pictures in ROOT/SPLIT/ "
@@ -257,15 +259,15 @@ class Coco(Dataset):
 
     def _entry(self, split: _Split, i: int) -> Entry:
         if i >= len(split.names):
-            return Entry(problem=split.extra[i - len(split.names)][1], split=split.name)
+            return Entry(problem=split.extra[i - len(split.names)][1], split=printable(split.name))
         if i in split.problems:
-            return Entry(problem=split.problems[i], split=split.name)
+            return Entry(problem=split.problems[i], split=printable(split.name))
         licence = None
         for what, file in split.files.items():
             row = split.row(what, i)
             licence = licence or (file.licence_names[file.licences[row]] if row >= 0 else None)
         uri = os.path.join(self._root, split.names[i])
-        return Entry(uri=uri, split=split.name, licence=licence, targets=partial(self._targets, split, i))
+        return Entry(uri=uri, split=printable(split.name), licence=licence, targets=partial(self._targets, split, i))
 
     def _targets(self, split: _Split, i: int, size: tuple[int, int]) -> Labels:
         labels = Drawn()
@@ -397,39 +399,31 @@ def _panoptic(file: CocoFile, row: int, size: tuple[int, int]) -> SegmentationTa
     where, annotation = found[0]
     name, segments = annotation.get("file_name"), annotation.get("segments_info")
     if not isinstance(name, str) or name != os.path.basename(name):
-        raise ValueError(f"{where}.file_name: must name a file of {file.path.removesuffix('.json')}/; got {name!r:.60}")
+        raise ValueError(
+            f"{where}.file_name: must name a file of {file.path.removesuffix('.json')}/; got {shown(name)}"
+        )
     if not isinstance(segments, list):
-        raise ValueError(f"{where}.segments_info: must be a list; got {segments!r:.60}")
+        raise ValueError(f"{where}.segments_info: must be a list; got {shown(segments)}")
     classes: dict[int, int] = {0: IGNORE}
     for i, segment in enumerate(segments):
         at = f"{where}.segments_info[{i}]"
         id = segment.get("id") if isinstance(segment, dict) else None
         if type(id) is not int or not 0 < id < 1 << 24 or id in classes:
-            raise ValueError(f"{at}.id: must be in 1..16777215, and once in the image; got {id!r:.40}")
+            raise ValueError(f"{at}.id: must be in 1..16777215, and once in the image; got {shown(id)}")
         classes[id] = file.category(at, segment)
     path = os.path.join(file.path.removesuffix(".json"), name)
-    colours = _map(path, size)
-    ids, inverse = np.unique(colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2], return_inverse=True)
-    unknown = [int(i) for i in ids if int(i) not in classes]
-    if unknown:
-        raise ValueError(f"{path}: shows segment {unknown[0]}, which {where}.segments_info does not list")
-    return _target(np.array([classes[int(i)] for i in ids], dtype=np.int64)[inverse.reshape(size)])
-
-
-def _map(path: str, size: tuple[int, int]) -> Int64[np.ndarray, "H W 3"]:
-    try:
-        with Image.open(path) as picture:
-            if picture.mode != "RGB":
-                raise ValueError(f"{path}: must be an RGB picture; it is {picture.mode}")
-            colours = np.asarray(picture).astype(np.int64)
-    except FileNotFoundError as e:
-        raise ValueError(f"{path}: missing") from e
-    except (OSError, SyntaxError) as e:
-        raise ValueError(f"{path}: broken: {e}") from e
-    if colours.shape[:2] != size:
-        height, width = colours.shape[:2]
-        raise ValueError(f"{path}: is {height} x {width} (height x width), but the picture is {size[0]} x {size[1]}")
-    return colours
+    colours = class_map(path, size, ("RGB",), "an RGB picture")
+    category = np.empty(size, dtype=np.int64)
+    rows = max(_BAND // size[1], 1)
+    for top in range(0, size[0], rows):  # a number of 24 bits for each pixel takes more memory than its class
+        band = colours[top : top + rows].astype(np.int64)
+        ids, inverse = np.unique(band[..., 0] + 256 * band[..., 1] + 65536 * band[..., 2], return_inverse=True)
+        unknown = [int(i) for i in ids if int(i) not in classes]
+        if unknown:
+            raise ValueError(f"{path}: shows segment {unknown[0]}, which {where}.segments_info does not list")
+        known = np.array([classes[int(i)] for i in ids], dtype=np.int64)
+        category[top : top + rows] = known[inverse.reshape(band.shape[:2])]
+    return _target(category)
 
 
 def load(path: str) -> Dataset:

@@ -38,7 +38,7 @@ import numpy as np
 import torch
 
 from polyteach.datasets import Dataset, Entry, Labels, Protocol, found_below, options, printable
-from polyteach.datasets._arrays import read_arrays
+from polyteach.datasets._arrays import read_array
 from polyteach.tasks.contract import Space
 from polyteach.tasks.depth import METRIC, DepthTarget
 from polyteach.tasks.normals import NormalsTarget
@@ -165,22 +165,18 @@ def _rays(height: int, width: int) -> np.ndarray:
 
 def _array(path: str, size: tuple[int, int], channels: int) -> np.ndarray:
     """Numbers (H, W, channels) of a file; one of one channel may be (H, W)."""
-    try:
-        found = read_arrays(path)
-    except FileNotFoundError as e:
-        raise ValueError(f"{path}: missing") from e
-    except (OSError, ValueError, EOFError) as e:
-        raise ValueError(f"{path}: broken: {e}") from e
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "biuf":
-        raise ValueError(f"{path}: must be one array of numbers")
-    if channels == 1 and found.ndim == 2:
-        found = found[..., None]
-    if found.ndim != 3 or found.shape[2] != channels:
-        raise ValueError(f"{path}: must be (height, width, {channels}); has shape {found.shape}")
-    if found.shape[:2] != size:
-        height, width = found.shape[:2]
-        raise ValueError(f"{path}: is {height} x {width} (height x width), but the picture is {size[0]} x {size[1]}")
-    return found
+
+    def check(shape: tuple[int, ...], dtype: np.dtype) -> None:
+        if dtype.kind not in "biuf":
+            raise ValueError(f"{path}: must be one array of numbers; it is of {dtype}")
+        if not (shape[2:] == (channels,) or (channels == 1 and not shape[2:])) or len(shape) < 2:
+            raise ValueError(f"{path}: must be (height, width, {channels}); has shape {shape}")
+        if shape[:2] != size:
+            raise ValueError(
+                f"{path}: is {shape[0]} x {shape[1]} (height x width), but the picture is {size[0]} x {size[1]}"
+            )
+
+    return read_array(path, check).reshape(*size, channels)
 
 
 def _rows(root: str) -> tuple[list[_Row], int]:

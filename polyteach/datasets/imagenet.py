@@ -42,11 +42,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from xml.etree import ElementTree
 
 import numpy as np
 
 from polyteach.datasets import Dataset, Entry, Labels, found_below, of_class, printable, unshared, walk
+from polyteach.datasets._files import contents, shown, xml
 from polyteach.tasks.contract import Space
 
 _WNID = re.compile(r"n\d{8}")
@@ -195,9 +195,8 @@ def _read(places: list[str], name: str) -> tuple[str, bytes] | None:
     for place in places:
         path, packed = os.path.join(place, name), os.path.join(place, f"{_DEVKIT}.tar.gz")
         try:
-            if os.path.isfile(path):
-                with open(path, "rb") as f:
-                    return path, f.read()
+            if os.path.lexists(path):
+                return path, contents(path)
             if name.startswith(_DEVKIT) and os.path.isfile(packed):
                 with tarfile.open(packed) as archive, archive.extractfile(name) or io.BytesIO() as f:
                     return f"{packed}: {name}", f.read()
@@ -287,14 +286,9 @@ def _solution(path: str, data: bytes) -> _Truth:
 
 def _annotated(path: str) -> str:
     """The class of the objects in an annotation of the Pascal VOC kind."""
-    try:
-        names = {name.text or "" for name in ElementTree.parse(path).iterfind("object/name")}
-    except FileNotFoundError as e:
-        raise ValueError(f"{path} is missing") from e
-    except (OSError, ElementTree.ParseError) as e:
-        raise ValueError(f"{path} is broken: {e}") from e
+    names = {name.text or "" for name in xml(path).iterfind("object/name")}
     if len(names) != 1:
-        raise ValueError(f"{path}: object/name: {len(names)} classes {sorted(names)}, not one")
+        raise ValueError(f"{path}: object/name: {len(names)} classes ({shown(sorted(names)[:3])}), not one")
     return names.pop()
 
 

@@ -135,7 +135,7 @@ def _place(root: str, split: str, name: str, places: dict[str, str]) -> str:
     """A picture's path within ROOT; `places` keeps the folder of each patch."""
     within, _, base = name.rpartition("/")
     if within not in places:
-        parts = within.split("/")
+        parts = [p for p in within.split("/") if p not in ("", ".", "..")] or [""]  # nothing leads out of ROOT
         patch, version = parts[-1], "/".join(parts[-2:])
         tried = (
             f"{split}/{patch}",

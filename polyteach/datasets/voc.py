@@ -30,13 +30,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 import numpy as np
 import torch
-from PIL import Image
 
 from polyteach.datasets import Dataset, Drawn, Entry, Labels, Protocol, found_below, kind, options, printable
+from polyteach.datasets._files import class_map, lines, shown, xml
 from polyteach.tasks.contract import Space
 from polyteach.tasks.detection import BOXES, DetectionTarget
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
@@ -49,6 +49,10 @@ CLASSES = (
 VOID = 255
 """In a class map: the border of an object, or what is hard to tell."""
 
+_CATEGORY = np.arange(256, dtype=np.int64)
+_CATEGORY[VOID] = IGNORE
+"""By the index in a class map."""
+_FAR = 1e9
 _YEAR = re.compile(r"VOC(20\d\d)")
 _LISTS = {"detection": "Main", "segmentation": "Segmentation"}
 _LAYOUT = "expected ROOT/VOC2007 or ROOT/VOC2012 with JPEGImages/, Annotations/ and ImageSets/Main/train.txt"
@@ -170,14 +174,10 @@ def _lists(folder: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for split in ("train", "val", "test", "trainval"):
         path = os.path.join(folder, f"{split}.txt")
-        if not os.path.isfile(path) or (split == "trainval" and ("train" in found or "val" in found)):
+        if not os.path.lexists(path) or (split == "trainval" and ("train" in found or "val" in found)):
             continue
-        try:
-            with open(path, encoding="utf-8") as file:
-                lines = [line.split() for line in file]
-        except (OSError, UnicodeDecodeError) as e:
-            raise ValueError(f"{path} cannot be read: {e}") from e
-        found[split] = [words[0] for words in lines if words]
+        words = [line.split() for line in lines(path)]
+        found[split] = [line[0] for line in words if line]
         for id in found[split]:
             if id != os.path.basename(id):
                 raise ValueError(f"{path}: {id!r} is no name of a picture")
@@ -190,7 +190,7 @@ def _boxes(path: str, size: tuple[int, int]) -> Drawn:
     Raises:
         ValueError: the file is missing or broken, or of a picture of another size; names the field.
     """
-    tree = _xml(path)
+    tree = xml(path)
     sides = tuple(int(_number(path, tree, f"size/{side}")) for side in ("height", "width"))
     if sides != size:
         raise ValueError(
@@ -201,13 +201,15 @@ def _boxes(path: str, size: tuple[int, int]) -> Drawn:
         where = f"{path}: object[{i}]"
         name = (thing.findtext("name") or "").strip()
         if name not in CLASSES:
-            raise ValueError(f"{where}.name: {name!r} is none of VOC's classes: {', '.join(CLASSES)}")
+            raise ValueError(f"{where}.name: {shown(name)} is none of VOC's classes: {', '.join(CLASSES)}")
         x0, y0, x1, y1 = (_number(where, thing, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
         if x1 <= x0 or y1 <= y0:
             raise ValueError(f"{where}.bndbox: must end after it begins; got {x0:g}, {y0:g}, {x1:g}, {y1:g}")
         difficult = (thing.findtext("difficult") or "0").strip()
         if difficult not in ("0", "1"):
-            raise ValueError(f"{where}.difficult: must be 0 or 1; got {difficult!r}")
+            raise ValueError(f"{where}.difficult: must be 0 or 1; got {shown(difficult)}")
+        if max(map(abs, (x0, y0, x1, y1))) > _FAR:
+            raise ValueError(f"{where}.bndbox: lies far beyond any picture; got {x0:g}, {y0:g}, {x1:g}, {y1:g}")
         names.append(f"{where}.bndbox of {name!r}: {x0:g}, {y0:g}, {x1:g}, {y1:g}")
         box.append([x0 - 1, y0 - 1, x1, y1])
         category.append(CLASSES.index(name))
@@ -226,24 +228,7 @@ def _boxes(path: str, size: tuple[int, int]) -> Drawn:
     return labels
 
 
-def _xml(path: str) -> ElementTree.Element:
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except FileNotFoundError as e:
-        raise ValueError(f"{path}: missing") from e
-    except OSError as e:
-        raise ValueError(f"{path}: cannot be read: {e.strerror}") from e
-    if b"<!" in re.sub(rb"<!--.*?-->", b"", data, flags=re.DOTALL) or b"\0" in data:
-        # an entity may stand for gigabytes; VOC's files have none
-        raise ValueError(f"{path}: has a document type, entities or is not UTF-8: no VOC annotation")
-    try:
-        return ElementTree.fromstring(data)
-    except ElementTree.ParseError as e:
-        raise ValueError(f"{path}: broken XML: {e}") from e
-
-
-def _number(where: str, above: ElementTree.Element, field: str) -> float:
+def _number(where: str, above: Element, field: str) -> float:
     text = above.findtext(field)
     try:
         value = float(text or "")
@@ -261,22 +246,11 @@ def _pixels(path: str, size: tuple[int, int]) -> SegmentationTarget:
     Raises:
         ValueError: missing, broken, of another size, no palette PNG, or with an index that is no class.
     """
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in ("P", "L"):
-                raise ValueError(f"{path}: must be a palette PNG, whose indices are the classes; it is {picture.mode}")
-            indices = np.asarray(picture).astype(np.int64)
-    except FileNotFoundError as e:
-        raise ValueError(f"{path}: missing") from e
-    except (OSError, SyntaxError) as e:
-        raise ValueError(f"{path}: broken: {e}") from e
-    if indices.shape != size:
-        height, width = indices.shape
-        raise ValueError(f"{path}: is {height} x {width} (height x width), but the picture is {size[0]} x {size[1]}")
+    indices = class_map(path, size, ("P", "L"), "a palette PNG, whose indices are the classes")
     wrong = indices[(indices > len(CLASSES)) & (indices != VOID)]
     if len(wrong):
         raise ValueError(f"{path}: index {wrong[0]} is no class: 0..{len(CLASSES)}, and {VOID} = void")
-    category = torch.from_numpy(np.where(indices == VOID, IGNORE, indices))
+    category = torch.from_numpy(_CATEGORY[indices])
     return SegmentationTarget(category=category, probability=(category != IGNORE).float())
 
 
