@@ -60,6 +60,8 @@ SHARED = Path("/dev/shm")
 NO_ROOM = "no room in shared memory"
 ATTEMPTS = 100
 """Replacements that are tried for an image that cannot be read, before giving up."""
+Reject = dict[str, str | int]
+"""An image that could not be read: store, part, id, reason."""
 COMBINE = ("first", "best", "union")
 """How the answers of several teachers of one objective to one image are combined; see `plan`."""
 LOOK = 4096
@@ -564,13 +566,13 @@ def photometric(
 class Batch:
     """One step's images and, per objective, one target or None per image, in pixels of the batch.
 
-    ids: of the images. rejects: images that could not be read and were replaced: store, id, reason.
+    ids: of the images. rejects: images that could not be read and were replaced.
     """
 
     images: UInt8[Tensor, "B 3 h w"]
     targets: dict[str, list[Any]]
     ids: list[str]
-    rejects: list[dict[str, str]] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -580,7 +582,7 @@ class Sample:
     image: Tensor
     targets: dict[str, Target | None]
     id: str
-    rejects: list[dict[str, str]]
+    rejects: list[Reject]
 
 
 class Samples(Dataset[Sample]):
@@ -630,18 +632,22 @@ class Samples(Dataset[Sample]):
 
     def drawn(self, epoch: int, image: int, salt: str = "") -> Sample:
         """The view of image number `image` in an epoch; `salt` makes another one of it."""
-        rejects: list[dict[str, str]] = []
+        rejects: list[Reject] = []
         draw = random.Random(f"{self.seed}-{epoch}-{image}{salt}")
         instead = random.Random(f"{self.seed}-{epoch}-{image}")  # no salt: views of one image get the same replacement
         for _ in range(ATTEMPTS):
             row, pixels = self.picture(image)
             if not isinstance(pixels, str):
                 return self.sample(image, row, pixels, draw, rejects)
-            rejects.append(
-                {"store": str(self.plan.stores[self.plan.place(image).store].path), "id": row.id, "reason": pixels}
-            )
+            place = self.plan.place(image)
+            store = str(self.plan.stores[place.store].path)
+            rejects.append({"store": store, "part": place.part, "id": row.id, "reason": pixels})
             image = instead.randrange(len(self.plan))
-        raise ValueError(f"{ATTEMPTS} images in a row could not be read, the last {rejects[-1]}")
+        last = rejects[-1]
+        raise ValueError(
+            f"{ATTEMPTS} images in a row could not be read, the last, {last['id']!r} in part {last['part']} of "
+            f"{last['store']}: {last['reason']}"
+        )
 
     def picture(self, image: int) -> tuple[ImageRow, Tensor | str]:
         """The image's row, and its pixels or the reason why there are none."""
@@ -678,9 +684,7 @@ class Samples(Dataset[Sample]):
         except (OSError, BadImage) as e:
             return row, str(e)
 
-    def sample(
-        self, image: int, row: ImageRow, pixels: Tensor, draw: random.Random, rejects: list[dict[str, str]]
-    ) -> Sample:
+    def sample(self, image: int, row: ImageRow, pixels: Tensor, draw: random.Random, rejects: list[Reject]) -> Sample:
         """A random view of an image that could be read, and of its targets."""
         a = self.augment
         view = random_view((row.height, row.width), a.size, draw, a.scale, a.mirror)
@@ -849,7 +853,7 @@ class _Slices:
         return (list(range(k * b, (k + 1) * b)) for k in range(self.start, self.stop, self.every))
 
 
-def _gathered(samples: list[Sample]) -> tuple[Tensor, tuple[dict[str, list[Any]], list[str], list[dict[str, str]]]]:
+def _gathered(samples: list[Sample]) -> tuple[Tensor, tuple[dict[str, list[Any]], list[str], list[Reject]]]:
     """The batch's images, and its targets, ids and rejects."""
     targets: dict[str, list[Any]] = {k: [s.targets[k] for s in samples] for k in samples[0].targets}
     rejects = [r for s in samples for r in s.rejects]
@@ -895,7 +899,7 @@ def _share(tensor: Tensor) -> None:
         raise RuntimeError(f"{NO_ROOM} for {tensor.nbytes} bytes: {e}") from e
 
 
-def _unpacked(packed: Tensor) -> tuple[dict[str, list[Any]], list[str], list[dict[str, str]]]:
+def _unpacked(packed: Tensor) -> tuple[dict[str, list[Any]], list[str], list[Reject]]:
     """Targets, ids and rejects; the targets' tensors lie in `packed`."""
     view = packed.numpy()
     count = int(view[:8].view(np.int64)[0])

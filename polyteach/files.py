@@ -4,14 +4,12 @@ import hashlib
 import json
 import os
 import socket
-import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from polyteach.limits import Limits
 from polyteach.storage import ObjectPath, spool, to_path
 
 SILENCE = 60
@@ -126,27 +124,3 @@ def downloading() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def read_uri(uri: str, limits: Limits | None = None) -> bytes:
-    """The bytes at an absolute path or an fsspec URL. limits: those of `Limits()` without.
-
-    Raises:
-        OSError, ValueError: they cannot be had.
-    """
-    if "://" in uri:
-        import fsspec
-
-        try:
-            with fsspec.open(uri, "rb") as f:
-                data: bytes = f.read()
-        except (OSError, ValueError):
-            raise
-        except Exception as e:  # each protocol's client has errors of its own
-            raise OSError(f"{type(e).__name__}: {e}") from e
-        return data
-    # Opening a named pipe would wait for ever.
-    mode = os.stat(uri).st_mode
-    if not stat.S_ISREG(mode):
-        raise OSError("a folder" if stat.S_ISDIR(mode) else "not a regular file")
-    return Path(uri).read_bytes()

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
+from polyteach.arguments import listed
+from polyteach.limits import MAX_PIXELS, Limits
 from polyteach.texts import say
 
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ a bad label may go on without it."""
 _Notes = dict[str, Counter[str]]
 """By task, and of the pictures by "": how many things there is a note about, and of how many (by "objects")."""
 
-_AHEAD = 4
-"""Pictures per thread that are read ahead: bounds the memory."""
+_AHEAD = 4, 2**29
+"""Pictures per thread that are read ahead, and bytes in all of those from archives: bounds the memory."""
 
 
 def ingest(
@@ -39,8 +41,9 @@ def ingest(
     *,
     embed: bool = False,
     part_size: int = 1024,
-    max_pixels: int = 100_000_000,
+    max_pixels: int = MAX_PIXELS,
     min_side: int = 8,
+    allow_remote: Sequence[str] = (),
     workers: int = 0,
     licence: str | None = None,
     skip_bad: bool = False,
@@ -67,6 +70,8 @@ def ingest(
         part_size: images per part. Parts are the unit of resume and of work; embedded, one is held in memory.
         max_pixels: refuse images with more pixels than this.
         min_side: refuse images with a side of fewer pixels than this.
+        allow_remote: where else than from files of this machine and object storage pictures may be fetched: a protocol
+            (http, https), or the beginning of URLs, also of servers in this machine's own network (docs/store.md).
         workers: threads that read and decode; 0 is one per core.
         licence: of the images, kept with each.
         skip_bad: leave out images whose labels are broken, and labelled pictures that are missing, and record them in
@@ -98,12 +103,12 @@ def ingest(
     source = str(source)
     for what, value, least in (
         ("part_size", part_size, 1),
-        ("max_pixels", max_pixels, 1),
         ("min_side", min_side, 1),
         ("workers", workers, 0),
     ):
         if value < least:
             raise ValueError(f"{what} must be at least {least}; got {value}")
+    limits = Limits(listed(allow_remote), max_pixels)
     about: dict[str, Any] = {
         "source": ":".join(locate(source)),
         "embed": embed,
@@ -111,12 +116,14 @@ def ingest(
         "part_size": part_size,
         "max_pixels": max_pixels,
         "min_side": min_side,
+        "allow_remote": list(limits.allow_remote),
         "workers": workers or _cores(),
         "skip_bad": skip_bad,
     }
     path = to_path(store)
     _refuse_finished(path, about)
     dataset = load_dataset(source)
+    dataset.limits = limits
     about["embed"] = embed or dataset.embed
     about["licence"] = licence or dataset.licence
     with _room(path):
@@ -176,12 +183,12 @@ def _started(path: "AnyPath", dataset: "Dataset", about: dict[str, Any]) -> "Sto
                 f"{about['source']} has changed since this ingest into {path} began: {change}. "
                 f"Restore it to go on, or delete {path} and begin anew"
             )
-        return Store.open(path)
+        return Store.open(path, limits=dataset.limits)
     sweep(path)
     if path.is_dir() and [p.name for p in path.iterdir()] == ["store.json"]:
         (path / "store.json").unlink()  # an ingest was killed between its first two files: nothing is in there
     try:
-        store = Store.create(path, about["part_size"])
+        store = Store.create(path, about["part_size"], dataset.limits)
         begun = {"verb": "ingest", "polyteach": polyteach.__version__} | about
         counts = {"entries": entries, "names_sha256": names, "left_out": dict(sorted(dataset.left_out.items()))}
         counts["read"] = dataset.notes
@@ -282,40 +289,48 @@ class _Run:
         from concurrent.futures import Future, ThreadPoolExecutor
 
         workers: int = self.about["workers"]
-        waiting: deque[tuple[int, Future[_Seen]]] = deque()
+        waiting: deque[tuple[int, Future[_Seen], int]] = deque()
+        held = 0
         pool = ThreadPoolExecutor(workers, thread_name_prefix="ingest")
         try:
             i = start - 1
             for i, entry in enumerate(self.dataset.entries(start, stop), start):
-                waiting.append((i, pool.submit(self._one, i, entry)))
-                if len(waiting) > _AHEAD * workers:
-                    at, result = waiting.popleft()
+                size = len(entry.data or b"")
+                waiting.append((i, pool.submit(self._one, i, entry), size))
+                held += size
+                while len(waiting) > _AHEAD[0] * workers or (held > _AHEAD[1] and waiting):
+                    at, result, size = waiting.popleft()
+                    held -= size
                     yield at, result.result()
             if i != stop - 1:
                 raise ValueError(f"{self.about['source']} ended at entry {i + 1:,} of {stop:,}: it has changed")
             while waiting:
-                at, result = waiting.popleft()
+                at, result, _ = waiting.popleft()
                 yield at, result.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _one(self, i: int, entry: "Entry") -> _Seen:
         from polyteach.datasets import printable
-        from polyteach.files import read_uri
         from polyteach.images import BadImage, faint, measure
         from polyteach.store import ImageRow
+        from polyteach.uris import read_uri
 
         id, uri = self.ids[i], None if entry.uri is None else printable(entry.uri)
         if entry.problem is not None:
             return self._bad(id, uri, entry.problem)
         try:
-            data = read_uri(entry.uri or "") if entry.data is None else entry.data
-        except (OSError, ValueError) as e:
+            data = read_uri(entry.uri or "", self.dataset.limits) if entry.data is None else entry.data
+        except OSError as e:
             return self._bad(id, uri, f"cannot be read: {getattr(e, 'strerror', None) or e}")
+        except MemoryError:
+            return self._bad(id, uri, "cannot be read: there is not enough memory")
         try:
             size = measure(data, self.about["max_pixels"], self.about["min_side"])
         except BadImage as e:
-            return _Seen(reject=(id, uri, printable(str(e))))
+            return _Seen(reject=(id, uri, _short(printable(str(e)))))
+        except MemoryError:
+            return _Seen(reject=(id, uri, "there is not enough memory to decode it"))
         embed = self.about["embed"]
         if not embed and uri != entry.uri:
             return _Seen(reject=(id, uri, "its path is not UTF-8, so a store cannot name it: rename it, or use embed"))
@@ -343,7 +358,7 @@ class _Run:
                 f"{self.about['source']}: {id}: {reason}. Mend it and give the same command again; or give --skip-bad, "
                 f"which leaves such images out and records them in {self.store.path / 'rejects'}"
             )
-        return _Seen(reject=(id, uri, reason))
+        return _Seen(reject=(id, uri, _short(reason)))
 
     def _answers(self, entry: "Entry", size: tuple[int, int], id: str) -> "tuple[dict[str, Answer], _Notes]":
         """What people say of an image, by task: a target, or None where absent; and what there is to be told about it.
@@ -417,6 +432,11 @@ class _Run:
         totals["skip_bad"] = self.about["skip_bad"]  # of the run that ended it, which may be another than began it
         write_json(path, read_json(path) | totals | {"finished": True})
         return totals
+
+
+def _short(reason: str) -> str:
+    """No longer than a person reads: what a file says may be in it."""
+    return reason if len(reason) <= 1000 else f"{reason[:1000]} ..."
 
 
 def _sum(notes: Iterable[_Notes]) -> _Notes:

@@ -11,6 +11,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from polyteach.arguments import listed
 from polyteach.cluster import Broken
+from polyteach.limits import MAX_PIXELS, Limits
 from polyteach.texts import say
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def label(
     score: float = 0.5,
     retry: bool = False,
     split: Sequence[str] = (),
+    allow_remote: Sequence[str] = (),
+    max_pixels: int = MAX_PIXELS,
     ray: str | None = None,
     ray_workers: int = 0,
     ray_tries: int = 3,
@@ -85,6 +88,9 @@ def label(
         score: threshold of the statistics printed at the end; nothing is thrown away by it.
         retry: label again the images that failed before, and keep all other rows as they are.
         split: label only images of these splits; the others stay without an answer in these label sets.
+        allow_remote: where else than from files of this machine and object storage images may be fetched: a protocol
+            (http, https), or the beginning of URLs, also of servers in this machine's own network (docs/store.md).
+        max_pixels: refuse images with more pixels than this, whatever the store says of them.
         ray: label on a Ray cluster: its address, "auto" for the one that this machine belongs to, or "local" to start
             one here (docs/cluster.md). The store has to lie where all machines see it.
         ray_workers: processes with all teachers each; 0 for one on each GPU, or, without any, on each CPU. More than
@@ -113,7 +119,8 @@ def label(
 
     counts = {"batch_size": batch_size, "threads": threads, "ray_tries": ray_tries}
     _check(teachers, counts, {"ray_workers": ray_workers, "ray_timeout": ray_timeout or 0})
-    opened = Store.open(store)
+    limits = Limits(listed(allow_remote), max_pixels)
+    opened = Store.open(store, limits=limits)
     if not opened.parts():
         raise ValueError(f"{store} has no images; finish: polyteach ingest SOURCE {store}")
     devices = _places(device, teachers)
@@ -122,7 +129,7 @@ def label(
     splits = listed(split)
     # on Ray the machine that deals out the work need not have the workers' devices
     places, works = (devices, True) if ray is None else (dict.fromkeys(teachers, "cpu"), False)
-    run = _loaded(str(store), teachers, places, precision, batch_size, threads, retry, splits, works)
+    run = _loaded(str(store), teachers, places, precision, batch_size, threads, retry, splits, limits, works)
     config = {
         "teacher": teachers,
         "device": devices,
@@ -132,6 +139,8 @@ def label(
         "score": score,
         "retry": retry,
         "split": list(splits),
+        "allow_remote": list(limits.allow_remote),
+        "max_pixels": max_pixels,
         "ray": ray,
         "ray_workers": ray_workers,
         "ray_tries": ray_tries,
@@ -141,7 +150,8 @@ def label(
     if ray is None:
         run.go(progress)
     else:
-        given = (str(opened.path.resolve()), dict(teachers), devices, precision, batch_size, threads, retry, splits)
+        where, rest = str(opened.path.resolve()), (precision, batch_size, threads, retry, splits, limits)
+        given = (where, dict(teachers), devices, *rest)
         gpus = len({d for d in devices.values() if d != "cpu"})
         run.go_on_ray(progress, ray, given, ray_workers, ray_tries, ray_timeout, gpus)
     run.report(score)
@@ -198,6 +208,7 @@ def _loaded(
     threads: int,
     retry: bool,
     split: tuple[str, ...],
+    limits: Limits,
     works: bool = True,
 ) -> "_Run":
     """All teachers, loaded, with their label sets. device: by teacher. works: they will be asked here."""
@@ -207,7 +218,7 @@ def _loaded(
     from polyteach.store import Store
     from polyteach.teachers import load_teacher
 
-    run = _Run(Store.open(store), batch_size, threads, retry, split)
+    run = _Run(Store.open(store, limits=limits), batch_size, threads, retry, split)
     for name, spec in teachers.items():
         place = find_device(device[name])
         try:

@@ -1,5 +1,6 @@
 """Predict: a student over images, into targets and pictures."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from polyteach.arguments import Paths, listed
+from polyteach.limits import MAX_PIXELS, Limits
 from polyteach.texts import say
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ def predict(
     device: str = "auto",
     precision: str = "fp32",
     batch_size: int = 16,
+    max_pixels: int = MAX_PIXELS,
     pictures: bool = True,
     progress: bool = True,
 ) -> "list[dict[str, Target]]":
@@ -45,6 +48,7 @@ def predict(
         device: auto, cpu, cuda:0, ...
         precision: fp32, fp16 or bf16.
         batch_size: images per forward pass.
+        max_pixels: refuse images with more pixels than this.
         pictures: draw the answers.
         progress: show a progress bar.
 
@@ -72,7 +76,7 @@ def predict(
     from polyteach.progress import track
     from polyteach.teachers import load_teacher
 
-    given, run = listed(images), str(run)
+    given, run, limits = listed(images), str(run), Limits(max_pixels=max_pixels)
     files = _checked(given, out, score, batch_size)
     device = find_device(device)
     teacher = load_teacher(f"own:{run}", device, precision)
@@ -82,7 +86,7 @@ def predict(
     bad: list[tuple[str, str]] = []
     with track("predict", len(files), "images", progress) as bar:
         for start in range(0, len(files), batch_size):
-            batch = [(f, _decoded(f)) for f in files[start : start + batch_size]]
+            batch = [(f, _decoded(f, limits)) for f in files[start : start + batch_size]]
             good = [(f, x) for f, x in batch if not isinstance(x, str)]
             bad += [(f, x) for f, x in batch if isinstance(x, str)]
             found = dict(zip((f for f, _ in good), teacher([x for _, x in good]) if good else [], strict=True))
@@ -95,7 +99,8 @@ def predict(
         rows = [(f, size, a) for (f, size), a in zip(kept, (a for a in answers if a), strict=True)]
         _keep(Path(out) / "store", rows, bad, teacher)
         config = {"run": run, "images": list(given), "device": device, "precision": precision}
-        write_json(Path(out) / "predict.json", config | {"batch_size": batch_size, "pictures": pictures})
+        rest = {"batch_size": batch_size, "max_pixels": max_pixels, "pictures": pictures}
+        write_json(Path(out) / "predict.json", config | rest)
     if show:
         for line in _told(files, answers, dict(bad), teacher.objectives, score, json):
             say(line, stream=sys.stdout)
@@ -113,7 +118,7 @@ def _checked(given: Sequence[str], out: str | Path | None, score: float, batch_s
         ValueError: none, a number out of range, or `out` exists.
     """
     files = _files(given)
-    if not files or all(Path(f).is_dir() for f in files):
+    if not files or all(os.path.isdir(f) for f in files):
         raise ValueError(f"no image in {', '.join(given)}" if given else "no image given")
     if not 0 <= score <= 1:
         raise ValueError(f"score must be 0 to 1; got {score}")
@@ -179,24 +184,30 @@ def _files(images: Sequence[str]) -> list[str]:
     known = extensions()
     out: list[str] = []
     for given in images:
-        path, found = Path(given), []
-        if path.is_dir():
-            found = sorted(str(f) for f in path.rglob("*") if f.is_file() and f.suffix.lower() in known)
+        found: list[str] = []
+        if os.path.isdir(given):  # and not Path.is_dir, which raises for what is no path
+            found = sorted(str(f) for f in Path(given).rglob("*") if f.suffix.lower() in known and _is_file(f))
         out += found or [given]  # what is not there, or empty, is told when its turn comes, so that others are answered
     return list(dict.fromkeys(out))
 
 
-def _decoded(file: str) -> Any:
+def _is_file(path: Path) -> bool:
+    """Whether a file is to be answered: also one of which that cannot be known, as a link to itself."""
+    return os.path.isfile(path) or (os.path.islink(path) and not os.path.isdir(path))
+
+
+def _decoded(file: str, limits: Limits) -> Any:
     from polyteach.images import BadImage, decode
+    from polyteach.uris import read_file
 
     try:
-        return decode(Path(file).read_bytes())
+        return decode(read_file(file, limits), limits.max_pixels)
     except FileNotFoundError:
         return "no such image or folder"
-    except IsADirectoryError:
-        return "a folder without an image"
     except OSError as e:
-        return f"cannot be read: {e.strerror or e}"
+        return "a folder without an image" if os.path.isdir(file) else f"cannot be read: {e.strerror or e}"
+    except MemoryError:
+        return "there is not enough memory to decode it"
     except BadImage as e:
         return str(e)
 
@@ -234,11 +245,11 @@ def _keep(path: Any, rows: list[Any], bad: list[tuple[str, str]], teacher: Any) 
     sets = {k: store.create_set(o.task, k, o.space, info) for k, o in teacher.objectives.items()}
     for part, start in enumerate(range(0, len(rows), store.part_size)):
         here = rows[start : start + store.part_size]
-        images = [ImageRow(id=f, height=s[0], width=s[1], uri=str(Path(f).resolve())) for f, s, _ in here]
+        images = [ImageRow(id=f, height=s[0], width=s[1], uri=os.path.realpath(f)) for f, s, _ in here]
         store.write_images(part, images)
         for name, labels in sets.items():
             labels.write(part, [f for f, _, _ in here], [a[name] for _, _, a in here])
-    store.write_rejects(0, [(_shown(f), _shown(str(Path(f).resolve())), reason) for f, reason in bad])
+    store.write_rejects(0, [(_shown(f), _shown(os.path.abspath(f)), reason) for f, reason in bad])
 
 
 def _shown(text: str, encoding: str = "utf-8") -> str:

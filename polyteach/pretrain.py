@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyteach.arguments import Paths, listed
+from polyteach.limits import MAX_PIXELS, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from polyteach.student import Student
 
 METHODS = ("simclr", "vicreg")
-FREE = ("workers", "progress", "save_every", "save_minutes", "keep", "out")
+NEW: dict[str, Any] = {"max_pixels": MAX_PIXELS}
+"""Options that runs of earlier versions do not record, and what those did."""
+FREE = ("workers", "progress", "save_every", "save_minutes", "keep", "out", "allow_remote")
 """Options that change nothing of the result, so a resumed run may change them."""
 
 
@@ -27,6 +30,8 @@ def pretrain(
     out: str | Path,
     method: str = "simclr",
     split: Sequence[str] = (),
+    allow_remote: Sequence[str] = (),
+    max_pixels: int = MAX_PIXELS,
     backbone: str = "resnet50",
     init: str | Path | None = None,
     channels: int = 256,
@@ -66,6 +71,9 @@ def pretrain(
         out: folder of the run. A finished run is never overwritten, an unfinished one goes on.
         method: simclr or vicreg.
         split: only images of these splits.
+        allow_remote: where else than from files of this machine and object storage images may be fetched: a protocol
+            (http, https), or the beginning of URLs, also of servers in this machine's own network (docs/store.md).
+        max_pixels: refuse images with more pixels than this, whatever the store says of them.
         backbone: a timm model with features at strides 4, 8, 16 and 32.
         init: weights to start from: "pretrained" (timm's hub), a state dict of the backbone, or a run's folder.
         channels: of the (untrained) pyramid, so that `train --init` and `transfer` find a student of the same kind.
@@ -116,12 +124,13 @@ def pretrain(
     from polyteach.student import Student, costs_before, save_student
 
     given, init = listed(stores), None if init is None else str(init)
-    arguments |= {"init": init, "out": str(out)}
+    limits = Limits(listed(allow_remote), max_pixels)
+    arguments |= {"allow_remote": limits.allow_remote} | {"init": init, "out": str(out)}
     run = Path(out)
     if (run / "pretrain.json").exists():
         raise ValueError(f"{out} holds a finished run; choose another folder")
     _sane(arguments)
-    plan = all_images([Store.open(s) for s in given], split)
+    plan = all_images([Store.open(s, limits=limits) for s in given], split)
     if len(plan) < batch_size:
         raise ValueError(
             f"batch_size {batch_size} is more than the {len(plan)} images, so that every batch would compare images "
@@ -242,7 +251,7 @@ def _same(run: Any, config: dict[str, Any]) -> None:
 
     def compared(c: dict[str, Any]) -> dict[str, Any]:
         rest = {k: v for k, v in c.items() if k != "options"}
-        return rest | {k: v for k, v in c.get("options", {}).items() if k not in FREE}
+        return rest | {k: v for k, v in (NEW | c.get("options", {})).items() if k not in FREE}
 
     differ = differences(compared(read_json(run / "config.json")), compared(config))
     if differ:

@@ -18,11 +18,13 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 import polyteach
-from polyteach.files import differences, read_json, read_uri, write_json
+from polyteach.files import differences, read_json, write_json
+from polyteach.limits import WEB, Limits
 from polyteach.progress import track
 from polyteach.store import DIVIDED, Store
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import PEOPLE, Target
+from polyteach.uris import read_uri
 
 Group = Callable[[str], str]
 """From an image's id to what is kept together with it."""
@@ -75,14 +77,16 @@ def _by_pattern(pattern: str) -> Group:
 
 def _by_file(file: str) -> Group:
     text = pa.string()
+    # whoever gives the command wrote this one, so that it may lead anywhere
+    web = file.partition("://")[0].lower() in WEB
     try:
-        data = read_uri(file)
+        data = read_uri(file, Limits((*WEB, file.partition("?")[0])) if web else None)
         if file.endswith(".parquet"):
             table = pq.read_table(io.BytesIO(data))
         else:
             options = pa.csv.ConvertOptions(column_types={"id": text, "group": text}, strings_can_be_null=False)
             table = pa.csv.read_csv(io.BytesIO(data), convert_options=options)
-    except (OSError, pa.ArrowException) as e:
+    except (OSError, ValueError) as e:  # ArrowInvalid is one of them
         raise ValueError(f"groups {file} cannot be read: {getattr(e, 'strerror', None) or e}") from e
     if lacks := [name for name in ("id", "group") if name not in table.column_names]:
         raise ValueError(

@@ -42,13 +42,14 @@ from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_png, decode_webp
 
-from polyteach.files import differences, read_json, read_uri, replacing, sweep, write_json
+from polyteach.files import differences, read_json, replacing, sweep, write_json
 from polyteach.images import BadImage
 from polyteach.images import decode as decode_image
 from polyteach.limits import Limits
 from polyteach.storage import AnyPath, ObjectPath, Reader, StorageError, stamps, to_path
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Column, Objective, Policy, Space, Target
+from polyteach.uris import read_uri
 
 _T = TypeVar("_T")
 _Given = TypeVar("_Given")
@@ -86,7 +87,7 @@ _REJECTS = pa.schema([("id", pa.string()), ("uri", pa.string()), ("reason", pa.s
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image: its bytes as they were found (`data`), or where they lie (`uri`, a path or fsspec URL).
+    """One image: its bytes as they were found (`data`), or where they lie (`uri`, a path or a URL: `read_uri`).
 
     height, width: pixels after EXIF orientation. id: unique in the store.
     """

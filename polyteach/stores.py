@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
+from polyteach.arguments import listed
+from polyteach.limits import MAX_PIXELS, Limits
 from polyteach.texts import say
 
 if TYPE_CHECKING:
@@ -38,7 +40,14 @@ class Fault:
         return f"{self.file}{at}: {self.reason}"
 
 
-def check(store: tyro.conf.Positional[str | Path], *, deep: bool = False, progress: bool = True) -> None:
+def check(
+    store: tyro.conf.Positional[str | Path],
+    *,
+    deep: bool = False,
+    allow_remote: Sequence[str] = (),
+    max_pixels: int = MAX_PIXELS,
+    progress: bool = True,
+) -> None:
     """Verify every part of a store, and say what is broken.
 
     Checked are the checksums of all pages, row counts, that ids are unique and that labels stand beside the images
@@ -47,6 +56,9 @@ def check(store: tyro.conf.Positional[str | Path], *, deep: bool = False, progre
     Args:
         store: the store's folder, or its URL (docs/objects.md).
         deep: decode every image too, those kept by reference from where they lie.
+        allow_remote: where else than from files of this machine and object storage images may be fetched: a protocol
+            (http, https), or the beginning of URLs, also of servers in this machine's own network (docs/store.md).
+        max_pixels: refuse images with more pixels than this, whatever the store says of them.
         progress: show a progress bar.
 
     Raises:
@@ -60,7 +72,8 @@ def check(store: tyro.conf.Positional[str | Path], *, deep: bool = False, progre
     from polyteach.store import Store
 
     found = []
-    for fault in faults(Store.open(store), deep, progress):
+    limits = Limits(listed(allow_remote), max_pixels)
+    for fault in faults(Store.open(store, limits=limits), deep, progress):
         say(str(fault), stream=sys.stdout)
         found.append(fault)
     if found:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.constructors import PrimitiveConstructorSpec
 
 from polyteach.arguments import Paths, listed
+from polyteach.limits import MAX_PIXELS, Limits
 from polyteach.texts import say
 
 if TYPE_CHECKING:
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
     from polyteach.tasks.contract import Policy
 
 RULES = ("rule", "equal", "learned")
-NEW: dict[str, Any] = {"combine": "first", "map": None, "freeze": []}
+NEW: dict[str, Any] = {"combine": "first", "map": None, "freeze": [], "max_pixels": MAX_PIXELS}
 """Options that runs of earlier versions do not record, and what those did."""
 PASSES = 8
 """Passes of two images whose operations are counted, where not every image has every label."""
-FREE = ("workers", "progress", "save_every", "save_minutes", "keep", "shard")
+FREE = ("workers", "progress", "save_every", "save_minutes", "keep", "shard", "allow_remote")
 """Options that change nothing of the result, so a resumed run may change them."""
 
 
@@ -65,6 +66,8 @@ def train(
     tasks: Sequence[str] = (),
     labels: Sequence[str] = (),
     split: Sequence[str] = (),
+    allow_remote: Sequence[str] = (),
+    max_pixels: int = MAX_PIXELS,
     combine: str = "first",
     map: str | Path | None = None,
     backbone: str = "resnet50",
@@ -128,6 +131,9 @@ def train(
         tasks: only label sets of these tasks.
         labels: only these label sets, by NAME or TASK/NAME; the first that labels an image wins (after people's).
         split: only images of these splits.
+        allow_remote: where else than from files of this machine and object storage images may be fetched: a protocol
+            (http, https), or the beginning of URLs, also of servers in this machine's own network (docs/store.md).
+        max_pixels: refuse images with more pixels than this, whatever the store says of them.
         combine: of several teachers' answers to one image, for one head: first (in the order of `labels`, else by
             name), best (the one that its teacher is surest of), union (boxes less those that overlap a better one of
             their class, the mean of classes' probabilities, of each pixel the more probable class).
@@ -210,9 +216,11 @@ def train(
     if leads and (run / "train.json").exists():
         raise ValueError(f"{out} holds a finished run; choose another folder")
     given = listed(stores)
-    tasks, labels, split, freeze = (listed(x) for x in (tasks, labels, split, freeze))
+    tasks, labels, split, freeze, allow_remote = (listed(x) for x in (tasks, labels, split, freeze, allow_remote))
+    limits = Limits(allow_remote, max_pixels)
     init = None if init is None else str(init)
     arguments |= {"out": str(out), "tasks": tasks, "labels": labels, "split": split, "freeze": freeze, "init": init}
+    arguments["allow_remote"] = allow_remote
     if not given:
         raise ValueError("no store given")
     twice = {s for s in given if given.count(s) > 1}
@@ -236,7 +244,7 @@ def train(
 
     policy = Policy(soft=soft, score=score, confidence=confidence)
     arguments["map"] = table = None if map is None else read_map(map)
-    chosen = plan([Store.open(s) for s in given], tasks, labels, split, combine=combine, table=table)
+    chosen = plan([Store.open(s, limits=limits) for s in given], tasks, labels, split, combine=combine, table=table)
     _meaningful(chosen, confidence, drop)
     whole_batch, place = batch_size * accumulate, find_device(device)
     settings = _settings(arguments, len(chosen), processes.own_device(place))

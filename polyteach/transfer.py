@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from polyteach.arguments import listed
+from polyteach.limits import MAX_PIXELS, Limits
 from polyteach.texts import say
 
 if TYPE_CHECKING:
@@ -20,7 +22,9 @@ TRAINED = ("finetune", "frozen")
 """Modes that train a network; the others are probes that tasks offer."""
 LRS = {"sgd": (0.003, 0.01, 0.03), "adamw": (1e-4, 3e-4, 1e-3)}
 STEPS = (1000, 4000)
-FREE = ("out", "device", "workers", "progress", "seeds", "name")
+NEW: dict[str, Any] = {"max_pixels": MAX_PIXELS}
+"""Options that transfers of earlier versions do not record, and what those did."""
+FREE = ("out", "device", "workers", "progress", "seeds", "name", "allow_remote")
 """Options that an interrupted or finished transfer may change: more seeds add to it."""
 
 
@@ -40,6 +44,8 @@ def transfer(
     validation_split: Sequence[str] = (),
     test_split: Sequence[str] = (),
     held_out: float | None = None,
+    allow_remote: Sequence[str] = (),
+    max_pixels: int = MAX_PIXELS,
     metric: str | None = None,
     mode: str = "finetune",
     parts: Sequence[str] = ("backbone", "pyramid"),
@@ -93,6 +99,9 @@ def transfer(
         validation_split: splits to choose on. Without it, a share of the training images.
         test_split: splits to score on; "test" without it.
         held_out: share of the training images that is held out for validation; 0.1 without it.
+        allow_remote: where else than from files of this machine and object storage images may be fetched: a protocol
+            (http, https), or the beginning of URLs, also of servers in this machine's own network (docs/store.md).
+        max_pixels: refuse images with more pixels than this, whatever the store says of them.
         metric: the score that decides, by name; the task's first without it.
         mode: finetune (end to end), frozen (what comes from the representation stays as it is; for image classes
             this trains one linear layer), or, for image classes, knn (nearest neighbours) or linear (logistic
@@ -143,6 +152,7 @@ def transfer(
 
     # paths as the text that the record holds
     arguments |= {k: str(arguments[k]) for k in ("store", "out", "init") if arguments[k] is not None}
+    arguments["allow_remote"] = Limits(listed(allow_remote), max_pixels).allow_remote
     folder = Path(out)
     given = _resolved(arguments)
     job = _Job(given)
@@ -285,7 +295,7 @@ class _Job:
         self.given = given
         self.folder = Path(given["out"])
         self.device = find_device(given["device"])
-        store = Store.open(given["store"])
+        store = Store.open(given["store"], limits=Limits(tuple(given["allow_remote"]), given["max_pixels"]))
         self.task_name = given["task"] or _only_task(store, given["labels"])
 
         def chosen(splits: Sequence[str], ids: set[str] | None = None) -> "Plan":
@@ -901,7 +911,7 @@ def _same(old: dict[str, Any], new: dict[str, Any], folder: "Path") -> None:
     """
     from polyteach.files import differences
 
-    then, now = ({k: v for k, v in c["options"].items() if k not in FREE} for c in (old, new))
+    then, now = ({k: v for k, v in (NEW | c["options"]).items() if k not in FREE} for c in (old, new))
     differ = differences(then, now)
     if old["options"]["seeds"][0] != new["options"]["seeds"][0]:
         differ.append(f"the first seed, which sweeps, was {old['options']['seeds'][0]}")

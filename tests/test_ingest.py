@@ -1,16 +1,20 @@
 """Ingest: every format, every kind of bad input, and stopping anywhere."""
 
 import errno
+import gzip
 import hashlib
+import importlib
 import inspect
 import io
 import json
+import lzma
 import os
 import subprocess
 import sys
 import tarfile
 import textwrap
 import time
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -24,9 +28,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import polyteach.datasets
-from polyteach import images
+from polyteach import images, limits
 from polyteach.__main__ import main
-from polyteach.datasets import formats, load_dataset, locate
+from polyteach.datasets import Dataset, Entry, _archive, formats, load_dataset, locate
 from polyteach.ingest import ingest, unique
 from polyteach.store import Store
 from polyteach.tasks.classification import ClassificationTarget
@@ -127,6 +131,7 @@ def test_the_resolved_configuration_is_in_the_store(folder, tmp_path):
         "part_size": 5,
         "max_pixels": 100_000_000,
         "min_side": 8,
+        "allow_remote": [],
         "workers": 3,
         "entries": 13,
         "names_sha256": state(tmp_path / "store")["names_sha256"],
@@ -449,14 +454,14 @@ def test_size_is_that_of_the_upright_picture(tmp_path, orientation):
 
 
 def test_unreadable_file(folder, tmp_path, monkeypatch):
-    real = Path.read_bytes
+    real = os.open
 
-    def read_bytes(path):
-        if path.name == "05.jpg":
+    def opened(path, *rest, **options):
+        if str(path).endswith("05.jpg"):
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return real(path)
+        return real(path, *rest, **options)
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)  # root may read everything, so mode 000 would not do
+    monkeypatch.setattr(os, "open", opened)  # root may read everything, so mode 000 would not do
     store = ingest(str(folder), str(tmp_path / "store"), progress=False)
     assert len(rows(store)) == 10
     assert ("c/05.jpg", str(folder / "c/05.jpg"), "cannot be read: Permission denied") in store.rejects()
@@ -974,3 +979,299 @@ def test_a_dataset_that_ends_early_is_an_error(tmp_path, monkeypatch):
         (tmp_path / "toy" / f"{i}.png").write_bytes(picture())
     with pytest.raises(ValueError, match="ended at entry 3 of 7: it has changed"):
         ingest(f"toy:{tmp_path / 'toy'}", str(tmp_path / "store"), progress=False)
+
+
+# ---------------------------------------------------------------- what is broken costs only itself
+
+
+def packed(name, content=b"", size=None, **about):
+    """A member of a tar, with a head that may claim anything."""
+    member = tarfile.TarInfo(name)
+    member.size = len(content) if size is None else size
+    for key, value in about.items():
+        setattr(member, key, value)
+    return member.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512)
+
+
+def linked(name, to, kind=tarfile.LNKTYPE):
+    return packed(name, type=kind, linkname=to)
+
+
+def sparse(name, size):
+    """A member of GNU's old form for sparse files: all of it is a hole."""
+    head = bytearray(packed(name, type=tarfile.GNUTYPE_SPARSE))
+    head[483:495] = b"%011o\0" % size if size < 8**11 else b"\x80" + size.to_bytes(11, "big")
+    head[386:482] = bytes(96)
+    head[148:156] = b"%06o\0 " % sum(head[:148] + b" " * 8 + head[156:512])
+    return bytes(head)
+
+
+def test_a_folder_whose_entries_are_broken(tmp_path):
+    root = tmp_path / "in"
+    root.mkdir()
+    for i in range(3):
+        (root / f"good{i}.png").write_bytes(picture())
+    (root / "a\nb.png").write_bytes(picture())
+    (root / "folder.png").mkdir()
+    (root / "folder.png" / "in.png").write_bytes(picture())
+    (root / "itself.png").symlink_to("itself.png")
+    (root / "one.png").symlink_to("two.png")
+    (root / "two.png").symlink_to("one.png")
+    (root / "gone.png").symlink_to("nowhere.png")
+    os.mkfifo(root / "pipe.png")
+    (root / "zero.png").symlink_to("/dev/zero")
+    (root / "huge.png").touch()
+    os.truncate(root / "huge.png", 8 * 10**12)
+    os.mkdir(os.fsencode(root / "f") + b"\xe9")
+    with open(os.fsencode(root / "n") + b"\xe9.png", "wb") as f:
+        f.write(picture())
+    store = ingest(root, tmp_path / "store", progress=False)
+    good = ["a\nb.png", "folder.png/in.png", "good0.png", "good1.png", "good2.png"]
+    assert [r.id for r in rows(store)] == good
+    reasons = {id: why for id, _, why in store.rejects()}
+    loop = "cannot be read: Too many levels of symbolic links"
+    assert reasons == {
+        "gone.png": "cannot be read: No such file or directory",
+        "huge.png": "cannot be read: 8,000,000,000,000 bytes, where an image's file has at most 400,000,000 "
+        "(4 for each of --max-pixels)",
+        "itself.png": loop,
+        "n\\udce9.png": "its path is not UTF-8, so a store cannot name it: rename it, or use embed",
+        "one.png": loop,
+        "pipe.png": "cannot be read: not a regular file",
+        "two.png": loop,
+        "zero.png": "cannot be read: not a regular file",
+    }
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_picture_that_may_not_be_read(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "in" / name).write_bytes(picture())
+    (tmp_path / "in" / "a.png").chmod(0)
+    store = ingest(tmp_path / "in", tmp_path / "store", progress=False)
+    assert [(id, why) for id, _, why in store.rejects()] == [("a.png", "cannot be read: Permission denied")]
+
+
+def test_a_tree_that_is_too_deep(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "good.png").write_bytes(picture())
+    here = os.getcwd()
+    try:
+        os.chdir(tmp_path / "in")
+        for _ in range(250):
+            os.mkdir("d")
+            os.chdir("d")
+    finally:
+        os.chdir(here)
+    store = ingest(tmp_path / "in", tmp_path / "store", progress=False)
+    assert [r.id for r in rows(store)] == ["good.png"]
+    assert [why for _, _, why in store.rejects()] == ["folder is not read: it lies 201 folders deep"]
+
+
+def test_a_list_whose_lines_are_broken(tmp_path):
+    (tmp_path / "good.png").write_bytes(picture())
+    bad = ["x\0y.png", "n" * 5000, "http://127.0.0.1:1/a.png", "zip://a.png::b.zip", "wat://x", "http://a\x01/"]
+    lines = ["good.png", *bad, f"file://{tmp_path}/good.png", "./good.png", "././good.png", "good.png"]
+    (tmp_path / "list.txt").write_bytes("\n".join(lines).encode() + b"\nn\xe9.png\n")
+    store = ingest(tmp_path / "list.txt", tmp_path / "store", progress=False)
+    assert len(rows(store)) == 5
+    reasons = [why for _, _, why in store.rejects()]
+    assert reasons == [
+        "a NUL is in its path",
+        "cannot be read: File name too long",
+        "cannot be read: http://127.0.0.1 is not asked: allow it with --allow-remote http, "
+        "or with the beginning of its URLs",
+        "cannot be read: a chain of URLs, none of which is followed: unpack the archive, and ingest what is in it",
+        reasons[4],
+        "cannot be read: a URL with control characters",
+        "cannot be read: No such file or directory",
+    ]
+    assert "'wat' is no protocol that is read" in reasons[4]
+    (tmp_path / "list.txt").write_text("a.png\n", encoding="utf-16")
+    with pytest.raises(ValueError, match="is no text file"):
+        ingest(tmp_path / "list.txt", tmp_path / "other", progress=False)
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz", ".tar.xz"])
+def test_a_tar_whose_members_are_broken(tmp_path, ending):
+    good = picture()
+    members = [
+        packed("first.png", good),
+        linked("itself.png", "itself.png"),
+        linked("itself-too.png", "itself-too.png", tarfile.SYMTYPE),
+        linked("one.png", "two.png", tarfile.SYMTYPE),
+        linked("two.png", "one.png", tarfile.SYMTYPE),
+        linked("later.png", "last.png"),
+        linked("later-too.png", "d/../last.png", tarfile.SYMTYPE),
+        linked("gone.png", "nowhere.png"),
+        linked("out.png", "/etc/passwd", tarfile.SYMTYPE),
+        linked("up.png", "../../../etc/passwd", tarfile.SYMTYPE),
+        linked("chain.png", "later-too.png", tarfile.SYMTYPE),
+        linked("again.png", "first.png"),
+        linked("same.png", "a\nb"),
+        packed("pipe.png", type=tarfile.FIFOTYPE),
+        packed("device.png", type=tarfile.CHRTYPE, devmajor=1, devminor=5),
+        sparse("sparse.png", 8 * 2**30),
+        sparse("sparser.png", 8 * 10**12),
+        packed("n" * 5000 + ".png", good),
+        packed("a\nb.png", good),
+        packed("../../up.png", good),
+        packed("/root.png", good),
+        packed("first.png", good),
+        packed("last.png", good),
+        packed("folder.png/", type=tarfile.DIRTYPE),
+    ]
+    pack = {".tar": bytes, ".tar.gz": gzip.compress, ".tar.xz": lzma.compress}[ending]
+    (tmp_path / f"x{ending}").write_bytes(pack(b"".join(members) + bytes(1024)))
+    store = ingest(tmp_path / f"x{ending}", tmp_path / "store", progress=False)
+    assert [r.id for r in rows(store)] == [
+        "first.png", "later-too.png", "chain.png", "again.png", "n" * 5000 + ".png", "a\nb.png", "../../up.png",
+        "/root.png", "first.png#2", "last.png",
+    ]  # fmt: skip
+    assert all(store.read(r) == good for r in rows(store))
+    none = "a link to {!r}, which is not in the archive"
+    links = {"itself.png": "itself.png", "itself-too.png": "itself-too.png", "one.png": "two.png", "two.png": "one.png"}
+    links |= {"later.png": "last.png", "gone.png": "nowhere.png", "out.png": "/etc/passwd", "same.png": "a\nb"}
+    links |= {"up.png": "../../../etc/passwd"}
+    others = dict.fromkeys(("pipe.png", "device.png"), "not a regular file")
+    others |= dict.fromkeys(("sparse.png", "sparser.png"), "a sparse file: pack it as it is")
+    assert {id: why for id, _, why in store.rejects()} == {k: none.format(v) for k, v in links.items()} | others
+
+
+def test_a_tar_member_that_is_too_large_is_skipped(tmp_path, monkeypatch):
+    """In a compressed archive what it holds is unpacked piece by piece, and never kept."""
+    monkeypatch.setattr(limits, "BYTES", (2**20, 0))
+    big, good = 2**25, picture()
+    with gzip.open(tmp_path / "x.tar.gz", "wb") as f:
+        f.write(packed("first.png", good) + packed("big.png", size=big) + bytes(big) + packed("last.png", good))
+        f.write(bytes(1024))
+    tracemalloc.start()
+    try:
+        store = ingest(tmp_path / "x.tar.gz", tmp_path / "store", progress=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**23
+    assert [r.id for r in rows(store)] == ["first.png", "last.png"]
+    assert store.rejects() == [("big.png", None, "33,554,432 bytes, where an image's file has at most 1,048,576")]
+
+
+def longest(digits=b"1" * 400_000):
+    return packed("x", digits, type=tarfile.XHDTYPE) + packed("a.png", picture())
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (packed("x", size=8 * 2**30, type=tarfile.XHDTYPE), "a head of 8,589,935,104 bytes"),
+        (packed("x", size=8 * 10**12, type=tarfile.GNUTYPE_LONGNAME), "a head of 8,000,000,000,512 bytes"),
+        (longest(), "a head of 400,"),
+        (longest(b"1" * 100_000), "a number of more than 100 digits"),
+        (longest(b"16 path=b\0c.png\n") * 3, ""),
+        (packed("x", bytes(1000), type=tarfile.GNUTYPE_LONGNAME) * 1000, "a head of"),
+        (packed("a.png", size=-512) * 2, "a member of -512 bytes"),
+        (packed("a.png", size=2**62), "(it is truncated|unpacks to more)"),
+        (packed("a.png", picture()) + b"x" * 512, "the head of a member at byte"),
+        (packed("a.png", picture()) + packed("b.png")[:300], "the head of a member at byte"),
+        (longest(b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"), "ValueError"),
+        (
+            packed("x", b"".join(b"13 %05d=001\n" % i for i in range(1001)), type=tarfile.XGLTYPE) + longest(b""),
+            "1,000",
+        ),
+    ],
+)
+def test_a_tar_whose_heads_are_broken_is_refused(tmp_path, content, reason):
+    for name, data in {"x.tar": content, "x.tar.gz": gzip.compress(content)}.items():
+        (tmp_path / name).write_bytes(data)
+        start = time.monotonic()
+        tracemalloc.start()
+        try:
+            if reason:
+                with pytest.raises(ValueError, match=f"{name} cannot be read, is broken or no tar archive: .*{reason}"):
+                    load_dataset(str(tmp_path / name))
+            else:
+                assert load_dataset(str(tmp_path / name)).names
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 2**24
+        assert time.monotonic() - start < 5
+
+
+def test_a_tar_that_is_a_bomb_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(_archive, "UNPACKED", 2**22)
+    good = packed("a.png", picture())
+    bomb = gzip.compress(good + packed("b.png", size=2**24) + bytes(2**24) + good)
+    (tmp_path / "x.tar.gz").write_bytes(bomb)
+    with pytest.raises(ValueError, match=r"it unpacks to more than 4,194,304 bytes. If that is right, unpack it"):
+        load_dataset(str(tmp_path / "x.tar.gz"))
+    monkeypatch.setattr(_archive, "RATIO", 2000)
+    assert len(load_dataset(str(tmp_path / "x.tar.gz")).names) == 3
+    monkeypatch.setattr(_archive, "MEMBERS", 100)
+    (tmp_path / "y.tar.gz").write_bytes(gzip.compress(b"".join(packed(f"{i}") for i in range(2000))))
+    with pytest.raises(ValueError, match=r"it has more than \d+ members, which no archive of pictures of its size has"):
+        load_dataset(str(tmp_path / "y.tar.gz"))
+    # LZMA's dictionary may be of 4 GiB
+    monkeypatch.setattr(_archive, "MEMORY", 2**20)
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**21}]
+    (tmp_path / "z.tar.xz").write_bytes(lzma.compress(good, filters=filters))
+    with pytest.raises(ValueError, match="Memory usage limit"):
+        load_dataset(str(tmp_path / "z.tar.xz"))
+
+
+def test_links_in_a_tar_are_followed_within_a_budget(tmp_path, monkeypatch):
+    good = picture()
+    links = [linked(f"{i}.png", "a.png") for i in range(10)]
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(b"".join([packed("a.png", good), *links]) + bytes(1024)))
+    monkeypatch.setattr(_archive, "RATIO", 0)
+    monkeypatch.setattr(_archive, "UNPACKED", 3 * (512 + len(good)) + 6000)
+    store = ingest(tmp_path / "x.tar.gz", tmp_path / "store", progress=False)
+    assert 4 <= len(rows(store)) < 11
+    assert all("too much would be read again" in why for _, _, why in store.rejects())
+    assert len(rows(store)) + len(store.rejects()) == 11
+
+
+@pytest.mark.parametrize("pack", [lzma.compress, lambda x: lzma.compress(x, lzma.FORMAT_ALONE)])
+def test_a_tar_in_streams_of_lzma(tmp_path, pack):
+    """Several streams after one another, with zeros between, as `xz` allows; and the older form."""
+    data = packed("a.png", picture()) + packed("b.png", picture(size=(300, 200))) + bytes(1024)
+    if pack is lzma.compress:
+        (tmp_path / "x.tar.xz").write_bytes(pack(data[:700]) + bytes(8) + pack(data[700:]))
+    else:
+        (tmp_path / "x.tar.xz").write_bytes(pack(data))
+    store = ingest(tmp_path / "x.tar.xz", tmp_path / "store", progress=False)
+    assert [r.width for r in rows(store)] == [20, 300]
+    (tmp_path / "x.tar.xz").write_bytes(pack(data)[:-40])
+    with pytest.raises(ValueError, match="cannot be read, is broken"):
+        load_dataset(str(tmp_path / "x.tar.xz"))
+
+
+def test_pictures_that_wait_are_bounded_in_bytes(tmp_path, monkeypatch):
+    module = importlib.import_module("polyteach.ingest")
+    held, most = 0, 0
+    one = module._Run._one
+
+    def slow(self, i, entry):
+        nonlocal held, most
+        most = max(most, held)
+        found = one(self, i, entry)
+        held -= len(entry.data)
+        return found
+
+    class Toy(Dataset):
+        embed = True
+
+        def entries(self, start, stop):
+            nonlocal held
+            for _ in range(start, stop):
+                data = picture() + bytes(10**5)
+                held += len(data)
+                yield Entry(data=data)
+
+    monkeypatch.setattr(module, "_AHEAD", (4, 3 * 10**5))
+    monkeypatch.setattr(module._Run, "_one", slow)
+    monkeypatch.setattr(polyteach.datasets, "load_dataset", lambda *_: Toy([str(i) for i in range(40)]))
+    monkeypatch.setattr(polyteach.datasets, "locate", lambda s: ("toy", s))
+    ingest("x", tmp_path / "store", workers=8, progress=False)
+    assert most < 6 * 10**5

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import torch
 
 from polyteach.images import extensions
+from polyteach.limits import Limits
 from polyteach.names import did_you_mean, unknown_name
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Space, Target
@@ -42,6 +43,8 @@ _OTHER_FORMAT = (
 )
 _JUNK = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
 """Folders that systems make and nobody means: macOS's archives, Synology's thumbnails, Windows' and Unix' own."""
+_DEEP = 200
+"""Folders within one another that are walked through."""
 
 Labels = dict[str, Target | None]
 """What people say of one image: by task, a target or nothing."""
@@ -66,7 +69,7 @@ class Drawn(Labels):
 class Entry:
     """One picture of a dataset, not looked into yet.
 
-    data: its bytes, where they are at hand; else `uri`, an absolute path or an fsspec URL, says where they lie.
+    data: its bytes, where they are at hand; else `uri`, an absolute path or a URL that `read_uri` takes, says where.
     problem: why neither can be had, or why what people say of it is unusable: names file and field. An unlabelled
         dataset's entry then goes to the rejects; a labelled one stops the ingest unless it is told to skip.
     targets: people's labels, given the (height, width) of the upright picture. Called in a thread, and only for a
@@ -115,6 +118,7 @@ class Dataset(ABC):
     left_out: how many files were found and not taken, by kind (an ending, or "hidden").
     notes: sentences on how the dataset was read where it could be read in two ways, or was mended.
     licence: of the pictures and labels, where the dataset states it.
+    limits: how far reading its pictures goes; to be set before they are read.
     """
 
     names: Sequence[str]
@@ -122,6 +126,7 @@ class Dataset(ABC):
     left_out: Counter[str]
     notes: list[str]
     licence: str | None = None
+    limits: Limits = Limits()
     embed: ClassVar[bool] = False
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -236,9 +241,17 @@ def found_below(path: str, has_tree: Callable[[str], bool]) -> tuple[str, list[s
 
 def _subfolders(path: str) -> list[str]:
     try:
-        return sorted(f.name for f in os.scandir(path) if f.is_dir() and not is_junk(f.name))
+        return sorted(f.name for f in os.scandir(path) if is_folder(f) and not is_junk(f.name))
     except OSError:
         return []
+
+
+def is_folder(item: "os.DirEntry[str]") -> bool:
+    """Whether it is a folder, or a link to one; not where that cannot be known, as of a link to itself."""
+    try:
+        return item.is_dir()
+    except OSError:
+        return False
 
 
 def is_junk(folder: str) -> bool:
@@ -366,17 +379,21 @@ def _walk(
         if (about.st_dev, about.st_ino) in above:  # a link to a folder that we are in
             left_out["links in a circle"] += 1
             return
+        if len(above) > _DEEP:
+            found[within] = f"folder is not read: it lies {len(above)} folders deep"
+            return
         items = [*os.scandir(path)]  # list(...) would be the module datasets/list.py, once that is imported
     except OSError as e:
         found[within] = f"folder cannot be listed: {e.strerror}"
         return
     for item in items:
         name = within + item.name
+        folder = is_folder(item)
         if item.name.startswith("."):
             left_out["hidden"] += 1
-        elif item.is_dir() and item.name in _JUNK:
+        elif folder and item.name in _JUNK:
             left_out[f"folder {item.name}"] += 1
-        elif item.is_dir():
+        elif folder:
             _walk(item.path, name + "/", (*above, (about.st_dev, about.st_ino)), found, left_out)
         elif why := kind(name):
             left_out[why] += 1

@@ -26,11 +26,14 @@ import numpy as np
 from PIL import Image
 
 from polyteach.datasets import Dataset, Entry, Labels, Protocol, of_class, options, printable
+from polyteach.datasets._archive import unpacked
 from polyteach.datasets._files import contents, shown
 from polyteach.datasets._pickles import check
 from polyteach.tasks.contract import Space
 
 _SIDE = 32
+_LARGEST = 2**28
+"""Bytes of a file: CIFAR-100's for training has 155,261,379."""
 _FILES: dict[str, dict[str, tuple[str, ...]]] = {
     "cifar-10-batches-py": {
         "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
@@ -286,16 +289,14 @@ def _files(path: str) -> tuple[str, str, dict[str, bytes]]:
 
 
 def _unpacked(path: str) -> tuple[str, str, dict[str, bytes]]:
+    known = {f"{folder}/{n}" for folder, kinds in _FILES.items() for names in kinds.values() for n in names}
     files: dict[str, bytes] = {}
     folders = set()
     try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                folder, _, name = member.name.removeprefix("./").rpartition("/")
-                if folder in _FILES and any(name in names for names in _FILES[folder].values()) and member.isfile():
-                    folders.add(folder)
-                    content = archive.extractfile(member)
-                    files[name] = content.read() if content else b""
+        for found, content in unpacked(path, known.__contains__, _LARGEST):
+            folder, _, name = found.rpartition("/")
+            folders.add(folder)
+            files[name] = content
     except _BROKEN as e:
         raise ValueError(f"{path} is broken or no archive of CIFAR: {e}") from e
     if len(folders) != 1:

@@ -28,6 +28,7 @@ from polyteach.datasets import (
     Entry,
     Labels,
     composed,
+    is_folder,
     is_junk,
     of_class,
     options,
@@ -172,7 +173,7 @@ def _splits(path: str, files: list[str]) -> list[str]:
 
 def _folders(path: str) -> list[str]:
     try:
-        return [f.name for f in os.scandir(path) if f.is_dir() and not is_junk(f.name)]
+        return [f.name for f in os.scandir(path) if is_folder(f) and not is_junk(f.name)]
     except OSError:  # `walk` made it an entry with its problem
         return []
 

@@ -46,6 +46,7 @@ from functools import partial
 import numpy as np
 
 from polyteach.datasets import Dataset, Entry, Labels, found_below, of_class, printable, unshared, walk
+from polyteach.datasets._archive import unpacked
 from polyteach.datasets._files import contents, shown, xml
 from polyteach.tasks.contract import Space
 
@@ -53,6 +54,8 @@ _WNID = re.compile(r"n\d{8}")
 _FLAT = re.compile(r"val/(ILSVRC2012_val_\d{8})\.\w+")
 _SPLITS = ("train", "val", "test")
 _DEVKIT = "ILSVRC2012_devkit_t12"
+_LARGEST = 2**26
+"""Bytes of a file of the packed devkit, which have some 10^5."""
 _META = f"{_DEVKIT}/data/meta.mat"
 _TRUTH = f"{_DEVKIT}/data/ILSVRC2012_validation_ground_truth.txt"
 _MAPPING, _SOLUTION = "LOC_synset_mapping.txt", "LOC_val_solution.csv"
@@ -198,8 +201,9 @@ def _read(places: list[str], name: str) -> tuple[str, bytes] | None:
             if os.path.lexists(path):
                 return path, contents(path)
             if name.startswith(_DEVKIT) and os.path.isfile(packed):
-                with tarfile.open(packed) as archive, archive.extractfile(name) or io.BytesIO() as f:
-                    return f"{packed}: {name}", f.read()
+                for found, data in unpacked(packed, name.__eq__, _LARGEST):
+                    return f"{packed}: {found}", data
+                raise ValueError(f"{packed} cannot be read: it has no {name}")
         except (OSError, EOFError, KeyError, zlib.error, tarfile.TarError) as e:
             raise ValueError(f"{path if os.path.isfile(path) else packed} cannot be read: {e}") from e
     return None

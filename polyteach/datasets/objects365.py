@@ -32,7 +32,7 @@ from functools import partial
 
 import torch
 
-from polyteach.datasets import Dataset, Entry, Labels, found_below, options, printable
+from polyteach.datasets import Dataset, Entry, Labels, found_below, is_folder, options, printable
 from polyteach.datasets._coco import CocoFile
 from polyteach.geometry import area, whole
 from polyteach.tasks.contract import Space
@@ -128,7 +128,7 @@ def _has_pictures(folder: str) -> bool:
         return False
     known = ("patch", "v1", "v2", "images")
     with os.scandir(folder) as items:
-        return any(i.name.lower().endswith(".jpg") or (i.is_dir() and i.name.startswith(known)) for i in items)
+        return any(i.name.lower().endswith(".jpg") or (is_folder(i) and i.name.startswith(known)) for i in items)
 
 
 def _place(root: str, split: str, name: str, places: dict[str, str]) -> str:

@@ -39,8 +39,8 @@ from polyteach.datasets import (
     split_of,
     unshared,
 )
-from polyteach.files import read_uri
 from polyteach.tasks.contract import Space
+from polyteach.uris import read_uri
 
 _BATCH = 32
 _NONE = -1
@@ -143,8 +143,8 @@ class Parquet(Dataset):
             data, where = value, None
         if data is None and where:
             try:
-                data = read_uri(where if "://" in where else os.path.join(os.path.dirname(path), where))
-            except (OSError, ValueError) as e:
+                data = read_uri(where if "://" in where else os.path.join(os.path.dirname(path), where), self.limits)
+            except OSError as e:
                 return Entry(problem=f"no bytes, and its path {where!r} cannot be read: {e}", split=split)
         if data is None:
             return Entry(problem="no bytes in its row", split=split)

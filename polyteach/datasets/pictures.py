@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
-from polyteach.datasets import Dataset, Entry, printable, walk
+from polyteach.datasets import Dataset, Entry, is_folder, printable, walk
 
 _MAPS = re.compile(r"annot|mask|segment|label|ground.?truth|(^|[^a-z])gt([^a-z]|$)", re.IGNORECASE)
 """What folders of class maps are called in the usual data sets."""
@@ -36,7 +36,7 @@ class Pictures(Dataset):
 
 def _labels(path: str, pictures: Sequence[str]) -> list[str]:
     """What to say of labels that lie in a folder in the forms of other readers, or among the pictures as pictures."""
-    folders = [path, *(f.path for f in os.scandir(path) if f.is_dir() and os.access(f.path, os.R_OK | os.X_OK))]
+    folders = [path, *(f.path for f in os.scandir(path) if is_folder(f) and os.access(f.path, os.R_OK | os.X_OK))]
 
     def there(*names: str) -> bool:
         return any(os.path.exists(os.path.join(folder, name)) for folder in folders for name in names)

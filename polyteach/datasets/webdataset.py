@@ -18,7 +18,9 @@ Odd cases: a sample without a class is unlabelled; one with a class and no pictu
 twice, or with a class that is no number (or none of the names) is an entry with a problem. A dot in a basename
 (photo.v2.jpg) makes another extension (v2.jpg), as everywhere in WebDataset: such pictures are counted and left out.
 Shards must be plain .tar, so that every picture can be read by itself; a tar without its end mark is an error. The
-bytes are always kept in the store, as with `--embed`. For an archive of unlabelled pictures: `tar:`.
+bytes are always kept in the store, as with `--embed`. For an archive of unlabelled pictures: `tar:`, whose bounds hold
+here too: a picture that is larger than an image's file may be, or a label of more than 1 MiB, is an entry with a
+problem.
 """
 
 import json
@@ -45,13 +47,17 @@ from polyteach.datasets import (
     split_of,
     unshared,
 )
+from polyteach.datasets._archive import Archive, members
 from polyteach.images import extensions
 from polyteach.tasks.contract import Space
 
 _BASE = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
 _META = re.compile(r"__[^/]*__($|/)")
 _NAMES = ("classes.txt", "classnames.txt")
-_BLOCK = 512
+_LONGEST = 2**20
+"""Bytes of a label."""
+_PARTS = 64
+"""Parts of a sample whose content is kept; a file with more of one base name than that is no sample."""
 _NONE = -1
 
 
@@ -138,13 +144,15 @@ class WebDataset(Dataset):
 
     def _class(self, content: bytes) -> int | str | None:
         """What a .cls, or the field of a .json, says: an index, a name, or nothing."""
+        if len(content) > _LONGEST:
+            raise ValueError(f"has more than {_LONGEST:,} bytes")
         if not self._field:
             if not re.fullmatch(rb"\s*\d{1,18}\s*", content):
                 raise ValueError(f"{content[:30]!r} is no class index")
             return int(content)
         try:
             value = json.loads(content)
-        except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        except (ValueError, RecursionError) as e:
             raise ValueError(f"is not valid JSON: {e}") from e
         if not isinstance(value, dict) or self._field not in value:
             raise ValueError(f"field {self._field!r} is missing")
@@ -181,12 +189,17 @@ class WebDataset(Dataset):
 
     def entries(self, start: int, stop: int) -> Iterator[Entry]:
         classes = len(self.spaces["classification"].names) if self.spaces else 0
+        most = self.limits.max_bytes
         stop = min(stop, len(self._names))
         while start < stop:
             shard = bisect_right(self._firsts, start) - 1
             end = min(stop, self._firsts[shard + 1] if shard + 1 < len(self._firsts) else stop)
             with open(self._shards[shard], "rb") as file:
                 for i in range(start, end):
+                    if self._sizes[i] > most:
+                        size = f"{self._sizes[i]:,} bytes, where an image's file has at most {most:,}"
+                        yield Entry(problem=self._problems.get(i, f"{self.names[i]}: {size}"))
+                        continue
                     file.seek(self._starts[i])
                     data = file.read(self._sizes[i])
                     if len(data) < self._sizes[i]:
@@ -209,7 +222,7 @@ def _samples(shard: str, label: str, left_out: Counter[str]) -> Iterator[tuple[s
             yield key.removeprefix("./"), parts
             parts = []
         key = own
-        parts.append(part)
+        parts.append(part if len(parts) < _PARTS else part._replace(content=b""))
     if parts:
         yield key.removeprefix("./"), parts
 
@@ -217,9 +230,8 @@ def _samples(shard: str, label: str, left_out: Counter[str]) -> Iterator[tuple[s
 def _parts(shard: str, label: str, left_out: Counter[str]) -> Iterator[tuple[str, _Part]]:
     """Base name, "./" included, and part of each member, with the content of those whose extension is `label`."""
     try:
-        with open(shard, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            while (member := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # or it would keep every one
+        with Archive(shard, plain=True) as archive, open(shard, "rb") as file:
+            for member in members(archive, marked=True):
                 if member.isdir():
                     continue
                 name = member.name.removeprefix("./")
@@ -230,12 +242,9 @@ def _parts(shard: str, label: str, left_out: Counter[str]) -> Iterator[tuple[str
                 content = b""
                 if match[2].lower() == label:
                     file.seek(member.offset_data)
-                    content = file.read(member.size)
+                    content = file.read(min(member.size, _LONGEST + 1))
                 dot = member.name[: len(member.name) - len(name)]
                 yield dot + match[1], _Part(name, match[2].lower(), member.offset_data, member.size, content)
-            file.seek(archive.offset)
-            if file.read(_BLOCK) != bytes(_BLOCK):
-                raise ValueError(f"{shard} ends at byte {archive.offset:,} without a tar's end mark: it is truncated")
     except (tarfile.TarError, OSError, EOFError) as e:
         raise ValueError(f"{shard} cannot be read, is truncated, or no plain tar archive: {e}") from e
 
