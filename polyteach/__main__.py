@@ -233,13 +233,17 @@ def _config_option(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
             file, rest = word.partition("=")[2], argv[:i] + argv[i + 1 :]
     if file is None:
         return rest, {}
-    import yaml
+    from polyteach.files import read_text, yaml_value
 
     try:
-        config = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        text = read_text(Path(file))
     except OSError as e:
         raise ValueError(f"--config {file}: {os.strerror(e.errno or 0)}") from e
-    except yaml.YAMLError as e:
+    except ValueError as e:
+        raise ValueError(f"--config {e}") from e
+    try:
+        config = yaml_value(text)
+    except ValueError as e:
         raise ValueError(f"--config {file} is not valid YAML: {e}") from e
     if not isinstance(config, dict):
         raise ValueError(f"--config {file} must be NAME: VALUE lines")

@@ -14,6 +14,8 @@ from polyteach.storage import ObjectPath, spool, to_path
 
 SILENCE = 60
 """Seconds that a server may say nothing while something is downloaded."""
+YAML_LETTERS, YAML_SCALAR, YAML_VALUES, YAML_DEEP = 2_000_000, 10_000, 200_000, 50
+"""Most letters of a YAML text and of one value in it, values with aliases written out, and levels."""
 _OWNER = socket.gethostname().replace(".", "-")
 
 
@@ -71,16 +73,90 @@ def write_json(path: str | os.PathLike[str] | ObjectPath, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def read_text(path: str | os.PathLike[str] | ObjectPath) -> str:
+    """The UTF-8 text in `path`, without the mark of order that some editors begin with.
+
+    Raises:
+        ValueError: it is no file, as a folder or a pipe, which could be waited for, for ever; or no UTF-8. Names it.
+        OSError: there is none, or it cannot be read.
+    """
+    place = to_path(path)
+    if isinstance(place, Path) and not stat.S_ISREG(os.stat(place).st_mode):
+        raise ValueError(f"{path} is {'a folder' if place.is_dir() else 'a pipe or a device'}, and no file")
+    try:
+        return place.read_text(encoding="utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path} is not UTF-8: {e}") from e
+
+
 def read_json(path: str | os.PathLike[str] | ObjectPath) -> Any:
     """The JSON in `path`.
 
     Raises:
-        ValueError: not JSON; the message names the file.
+        ValueError: as `read_text`; or not JSON, or too deep; the message names the file.
+        OSError: as `read_text`.
     """
+    text = read_text(path)
     try:
-        return json.loads(to_path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise ValueError(f"{path} is not valid JSON: {e}") from e
+        return json.loads(text)
+    except RecursionError as e:
+        raise ValueError(f"{path} is not valid JSON: too deep") from e
+    except ValueError as e:  # also of a number with too many digits
+        raise ValueError(f"{path} is not valid JSON: {_digits(e)}") from e
+
+
+def _digits(error: Exception) -> str:
+    """An error's text, without Python's advice where a number has too many digits."""
+    return str(error).partition(" for integer string conversion")[0]
+
+
+def yaml_value(text: str, loader: Any = None) -> Any:
+    """The value of YAML that may be a stranger's. loader: of yaml's classes; SafeLoader without it.
+
+    Raises:
+        ValueError: not YAML, too deep, or too large, also once its aliases are written out; says what.
+    """
+    import yaml
+
+    try:
+        _measured(text)
+        return yaml.load(text, Loader=loader or getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as e:
+        raise ValueError(str(e)) from e
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as e:  # no number, no date
+        raise ValueError(f"a value is not what it is said to be: {_digits(e)}") from e
+
+
+def _measured(text: str) -> None:
+    """Raises:
+    yaml.YAMLError: the text is not YAML, or larger than `yaml_value` takes.
+    """
+    import yaml
+
+    if len(text) > YAML_LETTERS:
+        raise yaml.YAMLError(f"it has {len(text):,} letters, of at most {YAML_LETTERS:,}")
+    known: dict[str, int] = {}
+    levels: list[tuple[str | None, int]] = [(None, 0)]  # of each collection that is open: its anchor, its values
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        size = 0
+        if isinstance(event, yaml.CollectionStartEvent):
+            levels.append((event.anchor, 1))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = levels.pop()
+        elif isinstance(event, yaml.ScalarEvent):
+            anchor, size = event.anchor, 1
+            if len(event.value) > YAML_SCALAR:
+                raise yaml.YAMLError(f"a value has {len(event.value):,} letters, of at most {YAML_SCALAR:,}")
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in known:
+                raise yaml.YAMLError(f"alias *{event.anchor} stands for nothing, or for itself")
+            anchor, size = None, known[event.anchor]
+        if size:
+            if anchor:
+                known[anchor] = size
+            levels[-1] = levels[-1][0], levels[-1][1] + size
+        if len(levels) > YAML_DEEP or levels[-1][1] > YAML_VALUES:
+            raise yaml.YAMLError(f"it is deeper than {YAML_DEEP} levels or has more than {YAML_VALUES:,} values")
 
 
 def sha256(path: str | os.PathLike[str] | ObjectPath) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from polyteach.files import read_text, yaml_value
 from polyteach.store import LabelSet
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import PEOPLE, Objective, Space
@@ -217,13 +218,16 @@ def read_map(file: str | Path) -> dict[str, str | dict[str, str]]:
     """
     try:
         # as texts: of YAML's own, `no` would be false and 1 a number
-        found = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=_Once)
-    except _Twice as e:
-        raise ValueError(f"map {file}: {e}") from e
+        text = read_text(file)
     except OSError as e:
         raise ValueError(f"map {file}: {e.strerror}") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ValueError(f"map {file} is neither YAML nor JSON: {e}") from e
+    except ValueError as e:
+        raise ValueError(f"map {e}") from e
+    try:
+        found = yaml_value(text, _Once)
+    except ValueError as e:
+        wrong = ":" if isinstance(e.__cause__, _Twice) else " is neither YAML nor JSON:"
+        raise ValueError(f"map {file}{wrong} {e}") from e
     if not isinstance(found, dict) or not found:
         raise ValueError(f"map {file} must hold TASK/SET: {{their name: our name}}, or their name: our name")
     for key, value in found.items():

@@ -1,6 +1,7 @@
 """NYU Depth V2: a MATLAB 7.3 file with the axes reversed, the official split, the crop, broken files."""
 
 import io
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -248,6 +249,77 @@ def test_a_damaged_picture_is_one_picture(tmp_path):
     ((id, _, reason),) = store.rejects()
     assert id == "0002"
     assert "images[1]: cannot be read" in reason
+
+
+def in_other_ways(path, way, other):
+    """The file with its images or names not in it: each way in which HDF5 reads other files."""
+    with h5py.File(path, "r+") as content:
+        shape = content["images"].shape
+        if way == "reference":
+            content.create_dataset("outer", (3, 1), "u1", external=[(str(other), 0, 3)])
+            content["names"][0, 0] = content["outer"].ref
+            return
+        del content["images"]
+        if way == "link":
+            content["images"] = h5py.ExternalLink(str(other), "images")
+        elif way == "soft link":
+            content["kept"] = h5py.ExternalLink(str(other), "images")
+            content["images"] = h5py.SoftLink("/kept")
+        elif way == "raw":
+            content.create_dataset("images", shape, "u1", external=[(str(other), 0, int(np.prod(shape)))])
+        else:
+            layout = h5py.VirtualLayout(shape, "u1")
+            layout[:] = h5py.VirtualSource(str(other), "images", shape)
+            content.create_virtual_dataset("images", layout)
+
+
+@pytest.mark.parametrize("way", ["link", "soft link", "raw", "virtual", "reference"])
+def test_no_other_file_is_opened(tmp_path, way):
+    noise = np.random.default_rng(1).integers(0, 256, (2, 3, 8, 6), np.uint8)
+    folder = small(tmp_path, images=noise)
+    other = tmp_path / "other.h5"
+    with h5py.File(other, "w") as content:
+        content["images"] = noise
+    in_other_ways(folder / "nyu_depth_v2_labeled.mat", way, other)
+    field = "names" if way == "reference" else "images"
+    with pytest.raises(ValueError, match=rf"labeled.mat: {field}: .*is a link, or made of other files"):
+        load_dataset(f"nyu:{folder}?segmentation=894")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype", "chunks", "said"),
+    [
+        ("images", (10**9, 3, 8, 6), "u1", (1, 3, 8, 6), "at most are 100,000 pictures"),
+        ("images", (2, 3, 10**5, 10**5), "u1", (1, 1, 8, 6), "at most are .* of 100,000,000 pixels"),
+        ("images", (2, 3, 8, 6), "u1", (2**28, 1, 8, 6), "blocks of 12,884,901,888 bytes"),
+        ("depths", (2, 8, 6), "S4", None, "depths: must be numbers"),
+        ("labels", (2, 8, 6), "f4", None, "labels: must be whole numbers"),
+        ("names", (1, 10**9), h5py.ref_dtype, (1, 8), "names: must be references to text: there are 1,000,000,000"),
+        ("names", (1, 2), "f4", None, "names: must be references to text"),
+    ],
+)
+def test_sizes_that_a_file_claims_are_looked_at_before_anything_is_read(tmp_path, name, shape, dtype, chunks, said):
+    folder = small(tmp_path)
+    with h5py.File(folder / "nyu_depth_v2_labeled.mat", "r+") as content:
+        del content[name]
+        content.create_dataset(name, shape, dtype, chunks=chunks, maxshape=(None,) * len(shape) if chunks else None)
+    with pytest.raises(ValueError, match=said):
+        load_dataset(f"nyu:{folder}?segmentation=894")
+
+
+def test_splits_that_are_no_plain_numbers_are_not_read(tmp_path):
+    folder = small(tmp_path)
+    nested = np.array([1.0])
+    for _ in range(200):
+        nested = np.array([nested, None], dtype=object)[:1]
+    for value in (np.ones((1, 10**6)), nested, {"a": 1}):
+        scipy_io.savemat(folder / "splits.mat", {"trainNdxs": value, "testNdxs": [[2]]}, do_compression=True)
+        with pytest.raises(ValueError, match=r"splits.mat: trainNdxs: missing, or no list of whole numbers"):
+            load_dataset(f"nyu:{folder}?split=file")
+    (folder / "splits.mat").unlink()
+    os.mkfifo(folder / "splits.mat")
+    with pytest.raises(ValueError, match=r"splits.mat is missing"):
+        load_dataset(f"nyu:{folder}?split=file")
 
 
 def test_options(made):

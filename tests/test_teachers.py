@@ -1,8 +1,15 @@
 """Teachers: real loading code on tiny models made here, against the libraries' own results, image by image."""
 
 import argparse
+import io
 import json
+import os
+import pickle
+import struct
+import tarfile
 import textwrap
+import time
+import zipfile
 
 import numpy as np
 import onnx
@@ -505,6 +512,103 @@ def test_broken_weights(tmp_path):
         state_dict(tmp_path / "weights.npz")
     torch.save({"model": {"module.a": torch.ones(1)}}, tmp_path / "ddp.pth")
     assert list(state_dict(tmp_path / "ddp.pth")) == ["a"]
+
+
+class Payload:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.file),)
+
+
+def safetensors_of(header, data=b"", length=None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+FLOATS = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "header too small"),
+        (safetensors_of(b"{}", length=10**18), "header too large"),
+        (safetensors_of(b"{}", length=2**64 - 1), "header too large"),
+        (safetensors_of(b"{}", length=200), "invalid header length"),
+        (safetensors_of(b'{"a": '), "invalid JSON"),
+        (safetensors_of(b"[" * 100_000), "invalid JSON"),
+        (safetensors_of(b'{"\xff": 1}'), "invalid UTF-8"),
+        (safetensors_of({"a": FLOATS}, b"1234"), "not fully covered"),
+        (safetensors_of({"a": FLOATS, "b": FLOATS | {"data_offsets": [4, 12]}}, bytes(12)), "invalid offset"),
+        (safetensors_of({"a": FLOATS | {"shape": [2**40, 2**40]}}, bytes(8)), "overflow"),
+        (safetensors_of({"a": FLOATS | {"shape": [2**63, 0], "data_offsets": [0, 0]}}), "broken"),
+        (safetensors_of({"a": FLOATS | {"shape": [2**62, 0], "data_offsets": [0, 0]}}), "has 0 bytes"),
+    ],
+)
+def test_broken_safetensors_are_refused_in_one_sentence(tmp_path, content, said):
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=said) as e:
+        state_dict(tmp_path / "a.safetensors")
+    assert "\n" not in str(e.value)
+
+
+def hostile_pickles(folder):
+    """Files by name, and what is to be said of each."""
+    whole = io.BytesIO()
+    torch.save({"a": torch.zeros(1000)}, whole)
+    old = io.BytesIO()
+    torch.save({"a": torch.zeros(1000)}, old, _use_new_zipfile_serialization=False)
+    yield "cut.pth", whole.getvalue()[:2000], "cannot be read as weights"
+    yield "old.pth", old.getvalue()[:1000], "cannot be read as weights"
+    yield "older.pth", old.getvalue()[:30], "cannot be read as weights: broken"
+    yield "empty.pth", b"", "cannot be read as weights: broken"
+    yield "text.pth", b"hello world\n" * 9, "cannot be read as weights: broken"
+    yield "deep.pth", b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".", "cannot be read as weights"
+    payload = {"a": Payload(folder / "ran")}
+    yield "raw.pth", pickle.dumps(payload), "holds more than tensors"
+    for new in (True, False):
+        out = io.BytesIO()
+        torch.save(payload, out, _use_new_zipfile_serialization=new)
+        yield f"payload-{new}.bin", out.getvalue(), "holds more than tensors"
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name in ("storages", "tensors", "pickle"):
+            info, data = tarfile.TarInfo(name), pickle.dumps(payload)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    yield "tar.pth", out.getvalue(), r"before 2017 \(a tar\)"
+    out = io.BytesIO()
+    with zipfile.ZipFile(whole) as given, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as made:
+        for info in given.infolist():
+            made.writestr(info.filename, given.read(info))
+    yield "packed.pth", out.getvalue(), "is packed"
+    out = io.BytesIO()
+    torch.save({"a": torch.zeros(1).expand(10**9)}, out)
+    yield "one-for-all.pth", out.getvalue(), r"a of shape \(1000000000,\) has 4 bytes"
+    out = io.BytesIO()
+    torch.save({"a": torch.eye(3).to_sparse()}, out)
+    yield "sparse.pth", out.getvalue(), "save it as an ordinary tensor"
+    out = io.BytesIO()
+    torch.save({1: torch.zeros(1)}, out)
+    yield "numbered.pth", out.getvalue(), "is not a state dict"
+
+
+def test_hostile_pickles_are_refused_in_one_sentence_and_nothing_runs(tmp_path):
+    for name, content, said in hostile_pickles(tmp_path):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}.*{said}") as e:
+            state_dict(tmp_path / name)
+        assert "weights_only" not in str(e.value)
+        assert "\n" not in str(e.value)
+    assert not (tmp_path / "ran").exists()
+    pickle.loads(pickle.dumps(Payload(tmp_path / "ran")))  # elsewhere it does run
+    assert (tmp_path / "ran").exists()
+    with pytest.raises(ValueError, match="is no file"):
+        state_dict(tmp_path)
 
 
 def test_class_files(tmp_path):
@@ -1324,7 +1428,14 @@ def test_onnx_weights_elsewhere_than_below_the_graph_are_refused(tmp_path, place
     (tmp_path / "blobs" / "data").write_bytes(b"1234")
     made = helper.make_graph([helper.make_node("Identity", ["w"], ["y"])], "g", [], [], [tensor])
     file.write_bytes(helper.make_model(made).SerializeToString())
-    with pytest.raises(ValueError, match=f"m.onnx keeps weights in {place}, which is no file in its folder"):
+    said = f"there is no file '{place}' in" if place == "gone" else f"the file '{place}' lies outside"
+    with pytest.raises(ValueError, match=f"m.onnx keeps weights elsewhere: {said}"):
+        _hashed(file)
+    (file.parent / "link").symlink_to("../blobs/data")
+    del made.initializer[0].external_data[:]
+    made.initializer[0].external_data.add(key="location", value="link")
+    file.write_bytes(helper.make_model(made).SerializeToString())
+    with pytest.raises(ValueError, match="the file 'link' lies outside"):
         _hashed(file)
 
 
@@ -1362,7 +1473,12 @@ def test_onnx_refuses(means, tmp_path, images):
         (good | {"input": {"fill": 3}}, r"fill is only for resize fit"),
         (good | {"output": {"boxes": "y"}}, r"unknown key output: 'boxes'; allowed are scores, values"),
         (good | {"output": {"scores": "z"}}, r"output: scores is 'z'; allowed are y"),
-        (good | {"names": "no.txt"}, r"names is the file .*no.txt, which does not exist"),
+        (good | {"names": "no.txt"}, r"names: there is no file 'no.txt' in"),
+        (good | {"input": {"mean": float("nan")}}, r"mean must be 1 or 3 numbers; got nan"),
+        (good | {"input": {"range": [0, 10**400]}}, r"range must be 2 numbers"),
+        (good | {"input": {"std": 0}}, r"std is 0"),
+        (good | {"licence": ["MIT"]}, r"licence must be text"),
+        (good | {"output": {"values": ["logits"]}}, r"values is \['logits'\]; allowed are logits"),
         ({"task": "classification"}, r"names must list the class names"),
         (good | {"kind": "metric"}, r"kind is for depth"),
         ({"task": "detection", "names": ["a"]}, r"output: scores|output: boxes must name one of the outputs y"),
@@ -1383,6 +1499,99 @@ def test_onnx_refuses(means, tmp_path, images):
     means.with_suffix(".json").unlink()
     means.with_suffix(".yaml").write_text("task: classification\nnames: [r, g, b]\n")
     assert load_teacher(f"onnx:{means}").objectives["classification"].space.names == ("r", "g", "b")
+
+
+@pytest.mark.parametrize("name", ["names.txt", "up/../../secret.txt", "../secret.txt", "{secret}", "a\0b", "", "."])
+def test_onnx_names_come_from_a_file_of_the_descriptions_own_folder(means, name, tmp_path):
+    """A description may be a stranger's, and the names go into the store."""
+    secret = tmp_path.parent / f"{tmp_path.name}-secret.txt"
+    secret.write_text("root\ndaemon\nbin\n")
+    (tmp_path / "names.txt").symlink_to(secret)
+    (tmp_path / "up").mkdir()
+    try:
+        with pytest.raises(ValueError, match=r"means.json: names: (the file .* lies outside|there is no file)"):
+            load_teacher(describe(means, task="classification", names=name.replace("{secret}", str(secret))))
+        (tmp_path / "up" / "own.txt").write_text("\ufeffr\ng\nb\n")
+        spec = describe(means, task="classification", names="up/own.txt")
+        assert load_teacher(spec).objectives["classification"].space.names == ("r", "g", "b")
+        # a folder of links to one place, as the hub keeps what it has loaded
+        (tmp_path / "links").mkdir()
+        for file in (means, means.with_suffix(".json"), tmp_path / "up" / "own.txt"):
+            (tmp_path / "links" / file.name).symlink_to(file)
+        means.with_suffix(".json").write_text(json.dumps({"task": "classification", "names": "up/own.txt"}))
+        with pytest.raises(ValueError, match=r"there is no file 'up/own.txt' in"):
+            load_teacher(f"onnx:{tmp_path / 'links' / means.name}")
+    finally:
+        secret.unlink()
+
+
+def test_class_names_beside_weights_are_no_link_to_another_place(tmp_path):
+    for folder in ("models", "elsewhere", "links"):
+        (tmp_path / folder).mkdir()
+    weights, names = tmp_path / "models" / "net.pth", tmp_path / "elsewhere" / "names.txt"
+    weights.write_bytes(b"")
+    names.write_text("a\nb\n")
+    (tmp_path / "models" / "net.txt").symlink_to(names)
+    with pytest.raises(ValueError, match=r"net.pth: class names: the file 'net.txt' lies outside"):
+        class_names(weights, 2)
+    (tmp_path / "links" / "net.pth").symlink_to(weights)  # links to one place, both
+    (tmp_path / "links" / "net.txt").symlink_to(tmp_path / "models" / "classes.txt")
+    (tmp_path / "models" / "classes.txt").write_text("a\nb\n")
+    assert class_names(tmp_path / "links" / "net.pth", 2) == ("a", "b")
+
+
+def described_by(means, text):
+    """A description in YAML, as it stands."""
+    means.with_suffix(".yaml").write_bytes(text)
+    return f"onnx:{means}"
+
+
+ALIASES = "".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]\n" for i in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"task: &a [*a]", "stands for nothing, or for itself"),
+        (f"l0: &l0 [x]\n{ALIASES}".encode(), "has more than 200,000 values"),
+        (b"[" * 500_000, "is not valid YAML"),
+        (b"task: " + b"[" * 60 + b"]" * 60, "deeper than 50 levels"),
+        (b"task: " + b"1" * 5000, "Exceeds the limit"),
+        (b"task: x\nnames: " + b"1" * 20_000, "20,000 letters, of at most 10,000"),
+        (b"x" * 3_000_000, "3,000,000 letters"),
+        (b"task: !!timestamp 1", "a value is not what it is said to be"),
+        (b"task: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        (b"task: \xff", "is not UTF-8"),
+        (b"task: depth\noutput: {factor: .nan}", "factor must be a number; got nan"),
+        (b"task: depth\ninput: {size: [1000000, 1000000]}", r"size is \[1000000, 1000000\]"),
+        (b"task: depth\ninput: {size: [0, 0]}", r"size is \[0, 0\]"),
+    ],
+)
+def test_a_hostile_description_is_refused_at_once(means, text, said):
+    begun = time.monotonic()
+    with pytest.raises(ValueError, match=r"means.yaml.*" + said):
+        load_teacher(described_by(means, text))
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(b"[" * 100_000, "too deep"), (b"1" * 10_000, "Exceeds the limit"), (b"\xff", "is not UTF-8"), (b"", "JSON")],
+)
+def test_a_hostile_description_in_json_is_refused(means, text, said):
+    means.with_suffix(".json").write_bytes(text)
+    with pytest.raises(ValueError, match=f"means.json is not .*{said}" if "UTF" not in said else said):
+        load_teacher(f"onnx:{means}")
+
+
+def test_a_description_that_is_no_file_is_not_waited_for(means):
+    os.mkfifo(means.with_suffix(".json"))
+    with pytest.raises(ValueError, match=r"means.json is a pipe or a device, and no file"):
+        load_teacher(f"onnx:{means}")
+    means.with_suffix(".json").unlink()
+    means.with_suffix(".yaml").mkdir()
+    with pytest.raises(ValueError, match=r"means.yaml is a folder, and no file"):
+        load_teacher(f"onnx:{means}")
 
 
 # --- python

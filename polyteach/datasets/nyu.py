@@ -26,6 +26,7 @@ loses nothing. One is read at a time: the file of 2.8 GB is never in memory.
 """
 
 import io
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ import torch
 from PIL import Image
 
 from polyteach.datasets import Dataset, Entry, Labels, Protocol, found_below, options
+from polyteach.limits import MAX_PIXELS
 from polyteach.tasks.contract import Space
 from polyteach.tasks.depth import METRIC, DepthTarget
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
@@ -45,7 +47,12 @@ _FILE, _SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
 _NEAREST, _FARTHEST = 1e-3, 10.0
 _EIGEN = ((45, 471, 480), (41, 601, 640))
 """First and end of rows and of columns, and how many there are: as in the evaluation code of BTS and AdaBins."""
+_PICTURES, _LETTERS, _BLOCK = 100_000, 10_000, 2**28
+"""Most pictures, letters of a class's name, and bytes that HDF5 unpacks together: a file may claim any number."""
+_ELSEWHERE = "is a link, or made of other files, which are not opened; save the numbers themselves in it"
 _DEPTHS = {"filled": "depths", "raw": "rawDepths"}
+_NUMBERS = ("double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
+"""MATLAB's types of numbers."""
 _OPTIONS = {
     "depth": ("filled", "raw"),
     "crop": ("eigen", "none"),
@@ -90,9 +97,16 @@ class Nyu(Dataset):
         shape = images.shape
         if shape[1] != 3 or images.dtype != np.uint8:
             raise ValueError(f"{path}: images: must be uint8 (N, 3, width, height); is {images.dtype} {shape}")
-        for name in [self._depth, *(["labels"] if self._labels else [])]:
-            if self._field(name, 3).shape != (shape[0], *shape[2:]):
-                raise ValueError(f"{path}: {name}: has shape {self._field(name, 3).shape}; images has {shape}")
+        if shape[0] > _PICTURES or shape[2] * shape[3] > MAX_PIXELS:
+            raise ValueError(
+                f"{path}: images: has shape {shape}; at most are {_PICTURES:,} pictures of {MAX_PIXELS:,} pixels each"
+            )
+        for name, kinds in [(self._depth, "uif"), *([("labels", "ui")] if self._labels else [])]:
+            field = self._field(name, 3)
+            if field.shape != (shape[0], *shape[2:]):
+                raise ValueError(f"{path}: {name}: has shape {field.shape}; images has {shape}")
+            if field.dtype.kind not in kinds:
+                raise ValueError(f"{path}: {name}: must be {'' if 'f' in kinds else 'whole '}numbers; is {field.dtype}")
         self._split = [None] * shape[0] if splits is None else _split(splits, shape[0])
         super().__init__([f"{i:04d}" for i in range(1, shape[0] + 1)])
         self.spaces = {"depth": Space((), METRIC)}
@@ -135,18 +149,48 @@ class Nyu(Dataset):
     def _names(self) -> tuple[str, ...]:
         try:
             with self._lock:
-                references = self._field("names", 2)[()].reshape(-1)
-                texts = [np.asarray(self._file[r][()]).reshape(-1) for r in references]
+                field = self._field("names", 2)
+                if field.size > np.iinfo(np.uint16).max:  # of what labels can be
+                    raise ValueError(f"there are {field.size:,}")
+                texts = [self._text(self._file[r]) for r in field[()].reshape(-1)]
             return tuple("".join(map(chr, t)) for t in texts)
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as e:
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as e:
             raise ValueError(f"{self._path}: names: must be references to text: {e}") from e
 
+    def _text(self, found: Any) -> np.ndarray:
+        """The letters in an array that a reference leads to."""
+        self._own(found, "names")
+        if found.size > _LETTERS:
+            raise ValueError(f"one has {found.size:,} letters, of at most {_LETTERS:,}")
+        return np.asarray(found[()]).reshape(-1)
+
     def _field(self, name: str, dimensions: int) -> Any:
-        found = self._file.get(name)
-        if found is None or len(getattr(found, "shape", ())) != dimensions:
-            there = ", ".join(sorted(k for k in self._file if not k.startswith("#")))
-            raise ValueError(f"{self._path}: {name}: missing, or not of {dimensions} dimensions; there are: {there}")
-        return found
+        import h5py
+
+        try:
+            there = sorted(k for k in self._file if not k.startswith("#"))
+            link = self._file.get(name, getlink=True) if name in there else None
+            if link is not None and not isinstance(link, h5py.HardLink):
+                raise ValueError(f"{self._path}: {name}: {_ELSEWHERE}")
+            found = None if link is None else self._file[name]
+            if found is not None and len(getattr(found, "shape", None) or ()) == dimensions:
+                self._own(found, name)
+                return found
+        except (OSError, RuntimeError, KeyError) as e:
+            raise ValueError(f"{self._path}: {name}: cannot be read: {e}") from e
+        raise ValueError(
+            f"{self._path}: {name}: missing, or not of {dimensions} dimensions; there are: {', '.join(there[:20])}"
+        )
+
+    def _own(self, found: Any, name: str) -> None:
+        """Raises:
+        ValueError: an array whose bytes lie in another file, which HDF5 would open; or in blocks of any size.
+        """
+        if found.is_virtual or found.external:
+            raise ValueError(f"{self._path}: {name}: {_ELSEWHERE}")
+        block = math.prod(found.chunks or ()) * found.dtype.itemsize
+        if block > _BLOCK:
+            raise ValueError(f"{self._path}: {name}: is packed in blocks of {block:,} bytes, of at most {_BLOCK:,}")
 
     def _read(self, name: str, i: int) -> np.ndarray:
         try:
@@ -174,23 +218,25 @@ def _opened(path: str) -> Any:
         raise ValueError(f"nyu:{path} is HDF5, which needs h5py: pip install 'polyteach[datasets]'") from e
     try:
         return h5py.File(path, "r")
-    except OSError as e:
+    except (OSError, RuntimeError) as e:
         raise ValueError(f"{path} is broken, cut short or no MATLAB 7.3 file: {e}") from e
 
 
 def _split(path: str, count: int) -> list[str | None]:
     """The split of each of `count` pictures."""
     try:
-        from scipy.io import loadmat
+        from scipy.io import loadmat, whosmat
     except ImportError as e:
         raise ValueError(f"{path} is a MATLAB file, which needs SciPy: pip install 'polyteach[datasets]'") from e
-    try:
-        content = loadmat(path)
-    except FileNotFoundError as e:
+    if not os.path.isfile(path):
         raise ValueError(
             f"{path} is missing; it says which pictures are train and test. Download it from "
             "http://horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/splits.mat, or give ?split=none"
-        ) from e
+        )
+    try:
+        # of numbers alone, and no more than there can be: anything else could be of any depth and size
+        known = [n for n, shape, kind in whosmat(path) if kind in _NUMBERS and math.prod(shape) <= 2 * count]
+        content = loadmat(path, variable_names=[n for n in known if n in ("trainNdxs", "testNdxs")])
     except Exception as e:  # a broken file raises nearly anything
         raise ValueError(f"{path} is broken or no MATLAB file: {type(e).__name__}: {e}") from e
     found: list[str | None] = [None] * count

@@ -10,6 +10,7 @@ is padded for the batch's sake. So a retry or another batch size gives the same 
 import functools
 import hashlib
 import importlib
+import os
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from polyteach.devices import PRECISIONS
-from polyteach.files import downloading, read_json
+from polyteach.files import downloading, read_json, read_text
 from polyteach.names import did_you_mean, unknown_name
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
@@ -335,9 +336,10 @@ def class_names(file: Path, count: int) -> tuple[str, ...] | None:
     Raises:
         ValueError: it does not have `count` names, or is no such list.
     """
-    found = next((p for p in _name_files(file) if p.is_file()), None)
+    found = next((p for p in _name_files(file) if p.exists()), None)
     if found is None:
         return None
+    inside(file, found.name, f"{file}: class names")
     if found.suffix == ".json":
         content = read_json(found)
         if isinstance(content, dict):
@@ -347,10 +349,34 @@ def class_names(file: Path, count: int) -> tuple[str, ...] | None:
         if not isinstance(content, list) or not all(isinstance(n, str) for n in content):
             raise ValueError(f"{found} must hold a list of class names, or an object index -> name")
     else:
-        content = [line.strip() for line in found.read_text(encoding="utf-8").splitlines() if line.strip()]
+        content = [line.strip() for line in read_text(found).splitlines() if line.strip()]
     if len(content) != count:
         raise ValueError(f"{found} has {len(content)} class names; the weights in {file} have {count} classes")
     return tuple(content)
+
+
+def inside(anchor: Path, name: str, what: str) -> Path:
+    """The file `name` in the folder of `anchor`: both may be a stranger's, so links are followed.
+
+    Where `anchor` is a link, it may lie beside what that leads to, as in the hub's cache, whose files are all links.
+    what: begins the error.
+
+    Raises:
+        ValueError: it lies elsewhere, or is no file.
+    """
+    folder = anchor.parent
+    try:
+        path = (folder / name).resolve()
+        homes = folder.resolve(), anchor.resolve().parent
+        own = not os.path.isabs(name) and ".." not in Path(name).parts and any(map(path.is_relative_to, homes))
+        file = own and path.is_file()
+    except (OSError, ValueError, RuntimeError):  # no name of a file; a circle of links
+        own, file = True, False
+    if not own:
+        raise ValueError(f"{what}: the file {name!r} lies outside {folder}; put the file itself there")
+    if not file:
+        raise ValueError(f"{what}: there is no file {name!r} in {folder}")
+    return path
 
 
 def _name_files(file: Path) -> list[Path]:

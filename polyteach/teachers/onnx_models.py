@@ -36,7 +36,6 @@ output: names of the graph's outputs, and what they mean
 
 import hashlib
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,13 +50,13 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as kernels
 
 from polyteach.devices import NoDevice
-from polyteach.files import read_json, sha256
+from polyteach.files import read_json, read_text, sha256, yaml_value
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.depth import DepthTarget
 from polyteach.tasks.detection import FLOOR, DetectionTarget
 from polyteach.tasks.segmentation import SegmentationTarget
-from polyteach.teachers import Teacher, by_shape, map_size, refuse_thin, resized, size_of
+from polyteach.teachers import Teacher, by_shape, inside, map_size, refuse_thin, resized, size_of
 
 _TOP = ("task", "names", "kind", "licence", "origin", "input", "output")
 _INPUT = (
@@ -72,6 +71,8 @@ _OUTPUT = {
     "segmentation": ("map", "values", "stretch"),
     "depth": ("map", "factor", "inverted"),
 }  # fmt: skip
+LONGEST = 8192
+"""Longest side of an input, in pixels: of a square one it takes 800 MB."""
 _SALIENT = ("background", "salient object")
 _TYPES = {
     "tensor(float)": "float32",
@@ -113,18 +114,23 @@ class _Description(dict[str, Any]):
 
     def number(self, key: str, default: int | float) -> int | float:
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not _real(value):
             raise ValueError(f"{self.file}: {self.place}{key} must be a number; got {value!r}")
         return value
 
     def numbers(self, key: str, default: Sequence[int | float], lengths: Sequence[int]) -> list[int | float]:
         value = self.get(key, default)
         many = list(value) if isinstance(value, list | tuple) else [value]
-        if len(many) not in lengths or any(isinstance(v, bool) or not isinstance(v, int | float) for v in many):
+        if len(many) not in lengths or not all(map(_real, many)):
             raise ValueError(
                 f"{self.file}: {self.place}{key} must be {' or '.join(map(str, lengths))} numbers; got {value!r}"
             )
         return many
+
+
+def _real(value: Any) -> bool:
+    """Whether it is a number that a tensor can hold; of true, text, NaN, infinity and 10^400 none is."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e30 < value < 1e30
 
 
 @dataclass(frozen=True)
@@ -183,8 +189,11 @@ class _Preprocessing:
             )
         self.size = size or fixed
         self.multiple, self.longest = int(about.number("multiple", 32)), int(about.number("longest", 1024))
-        if min(self.multiple, self.longest) < 1:
-            raise ValueError(f"{about.file}: {about.place}multiple and longest must be at least 1")
+        self.shorter = int(about.number("shorter", 0))
+        if not 1 <= min(self.multiple, self.longest) <= max(self.multiple, self.longest, self.shorter) <= LONGEST:
+            raise ValueError(f"{about.file}: {about.place}multiple, longest and shorter must be 1 to {LONGEST}")
+        if self.size and not 1 <= min(self.size) <= max(self.size) <= LONGEST:
+            raise ValueError(f"{about.file}: {about.place}size is {self.size}; sides are 1 to {LONGEST}")
         self.bgr = about.choice("colour", "RGB", "BGR") == "BGR"
         self.dtype = getattr(torch, graphs.dtype)
         if about.choice("dtype", graphs.dtype, *_TYPES.values()) != graphs.dtype:
@@ -198,6 +207,8 @@ class _Preprocessing:
         self.low, self.high = float(low_high[0]), float(low_high[1])
         self.mean = torch.tensor(about.numbers("mean", (0,), (1, 3))).float().reshape(-1, 1, 1)
         self.std = torch.tensor(about.numbers("std", (1,), (1, 3))).float().reshape(-1, 1, 1)
+        if not self.std.all():
+            raise ValueError(f"{about.file}: {about.place}std is 0; it divides")
         steps = abs(self.high - self.low) / float(self.std.abs().min())
         if self.whole and steps < 2:
             raise ValueError(
@@ -205,7 +216,6 @@ class _Preprocessing:
                 "256; leave range, mean and std out for the bytes as they are"
             )
         self.resize = about.choice("resize", "stretch", "fit", "crop")
-        self.shorter = int(about.number("shorter", 0))
         if self.resize != "stretch" and self.size is None:
             raise ValueError(f"{about.file}: {about.place}resize {self.resize} needs {about.place}size")
         for key, used, when in (
@@ -322,7 +332,7 @@ class _Input:
 class OnnxTeacher(Teacher):
     """A graph run by ONNX Runtime. Images of one input shape go together where the graph takes batches."""
 
-    def __init__(self, file: Path, session: Any, about: _Description) -> None:
+    def __init__(self, file: Path, session: Any, about: _Description, hashed: str) -> None:
         self.file, self.session = file, session
         self.task = about.choice("task", *_OUTPUT)
         inputs = {i.name: i for i in session.get_inputs()}
@@ -363,8 +373,11 @@ class OnnxTeacher(Teacher):
         self.names = self._names(about)
         self.objectives = {self.task: Objective(self.task, Space(self.names, self._kind(about)))}
         self._check_outputs({o.name: tuple(o.shape or ()) for o in session.get_outputs()})
-        self.origin, self.licence = str(about.get("origin", file)), about.get("licence")
-        self.sha256 = _hashed(file)
+        for key in ("origin", "licence"):
+            if not isinstance(about.get(key, ""), str):
+                raise ValueError(f"{about.file}: {key} must be text; got {about[key]!r}")
+        self.origin, self.licence = about.get("origin", str(file)), about.get("licence")
+        self.sha256 = hashed
 
     def _kind(self, about: _Description) -> str:
         if self.task == "depth":
@@ -382,10 +395,8 @@ class OnnxTeacher(Teacher):
         if names is None and self.values == "foreground":
             return _SALIENT
         if isinstance(names, str):
-            file = about.file.parent / names
-            if not file.is_file():
-                raise ValueError(f"{about.file}: names is the file {file}, which does not exist; one name per line")
-            names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            file = inside(about.file, names, f"{about.file}: names")
+            names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
         if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
             raise ValueError(
                 f"{about.file}: names must list the class names in the order of the outputs, or be a file with one"
@@ -564,6 +575,7 @@ def load(name: str, device: str, precision: str) -> OnnxTeacher:
     if precision != "fp32":
         raise ValueError(f"{file}: an ONNX file has its own precision; give fp32 here, not {precision}")
     about = _describe(file)
+    hashed = _hashed(file)  # before ONNX Runtime opens what the graph names
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -573,7 +585,7 @@ def load(name: str, device: str, precision: str) -> OnnxTeacher:
         raise ValueError(f"{file} cannot be run by ONNX Runtime: {e}") from e
     if torch.device(device).type != "cpu" and "CUDAExecutionProvider" not in session.get_providers():
         raise NoDevice(f"ONNX Runtime cannot use {device!r} (its CUDA libraries are not there)")
-    return OnnxTeacher(file, session, about)
+    return OnnxTeacher(file, session, about, hashed)
 
 
 def _hashed(file: Path) -> str:
@@ -586,18 +598,17 @@ def _hashed(file: Path) -> str:
         import onnx
     except ImportError as e:
         raise ValueError("teachers of onnx: need the package: pip install 'polyteach[onnx]'") from e
-    model = onnx.load(str(file), load_external_data=False)
+    try:
+        model = onnx.load(str(file), load_external_data=False)
+    except Exception as e:  # protobuf's own
+        raise ValueError(f"{file} cannot be run by ONNX Runtime: it is no ONNX file, or cut short ({e})") from e
     constants = [*_tensors(model.graph), *(t for function in model.functions for t in _constants(function.node))]
     places = sorted({e.value for tensor in constants for e in tensor.external_data if e.key == "location"})
     if not places:
         return sha256(file)
     lines = [sha256(file)]
     for place in places:
-        beside = file.parent / place
-        # by its name: the hub's cache has links there, to where the data lies, and ONNX Runtime judges those itself
-        if os.path.isabs(place) or ".." in Path(place).parts or not beside.is_file():
-            raise ValueError(f"{file} keeps weights in {place}, which is no file in its folder")
-        lines.append(f"{place} {sha256(beside)}")
+        lines.append(f"{place} {sha256(inside(file, place, f'{file} keeps weights elsewhere'))}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -621,7 +632,7 @@ def _constants(nodes: Any) -> Iterator[Any]:
 def _describe(file: Path) -> _Description:
     stems = [Path(str(file)), file.with_suffix("")]
     places = [Path(f"{stem}{end}") for stem in stems for end in (".json", ".yaml", ".yml")]
-    found = next((p for p in places if p.is_file()), None)
+    found = next((p for p in places if p.exists()), None)
     if found is None:
         raise ValueError(
             f"{file} has no description beside it ({places[0].name} or {places[1].name}): task, names, input and"
@@ -629,12 +640,12 @@ def _describe(file: Path) -> _Description:
         )
     if found.suffix == ".json":
         return _Description(read_json(found), found, "", _TOP)
-    import yaml
-
+    text = read_text(found)
     try:
-        return _Description(yaml.safe_load(found.read_text(encoding="utf-8")), found, "", _TOP)
-    except yaml.YAMLError as e:
+        content = yaml_value(text)
+    except ValueError as e:
         raise ValueError(f"{found} is not valid YAML: {e}") from e
+    return _Description(content, found, "", _TOP)
 
 
 def _providers(device: str) -> list[Any]:
