@@ -47,7 +47,7 @@ def state_dict(file: Path) -> StateDict:
     if not file.is_file():
         raise ValueError(f"{file} is no file")
     if file.suffix == ".safetensors":
-        content = _safetensors(file)
+        content: Any = _safetensors(file)
     elif file.name.endswith((".pth", ".pt", ".bin", ".pth.tar")):
         content = _pickled(file)
     else:
@@ -98,13 +98,13 @@ def _pickled(file: Path) -> Any:
 
 
 def reason(error: Exception) -> str:
-    """An error of a library that reads weights, as one sentence, without advice to load them unsafely."""
+    """What to say of a library's error about a file: its first line, but no advice to load it where code could run."""
     first = str(error).partition("\n")[0].strip()
-    if "weights_only" in first or not first:
-        return "broken, or not what its ending says" if not first else "it is no plain state dict"
-    if isinstance(error, SafetensorError | OSError | RuntimeError):
+    if "weights_only" in str(error):
+        return "it holds more than tensors, and loading it could run code"
+    if first and isinstance(error, SafetensorError | OSError | RuntimeError):
         return first
-    return f"broken, or not what its ending says ({type(error).__name__})"
+    return f"broken, or not what its ending says ({type(error).__name__})"  # the rest is for whoever wrote the library
 
 
 def unpacked(file: Path) -> None:

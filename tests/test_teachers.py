@@ -10,6 +10,7 @@ import tarfile
 import textwrap
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -239,6 +240,22 @@ def test_timm_local_dir_with_its_own_names(tmp_path, images):
     assert teacher.objectives["classification"].space.names == ("no", "yes")
     assert teacher.sha256 == digest(model.state_dict())
     checked(teacher, images[:2])
+
+
+def test_timm_local_dir_of_a_stranger(tmp_path):
+    model = lively(timm.create_model("test_resnet", num_classes=2))
+    folder = tmp_path / "net"
+    timm.models.save_for_hf(model, folder, model_config={"label_names": ["no", "yes"]}, safe_serialization=False)
+    (weights,) = folder.glob("*.bin")
+    for name, content, _ in hostile_pickles(tmp_path):
+        weights.write_bytes(content)
+        with pytest.raises(ValueError, match=r"timm has no weights at hand|model.bin is") as e:
+            load_teacher(f"timm:local-dir:{folder}")
+        assert "weights_only" not in str(e.value), name
+    assert not (tmp_path / "ran").exists()
+    os.mkfifo(folder / "more.txt")
+    with pytest.raises(ValueError, match=r"more.txt is a pipe"):
+        load_teacher(f"timm:local-dir:{folder}")
 
 
 def test_timm_refuses(timm_file, tmp_path, images):
@@ -670,6 +687,66 @@ def tiny_vit():
     return lively(transformers.ViTForImageClassification(config)), transformers.ViTImageProcessor(
         size={"height": 32, "width": 32}
     )
+
+
+HOSTILE_JSON = [
+    ("config.json", b"[" * 100_000, "too deep"),
+    ("config.json", b"[]", "must hold an object"),
+    ("config.json", b"\xff", "is not UTF-8"),
+    ("config.json", b'{"a": ' + b"1" * 10_000 + b"}", "Exceeds the limit"),
+    ("config.json", {"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, of at most 1,000"),
+    ("config.json", {"vision_config": {"depths": [2, 10**9]}}, r"depths is \[2, 1000000000\]"),
+    ("config.json", {"num_labels": 10**9, "id2label": None}, "num_labels is 1000000000, of at most 100,000"),
+    ("config.json", {"attn_implementation": "them/kernel"}, "attn_implementation 'them/kernel' is code of the hub"),
+    ("config.json", {"architectures": {"a": 1}}, "architectures must be a list of names"),
+    ("config.json", {"id2label": "abc"}, "gives no AutoConfig"),
+    ("config.json", {"hidden_size": "16"}, "gives no AutoConfig"),
+    ("config.json", {"num_attention_heads": 0}, "has no usable weights: ZeroDivisionError"),
+    ("config.json", {"hidden_act": "curl"}, "has no usable weights: KeyError"),
+    ("preprocessor_config.json", b"[", "is not valid JSON"),
+    ("preprocessor_config.json", {"size": {"height": 10**6, "width": 10**6}}, "height is 1000000, of at most 8,192"),
+    ("model.safetensors.index.json", b"[]", "must hold an object"),
+    ("model.safetensors.index.json", {"weight_map": {"a": "../out.safetensors"}}, "lies outside"),
+    ("model.safetensors.index.json", {"weight_map": {"a": "/dev/zero"}}, "lies outside"),
+    ("model.safetensors.index.json", {"weight_map": [1]}, "weight_map must say the file of each tensor"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "said"), HOSTILE_JSON)
+def test_transformers_folders_of_strangers_are_looked_at_first(tmp_path, name, content, said):
+    file = Path(keep(tmp_path / "net", *tiny_vit())) / name
+    if isinstance(content, dict):
+        before = json.loads(file.read_text()) if file.exists() else {}
+        content = json.dumps(before | content).encode()
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=said) as e:
+        load_teacher(f"transformers:{tmp_path / 'net'}")
+    assert "set_int_max" not in str(e.value)
+
+
+def test_broken_and_pickled_weights_in_a_transformers_folder(tmp_path):
+    folder = Path(keep(tmp_path / "net", *tiny_vit()))
+    weights, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
+    whole = weights.read_bytes()
+    for broken in (whole[:-8], whole[:100], b"", safetensors_of(b"{}", length=10**18)):
+        weights.write_bytes(broken)
+        with pytest.raises(ValueError, match="has no usable weights: Error while deserializing header"):
+            load_teacher(f"transformers:{folder}")
+    weights.unlink()
+    for name, content, _ in hostile_pickles(tmp_path):
+        if name not in ("numbered.pth", "sparse.pth", "one-for-all.pth"):
+            pickled.write_bytes(content)
+            with pytest.raises(ValueError, match=r"no usable weights|pytorch_model.bin is") as e:
+                load_teacher(f"transformers:{folder}")
+            assert "weights_only" not in str(e.value), name
+    assert not (tmp_path / "ran").exists()
+    torch.save(tiny_vit()[0].state_dict(), pickled)  # tensors alone are read
+    assert load_teacher(f"transformers:{folder}").objectives
+    (folder / "README.md").write_text("---\nlicense: " + "[" * 100_000 + "\n---\n")
+    assert load_teacher(f"transformers:{folder}").licence is None
+    os.mkfifo(folder / "more.txt")
+    with pytest.raises(ValueError, match=r"more.txt is a pipe, a device or a link to nothing"):
+        load_teacher(f"transformers:{folder}")
 
 
 def test_transformers_classes(tmp_path, images):

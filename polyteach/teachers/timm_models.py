@@ -26,7 +26,7 @@ from polyteach.teachers import (
     preprocessing,
     where,
 )
-from polyteach.weights import state_dict
+from polyteach.weights import reason, state_dict, unpacked
 
 _ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
 
@@ -71,11 +71,17 @@ def load(name: str, device: str, precision: str) -> Classifier:
 
 
 def _pretrained(arch: str, device: str, precision: str) -> Classifier:
+    prefix, _, folder = arch.partition(":")
+    for path in sorted(Path(folder).glob("*")) if prefix == "local-dir" else ():
+        if not path.is_file() and not path.is_dir():
+            raise ValueError(f"{path} is a pipe, a device or a link to nothing, and no file")
+        if path.suffix in (".bin", ".pt", ".pth") and path.is_file():
+            unpacked(path)
     tip = f"give local weights as timm:{arch}@FILE"
     try:
         model: Any = timm.create_model(arch, pretrained=True)
     except Exception as e:  # timm, huggingface_hub and httpx each raise their own
-        raise ValueError(f"timm has no weights at hand for {arch!r} ({type(e).__name__}: {e}); {tip}") from e
+        raise ValueError(f"timm has no weights at hand for {arch!r} ({type(e).__name__}: {_plain(e)}); {tip}") from e
     cfg = model.pretrained_cfg
     names = _names(cfg, model.num_classes)
     if not model.num_classes:
@@ -87,6 +93,11 @@ def _pretrained(arch: str, device: str, precision: str) -> Classifier:
     teacher.sha256 = digest(model.state_dict())
     teacher.licence = cfg.get("license")
     return teacher
+
+
+def _plain(error: Exception) -> str:
+    """Its text, but for advice to load where code could run."""
+    return reason(error) if "weights_only" in str(error) else str(error)
 
 
 def _local(arch: str, file: Path, device: str, precision: str) -> Classifier:

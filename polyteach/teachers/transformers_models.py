@@ -12,11 +12,12 @@ from typing import Any, final
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from torchvision.ops import masks_to_boxes
 
-from polyteach.files import sha256
+from polyteach.files import read_json, sha256, yaml_value
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.depth import DepthTarget
@@ -26,15 +27,22 @@ from polyteach.teachers import (
     TorchTeacher,
     by_shape,
     digest,
+    inside,
     map_size,
     most_probable,
     refuse_thin,
     resized,
     size_of,
 )
+from polyteach.weights import reason, unpacked
 
 LARGEST_MAP = 640
 """Longest side of the maps and masks of panoptic models, which hold as many floats for each of 100 queries."""
+MOST_LAYERS, MOST_CLASSES, LARGEST = 1000, 100_000, 8192
+"""More layers, classes and pixels along a side than any model has: a configuration may ask for any number."""
+_READ = ("config.json", "preprocessor_config.json", "processor_config.json")
+_CARD = 100_000
+"""Letters of a model card that are looked at; its head is at the beginning."""
 PROBES = ((97, 131), (131, 97))
 """Sizes (height, width) by which it is found out whether a processor pads; prime, so that none is a usual multiple."""
 _PANOPTIC = ("MaskFormerForInstanceSegmentation", "Mask2FormerForUniversalSegmentation", "DetrForSegmentation")
@@ -463,12 +471,15 @@ def load(name: str, device: str, precision: str) -> _HubTeacher:
     if not folder.is_dir() and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
         raise ValueError(f"no folder {folder}; transformers: takes a folder that save_pretrained wrote, or OWNER/MODEL")
     place = str(folder) if folder.is_dir() else name
-    config = _fetch(transformers.AutoConfig, place)
+    if folder.is_dir():
+        _sound(folder)
+    config = _config(place)
     architecture = (getattr(config, "architectures", None) or [None])[0]
     if architecture is None:
         raise ValueError(f"{place}/config.json names no architectures; a model of timm's is timm:hf-hub:{name}")
     made, auto = _choose(architecture, place)
     processor = _fetch(transformers.AutoImageProcessor, place)
+    _bounded(processor, place)
     model, missing = _weights(getattr(transformers, auto), place)
     teacher = made(model, processor, device, precision)
     if missing:
@@ -480,12 +491,92 @@ def load(name: str, device: str, precision: str) -> _HubTeacher:
     return teacher
 
 
+def _sound(folder: Path) -> None:
+    """Look at a folder, which may be a stranger's, before the library opens it.
+
+    Raises:
+        ValueError: something in it would be waited for, for ever; JSON that is none, weights that may be of any size
+            when they are unpacked, or that lie elsewhere.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.name in _READ or path.name.endswith(".index.json"):
+            content = read_json(path)
+            if not isinstance(content, dict):
+                raise ValueError(f"{path} must hold an object, names and values")
+            if path.name in _READ:
+                continue
+            places = content.get("weight_map")
+            if not isinstance(places, dict) or not all(isinstance(x, str) for x in places.values()):
+                raise ValueError(f"{path}: weight_map must say the file of each tensor")
+            for name in sorted(set(places.values())):
+                inside(path, name, f"{path}: weight_map")
+        elif not path.is_file() and not path.is_dir():
+            raise ValueError(f"{path} is a pipe, a device or a link to nothing, and no file")
+        elif path.suffix in (".bin", ".pt", ".pth") and path.is_file():
+            unpacked(path)
+
+
+def _config(place: str) -> Any:
+    """What config.json says.
+
+    Raises:
+        ValueError: it is not there, asks for code, or for so much of something that building it would be the harm.
+    """
+    import transformers
+
+    try:
+        said, _ = transformers.PreTrainedConfig.get_config_dict(place)
+    except Exception:  # what is wrong, the next call says too
+        said = {}
+    _counts(said, place)
+    names = said.get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise ValueError(f"{place}/config.json: architectures must be a list of names; got {names!r}")
+    for key in ("attn_implementation", "_attn_implementation"):
+        if "/" in str(said.get(key, "")):
+            raise ValueError(
+                f"{place}/config.json: {key} {said[key]!r} is code of the hub, which is not run; take the line out"
+            )
+    return _fetch(transformers.AutoConfig, place)
+
+
+def _counts(said: Any, place: str) -> None:
+    """Raises:
+    ValueError: more layers or classes than any model has.
+    """
+    for key, value in said.items() if isinstance(said, dict) else ():
+        many = MOST_CLASSES if key == "num_labels" else MOST_LAYERS
+        counts = key == "num_labels" or any(word in key for word in ("layer", "depth", "block", "stage"))
+        numbers = value if isinstance(value, list) else [value]
+        if counts and any(isinstance(n, int | float) and not n <= many for n in numbers):
+            raise ValueError(f"{place}/config.json: {key} is {value!r}, of at most {many:,}")
+        _counts(value, place)
+
+
+def _bounded(processor: Any, place: str) -> None:
+    """Raises:
+    ValueError: pictures would be made larger than any model looks at.
+    """
+    for key in ("size", "crop_size", "pad_size"):
+        for side, value in dict(getattr(processor, key, None) or {}).items():
+            if isinstance(value, int | float) and not value <= (LARGEST**2 if "pixels" in side else LARGEST):
+                raise ValueError(f"{place}/preprocessor_config.json: {key}: {side} is {value}, of at most {LARGEST:,}")
+
+
 def _fetch(auto: Any, place: str) -> Any:
     try:
         return auto.from_pretrained(place, trust_remote_code=False)
-    except (OSError, ValueError, ImportError) as e:
+    except Exception as e:  # a configuration that is none raises nearly anything
         where = "the folder" if Path(place).is_dir() else "neither a folder nor, as far as can be seen, on the hub:"
-        raise ValueError(f"transformers:{place} ({where} {place}) gives no {auto.__name__}: {e}") from e
+        raise ValueError(f"transformers:{place} ({where} {place}) gives no {auto.__name__}: {_said(e)}") from e
+
+
+def _said(error: Exception) -> str:
+    """What the library says, with its kind where it was not meant for people."""
+    if "weights_only" in str(error) or not str(error):
+        return reason(error)
+    meant = isinstance(error, OSError | ValueError | ImportError | SafetensorError)
+    return str(error) if meant else f"{type(error).__name__}: {error}"
 
 
 def _choose(architecture: str, place: str) -> tuple[type[Any], str]:
@@ -515,8 +606,8 @@ def _weights(auto: Any, place: str) -> tuple[Any, list[str]]:
         model, info = auto.from_pretrained(
             place, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, ImportError) as e:
-        raise ValueError(f"transformers:{place} has no usable weights: {e}") from e
+    except Exception as e:  # as above, and what torch and safetensors raise of broken weights
+        raise ValueError(f"transformers:{place} has no usable weights: {_said(e)}") from e
     return model, sorted({*info["missing_keys"], *(k[0] for k in info["mismatched_keys"])})
 
 
@@ -543,7 +634,6 @@ def _refuse_untrained(teacher: _HubTeacher, missing: list[str], place: str) -> N
 
 def _licence(place: str) -> str | None:
     """What the model card says, if there is one at hand."""
-    import yaml
     from transformers.utils import cached_file
 
     quiet = {
@@ -552,12 +642,15 @@ def _licence(place: str) -> str | None:
         "_raise_exceptions_for_connection_errors": False,
     }
     card = cached_file(place, "README.md", **quiet)
-    text = Path(card).read_text(encoding="utf-8", errors="replace") if card else ""
+    if not card or not Path(card).is_file():
+        return None
+    with open(card, encoding="utf-8", errors="replace") as f:
+        text = f.read(_CARD)
     if not text.startswith("---"):
         return None
     try:
-        head = yaml.safe_load(text.split("---")[1])
-    except yaml.YAMLError:
+        head = yaml_value(text.split("---")[1])
+    except ValueError:
         return None
     licence = head.get("license") if isinstance(head, dict) else None
     return str(licence) if licence else None
