@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import socket
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
