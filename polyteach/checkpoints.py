@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
@@ -26,6 +27,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from polyteach.files import read_json, sync
+from polyteach.weights import reason
 
 STATE = "state.json"
 Tensors = Mapping[str, Mapping[str, Tensor]]
@@ -84,7 +86,22 @@ def read(
 
     like: group, name, shape -> a tensor of that shape which is in parts where the one that is read shall be (they are
     then read by all processes together), or None.
+
+    Raises:
+        ValueError: it is broken; says what to do.
     """
+    try:
+        return _read(checkpoint, like)
+    except (SafetensorError, dcp.api.CheckpointException, FileNotFoundError, ValueError) as e:
+        why = str(e) if isinstance(e, ValueError | FileNotFoundError) else reason(e)
+        raise ValueError(
+            f"{checkpoint} is broken: {why}. Move it elsewhere, and the same command goes on from the one before"
+        ) from e
+
+
+def _read(
+    checkpoint: Path, like: Callable[[str, str, torch.Size], Tensor | None]
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     tensors: dict[str, dict[str, Tensor]] = {}
     if not any(checkpoint.glob("shard-*")):
         for file in sorted(checkpoint.glob("*.safetensors")):

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.transforms.v2 import functional as kernels
 
+from polyteach import checkpoints
 from polyteach.files import sha256
 from polyteach.tasks import load_task
 from polyteach.tasks.classification import ClassificationTarget
@@ -571,6 +572,20 @@ def test_broken_safetensors_are_refused_in_one_sentence(tmp_path, content, said)
     with pytest.raises(ValueError, match=said) as e:
         state_dict(tmp_path / "a.safetensors")
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "state.json"])
+@pytest.mark.parametrize("content", [b"", b"[" * 100_000, None])
+def test_a_checkpoint_that_is_cut_short_says_so(tmp_path, file, content):
+    checkpoints.write(tmp_path, 3, {"model": {"a": torch.ones(2)}}, {"step": 3}, keep=1)
+    whole = tmp_path / "step-000000003"
+    assert checkpoints.read(whole, lambda *_: None)[0]["model"]["a"].tolist() == [1, 1]
+    if content is None and file == "state.json":
+        (whole / file).unlink()
+    else:
+        (whole / file).write_bytes((whole / file).read_bytes()[:-1] if content is None else content)
+    with pytest.raises(ValueError, match=r"step-000000003 is broken: .*the same command goes on from the one before"):
+        checkpoints.read(whole, lambda *_: None)
 
 
 def hostile_pickles(folder):
