@@ -117,7 +117,7 @@ def test_the_glossary_tells_each_word_with_an_example():
         assert entry.endswith(".")
 
 
-@pytest.mark.parametrize("page", ["datasets.md", "teachers.md", "glossary.md", "store.md", "transfer.md"])
+@pytest.mark.parametrize("page", ["datasets.md", "teachers.md", "glossary.md", "store.md", "transfer.md", "trust.md"])
 def test_links_lead_somewhere(page):
     text = (DOCS / page).read_text()
     for file, _, anchor in re.findall(r"\]\(([\w./-]+)(#([\w-]+))?\)", text):
@@ -127,3 +127,23 @@ def test_links_lead_somewhere(page):
             heads = [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in
                      re.findall(r"^#+ (.*)$", target.read_text(), re.M)]  # fmt: skip
             assert anchor in heads
+
+
+def test_the_bounds_on_the_page_of_trust_are_those_of_the_code():
+    from polyteach import files, limits
+    from polyteach.datasets import nyu
+    from polyteach.teachers import onnx_models, transformers_models
+
+    page = (DOCS / "trust.md").read_text().split("## Bounds")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|", page, re.M))
+
+    def said(start):
+        (row,) = (text for what, text in rows.items() if what.startswith(start))
+        return [int(n.replace(",", "")) for n in re.findall(r"[\d,]*\d", row)]
+
+    assert said("an image's pixels") == [limits.MAX_PIXELS]
+    assert said("YAML") == [files.YAML_LETTERS, files.YAML_SCALAR, files.YAML_VALUES, files.YAML_DEEP]
+    assert said("an ONNX") == [onnx_models.LONGEST]
+    named = transformers_models
+    assert said("a Hugging Face") == [named.MOST_LAYERS, named.MOST_CLASSES, named.LARGEST]
+    assert said("NYU") == [nyu._PICTURES, nyu._BLOCK // 2**20, nyu._LETTERS]
