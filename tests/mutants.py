@@ -567,6 +567,15 @@ MUTANTS = (
     mutant("tasks/detection.py", "] += share < 0.5", "] += share < 0.05", "outlines beside their boxes are not told",
            OUTLINED),
     mutant("tasks/detection.py", "if not share:", "if share < 0:", "outlines of another place are taken", OUTLINED),
+    # what a stranger's file may do
+    mutant("texts.py", "lambda m: m[1] or _escaped(m[0])", "lambda m: m[0]", "names steer the terminal",
+           "test_texts.py::test_tables_hold_text_alone[30]"),
+    mutant("teachers/__init__.py", "and any(map(path.is_relative_to, homes))", "", "a description's link is followed",
+           "test_teachers.py::test_onnx_names_come_from_a_file_of_the_descriptions_own_folder[names.txt]"),
+    mutant("weights.py", "if any(f.compress_type for f in found) or", "if", "packed weights are unpacked, of any size",
+           "test_teachers.py::test_hostile_pickles_are_refused_in_one_sentence_and_nothing_runs"),
+    mutant("datasets/nyu.py", "if found.is_virtual or found.external:", "if found.is_virtual:",
+           "any file's bytes become pictures", "test_dataset_nyu.py::test_no_other_file_is_opened[raw]"),
     # teachers
     mutant("teachers/timm_models.py", "use_test_size=t) for t in", "use_test_size=False) for t in",
            "classifiers see the size of their training",

@@ -107,6 +107,36 @@ def test_config_file_errors(tmp_path, capsys):
     assert "many" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"store: \xff", "is not UTF-8"),
+        (b"store: a\nscore: " + b"1" * 5000, "Exceeds the limit"),
+        (b"store: " + b"[" * 100_000, "is not valid YAML"),
+        (b"l0: &l0 [x]\n" + b"".join(b"l%d: &l%d [%s]\n" % (i, i, b", ".join([b"*l%d" % (i - 1)] * 9))
+                                     for i in range(1, 12)), "more than 200,000 values"),
+        (b"a: &a [*a]", "stands for nothing, or for itself"),
+        (b"store: !!python/object/apply:os.getcwd []", "is not valid YAML"),
+        (None, "is a pipe or a device, and no file"),
+    ],
+)  # fmt: skip
+def test_a_configuration_that_is_none_is_refused_in_one_line(content, said, tmp_path, capsys):
+    file = tmp_path / "c.yaml"
+    os.mkfifo(file) if content is None else file.write_bytes(content)
+    assert main(["label", "--config", str(file)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(f"polyteach label: --config {file}")
+    assert said in " ".join(lines)
+    assert all(line.startswith("  ") for line in lines[1:])
+    assert main(["label", "--config", str(tmp_path)]) == 2
+    assert f"--config {tmp_path} is a folder, and no file" in capsys.readouterr().err
+
+
+def test_words_that_a_verb_has_no_place_for_are_quoted(capsys):
+    assert main(["train", "a", "--out", "b", "c\x1b[31m", "-x"]) == 2
+    assert "2 words are too many: 'c\\x1b[31m' '-x'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", ["train --help", "store info {store}"])
 def test_who_stops_reading_gets_no_traceback(words, tmp_path):
     """As `polyteach VERB --help | head` does: the reader is gone before anything is said."""
