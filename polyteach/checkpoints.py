@@ -27,7 +27,6 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from polyteach.files import read_json, sync
-from polyteach.weights import reason
 
 STATE = "state.json"
 Tensors = Mapping[str, Mapping[str, Tensor]]
@@ -93,9 +92,8 @@ def read(
     try:
         return _read(checkpoint, like)
     except (SafetensorError, dcp.api.CheckpointException, FileNotFoundError, ValueError) as e:
-        why = str(e) if isinstance(e, ValueError | FileNotFoundError) else reason(e)
         raise ValueError(
-            f"{checkpoint} is broken: {why}. Move it elsewhere, and the same command goes on from the one before"
+            f"{checkpoint} is broken: {e}. Move it elsewhere, and the same command goes on from the one before"
         ) from e
 
 
