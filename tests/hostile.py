@@ -3,7 +3,7 @@
     python -m tests.hostile                        all of it, for its own sake: what is wrong is printed
     python -m tests.hostile --only uri --jobs 2    cases whose name holds that text, two at a time
     python -m tests.hostile --list
-    python -m tests.hostile --save before          keep what was found in docs/hostile.json, under "before" or "after"
+    python -m tests.hostile --save after           keep what was found in docs/hostile.json, beside what is there
     python -m tests.hostile --table                write docs/hostile.md from docs/hostile.json
 
 Every run is a verb's command line in a process of its own, forked from one that has imported everything, with a folder,
@@ -19,10 +19,15 @@ a home and a folder for temporary files of its own. Looked at afterwards:
 
 import argparse
 import contextlib
+import gc
 import hashlib
 import http.server
+import importlib
+import inspect
 import json
+import mmap
 import os
+import pkgutil
 import re
 import resource
 import select
@@ -30,17 +35,25 @@ import shutil
 import signal
 import socket
 import stat
+import struct
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 import traceback
 import urllib.parse
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from PIL import Image
+
+import polyteach.label
+from polyteach.__main__ import main as call
 from tests import hostile_cases as corpus
 from tests.hostile_cases import Case, Place, Run
 
@@ -57,12 +70,10 @@ WALL = 8 * GB
 SECONDS = 20.0
 """Longest that a run may take; good input takes one or two."""
 _PRELOADED = (
-    "polyteach.ingest", "polyteach.label", "polyteach.train", "polyteach.pretrain", "polyteach.transfer",
-    "polyteach.predict", "polyteach.report", "polyteach.stores", "polyteach.teachers.own",
-    "polyteach.teachers.onnx_models", "polyteach.teachers.python_models", "polyteach.teachers.timm_models",
-    "polyteach.teachers.torchvision_models", "polyteach.teachers.transformers_models", "polyteach.tables",
-    "polyteach.datasets.parquet", "polyteach.datasets.webdataset", "polyteach.datasets.coco", "timm", "tyro", "rich",
-    "fsspec", "fsspec.implementations.local", "yaml", "h5py", "aiohttp", "onnx", "tests.conftest",
+    "timm", "tyro", "typeguard", "tyro._backends._tyro_backend", "rich", "fsspec", "fsspec.implementations.local",
+    "yaml", "h5py", "aiohttp", "onnx", "onnxruntime", "pandas", "pyarrow.pandas_compat", "pyarrow.csv",
+    "torch.distributed", "torch.utils.flop_counter", "transformers.models.auto", "faulthandler",
+    "multiprocessing.synchronize",
 )  # fmt: skip
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _ADVICE = ("weights_only=False", "weights_only` to `False", "trust_remote_code=True")
@@ -166,10 +177,11 @@ def apart(work: Callable[[], Any]) -> Any:
             try:
                 answer.write(json.dumps(work()).encode())
             except BaseException:
-                answer.write(traceback.format_exc().encode())
+                answer.write(traceback.format_exc().encode(errors="backslashreplace"))
                 code = 1
-            answer.flush()
-            os._exit(code)
+            finally:  # a fork must never go on with its parent's work
+                answer.flush()
+                os._exit(code)
         _, code = os.waitpid(pid, 0)
         answer.seek(0)
         text = answer.read().decode()
@@ -197,9 +209,10 @@ def command(words: tuple[str, ...], place: Place, seconds: float, memory: float,
     for file in files:
         file.write_bytes(b"")
     start = time.monotonic()
-    before = _held(os.getpid())
+    begun = mmap.mmap(-1, 8)  # shared: what the fork holds at first, which is less than this process
     pid = os.fork()
     if not pid:
+        begun[:] = struct.pack("<Q", int(_held(os.getpid())))
         _be(words, place, files, unread)
     reason = ""
     while True:
@@ -209,7 +222,7 @@ def command(words: tuple[str, ...], place: Place, seconds: float, memory: float,
         taken = time.monotonic() - start
         if taken > seconds:
             reason = f"still running after {seconds:g} s"
-        elif _held(pid) - before > memory:
+        elif (first := struct.unpack("<Q", begun[:])[0]) and _held(pid) - first > memory:
             reason = "memory"
         if reason:
             os.killpg(pid, signal.SIGKILL)
@@ -217,6 +230,8 @@ def command(words: tuple[str, ...], place: Place, seconds: float, memory: float,
             break
         time.sleep(0.005 if taken < 1 else 0.02)
     taken = time.monotonic() - start
+    before = struct.unpack("<Q", begun[:])[0]
+    begun.close()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)  # what it has started and left
     out, errors = (f.read_bytes().decode(errors="backslashreplace") for f in files)
@@ -237,49 +252,59 @@ def _be(words: tuple[str, ...], place: Place, files: list[Path], unread: bool) -
     """Become the command, and never return."""
     code = 1
     try:
-        os.setsid()
-        os.chdir(place.work)
-        os.environ |= {"HOME": str(place.root / "home"), "TMPDIR": str(place.root / "tmp"), "COLUMNS": "160"}
-        tempfile.tempdir = None
-        for at, file in enumerate([os.devnull, *files]):
-            os.dup2(os.open(file, os.O_RDWR | os.O_APPEND), at)
-        if unread:
-            reading, writing = os.pipe()
-            os.dup2(writing, 1)
-            os.close(writing)
-            os.close(reading)
-        sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))  # noqa: SIM115
-        sizes = Path("/proc/self/statm").read_text().split()
-        space = int(int(sizes[0]) * resource.getpagesize() + WALL)
-        resource.setrlimit(resource.RLIMIT_AS, (space, space))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4 * GB, 4 * GB))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        code = _called(words)
-    except SystemExit as e:
-        code = e.code if isinstance(e.code, int) else 1
-        if isinstance(e.code, str):
-            print(e.code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
-    try:
+        try:
+            _prepared(place, files, unread)
+            code = _called(words)
+        except SystemExit as e:
+            code = e.code if isinstance(e.code, int) else 1
+            if isinstance(e.code, str):
+                print(e.code, file=sys.stderr)
+        except BaseException:
+            traceback.print_exc()
         threading._shutdown()  # type: ignore[attr-defined]  # threads that wait for ever keep a program from ending
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-    finally:
+    finally:  # a fork must never go on with its parent's work
         os._exit(code)
 
 
-def _called(words: tuple[str, ...]) -> int:
-    import torch
+def _prepared(place: Place, files: list[Path], unread: bool) -> None:
+    """A session, folders and limits of its own; what it says goes into files."""
+    os.setsid()
+    os.chdir(place.work)
+    os.environ |= {"HOME": str(place.root / "home"), "TMPDIR": str(place.root / "tmp"), "COLUMNS": "160"}
+    tempfile.tempdir = None
+    for at, file in enumerate([os.devnull, *files]):
+        os.dup2(os.open(file, os.O_RDWR | os.O_APPEND), at)
+    if unread:
+        reading, writing = os.pipe()
+        os.dup2(writing, 1)
+        os.close(writing)
+        os.close(reading)
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sizes = Path("/proc/self/statm").read_text().split()
+    space = int(int(sizes[0]) * resource.getpagesize() + WALL)
+    resource.setrlimit(resource.RLIMIT_AS, (space, space))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4 * GB, 4 * GB))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
+
+def _called(words: tuple[str, ...]) -> int:
     torch.set_num_threads(1)
     if words[0] == "python":  # proves the detectors
-        exec(words[1], {"place": Path.cwd().parent})
+        exec(words[1], {"place": Path.cwd().parent, "Payload": corpus.Payload})
         return 0
-    from polyteach.__main__ import main
-
     sys.argv = ["polyteach", *words]
-    return main(list(words))
+    return call(_known(words))
+
+
+def _known(words: tuple[str, ...]) -> list[str]:
+    """Without the permission to fetch, where the verb knows none: before there was one, all was fetched."""
+    if "--allow-remote" not in words or "allow_remote" in inspect.signature(polyteach.label.label).parameters:
+        return list(words)
+    at = words.index("--allow-remote")
+    return [*words[:at], *words[at + 2 :]]
 
 
 # --- what has become of the files
@@ -340,14 +365,17 @@ class Runner:
 
     def own(self, verb: str) -> float:
         """Bytes that the verb holds with good input, above its beginning."""
-        good = [(c, r) for c in corpus.CASES for r in c.runs if c.item == 0 and r.verb == verb]
+        of_good = [(c, r) for c in corpus.CASES for r in c.runs if c.item == 0]
+        good = [(c, r) for c, r in of_good if r.verb == verb] or [
+            (c, r) for c, r in of_good if r.verb == verb.split()[0]
+        ]
         if verb not in self._own:
             if not good:
-                self._own[verb] = 0.3 * GB
+                self._own[verb] = 0.1 * GB
             else:
                 case, run = good[0]
                 place = self._place(case, run)
-                apart(lambda: case.make(place))
+                _made(case, place)
                 self._own[verb] = max(command(w, place, 60, STOPPED).peak for w in run.lines)
                 shutil.rmtree(place.root)
         return self._own[verb]
@@ -357,11 +385,17 @@ class Runner:
         return corpus.place(self.folder / name, self.seed, f"{self.url}/{name}")
 
     def run(self, case: Case, run: Run, keep: bool = False) -> Result:
-        """Make it, run it, look at it."""
-        own = self.own(run.verb)
+        """Make it, run it, look at it. What goes wrong in that is a problem of its own."""
+        try:
+            return self._run(case, run, keep)
+        except Exception as e:
+            return Result(case.name, case.item, case.what, run.verb, problems=[f"THE CORPUS: {e}"])
+
+    def _run(self, case: Case, run: Run, keep: bool) -> Result:
+        own = 0.1 * GB if case.item == 0 else self.own(run.verb)
         place = self._place(case, run)
         result = Result(case.name, case.item, case.what, run.verb)
-        apart(lambda: case.make(place))
+        _made(case, place)
         but = ("home", "tmp", "said.txt", "errors.txt", *(f"work/{m}" for m in run.may))
         before = snapshot(place.root, but)
         ended = []
@@ -369,11 +403,14 @@ class Runner:
             words = tuple(place.filled(w) for w in words)
             ended.append(command(words, place, run.seconds or self.seconds, own + STOPPED, run.unread))
         result.status = ended[-1].status
+        if case.item == 0 and run.verb != "python":
+            self._own[run.verb] = max(e.peak for e in ended)
         result.seconds = round(sum(e.seconds for e in ended), 1)
         result.peak_mb = round(max(e.peak for e in ended) / (1 << 20))
         told = "\n".join(e.said + e.errors for e in ended)
-        with contextlib.suppress(RuntimeError):
-            told += "\n" + apart(lambda: corpus.recorded(place, run))
+        if case.item == 8 or (run.names and not _named(place, run, told)):
+            with contextlib.suppress(RuntimeError):
+                told += "\n" + apart(lambda: corpus.recorded(place, run))
         result.problems = [
             *(p for e in ended for p in _process(e, own)),
             *_around(place, run, changes(before, snapshot(place.root, but)), told, self.noted),
@@ -385,6 +422,13 @@ class Runner:
         if not keep:
             shutil.rmtree(place.root, ignore_errors=True)
         return result
+
+
+def _made(case: Case, place: Place) -> None:
+    def work() -> None:
+        case.make(place)
+
+    apart(work)
 
 
 def _process(ended: Ended, own: float) -> list[str]:
@@ -419,9 +463,9 @@ def _around(place: Place, run: Run, changed: list[str], told: str, noted: Path) 
         more = f" and {len(other) - 2} more" if len(other) > 2 else ""
         found.append(f"outside: {', '.join(other[:2])}{more}"[:200])
     mine = urllib.parse.urlparse(place.url).path + "/"
-    asked = [line for line in noted.read_text().splitlines() if line.startswith(mine)]
-    if asked:
-        found.append(f"asked the server ({', '.join(dict.fromkeys(a.removeprefix(mine) for a in asked))})"[:120])
+    asked = [line.removeprefix(mine) for line in noted.read_text().splitlines() if line.startswith(mine)]
+    if asked := [a for a in dict.fromkeys(asked) if a not in run.asks]:
+        found.append(f"asked the server ({', '.join(asked)})"[:120])
     if corpus.SECRET in told or _leaks(place, run):
         found.append("tells a secret of another folder")
     return found
@@ -438,16 +482,28 @@ def _promises(place: Place, run: Run, ended: Ended, told: str) -> list[str]:
         found.append(f"status {ended.status}, not 141")
     if run.good is not None:
         try:
-            have = apart(lambda: corpus.counted(place, run, ended.said))
+            plain = run.good[0] in ("run", "file", "answers")
+            have = (corpus.counted if plain else _counted)(place, run, ended.said)
         except RuntimeError as e:
             have = 0
             found.append(f"cannot be read: {str(e).splitlines()[-1]}"[:100])
         if have < run.good[2]:
             found.append(f"{have} of {run.good[2]} good ones")
-    if run.names and ended.reason == "" and not any(place.filled(n) in told for n in run.names):
+    if run.names and ended.reason == "" and not _named(place, run, told):
         found.append(f"does not name {run.names[0]!r}"[:80])
+    pages = [f for m in run.may for f in [place.work / m, *(place.work / m).rglob("*.html")] if f.is_file()]
+    found += [f"a page with {t}" for t in run.hides if any(t.encode() in f.read_bytes() for f in pages)]
     found += [f"does not show {text!r}"[:80] for text in run.shows if text not in ended.said + ended.errors]
     return found
+
+
+def _counted(place: Place, run: Run, said: str) -> int:
+    found: int = apart(lambda: corpus.counted(place, run, said))
+    return found
+
+
+def _named(place: Place, run: Run, told: str) -> bool:
+    return any(place.filled(n) in told for n in run.names)
 
 
 def _last(ended: Ended) -> str:
@@ -468,16 +524,14 @@ def _outcome(ended: Ended, run: Run, place: Place, said: str) -> str:
 
 
 def _preload() -> None:
-    import importlib
-    import warnings
-
+    """Import what verbs import, so that a fork has it at once."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in _PRELOADED:
+        own = [m.name for m in pkgutil.walk_packages(polyteach.__path__, "polyteach.") if not m.name.endswith(".demo")]
+        for name in (*_PRELOADED, *own):
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
-    import gc
-
+    Image.init()
     gc.collect()
     gc.freeze()  # so that forks do not copy what they only look at
 
@@ -508,7 +562,7 @@ def serve() -> None:
     """Runs what it is asked for, a line of JSON each, [case, number of the run]; answers with its result."""
     with ready() as runner:
         print("ready", flush=True)
-        by_name = {c.name: c for c in corpus.CASES}
+        by_name = {c.name: c for c in (*corpus.CASES, *(c for c, _ in corpus.PROOFS))}
         for line in sys.stdin:
             name, number = json.loads(line)
             case = by_name[name]
@@ -526,14 +580,12 @@ def _several(runner: Runner, work: list[tuple[Case, Run]], jobs: int, keep: bool
         if not pid:
             here.close()
             with there.makefile("w") as out:
-                for case, run in work[job::jobs]:
-                    try:
-                        result = runner.run(case, run, keep)
-                    except BaseException as e:
-                        result = Result(case.name, case.item, case.what, run.verb, problems=[f"THE CORPUS: {e}"])
-                    out.write(json.dumps(asdict(result)) + "\n")
-                    out.flush()
-            os._exit(0)
+                try:
+                    for case, run in work[job::jobs]:
+                        out.write(json.dumps(asdict(runner.run(case, run, keep))) + "\n")
+                        out.flush()
+                finally:  # a fork must never go on with its parent's work
+                    os._exit(0)
         there.close()
         streams.append((pid, here.makefile("r")))
     left = [s for _, s in streams]
@@ -556,10 +608,10 @@ def table(record: dict[str, Any]) -> str:
     lines = [
         "# Hostile and broken inputs",
         "",
-        "Written by `python -m tests.hostile --table` from hostile.json: what each verb did with each input of the corpus",
-        "in tests/hostile_cases.py. **Bold** is what must not be: a traceback, a change outside of the folder that was",
-        "given, a request, more than 1.5 GB above what the verb takes with good input, good images that are lost, or a",
-        "message that does not name what is at fault.",
+        "Written by `python -m tests.hostile --table` from hostile.json: what each verb did with each input of the",
+        "corpus in tests/hostile_cases.py. **Bold** is what must not be: a traceback, a change outside of the folder",
+        "that was given, a request, more than 1.5 GB above what the verb takes with good input, good images that are",
+        "lost, or a message that does not name what is at fault.",
         "",
     ]
     for column in columns:
@@ -589,8 +641,8 @@ def _text(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
 
 
-def _saved(column: str, results: list[Result], whole: bool) -> None:
-    """Put what was found into the record. whole: all was run, so that what is not in it is no case any more."""
+def _saved(column: str, results: list[Result]) -> None:
+    """Put what was found into the record, from which cases that there are no more go."""
     old = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {"runs": []}
     by_key = {(r["case"], r["verb"]): r for r in old["runs"]}
     for result in results:
@@ -599,12 +651,8 @@ def _saved(column: str, results: list[Result], whole: bool) -> None:
         kept = ("outcome", "problems", "status", "seconds", "peak_mb")
         about[column] = {k: v for k, v in asdict(result).items() if k in kept}
     order = {(c.name, r.verb): i for i, (c, r) in enumerate(chosen())}
-    runs = sorted(
-        (r for k, r in by_key.items() if k in order or not whole), key=lambda r: order.get((r["case"], r["verb"]), 1e9)
-    )
-    import subprocess
-
-    git = ["git", "-C", str(ROOT), "log", "-1", "--format=%h"]
+    runs = sorted((r for k, r in by_key.items() if k in order), key=lambda r: order[r["case"], r["verb"]])
+    git = ["git", "-C", str(ROOT), "log", "-1", "--format=%h", "--", "polyteach"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     record = old | {column: {"commit": commit, "date": time.strftime("%Y-%m-%d")}, "runs": runs}
     text = json.dumps({k: v for k, v in record.items() if k != "runs"}, ensure_ascii=True)[:-1]
@@ -617,9 +665,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.hostile", description="the corpus of hostile inputs")
     parser.add_argument("--only", default="", help="cases whose item, name or verb holds this text")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--first", action="store_true", help="of each case the first run alone")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="longest of one run")
     parser.add_argument("--save", choices=("before", "after"))
+    parser.add_argument("--go-on", action="store_true", help="leave out what --save has kept already")
     parser.add_argument("--table", action="store_true", help="write docs/hostile.md from docs/hostile.json")
     parser.add_argument("--keep", action="store_true", help="leave the folders, and say where they are")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -630,13 +680,17 @@ def main() -> int:
     if asked.table:
         TABLE.write_text(table(json.loads(RECORD.read_text(encoding="utf-8"))), encoding="utf-8")
         return 0
-    work = chosen(asked.only)
+    work = [(c, r) for c, r in chosen(asked.only) if not asked.first or r is c.runs[0]]
+    if asked.go_on and RECORD.exists():
+        have = json.loads(RECORD.read_text(encoding="utf-8"))["runs"]
+        done = {(r["case"], r["verb"]) for r in have if asked.save in r}
+        work = [(c, r) for c, r in work if (c.name, r.verb) not in done]
     if asked.list:
         print("\n".join(f"{c.item:2} {c.name:40} {r.verb:20} {c.what}" for c, r in work))
         return 0
     start = time.monotonic()
-    results = []
-    with ready(asked.seconds) as runner:
+    results: list[Result] = []
+    with ready(asked.seconds) as runner, contextlib.suppress(KeyboardInterrupt):
         for result in _several(runner, work, asked.jobs, asked.keep):
             results.append(result)
             mark = "WRONG" if result.problems else "ok"
@@ -652,7 +706,7 @@ def main() -> int:
     print(f"{len(results)} runs, {len(wrong)} wrong, {time.monotonic() - start:.0f} s, most memory "
           f"{max((r.peak_mb for r in results), default=0):,} MB")  # fmt: skip
     if asked.save:
-        _saved(asked.save, results, not asked.only)
+        _saved(asked.save, results)
     return int(bool(wrong))
 
 

@@ -2,6 +2,7 @@
 
 Most cases mix good images with a bad one, and say how many good ones must still be there. `hostile.py` runs them.
 """
+# ruff: noqa: E501  # tables of inputs, a line each
 
 import bz2
 import gzip
@@ -17,7 +18,9 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +53,7 @@ class Run:
     lines: command lines, one after another, in the folder `work`. may: what may change, relative to it. expect:
     "refused" (the last status is not 0), "clean" (it is 0) or "either". good: what is counted ("images" or "rejects" of a
     store, "labelled" in a label set, "answers" that are printed, "run": a student), where, and how many there must be.
-    names: one of these must be told, in what is said or recorded. shows: texts that must be printed. unread: nobody
+    names: one of these must be told, in what is said or recorded. shows: texts that must be printed. hides: texts that no page may hold. asks: what the server may be asked for. unread: nobody
     reads what it prints. seconds: another limit than the usual one.
     """
 
@@ -61,6 +64,8 @@ class Run:
     good: tuple[str, str, int] | None = None
     names: tuple[str, ...] = ()
     shows: tuple[str, ...] = ()
+    hides: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
     unread: bool = False
     seconds: float = 0
 
@@ -81,7 +86,7 @@ CASES: list[Case] = []
 
 def case(name: str, item: int, what: str, make: Callable[["Place"], Any], *runs: Run) -> None:
     """Add one."""
-    assert runs and all(c.name != name for c in CASES), name
+    assert runs
     CASES.append(Case(name, item, what, make, runs))
 
 
@@ -116,7 +121,10 @@ class Place:
 
     def filled(self, text: str) -> str:
         """With the folder's path for {root}, and so on."""
-        return text.replace("{root}", str(self.root)).replace("{secret}", str(self.secret)).replace("{url}", self.url)
+        filled = {"root": self.root, "secret": self.secret, "url": self.url, "host": self.url.removeprefix("http://")}
+        for key, value in filled.items():
+            text = text.replace("{" + key + "}", str(value))
+        return text
 
     def copy(self, what: str, name: str = "") -> Path:
         """A thing of the seed into `work`."""
@@ -200,7 +208,9 @@ def _onnx(file: Path, **more: Any) -> None:
     import onnx
     from onnx import TensorProto, helper
 
-    node = helper.make_node(more.get("op", "ReduceMean"), ["x"], ["y"], axes=[2, 3], keepdims=0, domain=more.get("domain"))
+    node = helper.make_node(
+        more.get("op", "ReduceMean"), ["x"], ["y"], axes=[2, 3], keepdims=0, domain=more.get("domain")
+    )
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 3, 8, 8])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", 3])
     graph = helper.make_graph([node, *more.get("nodes", ())], "g", [x], [y], more.get("weights", ()))
@@ -257,8 +267,22 @@ def counted(here: Place, run: Run, said: str) -> int:
 
 # --- command lines
 
+_SCRIPT = "<script>alert(1)</script>"
+
 _QUICK = ("--device", "cpu", "--no-progress")
-_SMALL = ("--backbone", "test_resnet", "--channels", "8", "--size", "32", "--batch-size", "4", "--workers", "0", *_QUICK)
+_SMALL = (
+    "--backbone",
+    "test_resnet",
+    "--channels",
+    "8",
+    "--size",
+    "32",
+    "--batch-size",
+    "4",
+    "--workers",
+    "0",
+    *_QUICK,
+)
 _SET = "store/labels/classification/x"
 _TRAIN = ("train", "store", "--out", "out", "--steps", "2", "--save-every", "2", *_SMALL)
 _PRETRAIN = ("pretrain", "store", "--out", "out", "--steps", "2", "--save-every", "2", *_SMALL)
@@ -272,12 +296,19 @@ _TRANSFER = (
 def ingest(source: str, good: int = GOOD, *more: str, **about: Any) -> Run:
     """Into a store `out`, of which so many images must be."""
     words = ("ingest", source, "out", *more)
-    return Run("ingest", (words,), ("out",), good=("images", "out", good) if good else None, **about)
+    kind, colon, _ = source.partition(":")
+    return Run(
+        f"ingest {kind}:" if colon else "ingest",
+        (words,),
+        ("out",),
+        good=("images", "out", good) if good else None,
+        **about,
+    )
 
 
-def label(good: int = 7, teacher: str = "onnx:teacher.onnx", **about: Any) -> Run:
+def label(good: int = 7, teacher: str = "onnx:teacher.onnx", *more: str, **about: Any) -> Run:
     """A store `store` by the ONNX teacher."""
-    words = ("label", "store", "--teacher", f"x={teacher}", *_QUICK)
+    words = ("label", "store", "--teacher", f"x={teacher}", *_QUICK, *more)
     return Run("label", (words,), ("store",), good=("labelled", _SET, good) if good else None, **about)
 
 
@@ -303,7 +334,8 @@ def predict(good: int = GOOD, **about: Any) -> Run:
 
 def report(good: int = 0, **about: Any) -> Run:
     words = ("report", "transfers", "--out", "out")
-    return Run("report", (words,), ("out",), good=("file", "out/report.html", 1) if good else None, **about)
+    found = ("file", "out/report.html", 1) if good else None
+    return Run("report", (words,), ("out",), good=found, hides=(_SCRIPT,), **about)
 
 
 def store(verb: str, *more: str, **about: Any) -> Run:
@@ -421,20 +453,19 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 def zeros(count: int) -> bytes:
     """A zlib stream of so many zero bytes, made at once: compressed blocks do not know of each other."""
-    block = 1 << 20
+    block = bytes(1 << 20)
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    packer.compress(bytes(block))
+    packer.compress(block)
     packer.flush(zlib.Z_FULL_FLUSH)
-    one = packer.compress(bytes(block)) + packer.flush(zlib.Z_FULL_FLUSH)
-    rest = packer.compress(bytes(count % block)) + packer.flush()
-    total = 1
-    for _ in range(count // block):
-        total = zlib.adler32(bytes(block), total)
-    total = zlib.adler32(bytes(count % block), total)
-    return b"\x78\xda" + one * (count // block) + rest + struct.pack(">I", total)
+    one = packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH)
+    rest = packer.compress(bytes(count % len(block))) + packer.flush()
+    total = 1 | (count % 65521) << 16  # Adler's checksum: of zeros the one half counts them
+    return b"\x78\xda" + one * (count // len(block)) + rest + struct.pack(">I", total)
 
 
-def png(width: int, height: int, data: bytes | None = None, bits: int = 8, colour: int = 0, extra: bytes = b"") -> bytes:
+def png(
+    width: int, height: int, data: bytes | None = None, bits: int = 8, colour: int = 0, extra: bytes = b""
+) -> bytes:
     """One that claims a size. data: of its pixels, compressed; a few rows without."""
     head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     body = zlib.compress(bytes(1000)) if data is None else data
@@ -578,8 +609,9 @@ def compressed(name: str, head: bytes, size: int) -> Callable[[Place], None]:
     """A header and then `size` zero bytes, compressed by the name's ending; made of copies of one piece."""
 
     def make(here: Place) -> None:
-        pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[name.rpartition(".")[2]]
-        piece = 64 << 20
+        quick = partial(lzma.compress, preset=0)
+        pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": quick}[name.rpartition(".")[2]]
+        piece = 16 << 20
         (here.work / name).write_bytes(pack(head) + pack(bytes(piece)) * (size // piece) + pack(bytes(1024)))
 
     return make
@@ -673,10 +705,8 @@ def objective(name: str) -> Callable[[Place], None]:
         student(change)(here)
         file = here.work / "run" / "student.safetensors"
         old, new = "heads.classification.", f"heads.{filled.replace('.', '-')}."
-        try:
+        with suppress(ValueError):  # of a lone surrogate; the name itself is what is looked at
             save_file({k.replace(old, new): v for k, v in load_file(file).items()}, file)
-        except UnicodeEncodeError:  # a lone surrogate; the name itself is what is looked at
-            pass
 
     return make
 
@@ -735,7 +765,11 @@ _NAMES = {
     "right to left": "\u202egnp.exe",
 }
 for _k, _name in _NAMES.items():
-    _spared = {"up": "a path upwards", "up 2": "a path upwards, without a slash before it", "absolute": "an absolute path"}
+    _spared = {
+        "up": "a path upwards",
+        "up 2": "a path upwards, without a slash before it",
+        "absolute": "an absolute path",
+    }
     _what = f"a run with an objective named {_spared.get(_k, repr(_name[:20]))}"
     case(f"objective {_k}", 1, _what, objective(_name), predict(0, names=("student.json",), expect="refused"))
 for _k in ("up", "nul", "long"):
@@ -836,7 +870,9 @@ def _checkpoints(here: Place) -> None:
     (here.work / "out" / "checkpoints").symlink_to(here.precious)
 
 
-case("checkpoints is a link", 1, "checkpoints of an unfinished run is a link to somebody's folder", _checkpoints, train())
+case(
+    "checkpoints is a link", 1, "checkpoints of an unfinished run is a link to somebody's folder", _checkpoints, train()
+)
 case("student.json is a link", 1, "a run's student.json is a link to a secret",
      lambda here: (_good(here), (here.work / "run/student.json").unlink(),
                    (here.work / "run/student.json").symlink_to(here.secret)), predict(0, expect="refused"))  # fmt: skip
@@ -872,13 +908,6 @@ def _transfer_json(change: Callable[[dict[str, Any]], Any], number: str = "001")
     return make
 
 
-_SCRIPT = "<script>alert(1)</script>"
-
-
-def _no_script(run: Run) -> Run:
-    return run
-
-
 for _k, _change in {
     "name": lambda t: t["representation"].update(name=_SCRIPT),
     "task": lambda t: t["downstream"].update(name=_SCRIPT),
@@ -905,7 +934,7 @@ _URIS = {
     "redirect": "{url}/redirect",
     "endless": "{url}/endless",
     "slow": "{url}/slow",
-    "HTTP": "HTTP{url}",
+    "HTTP": "HTTP://{host}/one.png",
     "reference": "reference://x::{url}/one.png",
     "simplecache": "simplecache::{url}/one.png",
     "filecache": "filecache::{url}/one.png",
@@ -913,7 +942,7 @@ _URIS = {
     "zip": "zip://one.png::{url}/a.zip",
     "tar": "tar://one.png::{url}/a.tar",
     "dir": "dir://x::{url}/one.png",
-    "user": "http://user:word@{url}/one.png",
+    "user": "http://user:word@{host}/one.png",
     "file fifo": "file://{root}/work/fifo",
     "local fifo": "local://{root}/work/fifo",
     "fifo": "{root}/work/fifo",
@@ -968,6 +997,22 @@ for _k, _uri in _URIS.items():
     case(f"uri {_k}", 2, f"a store with an image at {(_uri or 'no place at all')[:60]!r}", with_uri(_uri), *_runs)
 
 
+for _k, _uri, _allowed, _asks, _seconds in (
+    ("it", "{url}/one.png", "{url}/", ("one.png",), 0),
+    ("it, endless", "{url}/endless", "{url}/", ("endless",), 0),
+    ("it, slow", "{url}/slow", "{url}/", ("slow",), 100),
+    ("it, redirect", "{url}/redirect", "{url}/redirect", ("redirect",), 0),
+    ("another folder", "{url}/b/one.png", "{url}/a/", (), 0),
+    ("upwards", "{url}/a/../one.png", "{url}/a/", (), 0),
+    ("https", "{url}/one.png", "https", (), 0),
+    ("http", "{url}/one.png", "http", (), 0),
+    ("http, chained", "simplecache::{url}/one.png", "http", (), 0),
+):  # fmt: skip
+    case(f"uri allowed {_k}", 2, f"the store of {_uri} where --allow-remote {_allowed} is given", with_uri(_uri),
+         label(8 if _k == "it" else 7, "onnx:teacher.onnx", "--allow-remote", _allowed, asks=_asks,
+               names=() if _k == "it" else (BAD,), seconds=_seconds))  # fmt: skip
+
+
 def _rows(values: Sequence[Any], key: str = "path") -> Callable[[Place], None]:
     """A Parquet file of pictures, Hugging Face's way, of which the last has no bytes and a path."""
 
@@ -986,7 +1031,18 @@ def _rows(values: Sequence[Any], key: str = "path") -> Callable[[Place], None]:
     return make
 
 
-for _k in ("http", "simplecache", "file fifo", "fifo", "file zero", "zero", "unknown protocol", "nul", "bad address", "long"):
+for _k in (
+    "http",
+    "simplecache",
+    "file fifo",
+    "fifo",
+    "file zero",
+    "zero",
+    "unknown protocol",
+    "nul",
+    "bad address",
+    "long",
+):
     case(f"parquet path {_k}", 2, f"a Parquet dataset whose row lies at {str(_URIS[_k])[:60]!r}", _rows([str(_URIS[_k])]),
          ingest("p.parquet", 4, "--skip-bad"))  # fmt: skip
 case("parquet path up", 8, "a Parquet dataset whose row lies at '../around/private.png'",
@@ -1011,7 +1067,7 @@ for _k, _line in {
     "folder": b"pictures", "address": b"http://[::1/", "markup": b"[/red].png", "carriage return": b"a\rb.png",
 }.items():  # fmt: skip
     case(f"list {_k}", 2 if b"://" in _line else 3, f"a list with the line {_line[:40]!r}", _list(_line),
-         ingest("list.txt"))  # fmt: skip
+         ingest("list.txt", 0 if _k == "nul" else GOOD))  # fmt: skip
 
 # --- 3: entries
 
@@ -1120,7 +1176,7 @@ case("tar.gz cut", 4, "a .tar.gz that is cut short",
 case("tar.gz checksum", 4, "a .tar.gz with a wrong checksum",
      lambda here: (archive(name="a.tar.gz")(here), (here.work / "a.tar.gz").write_bytes(
          (here.work / "a.tar.gz").read_bytes()[:-8] + b"\0" * 8)),
-     ingest("a.tar.gz", 0, names=("a.tar.gz",)))  # fmt: skip
+     ingest("a.tar.gz", 0))  # fmt: skip
 case("webdataset json", 9, "a WebDataset sample whose JSON is 200,000 levels deep",
      archive(_member(f"{BAD}.png", b"x"), _member(f"{BAD}.json", deep().encode())),
      ingest("webdataset:a.tar?label=a", 0, "--skip-bad"))  # fmt: skip
@@ -1130,10 +1186,6 @@ case("webdataset class", 10, "a WebDataset sample with a class of 10,000 digits"
 case("webdataset large class", 10, "a WebDataset sample of class 99,999,999",
      archive(_member(f"{BAD}.png", b"x"), _member(f"{BAD}.cls", b"99999999")),
      ingest("webdataset:a.tar", 0, "--skip-bad"))  # fmt: skip
-case("webdataset pattern", 4, "a WebDataset pattern of 10 billion shards", _good_archive,
-     ingest("webdataset:{0000000000..9999999999}.tar", 0, expect="refused"))  # fmt: skip
-case("webdataset names outside", 8, "WebDataset's ?names= of another folder", _good_archive,
-     ingest("webdataset:a.tar?names=/dev/zero", 0))  # fmt: skip
 
 # --- 4: pictures
 
@@ -1186,7 +1238,21 @@ _PICTURES: dict[str, tuple[str, Any, str]] = {
     "mpo": ("a JPEG cut in the middle", lambda: jpeg(16, 16)[:300], "jpg"),
 }  # fmt: skip
 for _k, (_what, _data, _end) in _PICTURES.items():
-    _spec = {"names": (BAD,)} if _k not in ("gif frames", "png exif", "png texts", "png text bomb", "png profile bomb") else {}
+    _spec = (
+        {"names": (BAD,)}
+        if _k
+        not in (
+            "gif frames",
+            "png exif",
+            "png texts",
+            "png text bomb",
+            "png profile bomb",
+            "png palette",
+            "jpeg below",
+            "jpeg tall",
+        )
+        else {}
+    )
     case(f"picture {_k}", 4, f"a folder with {_what}", bad_picture(_data, f"{BAD}.{_end}"),
          ingest("pictures", **_spec), *([predict(**_spec)] if _k in (
              "png claim", "png of zeros", "png text bomb", "webp", "gif claim", "jpeg below", "tiff strip", "bmp claim") else []))  # fmt: skip
@@ -1200,7 +1266,12 @@ def _claimed(here: Place) -> None:
 
 case("row claims", 4, "a store with a row of 20,000 x 20,000 and its PNG of 439 KB", _claimed,
      label(7, names=(BAD,)), check("--deep", names=(BAD,)), train(names=(BAD,)), pretrain(names=(BAD,)))  # fmt: skip
-for _k, _size in {"negative": (-1, -1), "nothing": (0, 0), "largest": (2**31 - 1, 2**31 - 1), "thin": (1, 2**31 - 1)}.items():
+for _k, _size in {
+    "negative": (-1, -1),
+    "nothing": (0, 0),
+    "largest": (2**31 - 1, 2**31 - 1),
+    "thin": (1, 2**31 - 1),
+}.items():
     case(f"row {_k}", 4, f"a store with a row of {_size[0]} x {_size[1]}",
          lambda here, size=_size: (here.copy("teacher.onnx"), here.copy("teacher.onnx.json"),
                                    bad_row(here, height=size[0], width=size[1])),
@@ -1234,13 +1305,26 @@ def _mask(size: list[int], counts: bytes) -> Callable[[dict[str, Any]], None]:
 _BIG = lambda: black(20_000, 16)  # noqa: E731
 _LARGE: dict[str, tuple[str, str, Callable[[dict[str, Any]], Any]]] = {
     "depth map": ("a depth map of 20,000 x 20,000", "depth", lambda r: r.update(value=_BIG())),
-    "valid map": ("a map of where depth is valid of 60,000 x 60,000", "depth", lambda r: r.update(
-        valid=png(60_000, 60_000, zeros(60_000 * 7_501), 1))),
-    "class map": ("a map of classes of 16,384 x 16,384 in 40 bytes", "segmentation", lambda r: r.update(
-        category=webp(16_384, 16_384), probability=webp(16_384, 16_384))),
-    "normal map": ("a map of normals of 16,384 x 16,384 in 40 bytes", "normals", lambda r: r.update(
-        normal=webp(16_384, 16_384))),
-    "mask": ("a mask of 100,000 x 100,000 in a few bytes", "detection", _mask([100_000, 100_000], run_length([10**10]))),
+    "valid map": (
+        "a map of where depth is valid of 60,000 x 60,000",
+        "depth",
+        lambda r: r.update(valid=png(60_000, 60_000, zeros(60_000 * 7_501), 1)),
+    ),
+    "class map": (
+        "a map of classes of 16,384 x 16,384 in 40 bytes",
+        "segmentation",
+        lambda r: r.update(category=webp(16_384, 16_384), probability=webp(16_384, 16_384)),
+    ),
+    "normal map": (
+        "a map of normals of 16,384 x 16,384 in 40 bytes",
+        "normals",
+        lambda r: r.update(normal=webp(16_384, 16_384)),
+    ),
+    "mask": (
+        "a mask of 100,000 x 100,000 in a few bytes",
+        "detection",
+        _mask([100_000, 100_000], run_length([10**10])),
+    ),
     "mask runs": ("a mask whose runs are longer than it", "detection", _mask([40, 48], run_length([2**31, 2**31]))),
     "mask negative": ("a mask of a negative size", "detection", _mask([-40, 48], run_length([5]))),
     "mask text": ("a mask whose runs are no text of COCO's", "detection", _mask([40, 48], b"\xff\x00~~")),
@@ -1264,7 +1348,8 @@ def _many_rows(here: Place) -> None:
         "height": pa.repeat(pa.scalar(9, pa.int32()), count), "width": pa.repeat(pa.scalar(9, pa.int32()), count),
         "split": pa.nulls(count, pa.string()), "licence": pa.nulls(count, pa.string()),
     })  # fmt: skip
-    pq.write_table(table, here.work / "store/images/part-00001.parquet", compression="zstd", store_schema=False)
+    file = here.work / "store/images/part-00001.parquet"
+    pq.write_table(table, file, compression="zstd", store_schema=False, write_statistics=False, row_group_size=1 << 20)
 
 
 case("many rows", 4, "a store with 8 million rows in one part", _many_rows,
@@ -1277,9 +1362,12 @@ def _repeated(here: Place, file: Path, schema_of: Any, columns: dict[str, Any], 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    values = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), count), pa.array([bytes(size)], pa.binary()))
+    values = pa.DictionaryArray.from_arrays(
+        pa.repeat(pa.scalar(0, pa.int32()), count), pa.array([bytes(size)], pa.binary())
+    )
     table = pa.table(columns | {schema_of: values})
-    pq.write_table(table, file, compression="zstd", store_schema=False, row_group_size=64, dictionary_pagesize_limit=1 << 30)
+    pq.write_table(table, file, compression="zstd", store_schema=False, row_group_size=64, write_statistics=False,
+                   dictionary_pagesize_limit=1 << 30)  # fmt: skip
 
 
 def _zstd_store(here: Place) -> None:
@@ -1290,16 +1378,16 @@ def _zstd_store(here: Place) -> None:
 
     types = {"height": pa.int32(), "width": pa.int32()}
     arrays = {k: pa.array(v, types.get(k, pa.string())) for k, v in columns.items()}
-    _repeated(here, here.work / "store/images/part-00001.parquet", "bytes", arrays, 60, 100 << 20)
+    _repeated(here, here.work / "store/images/part-00001.parquet", "bytes", arrays, 60, 64 << 20)
 
 
 def _zstd_dataset(here: Place) -> None:
-    _repeated(here, here.work / "p.parquet", "image", {}, 60, 100 << 20)
+    _repeated(here, here.work / "p.parquet", "image", {}, 60, 64 << 20)
 
 
-case("zstd in a store", 4, "a store with a part of 6 GB in a few KB", _zstd_store,
+case("zstd in a store", 4, "a store with a part of 4 GB in a few KB", _zstd_store,
      check(names=("part-00001",)), label(0), train(names=("part-00001",)))  # fmt: skip
-case("zstd in a dataset", 4, "a Parquet dataset of 6 GB in a few KB", _zstd_dataset, ingest("p.parquet", 0))
+case("zstd in a dataset", 4, "a Parquet dataset of 4 GB in a few KB", _zstd_dataset, ingest("p.parquet", 0))
 
 # --- 5: what a check would refuse
 
@@ -1350,39 +1438,64 @@ _UNFIT: dict[str, tuple[str, str, Callable[[dict[str, Any]], Any]]] = {
     "box score 2": ("a box with a score of 2", "detection", _boxes(1, 1, 9, 9, score=2)),
     "box counts": ("more classes than boxes", "detection", lambda r: r.update(category=[0, 1, 2, 3, 4])),
     "box none": ("a labelled image whose boxes are null", "detection", lambda r: r.update(box=None, category=None)),
-    "odd probability": ("a vector of probabilities [50, -49]", "classification", lambda r: r.update(
-        probability=_half(50, -49, *[0] * (len(r["probability"]) - 2)))),
-    "nan probability": ("probabilities of NaN", "classification", lambda r: r.update(
-        probability=_half(*[_NAN] * len(r["probability"])))),
+    "odd probability": (
+        "a vector of probabilities [50, -49]",
+        "classification",
+        lambda r: r.update(probability=_half(50, -49, *[0] * (len(r["probability"]) - 2))),
+    ),
+    "nan probability": (
+        "probabilities of NaN",
+        "classification",
+        lambda r: r.update(probability=_half(*[_NAN] * len(r["probability"]))),
+    ),
     "short probability": ("too few probabilities", "classification", lambda r: r.update(probability=_half(1))),
-    "long probability": ("too many probabilities", "classification", lambda r: r.update(probability=_half(*[0.001] * 999))),
+    "long probability": (
+        "too many probabilities",
+        "classification",
+        lambda r: r.update(probability=_half(*[0.001] * 999)),
+    ),
     "no probability": ("no probabilities", "classification", lambda r: r.update(probability=_half())),
     "endless depth": ("infinite depth", "depth", lambda r: r.update(value=_filled(_INF, "float16"))),
     "nan depth": ("depth of NaN", "depth", lambda r: r.update(value=_filled(_NAN, "float16"))),
     "negative depth": ("negative depth", "depth", lambda r: r.update(value=_filled(-5, "float16"))),
-    "depth sizes": ("depth and where it is valid of other sizes", "depth", lambda r: r.update(
-        value=_filled(1, "float16", (40, 48)), valid=_filled(True, "bool", (20, 24)))),
+    "depth sizes": (
+        "depth and where it is valid of other sizes",
+        "depth",
+        lambda r: r.update(value=_filled(1, "float16", (40, 48)), valid=_filled(True, "bool", (20, 24))),
+    ),
     "depth jpeg": ("depth that is a JPEG", "depth", lambda r: r.update(value=jpeg(16, 16))),
     "depth text": ("depth that is no picture", "depth", lambda r: r.update(value=b"no picture")),
     "depth nothing": ("depth of no bytes", "depth", lambda r: r.update(value=b"")),
     "depth null": ("a labelled image whose depth is null", "depth", lambda r: r.update(value=None)),
     "depth grey": ("depth as a PNG of 8 bits", "depth", lambda r: r.update(value=PICTURE)),
     "valid text": ("where depth is valid is no picture", "depth", lambda r: r.update(valid=b"RIFFxxxx")),
-    "class map": ("a map of classes that there are not", "segmentation", lambda r: r.update(
-        category=_filled(60_000, "uint16"))),
+    "class map": (
+        "a map of classes that there are not",
+        "segmentation",
+        lambda r: r.update(category=_filled(60_000, "uint16")),
+    ),
     "class map text": ("a map of classes that is no picture", "segmentation", lambda r: r.update(category=b"x" * 600)),
-    "class map sizes": ("a map of classes and their probability of other sizes", "segmentation", lambda r: r.update(
-        probability=_filled(9, "uint8", (7, 9)))),
+    "class map sizes": (
+        "a map of classes and their probability of other sizes",
+        "segmentation",
+        lambda r: r.update(probability=_filled(9, "uint8", (7, 9))),
+    ),
     "normals": ("normals without a length", "normals", lambda r: r.update(normal=_filled(0, "int8", (3, 40, 48)))),
     "normals text": ("normals that are no picture", "normals", lambda r: r.update(normal=b"\x89PNG\r\n\x1a\n")),
     "state": ("a state that there is not", "depth", lambda r: r.update(state="maybe")),
     "state null": ("a state that is null", "depth", lambda r: r.update(state=None)),
 }
 for _k, (_what, _task, _change) in _UNFIT.items():
-    _more = [store("info"), mended()] if _k in ("nan box", "box class", "odd probability", "depth text", "state", "depth null") else []
+    _more = (
+        [store("info"), mended()]
+        if _k in ("nan box", "box class", "odd probability", "depth text", "state", "depth null")
+        else []
+    )
     _more += [transfer(names=("part-00000", "3"))] if _task == "classification" else []
+    _odd = _k not in ("backward box", "box outside", "negative depth")  # what a teacher may say
     case(f"answer {_k}", 5, _what, answers(_task, _change),
-         check(names=("part-00000",)), train(names=("part-00000",)), *_more)  # fmt: skip
+         check(names=("part-00000",)) if _odd else check(expect="either"), train(names=("part-00000",) if _odd else ()),
+         *_more)  # fmt: skip
 case("answer of another image", 5, "labels that are of other images",
      lambda here: (here.copy("store"), _moved(here)), check(names=("part-00000",)), train(names=("part-00000",)))  # fmt: skip
 
@@ -1409,7 +1522,9 @@ def _footer(here: Place) -> None:
     file.write_bytes(data)
 
 
-def _file(path: str, content: bytes | str | None = None, like: str = "", folder: bool = False) -> Callable[[Place], None]:
+def _file(
+    path: str, content: bytes | str | None = None, like: str = "", folder: bool = False
+) -> Callable[[Place], None]:
     """The store with another file: a content, a copy of another, or a folder."""
 
     def make(here: Place) -> None:
@@ -1506,11 +1621,24 @@ _STORES: dict[str, tuple[str, Callable[[Place], None], tuple[str, ...]]] = {
     "store format": ("a store.json of another format", broken("store.json", lambda a: a.update(format={"a": 1})), ("store.json",)),
 }  # fmt: skip
 for _k, (_what, _make, _told) in _STORES.items():
-    _runs = [check(names=_told), store("info"), train(), label(0)]
+    _sure = _k not in ("set info deep", "set teacher", "no bytes")
+    _runs = [check(names=_told) if _sure else check(expect="either"), store("info"), label(0)]
     _runs += [] if _k.startswith("store ") else [mended()]
     _runs += [store("repair", names=_told, expect="refused")] if _k.startswith("store ") else []
-    if _k in ("null id", "part x", "part 7", "text height", "rows lie", "set list", "set info", "store list", "id twice"):
-        _runs += [store("merge"), store("split", *FRACTIONS), pretrain(), transfer(), store("drop-labels", "depth/people", "--yes")]
+    if _k in (
+        "null id",
+        "part x",
+        "part 7",
+        "text height",
+        "rows lie",
+        "set list",
+        "set info",
+        "store list",
+        "id twice",
+    ):
+        _runs += [train(), store("merge"), store("split", *FRACTIONS), store("drop-labels", "depth/people", "--yes")]
+    if _k in ("null id", "part x", "set info"):
+        _runs += [pretrain(), transfer()]
     case(f"store: {_k}", 6, f"a store with {_what}",
          lambda here, make=_make: (here.copy("teacher.onnx"), here.copy("teacher.onnx.json"), make(here))
          if not (here.work / "teacher.onnx").exists() else None, *_runs)  # fmt: skip
@@ -1535,7 +1663,7 @@ for _k, (_path, _content) in {
     "odd leftover": ("images/.x.HOST.y.z.tmp", "x"),
 }.items():
     case(f"store file: {_k}", 6, f"a store whose {_path} is {str(_content)[:20]!r}", _everywhere(_path, _content),
-         check(expect="either"), store("info"), train(), store("merge"), ingest("pictures", 0), mended())  # fmt: skip
+         store("info"), train(), mended(), *([store("merge")] if "json" in _path else []))  # fmt: skip
 
 
 def _odd_overview(here: Place) -> None:
@@ -1549,7 +1677,9 @@ def _odd_overview(here: Place) -> None:
     _good(here)
     folder = here.work / "store" / "images"
     stamp = stamps(folder)["part-00000.parquet"]
-    table = pa.table({"part": [0], "stamp": [stamp], "values": [["train"]], "lengths": [[2_000_000_000]]}, schema=Overview.SCHEMA)
+    table = pa.table(
+        {"part": [0], "stamp": [stamp], "values": [["train"]], "lengths": [[2_000_000_000]]}, schema=Overview.SCHEMA
+    )
     pq.write_table(table.replace_schema_metadata({"sha256": _digest(table)}), folder / Overview.NAME)
 
 
@@ -1630,10 +1760,10 @@ for _k, (_name, _shows) in {
     "closing": ("[/red]", ("[/red]",)),
     "bold": ("[bold]x", ("[bold]x",)),
     "link": ("[link=http://x]y", ("[link=http://x]y",)),
-    "ansi": ("\x1b[31mred", ()),
+    "ansi": ("\x1b[31mred", ("31mred",)),
     "bell": ("a\x07b", ()),
     "nul": ("a\0b", ()),
-    "newline": ("a\nb", ()),
+    "newline": ("a\nb", ("a\\nb",)),
     "clear": ("\x1b]0;title\x07\x1b[2J", ()),
     "right to left": ("\u202etxt", ()),
     "c1": ("a\x9b31mb", ()),
@@ -1646,7 +1776,7 @@ for _k, (_name, _shows) in {
     "backslash": ("a\\[b]", ("a\\[b]",)),
 }.items():
     case(f"class {_k}", 7, f"a store with a class named {_name[:30]!r}", _classes([_name]),
-         store("info", shows=_shows), check(expect="either"), train(), store("merge"))  # fmt: skip
+         store("info", shows=_shows), *([store("split", *FRACTIONS, shows=_shows)] if _k != "long" else []), *([train(), store("merge"), check(expect="either")] if _k in ("ansi", "surrogate") else []))  # fmt: skip
 case("class many", 7, "a store with 60,000 classes", _classes([f"class {i}" for i in range(60_000)]),
      store("info"), check(expect="either"))  # fmt: skip
 
@@ -1657,7 +1787,7 @@ def _set_named(name: str) -> Callable[[Place], None]:
     def make(here: Place) -> None:
         _good(here)
         folder = here.work / "store/labels/depth"
-        shutil.copytree(folder / "people", os.fsencode(folder) + b"/" + name.encode("utf-8", "surrogateescape"))
+        shutil.copytree(folder / "people", folder / name)
 
     return make
 
@@ -1667,17 +1797,24 @@ for _k, _name in {
     "tilde": "~", "glob": "*", "long": "n" * 250,
 }.items():  # fmt: skip
     case(f"set named {_k}", 7, f"a label set named {_name[:30]!r}", _set_named(_name),
-         store("info"), check(expect="either"), train(), store("merge"), label(0))  # fmt: skip
-for _k, _name in {"markup": "[/red]", "ansi": "\x1b[31mred", "newline": "a\nb", "nul": "a\0b", "long": "n" * 5000, "slash": "../../x"}.items():
+         store("info", shows=("/[/red]",) if _k == "markup" else ()), *([check(expect="either"), train(), store("merge")] if _k in ("ansi", "no utf-8") else []))  # fmt: skip
+for _k, _name in {
+    "markup": "[/red]",
+    "ansi": "\x1b[31mred",
+    "newline": "a\nb",
+    "nul": "a\0b",
+    "long": "n" * 5000,
+    "slash": "../../x",
+}.items():
     case(f"split {_k}", 7, f"a store with a split named {_name[:30]!r}",
          lambda here, name=_name: (_good(here), images(here, lambda rows: rows[3].update(split=name))),
-         store("info"), train(), check(expect="either"))  # fmt: skip
+         store("info"), *([train()] if _k == "ansi" else []))  # fmt: skip
     case(f"id {_k}", 7, f"a store with an image called {_name[:30]!r} that cannot be decoded",
          lambda here, name=_name: (_good(here), images(here, lambda rows: rows[3].update(id=name, bytes=b"x"))),
-         check("--deep"), label(7), store("repair", "--deep"))  # fmt: skip
+         check("--deep"), label(7))  # fmt: skip
     case(f"teacher {_k}", 7, f"a label set of a teacher called {_name[:30]!r}",
          broken(f"{_DEPTH}set.json", lambda about, name=_name: about.update(info={"teacher": {"spec": name, "licence": name}})),
-         store("info"), train())  # fmt: skip
+         store("info", shows=("[/red]",) if _k == "markup" else ()))  # fmt: skip
 
 # --- 8: files that are named
 
@@ -1693,7 +1830,13 @@ for _k, _file_name in {
 }.items():  # fmt: skip
     case(f"onnx names {_k}", 8, f"an ONNX description with names: {_file_name[:30]!r}", teacher({"names": _file_name}),
          label(0, expect="refused", names=("teacher.onnx.json",)))  # fmt: skip
-case("onnx names link", 8, "an ONNX description whose names are a link to a secret", _in_folder, label(0, names=("teacher.onnx",)))
+case(
+    "onnx names link",
+    8,
+    "an ONNX description whose names are a link to a secret",
+    _in_folder,
+    label(0, names=("teacher.onnx",)),
+)
 
 
 def _fifo_names(here: Place) -> None:
@@ -1742,7 +1885,11 @@ def _onnx_metadata(here: Place) -> None:
 
     teacher({})(here)
     model = onnx.load(here.work / "teacher.onnx")
-    for k, v in {"names": f"{here.secret}", "classes": repr(pickle.dumps(Payload(here.ran))), "pickle": "cos\nsystem\n"}.items():
+    for k, v in {
+        "names": f"{here.secret}",
+        "classes": repr(pickle.dumps(Payload(here.ran))),
+        "pickle": "cos\nsystem\n",
+    }.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = k, v
     model.doc_string = _SCRIPT * 1000
@@ -1750,7 +1897,13 @@ def _onnx_metadata(here: Place) -> None:
 
 
 case("onnx metadata", 8, "an ONNX file with pickles in its metadata", _onnx_metadata, label(8))
-for _k, _data in {"text": b"no graph", "empty": b"", "zeros": bytes(1000), "varint": b"\xff" * 100, "pickle": pickle.dumps([1])}.items():
+for _k, _data in {
+    "text": b"no graph",
+    "empty": b"",
+    "zeros": bytes(1000),
+    "varint": b"\xff" * 100,
+    "pickle": pickle.dumps([1]),
+}.items():
     case(f"onnx {_k}", 9, f"an ONNX file that is none: {_k}", _onnx_bytes(_data),
          label(0, expect="refused", names=("teacher.onnx",)))  # fmt: skip
 
@@ -1780,7 +1933,10 @@ def _onnx_output(shape: str) -> Callable[[Place], None]:
             mean = helper.make_node("ReduceMean", ["x"], ["m"], keepdims=0)
             nodes, held = [mean, helper.make_node("Expand", ["m", "s"], ["y"])], [size]
         body = helper.make_graph(nodes, "g", [x], [y], held)
-        onnx.save(helper.make_model(body, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), here.work / "teacher.onnx")
+        onnx.save(
+            helper.make_model(body, opset_imports=[helper.make_opsetid("", 13)], ir_version=8),
+            here.work / "teacher.onnx",
+        )
         here.copy("teacher.onnx.json")
 
     return make
@@ -1815,15 +1971,21 @@ def _nyu(how: str) -> Callable[[Place], None]:
             elif how == "loop":
                 opened["images"] = h5py.SoftLink("/images")
             elif how == "raw":
-                opened.create_dataset("images", (2, 3, 8, 8), "u1", external=[(str(here.root / "around/raw.bin"), 0, 384)])
+                opened.create_dataset(
+                    "images", (2, 3, 8, 8), "u1", external=[(str(here.root / "around/raw.bin"), 0, 384)]
+                )
             elif how == "virtual":
                 layout = h5py.VirtualLayout((2, 3, 8, 8), "u1")
                 layout[:] = h5py.VirtualSource(str(outside), "secret", (2, 3, 8, 8))
                 opened.create_virtual_dataset("images", layout)
             elif how == "bomb":
-                opened.create_dataset("images", (2, 3, 60_000, 60_000), "u1", chunks=(1, 1, 1000, 1000), compression="gzip")
+                opened.create_dataset(
+                    "images", (2, 3, 60_000, 60_000), "u1", chunks=(1, 1, 1000, 1000), compression="gzip"
+                )
             elif how == "chunk":
-                opened.create_dataset("images", (2, 3, 20_000, 20_000), "u1", chunks=(1, 3, 20_000, 20_000), compression="gzip")
+                opened.create_dataset(
+                    "images", (2, 3, 20_000, 20_000), "u1", chunks=(1, 3, 20_000, 20_000), compression="gzip"
+                )
             elif how == "group":
                 opened.create_group("images")
 
@@ -1836,7 +1998,13 @@ for _k, _what in {
     "chunk": "chunks of 1.2 GB",
 }.items():  # fmt: skip
     _sure: dict[str, Any] = {"expect": "refused"} if _k in ("external", "loop", "raw", "virtual", "group") else {}
-    case(f"nyu {_k}", 8, f"an HDF5 file with {_what}", _nyu(_k), ingest("nyu:nyu?split=none", 0, names=("nyu_depth",), **_sure))
+    case(
+        f"nyu {_k}",
+        8,
+        f"an HDF5 file with {_what}",
+        _nyu(_k),
+        ingest("nyu:nyu?split=none", 0, names=("nyu_depth",), **_sure),
+    )
 
 # --- 9: weights and descriptions
 
@@ -1870,7 +2038,9 @@ def _vit(name: str, how: str, **config: Any) -> Callable[[Place], None]:
         folder = here.work / "vit"
         filled = json.loads(here.filled(json.dumps(_VIT | config)))
         (folder / "config.json").write_text(json.dumps(filled))
-        (folder / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}))
+        (folder / "preprocessor_config.json").write_text(
+            json.dumps({"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}})
+        )
         (folder / "evil.py").write_text(f"open({str(here.ran)!r}, 'w').close()\nclass Evil: pass\n")
 
     return make
@@ -1889,7 +2059,12 @@ case("hugging face index", 9, "a Hugging Face folder whose index names a file of
                    (here.work / "vit/model.safetensors.index.json").write_text(json.dumps(
                        {"metadata": {}, "weight_map": {"a": "../../around/secret.txt"}}))),
      label(0, "transformers:vit", expect="refused", names=("vit",)))  # fmt: skip
-for _k, _config in {"deep": deep(), "list": "[1]", "sizes": json.dumps(_VIT | {"hidden_size": 10**9}), "text": "x"}.items():
+for _k, _config in {
+    "deep": deep(),
+    "list": "[1]",
+    "sizes": json.dumps(_VIT | {"hidden_size": 10**9}),
+    "text": "x",
+}.items():
     case(f"hugging face config {_k}", 9, f"a Hugging Face folder whose config.json is odd: {_k}",
          lambda here, config=_config: (_vit("model.safetensors", "pickle")(here), (here.work / "vit/config.json").write_text(config)),
          label(0, "transformers:vit", expect="refused", names=("vit",)))  # fmt: skip
@@ -1938,14 +2113,31 @@ for _k, _about in {
     "kind odd": {"objectives": {"depth": {"task": "depth", "space": {"names": [], "kind": "evil"}}}},
     "licence odd": {"licence": {"a": [1]}}, "learning rate odd": {"learning_rate": "x"},
 }.items():  # fmt: skip
-    _spec = {} if _k in ("licence odd", "learning rate odd") else {"expect": "refused", "names": ("student.json",)}
+    _spec = (
+        {}
+        if _k in ("licence odd", "learning rate odd")
+        else {"expect": "refused", "names": ("student.json", "has no heads")}
+    )
     case(f"student {_k}", 9, f"a run whose student.json says {json.dumps(_about)[:60]}",
          student(lambda about, changes=_about: about.update(changes)), predict(0, **_spec),
          *([Run("transfer --init", ((*_TRANSFER, "--init", "run"),), ("out", "store"))] if "huge" in _k or "text" in _k else []))  # fmt: skip
-for _k, _text in {"deep": deep("{"), "list": "[1]", "null": "null", "empty": "", "text": "x", "nan": "NaN", "digits": "9" * 10_000}.items():
+for _k, _text in {
+    "deep": deep("{"),
+    "list": "[1]",
+    "null": "null",
+    "empty": "",
+    "text": "x",
+    "nan": "NaN",
+    "digits": "9" * 10_000,
+}.items():
     case(f"student.json {_k}", 9, f"a run whose student.json is odd: {_k}", student(lambda about, text=_text: text),
          predict(0, expect="refused", names=("student.json",)), label(0, "own:run", expect="refused", names=("student.json",)))  # fmt: skip
-for _k, (_file_name, _text) in {"train list": ("train.json", "[1]"), "train deep": ("train.json", deep()), "train compute": ("train.json", '{"compute": 5}'), "config list": ("config.json", "[1]")}.items():
+for _k, (_file_name, _text) in {
+    "train list": ("train.json", "[1]"),
+    "train deep": ("train.json", deep()),
+    "train compute": ("train.json", '{"compute": 5}'),
+    "config list": ("config.json", "[1]"),
+}.items():
     case(f"run {_k}", 9, f"a run whose {_file_name} is {_text[:20]!r}",
          lambda here, name=_file_name, text=_text: (_good(here), (here.work / "run" / name).write_text(text)),
          predict(0), label(0, "own:run"))  # fmt: skip
@@ -1963,9 +2155,16 @@ for _k, _about in {
     "licence": '{"task": "classification", "names": ["a", "b", "c"], "licence": {"a": 1}}',
 }.items():  # fmt: skip
     _sure = {} if _k in ("licence",) else {"expect": "refused", "names": ("teacher.onnx.json",)}
-    case(f"onnx description {_k}", 9, f"an ONNX description {_about[:20] if len(_about) < 9 else _about[-60:]!r}", teacher(_about), label(0, **_sure))
+    case(
+        f"onnx description {_k}",
+        9,
+        f"an ONNX description {_about[:20] if len(_about) < 9 else _about[-60:]!r}",
+        teacher(_about),
+        label(0, **_sure),
+    )
 _ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}, *{a}, *{a}, *{a}, *{a}, *{a}]\n" for a, b in zip("abcdefghi", "bcdefghij", strict=True)
+    f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}, *{a}, *{a}, *{a}, *{a}, *{a}]\n"
+    for a, b in zip("abcdefghi", "bcdefghij", strict=True)
 )
 _YAML = {
     "tag": "!!python/object/apply:builtins.exec [\"open('{root}/ran', 'w').close()\"]",
@@ -2003,8 +2202,21 @@ for _k, _change in {
     "nan": lambda t: t["results"][0]["tests"][0]["scores"].update({"top-1": _NAN}), "compute": lambda t: t.update(compute=[1]),
     "resamples": lambda t: t["results"][0]["tests"][0].update(resamples="x"), "name": lambda t: t["representation"].update(name={"a": 1}),
 }.items():  # fmt: skip
-    case(f"transfer.json {_k}", 9, f"a transfer.json that is odd: {_k}", _transfer_json(_change), report(names=("transfer.json",)))
-for _k, _name in {"ansi": "\x1b[31m", "nul": "\0", "markup": "[/red]", "long": "n" * 5000, "surrogate": "\ud800", "slash": "../../x"}.items():
+    case(
+        f"transfer.json {_k}",
+        9,
+        f"a transfer.json that is odd: {_k}",
+        _transfer_json(_change),
+        report(names=("transfer.json",)),
+    )
+for _k, _name in {
+    "ansi": "\x1b[31m",
+    "nul": "\0",
+    "markup": "[/red]",
+    "long": "n" * 5000,
+    "surrogate": "\ud800",
+    "slash": "../../x",
+}.items():
     case(f"representation {_k}", 7, f"a transfer.json of a representation named {_name[:20]!r}",
          _transfer_json(lambda t, name=_name: t["representation"].update(name=name)), report())  # fmt: skip
 case("nobody reads", 9, "what is printed goes to a pipe that is closed", _good,
@@ -2070,10 +2282,26 @@ _COCO: dict[str, tuple[str, Callable[[dict[str, Any]], Any], int]] = {
     "bbox null": ("a box that is null", _annotation(bbox=None), 3),
     "image id": ("an annotation of an image that is a list", _annotation(image_id=[1]), 0),
     "category": ("an annotation of a category that is a dictionary", _annotation(category_id={"a": 1}), 0),
-    "rle": ("an outline of 100,000 x 100,000 run lengths", _annotation(segmentation={"size": [100_000, 100_000], "counts": [10**10]}), 3),
-    "rle text": ("an outline whose runs are odd text", _annotation(segmentation={"size": [40, 48], "counts": "\x7f~~\0"}), 3),
-    "rle long": ("an outline of longer runs than its picture", _annotation(segmentation={"size": [40, 48], "counts": [2**40]}), 3),
-    "rle negative": ("an outline of negative runs", _annotation(segmentation={"size": [40, 48], "counts": [-5, 1925]}), 3),
+    "rle": (
+        "an outline of 100,000 x 100,000 run lengths",
+        _annotation(segmentation={"size": [100_000, 100_000], "counts": [10**10]}),
+        3,
+    ),
+    "rle text": (
+        "an outline whose runs are odd text",
+        _annotation(segmentation={"size": [40, 48], "counts": "\x7f~~\0"}),
+        3,
+    ),
+    "rle long": (
+        "an outline of longer runs than its picture",
+        _annotation(segmentation={"size": [40, 48], "counts": [2**40]}),
+        3,
+    ),
+    "rle negative": (
+        "an outline of negative runs",
+        _annotation(segmentation={"size": [40, 48], "counts": [-5, 1925]}),
+        3,
+    ),
     "polygon huge": ("a polygon of corners at 1e30", _annotation(segmentation=[[1, 1, 1e30, 1, 1e30, 1e30]]), 3),
     "polygon nan": ("a polygon of NaN", _annotation(segmentation=[[_NAN] * 6]), 3),
     "polygon text": ("a polygon of texts", _annotation(segmentation=[["a"] * 6]), 3),
@@ -2106,12 +2334,18 @@ def _voc(text: str, ids: Sequence[str] = ()) -> Callable[[Place], None]:
             thing = "<object><name>bottle</name><bndbox><xmin>5</xmin><ymin>9</ymin><xmax>24</xmax><ymax>38</ymax></bndbox></object>"
             about = f"<annotation><filename>{i}.jpg</filename><size><width>48</width><height>40</height><depth>3</depth></size>{thing}</annotation>"
             (root / "Annotations" / f"{i}.xml").write_text(here.filled(text) if text and i == 3 else about)
-        (root / "ImageSets/Main/train.txt").write_bytes("".join(f"{i}\n" for i in [*range(GOOD), *map(here.filled, ids)]).encode())
+        (root / "ImageSets/Main/train.txt").write_bytes(
+            "".join(f"{i}\n" for i in [*range(GOOD), *map(here.filled, ids)]).encode()
+        )
 
     return make
 
 
-_LAUGHS = '<!DOCTYPE a [<!ENTITY a "ha">' + "".join(f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in zip("abcdefghi", "bcdefghij", strict=True)) + "]>"
+_LAUGHS = (
+    '<!DOCTYPE a [<!ENTITY a "ha">'
+    + "".join(f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in zip("abcdefghi", "bcdefghij", strict=True))
+    + "]>"
+)
 for _k, _text in {
     "laughs": f"{_LAUGHS}<annotation>&j;</annotation>",
     "entity": '<!DOCTYPE a [<!ENTITY x SYSTEM "file://{secret}">]><annotation><filename>&x;</filename></annotation>',
@@ -2123,9 +2357,27 @@ for _k, _text in {
     "class": "<annotation><filename>3.jpg</filename><size><width>48</width><height>40</height></size><object><name>\u202e[/red]</name><bndbox><xmin>5</xmin><ymin>9</ymin><xmax>24</xmax><ymax>38</ymax></bndbox></object></annotation>",
     "empty": " ",
 }.items():  # fmt: skip
-    case(f"voc {_k}", 10, f"Pascal VOC's XML: {_text[:40]!r}", _voc(_text), ingest("voc:voc", 3, "--skip-bad", names=("3.xml", "3.jpg")))
-for _k, _id in {"up": "../../../../around/private", "absolute": "{root}/around/private", "nul": "a\0b", "long": "n" * 5000, "ansi": "\x1b[31m"}.items():
-    case(f"voc id {_k}", 10, f"Pascal VOC's list with {_id[:30]!r}", _voc("", [_id]), ingest("voc:voc", 4, "--skip-bad"))
+    case(
+        f"voc {_k}",
+        10,
+        f"Pascal VOC's XML: {_text[:40]!r}",
+        _voc(_text),
+        ingest("voc:voc", 3, "--skip-bad", names=("3.xml", "3.jpg")),
+    )
+for _k, _id in {
+    "up": "../../../../around/private",
+    "absolute": "{root}/around/private",
+    "nul": "a\0b",
+    "long": "n" * 5000,
+    "ansi": "\x1b[31m",
+}.items():
+    case(
+        f"voc id {_k}",
+        10,
+        f"Pascal VOC's list with {_id[:30]!r}",
+        _voc("", [_id]),
+        ingest("voc:voc", 0 if _k in ("up", "absolute") else 4, "--skip-bad"),
+    )
 
 
 def _cifar(evil: str) -> Callable[[Place], None]:
@@ -2135,9 +2387,17 @@ def _cifar(evil: str) -> Callable[[Place], None]:
         folder = here.work / "cifar" / "cifar-10-batches-py"
         folder.mkdir(parents=True)
         for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
-            content: Any = {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 1], b"filenames": [b"a.png", b"b.png"]}
+            content: Any = {
+                b"data": np.zeros((2, 3072), np.uint8),
+                b"labels": [0, 1],
+                b"filenames": [b"a.png", b"b.png"],
+            }
             if name == "test_batch":
-                content = {"payload": Payload(here.ran), "deep": [], "object": content | {b"labels": [Payload(here.ran)]}}[evil]
+                content = {
+                    "payload": Payload(here.ran),
+                    "deep": [],
+                    "object": content | {b"labels": [Payload(here.ran)]},
+                }[evil]
             (folder / name).write_bytes(pickle.dumps(content, 2))
         (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": [b"a", b"b"]}, 2))
         if evil == "deep":
@@ -2147,7 +2407,13 @@ def _cifar(evil: str) -> Callable[[Place], None]:
 
 
 for _k in ("payload", "object", "deep"):
-    case(f"cifar {_k}", 10, f"CIFAR's pickle with a payload ({_k})", _cifar(_k), ingest("cifar:cifar", 0, expect="refused", names=("test_batch",)))
+    case(
+        f"cifar {_k}",
+        10,
+        f"CIFAR's pickle with a payload ({_k})",
+        _cifar(_k),
+        ingest("cifar:cifar", 0, expect="refused", names=("test_batch",)),
+    )
 
 
 def _diode(how: str) -> Callable[[Place], None]:
@@ -2199,7 +2465,13 @@ def _ade(here: Place) -> None:
     (root / "index_ade20k.pkl").write_bytes(pickle.dumps({"objectnames": [Payload(here.ran)]}))
 
 
-case("ade20k pickle", 10, "ADE20K's index that is a pickle with a payload", _ade, ingest("ade20k:ade", 0, expect="refused", names=("index_ade20k.pkl",)))
+case(
+    "ade20k pickle",
+    10,
+    "ADE20K's index that is a pickle with a payload",
+    _ade,
+    ingest("ade20k:ade", 0, expect="refused", names=("index_ade20k.pkl",)),
+)
 
 
 def _class_folders(*names: bytes) -> Callable[[Place], None]:
@@ -2217,7 +2489,13 @@ for _k, _names in {
     "markup": [b"[/red]"], "ansi": [b"\x1b[31m"], "newline": [b"a\nb"], "no utf-8": [b"\xff"], "script": [b"<script>alert(1)<"],
     "long": [b"n" * 250], "dash": [b"--yes"],
 }.items():  # fmt: skip
-    case(f"class folder {_k}", 7, f"class folders named {_names[0][:20]!r}", _class_folders(*_names), ingest("folder:folders", 2, "--skip-bad"))
+    case(
+        f"class folder {_k}",
+        7,
+        f"class folders named {_names[0][:20]!r}",
+        _class_folders(*_names),
+        ingest("folder:folders", 2, "--skip-bad"),
+    )
 
 
 def _circle_folder(here: Place) -> None:
@@ -2227,7 +2505,13 @@ def _circle_folder(here: Place) -> None:
     (here.work / "folders" / "etc").symlink_to(here.precious)
 
 
-case("class folder links", 3, "class folders with links in a circle", _circle_folder, ingest("folder:folders", 4, "--skip-bad"))
+case(
+    "class folder links",
+    3,
+    "class folders with links in a circle",
+    _circle_folder,
+    ingest("folder:folders", 4, "--skip-bad"),
+)
 
 
 def _csv(text: bytes) -> Callable[[Place], None]:
@@ -2240,8 +2524,6 @@ for _k, _text in {
 }.items():  # fmt: skip
     case(f"csv {_k}", 10, f"groups in a CSV file that is odd: {_k}", _csv(_text),
          store("split", *FRACTIONS, "--groups", "groups.csv", expect="refused", names=("groups.csv",)))  # fmt: skip
-case("regular expression", 4, "a group pattern that takes for ever", _good,
-     store("split", *FRACTIONS, "--group", "(a+)+$)", expect="refused"))  # fmt: skip
 
 
 def _picture() -> bytes:
@@ -2250,6 +2532,52 @@ def _picture() -> bytes:
 
 
 PICTURE = _picture()
+
+
+SLOW = (
+    "uri allowed it, slow",
+    *(f"tar.{end} {what}" for end in ("bz2", "xz") for what in ("of zeros", "with a long name")),
+)
+"""Cases that take long even where all is right."""
+
+# --- what the runner must see
+
+PROOFS: list[tuple[Case, str]] = []
+"""Code that does what no verb may, and what must be said of it."""
+
+
+def _proof(name: str, code: str, said: str, **about: Any) -> None:
+    run = Run("python", (("python", code),), ("out",), **about)
+    PROOFS.append((Case(f"proof {name}", 0, name, lambda here: None, (run,)), said))
+
+
+_proof("writes outside", "open('../escaped', 'w')", "outside: made escaped")
+_proof("writes into another folder", "(place / 'around/precious/new').touch()", "outside: made around/precious/new")
+_proof("deletes", "(place / 'around/precious/keep.txt').unlink()", "outside: deleted around/precious/keep.txt")
+_proof("changes", "(place / 'around/precious/keep.txt').write_text('x')", "outside: changed around/precious/keep.txt")
+_proof("changes its input", "open('new', 'w')", "outside: made work/new")
+_proof("writes where it may", "open('out', 'w')", "")
+_proof("takes 2 GB", "b'x' * (2 << 30)", "memory: 2.0 GB")
+_proof("takes 1 GB", "b'x' * (1 << 30)", "")
+_proof("takes 9 GB", "b'x' * (9 << 30)", "traceback: MemoryError")
+_proof("takes 5 GB", "b'x' * (5 << 30)", "memory: stopped")
+_proof("raises", "raise KeyError('a')", "traceback: KeyError")
+_proof("sleeps", "import time; time.sleep(60)", "still running after 1 s", seconds=1)
+_proof("does not end", "import threading, time; threading.Thread(target=time.sleep, args=(60,)).start()",
+       "still running after 1 s", seconds=1)  # fmt: skip
+_proof("is killed", "import os; os.kill(os.getpid(), 11)", "killed by SIGSEGV")
+_proof("asks", "import urllib.request; urllib.request.urlopen('{url}/x.png')", "asked the server (x.png)")
+_proof("runs a payload", "import pickle; pickle.loads(pickle.dumps(Payload(place / 'ran')))", "THE PAYLOAD RAN")
+_proof("tells a secret", "print(open('../around/secret.txt').read())", "tells a secret")
+_proof("keeps a secret", "import shutil; shutil.copy('../around/secret.txt', 'out')", "tells a secret")
+_proof("prints ANSI", "print('\x1b[31mred')", "prints the control character")
+_proof("gives bad advice", "print('set weights_only=False')", "advises weights_only=False")
+_proof("goes through", "pass", "not refused", expect="refused")
+_proof("makes a page with a script", "open('out', 'w').write('<script>alert(1)</script>')", "a page with",
+       hides=(_SCRIPT,))  # fmt: skip
+_proof("loses images", "pass", "0 of 4 good ones", good=("images", "out", 4))
+_proof("does not say who", "print('an image is bad')", "does not name 'bad-one'", names=(BAD,))
+_proof("refuses what is good", "raise SystemExit('no')", "status 1", expect="clean")
 
 
 def every() -> Iterator[tuple[Case, Run]]:
