@@ -52,8 +52,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-import polyteach.label
+import polyteach
 from polyteach.__main__ import main as call
+from polyteach.label import label
 from tests import hostile_cases as corpus
 from tests.hostile_cases import Case, Place, Run
 
@@ -301,7 +302,7 @@ def _called(words: tuple[str, ...]) -> int:
 
 def _known(words: tuple[str, ...]) -> list[str]:
     """Without the permission to fetch, where the verb knows none: before there was one, all was fetched."""
-    if "--allow-remote" not in words or "allow_remote" in inspect.signature(polyteach.label.label).parameters:
+    if "--allow-remote" not in words or "allow_remote" in inspect.signature(label).parameters:
         return list(words)
     at = words.index("--allow-remote")
     return [*words[:at], *words[at + 2 :]]
@@ -365,20 +366,15 @@ class Runner:
 
     def own(self, verb: str) -> float:
         """Bytes that the verb holds with good input, above its beginning."""
-        of_good = [(c, r) for c in corpus.CASES for r in c.runs if c.item == 0]
-        good = [(c, r) for c, r in of_good if r.verb == verb] or [
-            (c, r) for c, r in of_good if r.verb == verb.split()[0]
-        ]
-        if verb not in self._own:
-            if not good:
-                self._own[verb] = 0.1 * GB
-            else:
-                case, run = good[0]
-                place = self._place(case, run)
-                _made(case, place)
-                self._own[verb] = max(command(w, place, 60, STOPPED).peak for w in run.lines)
-                shutil.rmtree(place.root)
-        return self._own[verb]
+        good = {r.verb: (c, r) for c in corpus.CASES for r in c.runs if c.item == 0}
+        name = verb if verb in good else verb.split()[0]
+        if name not in self._own and name in good:
+            case, run = good[name]
+            place = self._place(case, run)
+            _made(case, place)
+            self._own[name] = max(command(w, place, 60, STOPPED).peak for w in run.lines)
+            shutil.rmtree(place.root)
+        return self._own.get(name, 0.1 * GB)
 
     def _place(self, case: Case, run: Run) -> Place:
         name = re.sub(r"[^a-z0-9]+", "-", f"{case.name}-{case.runs.index(run)}".lower())
@@ -489,7 +485,8 @@ def _promises(place: Place, run: Run, ended: Ended, told: str) -> list[str]:
             found.append(f"cannot be read: {str(e).splitlines()[-1]}"[:100])
         if have < run.good[2]:
             found.append(f"{have} of {run.good[2]} good ones")
-    if run.names and ended.reason == "" and not _named(place, run, told):
+    needless = run.quiet and ended.status == 0
+    if run.names and not ended.reason and not needless and not _named(place, run, told):
         found.append(f"does not name {run.names[0]!r}"[:80])
     pages = [f for m in run.may for f in [place.work / m, *(place.work / m).rglob("*.html")] if f.is_file()]
     found += [f"a page with {t}" for t in run.hides if any(t.encode() in f.read_bytes() for f in pages)]
@@ -520,7 +517,7 @@ def _outcome(ended: Ended, run: Run, place: Place, said: str) -> str:
     if run.good is not None and ended.status == 1 and not ended.signal:
         return f"the {run.good[2]} good ones are there, the bad one is told"
     text = said.replace(f"{place.root}/", "")
-    return f"refused: {re.sub(r'^polyteach [a-z -]+: ', '', text)}"[:160]
+    return f"refused: {re.sub(r'^polyteach [a-z -]+: ', '', text)}"[:100]
 
 
 def _preload() -> None:
@@ -602,32 +599,43 @@ def _several(runner: Runner, work: list[tuple[Case, Run]], jobs: int, keep: bool
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record as a page."""
-    runs = record["runs"]
-    columns = [w for w in ("before", "after") if any(w in r for r in runs)]
+    """The record as a page: a table of what was wrong in any column, and of the rest what it was."""
+    known = {(c.name, r.verb): c for c, r in chosen()}
+    runs = [(known[r["case"], r["verb"]], r) for r in record["runs"] if (r["case"], r["verb"]) in known]
+    columns = [w for w in ("before", "after") if w in record]
     lines = [
         "# Hostile and broken inputs",
         "",
         "Written by `python -m tests.hostile --table` from hostile.json: what each verb did with each input of the",
         "corpus in tests/hostile_cases.py. **Bold** is what must not be: a traceback, a change outside of the folder",
         "that was given, a request, more than 1.5 GB above what the verb takes with good input, good images that are",
-        "lost, or a message that does not name what is at fault.",
+        "lost, or a message that does not name what is at fault. Stopped is what took too long, or 2.5 GB more.",
         "",
     ]
     for column in columns:
-        about, these = record[column], [r[column] for r in runs if column in r]
+        about, these = record[column], [r[column] for _, r in runs if column in r]
         wrong = sum(bool(r["problems"]) for r in these)
         lines.append(
             f"- {column}: {about['commit']}, {about['date']}: {wrong} of {len(these)} runs are wrong; most memory "
             f"{max(r['peak_mb'] for r in these):,} MB, longest {max(r['seconds'] for r in these):g} s"
         )
-    for item in sorted({r["item"] for r in runs}):
-        mine = [r for r in runs if r["item"] == item]
+    for item in sorted({c.item for c, _ in runs}):
+        mine = [(c, r) for c, r in runs if c.item == item]
+        bad = [(c, r) for c, r in mine if any(r[w]["problems"] for w in columns if w in r)]
         head = ["input", "verb", *columns]
-        lines += ["", f"## {corpus.ITEMS[item]}", "", f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
-        for r in mine:
-            cells = [_cell(r[c]) if c in r else "" for c in columns]
-            lines.append(f"| {_text(r['what'])} | {_text(r['verb'])} | {' | '.join(cells)} |")
+        lines += ["", f"## {corpus.ITEMS[item]}"]
+        if bad:
+            lines += ["", f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+        for c, r in bad:
+            cells = [_cell(r[w]) if w in r else "" for w in columns]
+            lines.append(f"| {_text(c.what)} | {_text(r['verb'])} | {' | '.join(cells)} |")
+        right: dict[str, list[str]] = {}
+        for c, r in mine:
+            if (c, r) not in bad:
+                right.setdefault(c.what, []).append(r["verb"])
+        if right:
+            lines += ["", f"Right {' and '.join(columns)}:", ""]
+            lines += [f"- {_text(what)} ({', '.join(verbs)})" for what, verbs in right.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -646,10 +654,8 @@ def _saved(column: str, results: list[Result]) -> None:
     old = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {"runs": []}
     by_key = {(r["case"], r["verb"]): r for r in old["runs"]}
     for result in results:
-        about = by_key.setdefault((result.case, result.verb), {})
-        about |= {"case": result.case, "item": result.item, "what": result.what, "verb": result.verb}
-        kept = ("outcome", "problems", "status", "seconds", "peak_mb")
-        about[column] = {k: v for k, v in asdict(result).items() if k in kept}
+        about = by_key.setdefault((result.case, result.verb), {"case": result.case, "verb": result.verb})
+        about[column] = {k: getattr(result, k) for k in ("problems", "outcome", "seconds", "peak_mb")}
     order = {(c.name, r.verb): i for i, (c, r) in enumerate(chosen())}
     runs = sorted((r for k, r in by_key.items() if k in order), key=lambda r: order[r["case"], r["verb"]])
     git = ["git", "-C", str(ROOT), "log", "-1", "--format=%h", "--", "polyteach"]
