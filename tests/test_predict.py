@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import re
 import sys
 from pathlib import Path
@@ -102,6 +103,34 @@ def test_the_others_are_answered_and_the_status_is_one(run, photographs, capsys,
     assert re.search(rf"{bad}: (not an image|no such image)", said.err)
     assert main(["predict", folder, str(photographs / bad), "--no-progress"]) == 1
     assert "none of 1 images could be read" in capsys.readouterr().err
+
+
+def test_what_is_no_picture_costs_only_itself(run, photographs, tmp_path, capsys):
+    """Pipes, devices, links to themselves, sparse files, and names that are none: each is told, without waiting."""
+    os.mkfifo(photographs / "pipe.png")
+    (photographs / "zero.png").symlink_to("/dev/zero")
+    (photographs / "itself.png").symlink_to("itself.png")
+    (photographs / "huge.png").touch()
+    os.truncate(photographs / "huge.png", 8 * 10**12)
+    bad = ["n" * 5000, "a\0b", "http://127.0.0.1/a.png", str(photographs / "pipe.png")]
+    answers = predict(run[0], [photographs, *bad], out=tmp_path / "out", progress=False)
+    assert [bool(a) for a in answers] == [True] * 6 + [False] * 7
+    said = capsys.readouterr().err
+    for text in (
+        "pipe.png: cannot be read: not a regular file",
+        "huge.png: cannot be read: 8,000,000,000,000 bytes, where",
+        "itself.png: cannot be read: Too many levels of symbolic links",
+        "nnn: cannot be read: File name too long",
+        "a.png: no such image or folder",
+    ):
+        assert text in said
+    store = Store.open(tmp_path / "out" / "store")
+    assert len(store.rejects()) == 7
+    assert store.picture(store.images(0)[0]) is not None
+    again = predict(run[0], [photographs / "0.png"], max_pixels=48 * 64, progress=False, show=False)
+    assert again[0]
+    with pytest.raises(ValueError, match="is more than max_pixels=3071"):
+        predict(run[0], [photographs / "0.png"], max_pixels=48 * 64 - 1, progress=False)
 
 
 def test_an_empty_folder_is_an_error(run, tmp_path, capsys):

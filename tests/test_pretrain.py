@@ -204,7 +204,11 @@ def test_a_run_that_was_stopped_ends_in_the_same_weights(tmp_path, monkeypatch):
             pretrain(store, out=str(tmp_path / "run"), **options(steps=6))
     with pytest.raises(ValueError, match=r"was started otherwise: .*method"):
         pretrain(store, out=str(tmp_path / "run"), **options(steps=6, method="vicreg"))
-    pretrain(store, out=str(tmp_path / "run"), **options(steps=6, workers=2))
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    for option in ("allow_remote", "max_pixels"):  # which earlier versions do not record
+        del config["options"][option]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    pretrain(store, out=str(tmp_path / "run"), **options(steps=6, workers=2, allow_remote="https"))
     assert (tmp_path / "run" / "student.safetensors").read_bytes() == (
         tmp_path / "whole" / "student.safetensors"
     ).read_bytes()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from polyteach.cluster import _Pool
 from polyteach.label import label
 from polyteach.store import Store
 from tests.test_label import store_of
+from tests.test_uris import serving
 
 MORE = """
 import signal
@@ -111,6 +113,25 @@ def test_the_same_bytes_as_one_process(cluster, teacher, tmp_path):
     said = [json.loads(next(s.path.glob("labels/*/*/label.json")).read_text()) for s in (one, two)]
     assert [s["compute"]["images"] for s in said] == [22, 22]
     assert [(s["ray"], s["ray_workers"]) for s in said] == [(None, 0), ("local", 2)]
+
+
+def test_what_reading_may_do_is_said_to_the_workers(cluster, teacher, tmp_path):
+    store = store_of(tmp_path / "store", pictures())
+    rows = store.images(0)
+    with serving() as (address, server):
+        server.picture = rows[1].data
+        far = [replace(r, data=None, uri=f"{address}{r.id}.png") if r.id == rows[1].id else r for r in rows]
+        store.write_images(0, far)
+        options = {"teachers": {"t": teacher + "mean"}, "device": ("cpu",), "progress": False, "ray": "local"}
+        label(str(store.path), **options, ray_workers=1)
+        assert [p.count("failed") for p in states(store).values()] == [1, 0, 0, 0, 0, 0]
+        assert server.asked == []
+        label(str(store.path), **options, ray_workers=1, allow_remote=address, retry=True)
+        assert {s for part in states(store).values() for s in part} == {"labelled"}
+        assert server.asked == [f"/{rows[1].id}.png"]
+        label(str(store.path), **options | {"teachers": {"u": teacher + "mean"}}, ray_workers=1, max_pixels=80)
+    few = next(s for s in store.sets() if s.name == "u")
+    assert "is more than max_pixels=80" in next(a for a in few.read(1) if isinstance(a, str))
 
 
 def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(cluster, teacher, tmp_path):

@@ -305,7 +305,7 @@ def test_two_stores_epochs_and_rejects(tmp_path):
     train((*stores, str(tmp_path / "3")), out=str(run), **options(steps=None, epochs=2.0, batch_size=5))
     assert len(log_of(run)) == 5  # 2 epochs of 11 images in batches of 5, rounded up
     rejects = [json.loads(x) for x in (run / "rejects.jsonl").read_text().splitlines()]
-    assert [(r["id"], r["store"]) for r in rejects] == [("junk", str(tmp_path / "3"))]
+    assert [(r["id"], r["part"], r["store"]) for r in rejects] == [("junk", 0, str(tmp_path / "3"))]
     config = json.loads((run / "config.json").read_text())
     assert config["data"]["labelled"] == {"classification_oracle": 11}
     assert config["options"]["lr"] == 0.32 * 5 / 256
@@ -605,7 +605,7 @@ def test_a_run_of_an_earlier_version_goes_on(tmp_path):
     train(store, out=str(run), **options(steps=3))
     whole, config = weights_of(run), json.loads((run / "config.json").read_text())
     (run / "train.json").unlink()
-    for option in ("combine", "map"):
+    for option in ("combine", "map", "allow_remote", "max_pixels"):
         del config["options"][option]
     for labels in config["data"]["sets"]:
         del labels["images"]
@@ -617,6 +617,19 @@ def test_a_run_of_an_earlier_version_goes_on(tmp_path):
     (run / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="label sets shared heads otherwise"):
         train(store, out=str(run), **options(steps=3))
+
+
+def test_where_images_may_come_from_makes_no_other_training(tmp_path):
+    store = world(tmp_path / "store", 4, ["classification"])
+    run = tmp_path / "run"
+    train(store, out=str(run), **options(steps=3))
+    (run / "train.json").unlink()
+    train(store, out=str(run), **options(steps=3, allow_remote=("https", "http://10.0.0.5:8000/")))
+    (run / "train.json").unlink()
+    with pytest.raises(ValueError, match="max_pixels was 100000000, is 1000"):
+        train(store, out=str(run), **options(steps=3, max_pixels=1000))
+    with pytest.raises(ValueError, match="allow_remote: 's3' is"):
+        train(store, out=str(run), **options(steps=3, allow_remote="s3"))
 
 
 def test_paths_and_single_names_from_python(tmp_path):

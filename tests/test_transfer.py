@@ -200,6 +200,12 @@ def test_a_folder_of_another_transfer_is_refused(tmp_path):
     transfer(store, out=str(tmp_path / "out"), **options(seeds=(0,), lrs=(0.01,)))
     with pytest.raises(ValueError, match=r"was started otherwise: .*lrs"):
         transfer(store, out=str(tmp_path / "out"), **options(seeds=(0,), lrs=(0.02,)))
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    for option in ("allow_remote", "max_pixels"):  # which earlier versions do not record
+        del config["options"][option]
+    (tmp_path / "out" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="holds this transfer, finished"):
+        transfer(store, out=str(tmp_path / "out"), **options(seeds=(0,), lrs=(0.01,), allow_remote=("https",)))
     with pytest.raises(ValueError, match="the first seed, which sweeps, was 0"):
         transfer(store, out=str(tmp_path / "out"), **options(seeds=(1, 0), lrs=(0.01,)))
     (tmp_path / "other").mkdir()

@@ -2,6 +2,7 @@
 
 import gzip
 import http.server
+import json
 import os
 import pickle
 import socket
@@ -17,8 +18,12 @@ import polyteach
 import polyteach.stores
 from polyteach import limits as bounds
 from polyteach import uris
+from polyteach.batches import plan
+from polyteach.evaluate import evaluate
 from polyteach.limits import Limits, WebAddress
 from polyteach.store import ImageRow, Store
+from polyteach.tasks.classification import ClassificationTarget
+from polyteach.tasks.contract import Space
 from polyteach.uris import read_uri
 from tests.conftest import png
 
@@ -50,8 +55,8 @@ class Answers(http.server.BaseHTTPRequestHandler):
             getattr(self, f"on_{kind.partition('.')[0]}", self.on_picture)(rest)
 
     def on_picture(self, _):
-        self.said(length=len(PICTURE))
-        self.wfile.write(PICTURE)
+        self.said(length=len(self.server.picture))
+        self.wfile.write(self.server.picture)
 
     def on_to(self, rest):
         self.said(302, 0, Location=self.server.moved[rest])
@@ -111,7 +116,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
 def serving():
     """A server on this machine: its address, with a slash, and itself."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    server.asked, server.moved, server.daemon_threads = [], {}, True
+    server.asked, server.moved, server.picture, server.daemon_threads = [], {}, PICTURE, True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -579,3 +584,39 @@ def test_check_names_each(tmp_path, web, capsys):
         polyteach.stores.check(store.path, deep=True, allow_remote=[address], progress=False)
     with pytest.raises(ValueError, match=f"{len(BAD) + 3} faults"):
         polyteach.stores.check(store.path, deep=True, max_pixels=319, progress=False)
+
+
+def test_training_replaces_what_cannot_be_read_and_names_it(tmp_path, web):
+    """Also where processes read the images, which get the limits with the store."""
+    address, server = web
+    store = store_with(tmp_path / "s", *BAD, f"{address}a.png")
+    labels = store.create_set("classification", "t", Space(("a", "b"), "names"), {})
+    target = ClassificationTarget(torch.tensor([1.0, 0.0]))
+    for part in store.parts():
+        labels.write(part, store.ids(part), [target] * store.count(part))
+    small = {"backbone": "test_resnet", "channels": 8, "size": 32, "batch_size": 4, "device": "cpu", "progress": False}
+    run = polyteach.train(store.path, out=tmp_path / "run", epochs=2.0, workers=2, allow_remote=[address], **small)
+    rejects = [json.loads(line) for line in (tmp_path / "run" / "rejects.jsonl").read_text().splitlines()]
+    # where each lies: four images a part, the first of them good
+    where = {f"bad{i}": (1 + i) // 4 for i in range(len(BAD))}
+    assert {r["id"]: r["part"] for r in rejects} == where
+    assert {r["store"] for r in rejects} == {str(store.path)}
+    assert "no protocol that is read" in next(r["reason"] for r in rejects if r["id"] == "bad0")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["options"]["allow_remote"] == [address]
+    assert "/a.png" in server.asked
+    assert run == str(tmp_path / "run")
+
+
+def test_pretraining_and_evaluation_go_on(tmp_path):
+    store = store_with(tmp_path / "s", *BAD)
+    small = {"backbone": "test_resnet", "channels": 8, "size": 32, "batch_size": 4, "device": "cpu", "progress": False}
+    polyteach.pretrain(store.path, out=tmp_path / "run", steps=3, workers=0, **small)
+    rejects = [json.loads(line) for line in (tmp_path / "run" / "rejects.jsonl").read_text().splitlines()]
+    assert {r["id"] for r in rejects} == {f"bad{i}" for i in range(len(BAD))}
+    labels = store.create_set("classification", "t", Space(("a", "b"), "names"), {})
+    target = ClassificationTarget(torch.tensor([1.0, 0.0]))
+    for part in store.parts():
+        labels.write(part, store.ids(part), [target] * store.count(part))
+    found = evaluate(lambda images: [target] * len(images), plan([Store.open(store.path)]), "classification_t")
+    assert [id for id, _ in found.failed] == [f"bad{i}" for i in range(len(BAD))]
+    assert found.scores["top-1"] == 100
