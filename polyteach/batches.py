@@ -39,6 +39,7 @@ from polyteach.geometry import random_view
 from polyteach.images import BadImage
 from polyteach.names import did_you_mean, unknown_name
 from polyteach.objectives import Table, apart, by_people, join
+from polyteach.storage import below
 from polyteach.store import LABELLED, ROW_GROUP, Answer, ImageRow, LabelSet, Overview, Store, several
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Policy, Target
@@ -830,6 +831,7 @@ def _explained(text: str, workers: int) -> str | None:
 def noted(stream: Iterable[Batch], file: str | os.PathLike[str]) -> Iterator[Batch]:
     """The same batches; images that could not be read go to `file` as JSON lines, once each, also over restarts."""
     file = Path(file)
+    below(file.parent, file.name)
     lines = set(file.read_text(encoding="utf-8").splitlines()) if file.exists() else set()
     for batch in stream:
         for reject in batch.rejects:

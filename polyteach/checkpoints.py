@@ -133,7 +133,7 @@ def _replacing(folder: Path, step: int, keep: int) -> Iterator[Path]:
     """A temporary folder that becomes the checkpoint of that step, or vanishes where something goes wrong."""
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".*.tmp"):
-        shutil.rmtree(leftover)
+        _remove(leftover)
     final, temporary = folder / f"step-{step:09d}", _hidden(folder, step)
     temporary.mkdir()
     try:
@@ -147,7 +147,15 @@ def _replacing(folder: Path, step: int, keep: int) -> Iterator[Path]:
     sync(folder)
     for old in sorted(folder.glob("step-*"))[:-keep]:
         os.replace(old, folder / f".{old.name}.tmp")  # first out of sight: a half-removed one must not be loaded
-        shutil.rmtree(folder / f".{old.name}.tmp")
+        _remove(folder / f".{old.name}.tmp")
+
+
+def _remove(checkpoint: Path) -> None:
+    """Of what is called like a checkpoint and is a link, the link alone."""
+    if checkpoint.is_symlink() or not checkpoint.is_dir():
+        checkpoint.unlink()
+    else:
+        shutil.rmtree(checkpoint)
 
 
 class Writer:

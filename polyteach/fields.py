@@ -123,6 +123,16 @@ class Fields:
         return value
 
 
+def cost(said: Fields) -> dict[str, Any]:
+    """What something cost, as files keep it: of (tells the same training from others), name, images, flops, seconds.
+
+    Raises:
+        ValueError: it lacks a field, or one is of another kind.
+    """
+    texts = {k: said.text(k) for k in ("of", "name")}
+    return texts | {k: said.number(k, null=True) for k in ("images", "flops", "seconds")}
+
+
 def _value(file: AnyPath) -> Any:
     if not file.is_file():  # opening a named pipe would wait for ever
         raise OSError("it is not a regular file" if file.exists() else "there is no such file")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import socket
 import stat
 import uuid
@@ -182,9 +183,11 @@ def sweep(folder: str | os.PathLike[str] | ObjectPath) -> None:
     """
     folder = to_path(folder)
     for leftover in (folder if isinstance(folder, Path) else spool()).glob(f".*.{_OWNER}.*.tmp"):
-        pid = int(leftover.name.split(".")[-3])
+        pid = leftover.name.split(".")[-3]
+        if not re.fullmatch("[1-9][0-9]{0,8}", pid) or leftover.is_dir():
+            continue  # nothing that this program wrote
         try:
-            os.kill(pid, 0)
+            os.kill(int(pid), 0)
         except ProcessLookupError:
             leftover.unlink(missing_ok=True)
         except PermissionError:

@@ -18,6 +18,7 @@ from polyteach.texts import say
 
 if TYPE_CHECKING:
     from polyteach.datasets import Dataset, Entry
+    from polyteach.fields import Fields
     from polyteach.storage import AnyPath
     from polyteach.store import Answer, ImageRow, LabelSet, Store
 
@@ -141,18 +142,42 @@ def _cores() -> int:
 
 def _refuse_finished(path: "AnyPath", about: dict[str, Any]) -> None:
     """Whether `path` is free, or an unfinished ingest of the same; before the source is listed, which may take long."""
-    from polyteach.files import read_json
-
     if not (path / _STATE).exists():
         return
-    old = read_json(path / _STATE)
+    old = _begun(path)
     if old["finished"]:
         raise ValueError(
-            f"{path} is a finished store of {old['source']} ({old['images']:,} images); ingest never overwrites one. "
+            f"{path} is a finished store of {old['source']} ({old.get('images') or 0:,} images); ingest never "
+            "overwrites one. "
             f"Label it: polyteach label {path} --teacher NAME=SPEC; or choose another folder, or delete this one"
         )
     if old["source"] != about["source"]:
         raise ValueError(_other(path, f"source was {old['source']}, is {about['source']}"))
+
+
+def _begun(path: "AnyPath") -> dict[str, Any]:
+    """What ingest.json of a store says.
+
+    Raises:
+        ValueError: it is broken; names the field.
+    """
+    from polyteach.fields import Fields
+
+    about = Fields.read(path / _STATE, f"Choose another folder, or delete {path}")
+    if about.flag("finished"):
+        if isinstance(about.value.get("source"), list):  # of a merge
+            about.texts("source")
+        else:
+            about.text("source")
+        about.count("images", null=True)
+        return about.value
+    for key in ("source", "names_sha256"):
+        about.text(key)
+    about.text("licence", null=True)
+    about.flag("embed")
+    for key in ("part_size", "max_pixels", "min_side", "entries"):
+        about.count(key)
+    return about.value
 
 
 def _other(path: "AnyPath", what: str) -> str:
@@ -164,7 +189,7 @@ def _started(path: "AnyPath", dataset: "Dataset", about: dict[str, Any]) -> "Sto
     import hashlib
 
     import polyteach
-    from polyteach.files import differences, read_json, sweep, write_json
+    from polyteach.files import differences, sweep, write_json
     from polyteach.store import Store
 
     names = hashlib.sha256("\0".join(dataset.names).encode()).hexdigest()
@@ -172,7 +197,7 @@ def _started(path: "AnyPath", dataset: "Dataset", about: dict[str, Any]) -> "Sto
     if not entries:
         raise ValueError(f"{about['source']} has no images{_left_out(dataset)}")
     if (path / _STATE).exists():
-        old = read_json(path / _STATE)
+        old = _begun(path)
         differs = differences({k: old[k] for k in _COMPARED}, {k: about[k] for k in _COMPARED})
         if differs:
             raise ValueError(_other(path, "; ".join(differs)))
@@ -273,7 +298,7 @@ class _Run:
         self.store.write_images(part, [row for row, _ in good])
 
     def _notes(self, part: int) -> "AnyPath":
-        return self.store.path / _NOTES / f"part-{part:05d}.json"
+        return self.store.own(_NOTES) / f"part-{part:05d}.json"
 
     def _write_notes(self, part: int, notes: _Notes) -> None:
         """As the rejects: before the images, and nothing of an earlier try stays."""
@@ -411,7 +436,8 @@ class _Run:
         Raises:
             ValueError: no image is left.
         """
-        from polyteach.files import read_json, write_json
+        from polyteach.fields import Fields
+        from polyteach.files import write_json
 
         path = self.store.path / _STATE
         rejects = self.store.rejects()
@@ -426,17 +452,22 @@ class _Run:
         totals["people"] = {t: {s: found.count(s) for s in sorted(set(found))} for t, found in states.items()}
         totals["splits"] = self._splits()
         files = [self._notes(part) for part in self.store.parts()]
-        found = (read_json(file) for file in files if file.exists())
-        notes = _sum({task: Counter(counts) for task, counts in one.items()} for one in found)
+        notes = _sum(_noted(Fields.read(file)) for file in files if file.exists())
         totals["notes"] = {task: dict(sorted(found.items())) for task, found in sorted(notes.items())}
         totals["skip_bad"] = self.about["skip_bad"]  # of the run that ended it, which may be another than began it
-        write_json(path, read_json(path) | totals | {"finished": True})
+        write_json(path, Fields.read(path).value | totals | {"finished": True})
         return totals
 
 
 def _short(reason: str) -> str:
     """No longer than a person reads: what a file says may be in it."""
     return reason if len(reason) <= 1000 else f"{reason[:1000]} ..."
+
+
+def _noted(said: "Fields") -> _Notes:
+    """Notes of a part as a file keeps them."""
+    found = [(task, said.object(task)) for task in said.value]
+    return {task: Counter({k: counts.count(k) for k in counts.value}) for task, counts in found}
 
 
 def _sum(notes: Iterable[_Notes]) -> _Notes:

@@ -285,10 +285,8 @@ class _Run:
         """
         import polyteach
         from polyteach.devices import arithmetic
-        from polyteach.files import read_json
 
-        ingested = self.store.path / "ingest.json"
-        source = read_json(ingested) if ingested.exists() else {}
+        source = self.store.ingested()
         images = {"source": source.get("source"), "licence": source.get("licence")}
         answered = [o.task for o in teacher.objectives.values()]
         about = {
@@ -322,14 +320,13 @@ class _Run:
 
         works: teachers are asked here, so that what computes is known.
         """
-        from polyteach.files import read_json, write_json
+        from polyteach.files import write_json
 
         for teacher, sets in self.teachers:
             for labels in sets.values():
-                file = labels.path / "label.json"
-                old = read_json(file) if file.exists() else {}
-                self.spent[id(labels)] = NOTHING | old.get("compute", {})
-                mine, self.computed[id(labels)] = self.computed[id(labels)], old.get("computed", [])
+                file, old = labels.path / "label.json", labels.record()
+                self.spent[id(labels)] = NOTHING | (old.get("compute") or {})
+                mine, self.computed[id(labels)] = self.computed[id(labels)], old.get("computed") or []
                 if works:
                     self.computed_by(labels, mine)
                 costs = {"compute": self.spent[id(labels)], "teachers_compute": teacher.compute(labels.name)}
@@ -410,13 +407,12 @@ class _Run:
 
     def account(self) -> None:
         """Write what the labelling has cost so far, over all runs, beside the label sets."""
-        from polyteach.files import read_json, write_json
+        from polyteach.files import write_json
 
         for _, sets in self.teachers:
             for labels in sets.values():
-                file = labels.path / "label.json"
                 new = {"compute": self.spent[id(labels)], "computed": self.computed[id(labels)]}
-                write_json(file, read_json(file) | new)
+                write_json(labels.path / "label.json", labels.record() | new)
 
     def wants(self, labels: "LabelSet", part: int) -> bool:
         """Whether the part has to be (re)written for this set."""

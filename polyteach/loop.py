@@ -45,6 +45,7 @@ from polyteach.devices import PRECISIONS, find_device, warn_if_slow
 from polyteach.files import replacing
 from polyteach.names import unknown_name
 from polyteach.progress import track
+from polyteach.storage import below
 from polyteach.tasks.contract import Target
 
 OPTIMIZERS = ("sgd", "adamw")
@@ -54,7 +55,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What stops a training after the step, with a checkpoint."""
 CHECKPOINTS = "checkpoints"
 """Folder of a run."""
-LOCK = "lock"
+LOCK, LOG = "lock", "log.jsonl"
 """File of a run that is locked while a process trains there, and says which one."""
 
 
@@ -284,10 +285,12 @@ def fit(
     Raises:
         NonFinite: a loss or gradient is; the last checkpoint stays.
         Interrupted: on SIGINT or SIGTERM, after a checkpoint.
-        ValueError: settings that do not exist or cannot be met here.
+        ValueError: settings that do not exist or cannot be met here; or what is to be written is a symbolic link.
         BlockingIOError: another process trains in `folder`.
     """
     check(settings)
+    for name in (LOCK, LOG, CHECKPOINTS):
+        below(folder, name)
     device = torch.device(settings.device)
     cuda = [device] if device.type == "cuda" else []
     with (
@@ -396,7 +399,7 @@ class _Run:
         self.caught: list[int] = []
         self.copies = Copies()
         self.saved = time.monotonic()
-        self.log_file = folder / "log.jsonl"
+        self.log_file = folder / LOG
         self.writer = checkpoints.Writer()
         self.group = processes.another_group() if settings.shard else None
 

@@ -180,7 +180,7 @@ def _origin(labels: LabelSet) -> Any:
     if isinstance(teacher, dict) and teacher.get("sha256"):
         return labels.name, teacher["sha256"]
     source = (labels.info.get("images") or {}).get("source") if by_people(labels) else None
-    return (labels.name, source) if source else (labels.name, str(labels.path))
+    return labels.name, str(source or labels.path)
 
 
 def _composed(name: str) -> str:

@@ -242,7 +242,8 @@ def _same(run: Any, config: dict[str, Any]) -> None:
     """Raises:
     ValueError: the folder holds something else, or an unfinished run that was started otherwise; names what differs.
     """
-    from polyteach.files import differences, read_json
+    from polyteach.fields import Fields
+    from polyteach.files import differences
 
     if not (run / "config.json").exists():
         if run.exists() and (not run.is_dir() or any(run.iterdir())):
@@ -251,9 +252,11 @@ def _same(run: Any, config: dict[str, Any]) -> None:
 
     def compared(c: dict[str, Any]) -> dict[str, Any]:
         rest = {k: v for k, v in c.items() if k != "options"}
-        return rest | {k: v for k, v in (NEW | c.get("options", {})).items() if k not in FREE}
+        return rest | {k: v for k, v in (NEW | (c.get("options") or {})).items() if k not in FREE}
 
-    differ = differences(compared(read_json(run / "config.json")), compared(config))
+    began = Fields.read(run / "config.json", "Give another --out")
+    began.object("options", null=True)
+    differ = differences(compared(began.value), compared(config))
     if differ:
         raise ValueError(
             f"{run} was started otherwise: {'; '.join(differ)}. Give the same command to go on, or another --out"

@@ -18,10 +18,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 import polyteach
-from polyteach.files import differences, read_json, write_json
+from polyteach.fields import Fields
+from polyteach.files import differences, read_uri, write_json
 from polyteach.limits import WEB, Limits
 from polyteach.progress import track
-from polyteach.store import DIVIDED, Store
+from polyteach.store import DIVIDED, Store, about_store
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import PEOPLE, Target
 from polyteach.uris import read_uri
@@ -130,13 +131,14 @@ def divide(
     _check(fractions)
     store = Store.open(path, divided=False)
     asked = {"fractions": dict(fractions), "seed": seed, "group": pattern, "groups": file}
-    about = read_json(store.path / "store.json")
+    store.own("images")  # whatever refuses the images does so before store.json says that they are being divided
+    about = about_store(store.path)
     begun = about.get(DIVIDED, {"finished": True})
     differs = [] if begun["finished"] else differences({k: begun[k] for k in asked}, asked)
     if differs and not overwrite:
         raise ValueError(f"{path} is half divided, otherwise: {'; '.join(differs)}. Finish that, or give --overwrite")
     for name in ("ingest.json", "merge.json"):
-        if (store.path / name).exists() and not read_json(store.path / name).get("finished"):
+        if (store.path / name).exists() and not Fields.read(store.path / name).flag("finished", null=True):
             raise ValueError(f"{path} is not finished ({name}); give that command again first")
     group = grouping(pattern, file)
     there: Counter[str | None] = Counter()

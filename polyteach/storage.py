@@ -397,25 +397,25 @@ def total(folder: AnyPath, pattern: str) -> int:
     return sum(int((folder / k).about()["size"]) if v is None else v for k, v in found.items())
 
 
-def own_folder(root: AnyPath, *names: str) -> AnyPath:
-    """The folder `names` below `root`, in which something is to be written or removed; it need not be there yet.
+def below(root: AnyPath, *names: str) -> AnyPath:
+    """The path `names` below `root`, which is to be written, removed or written in; it need not be there yet.
 
     `root` itself may be a symbolic link, as somebody gave it; below it none is followed: who made the folder could
     have another place written to, or emptied. (Reading through one is allowed: a disk that was full is extended so.)
     Object storage has no links.
 
     Raises:
-        ValueError: one of the folders is a link; says which, and what to do.
+        ValueError: it is a link, or a folder above it is one; says which, and what to do.
     """
-    folder = root
+    path = root
     for name in names:
-        folder = folder / name
-        if isinstance(folder, Path) and folder.is_symlink():
+        path = path / name
+        if isinstance(path, Path) and path.is_symlink():
             raise ValueError(
-                f"{folder} is a link to another place: nothing is written or removed through links. Put the folder "
-                f"itself there, or remove the link alone: rm {shlex.quote(str(folder))}"
+                f"{path} is a link to another place: nothing is written or removed through links. Put what it leads "
+                f"to in its place, or remove the link alone: rm {shlex.quote(str(path))}"
             )
-    return folder
+    return path
 
 
 def move(source: AnyPath, target: AnyPath, keep: bool = False) -> None:

@@ -15,12 +15,16 @@ temporary name, synced and renamed (or put, in object storage), so that it exist
 set adds a folder and never rewrites images or another's labels. Row groups are small (64 images), and bytes that are
 compressed already (JPEG, PNG) are not compressed again.
 
+The folder may be a stranger's. What it says in JSON is checked where it is read (`about_store`, `LabelSet`), and
+nothing below it is written or removed through a symbolic link (`storage.below`); parts are read through one.
+
 Shapes: N images of a part, K entries of a vector, M N cells of a map.
 """
 
 import contextlib
 import hashlib
 import io
+import os
 import re
 import shlex
 import shutil
@@ -28,6 +32,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
+from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
@@ -42,13 +47,15 @@ from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_png, decode_webp
 
-from polyteach.files import differences, read_json, replacing, sweep, write_json
+from polyteach.fields import Fields, cost
+from polyteach.files import differences, read_uri, replacing, sweep, write_json
 from polyteach.images import BadImage
 from polyteach.images import decode as decode_image
 from polyteach.limits import Limits
-from polyteach.storage import AnyPath, ObjectPath, Reader, StorageError, stamps, to_path
+from polyteach.names import fit_name
+from polyteach.storage import AnyPath, ObjectPath, Reader, StorageError, below, stamps, to_path
 from polyteach.tasks import load_task
-from polyteach.tasks.contract import Column, Objective, Policy, Space, Target
+from polyteach.tasks.contract import PEOPLE, Column, Objective, Policy, Space, Target
 from polyteach.uris import read_uri
 
 _T = TypeVar("_T")
@@ -57,6 +64,10 @@ _Found = TypeVar("_Found")
 
 FORMAT = 1
 ROW_GROUP = 64
+MOSTIMAGES = 1_000_000
+"""Of a part: one is held in memory."""
+MOST_PARTS = 10_000_000
+"""Numbers of parts are below it."""
 WEBP_SIDE = 16383
 """The format's longest side, in pixels."""
 LOOKING = 16
@@ -71,7 +82,7 @@ LABELLED, ABSENT, FAILED = "labelled", "absent", "failed"
 Answer = Target | str | None
 """What a label set says of an image: a target, the reason of a failure, or nothing."""
 
-_IMAGES = pa.schema(
+IMAGES = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         ("bytes", pa.binary()),
@@ -82,7 +93,7 @@ _IMAGES = pa.schema(
         ("licence", pa.string()),
     ]
 )
-_REJECTS = pa.schema([("id", pa.string()), ("uri", pa.string()), ("reason", pa.string())])
+REJECTS = pa.schema([("id", pa.string()), ("uri", pa.string()), ("reason", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,15 @@ class ImageRow:
     licence: str | None = None
 
 
+def wrong_row(row: ImageRow) -> str:
+    """Why an image's row is none, such as one without an id; "" where it is one."""
+    if row.id is None:
+        return "an image has no id"
+    if row.height is None or row.width is None or row.height < 1 or row.width < 1:
+        return "an image has no pixels"
+    return "an image has neither bytes nor uri" if row.data is None and row.uri is None else ""
+
+
 class Store:
     """A folder of images and label sets. Make one with `create`, open one with `open`."""
 
@@ -114,12 +134,13 @@ class Store:
         """A new, empty store in a folder or behind a URL. limits: of reading its images later.
 
         Raises:
-            ValueError: `path` is a store already, or a folder with other things in it; part_size < 1.
+            ValueError: `path` is a store already, or a folder with other things in it; part_size < 1, or beyond
+                `MOSTIMAGES`.
             OSError: it cannot be written.
         """
         path = to_path(path)
-        if part_size < 1:
-            raise ValueError(f"part_size must be at least 1; got {part_size}")
+        if not 1 <= part_size <= MOSTIMAGES:
+            raise ValueError(f"part_size must be at least 1 and at most {MOSTIMAGES:,}; got {part_size}")
         if (path / "store.json").exists():
             raise ValueError(f"{path} is a store already; choose another path or delete it")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -136,17 +157,16 @@ class Store:
         without.
 
         Raises:
-            ValueError: no store there, one of a newer format, or a half divided one.
+            ValueError: no store there, one of a newer format, one whose store.json is broken, or a half divided one.
             StorageError: the object storage cannot be reached.
         """
         path = to_path(path)
         if not (path / "store.json").is_file():
             raise ValueError(f"{path} is not a store (no store.json); make one with: polyteach ingest SOURCE {path}")
-        about = read_json(path / "store.json")
+        about = about_store(path)
         for folder in (path, path / "images", path / "rejects"):
-            sweep(folder)
-        if about.get("format") != FORMAT:
-            raise ValueError(f"{path}/store.json says format {about.get('format')!r}; this polyteach reads {FORMAT}")
+            if folder is path or not _linked(path, folder.name):
+                sweep(folder)
         if divided and not about.get(DIVIDED, {"finished": True})["finished"]:
             asked = about[DIVIDED]
             fractions = " ".join(f"{k}={v:g}" for k, v in asked["fractions"].items())
@@ -161,6 +181,31 @@ class Store:
     def remote(self) -> bool:
         """Whether it lies in object storage, where reading ahead is worth something."""
         return isinstance(self.path, ObjectPath)
+
+    def own(self, *names: str) -> AnyPath:
+        """The folder `names` below the store, to write or remove something in it.
+
+        Raises:
+            ValueError: it is a symbolic link, or lies behind one; see `storage.below`.
+        """
+        return below(self.path, *names)
+
+    def ingested(self) -> dict[str, Any]:
+        """What ingest.json says of where the images are from: source, licence and more; empty where there is none.
+
+        Raises:
+            ValueError: it is broken; names the field.
+        """
+        if not (self.path / "ingest.json").exists():
+            return {}
+        about = Fields.read(self.path / "ingest.json")
+        if isinstance(about.value.get("source"), list):
+            about.texts("source")
+        else:
+            about.text("source", null=True)
+        about.text("licence", null=True)
+        about.flag("finished", null=True)
+        return about.value
 
     def parts(self) -> list[int]:
         """Numbers of the image parts there are, ascending."""
@@ -179,8 +224,8 @@ class Store:
         if len(rows) > self.part_size:
             raise ValueError(f"part {part} has {len(rows)} images; the store's part_size is {self.part_size}")
         names = {"bytes": "data"}
-        columns = {f.name: [getattr(r, names.get(f.name, f.name)) for r in rows] for f in _IMAGES}
-        _write(self.path / "images" / part_name(part), pa.table(columns, schema=_IMAGES), raw=("bytes",))
+        columns = {f.name: [getattr(r, names.get(f.name, f.name)) for r in rows] for f in IMAGES}
+        _write(self.own("images") / part_name(part), pa.table(columns, schema=IMAGES), raw=("bytes",))
 
     def images(self, part: int, data: bool = True, rows: Sequence[int] | None = None) -> list[ImageRow]:
         """The images of a part in order, or those at positions `rows`; without their bytes when not `data`.
@@ -188,9 +233,16 @@ class Store:
         Raises:
             ValueError: the part is missing or broken; names the file.
         """
-        columns = [f.name for f in _IMAGES if data or f.name != "bytes"]
+        columns = [f.name for f in IMAGES if data or f.name != "bytes"]
         table = _read(self.path / "images" / part_name(part), columns, rows)
         return [ImageRow(**{"data" if k == "bytes" else k: v for k, v in row.items()}) for row in table.to_pylist()]
+
+    def salvaged(self, part: int) -> Iterator[tuple[int, ImageRow]]:
+        """(position, row) of the images of a part that can still be read, whatever is wrong with the others."""
+        for i, row in salvaged(self.path / "images" / part_name(part), IMAGES):
+            plain = {"data" if k == "bytes" else k: v[0].as_py() for k, v in row.items()}
+            if not wrong_row(found := ImageRow(**plain)):
+                yield i, found
 
     def ids(self, part: int) -> list[str]:
         """Ids of a part's images."""
@@ -199,7 +251,7 @@ class Store:
 
     def splits(self) -> "Overview":
         """The split of every image, or None."""
-        return Overview(self.path / "images", "split")
+        return Overview(self.path / "images", "split", keep=not _linked(self.path, "images"))
 
     def soon(self, part: int, rows: Sequence[int] | None = None) -> bool:
         """Say that a part's images, or those at positions `rows`, will be read: object storage is read ahead then.
@@ -239,15 +291,23 @@ class Store:
         """Record images of a part's slice of the source that were refused: (id, uri, reason)."""
         rows = list(rejects)
         if rows:
-            columns = {f.name: [r[i] for r in rows] for i, f in enumerate(_REJECTS)}
-            _write(self.path / "rejects" / part_name(part), pa.table(columns, schema=_REJECTS))
+            columns = {f.name: [r[i] for r in rows] for i, f in enumerate(REJECTS)}
+            _write(self.own("rejects") / part_name(part), pa.table(columns, schema=REJECTS))
         else:  # of a run that was killed before its images were written
-            (self.path / "rejects" / part_name(part)).unlink(missing_ok=True)
+            (self.own("rejects") / part_name(part)).unlink(missing_ok=True)
 
-    def rejects(self) -> list[tuple[str, str | None, str]]:
-        """Every refused image: (id, uri, reason)."""
+    def reject_parts(self) -> list[int]:
+        """Numbers of the parts of rejects there are, ascending."""
+        return _parts(self.path / "rejects")
+
+    def rejects(self, parts: Iterable[int] | None = None) -> list[tuple[str, str | None, str]]:
+        """Every refused image, or those of some parts: (id, uri, reason).
+
+        Raises:
+            ValueError: a part is broken; names the file.
+        """
         folder = self.path / "rejects"
-        tables = [_read(folder / part_name(part)) for part in _parts(folder)]
+        tables = [_read(folder / part_name(part)) for part in (self.reject_parts() if parts is None else parts)]
         return [(r["id"], r["uri"], r["reason"]) for t in tables for r in t.to_pylist()]
 
     def create_set(self, task: str, name: str, space: Space, info: dict[str, Any]) -> "LabelSet":
@@ -259,8 +319,7 @@ class Store:
             ValueError: a set of that name with another space or info; names what differs. An unfit name. More classes
                 than the task's column can keep apart.
         """
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise ValueError(f"label set name {name!r}: use letters, digits, '.', '_' and '-'")
+        fit_name("label set name", name)
         most = load_task(task).most_classes
         if most is not None and len(space.names) > most:
             teacher, images = info.get("teacher"), info.get("images") or {}
@@ -271,11 +330,10 @@ class Store:
             )
         columns = {k: asdict(c) for k, c in _columns(load_task(task).target).items()}
         about = {"task": task, "name": name, "space": asdict(space), "columns": columns, "info": info}
-        folder = self.path / "labels" / task / name
+        folder = self.own("labels", task, name)
         sweep(folder)
         if (folder / "set.json").exists():
-            old = read_json(folder / "set.json")
-            differs = differences(old, _plain(about))
+            differs = differences(Fields.read(folder / "set.json").value, _plain(about))
             if differs:
                 raise ValueError(
                     f"{folder} was made otherwise: {'; '.join(differs)}. Use another name, or delete that folder"
@@ -290,22 +348,31 @@ class Store:
         return [LabelSet(self, task, name) for task, name in found]
 
 
+def remedy(store: Store) -> str:
+    """What to do about a label set that cannot be opened."""
+    return f"Mend it, or take the set out: polyteach store repair {store.path}"
+
+
 class LabelSet:
-    """One teacher's, or people's, answers to one task over the store's images."""
+    """One teacher's, or people's, answers to one task over the store's images.
+
+    Raises:
+        ValueError: its set.json is broken, or is of another set than its folder says; names the field.
+    """
 
     def __init__(self, store: Store, task: str, name: str) -> None:
         self.store = store
         self.task = task
         self.name = name
         self.path = store.path / "labels" / task / name
-        about = read_json(self.path / "set.json")
-        self.space = Space(names=tuple(about["space"]["names"]), kind=about["space"]["kind"])
-        self.info: dict[str, Any] = about["info"]
+        about = Fields.read(self.path / "set.json", remedy(store))
+        self.space = _space(about, task, name)
+        self.info = _info(about)
         self._target = load_task(task).target
         self._columns = _columns(self._target)
         kept = {k: asdict(c) for k, c in self._columns.items()}
-        if about["columns"] != _plain(kept):
-            raise ValueError(f"{self.path}/set.json has other columns than this polyteach: {about['columns']}")
+        if about.object("columns").value != _plain(kept):
+            raise about.error("columns", f"must be those of this polyteach ({', '.join(kept)})", about.value["columns"])
 
     @property
     def objective(self) -> Objective:
@@ -346,19 +413,27 @@ class LabelSet:
         """Delete the set, and its task's folder where it was the last one.
 
         Killed on the way, it leaves no set, or, in object storage, one of which parts are not labelled.
+
+        Raises:
+            ValueError: it lies behind a symbolic link.
         """
-        if isinstance(self.path, ObjectPath):
-            about = self.path / "set.json"
+        folder = self.store.own("labels", self.task, self.name)
+        if isinstance(folder, ObjectPath):
+            about = folder / "set.json"
             # by name too: a part that the listing lacks would be taken for one of the next set of this name
-            for file in {*self.path.rglob("*"), *(self.path / part_name(p) for p in self.parts())} - {about}:
+            for file in {*folder.rglob("*"), *(folder / part_name(p) for p in self.parts())} - {about}:
                 file.unlink(missing_ok=True)
             about.unlink(missing_ok=True)
             return
-        gone = self.path.parent.parent / f".{self.task}-{self.name}.deleted"
-        self.path.rename(gone)  # at once, so that no half-deleted set is ever seen
-        shutil.rmtree(gone)
-        if not any(self.path.parent.iterdir()):
-            self.path.parent.rmdir()
+        gone = folder.parent.parent / f".{self.task}-{self.name}.deleted"
+        if gone.is_symlink():
+            gone.unlink()
+        elif gone.exists():  # of one that was killed here
+            shutil.rmtree(gone)
+        folder.rename(gone)  # at once, so that no half-deleted set is ever seen
+        shutil.rmtree(gone)  # which removes a link below, and not what that leads to
+        if not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
 
     def write(self, part: int, ids: Sequence[str], answers: Sequence[Answer]) -> None:
         """Write a whole part atomically: for each image a target, the reason of its failure, or None where absent.
@@ -397,7 +472,8 @@ class LabelSet:
         for name in ("state", "reason", *self._columns):
             columns[name] = [row[name] for row in rows]
         raw = [k for k, c in self._columns.items() if c.kind == "map"]
-        _write(self.path / part_name(part), pa.table(columns, schema=self.schema), raw=raw)
+        folder = self.store.own("labels", self.task, self.name)
+        _write(folder / part_name(part), pa.table(columns, schema=self.schema), raw=raw)
 
     def read(self, part: int, rows: Sequence[int] | None = None) -> list[Answer]:
         """The answers of a part in the images' order, or those at positions `rows`.
@@ -434,7 +510,28 @@ class LabelSet:
 
     def every_state(self) -> "Overview":
         """The states of every image."""
-        return Overview(self.path, "state")
+        return Overview(self.path, "state", keep=not _linked(self.store.path, "labels", self.task, self.name))
+
+    def record(self) -> dict[str, Any]:
+        """What label.json says of how the set was made and what that cost; empty where there is none.
+
+        compute: images, flops, seconds. teachers_compute: as `student.costs`. computed: what it was computed with.
+
+        Raises:
+            ValueError: it is broken; names the field.
+        """
+        if not (self.path / "label.json").exists():
+            return {}
+        about = Fields.read(self.path / "label.json", "Take it away: what the labels have cost is not known then")
+        spent = about.object("compute", null=True)
+        for key in spent.value:
+            spent.number(key, null=key == "flops")
+        for one in about.objects("teachers_compute", null=True):
+            cost(one)
+        for one in about.objects("computed", null=True):
+            for key in one.value:
+                one.text(key, null=True)
+        return about.value
 
     def statistics(self, score: float | int = 0.5, sample: int = 4096) -> tuple[int, int, dict[str, float]]:
         """Images labelled, images failed, and the task's statistics averaged over the first `sample` labelled images.
@@ -519,6 +616,17 @@ class LabelSet:
             return f"images that show {self.space.names[min(classes)]!r} alone: {all_of}"
         return ""
 
+    def salvaged(self, part: int) -> Iterator[tuple[str, Answer]]:
+        """(id, answer) of the rows of a part that can still be read and decoded, whatever is wrong with the others."""
+        for _, row in salvaged(self.path / part_name(part), self.schema):
+            try:
+                id, state = row["id"][0].as_py(), row["state"][0].as_py()
+                answer = self._answer(row, 0)
+            except Exception:  # whatever broken bytes make a decoder raise
+                continue
+            if id is not None and state in (LABELLED, ABSENT, FAILED):
+                yield id, answer
+
     def _answer(self, columns: dict[str, pa.Array], row: int) -> Answer:
         state = columns["state"][row].as_py()
         if state == FAILED:
@@ -535,8 +643,8 @@ class Overview:
 
     Opening every part takes a training that starts a millisecond each, and several round trips in object storage. What
     the file says of a part counts as long as that part's file is still the same (`stamps`); the others are read, and
-    `save` makes the file anew. It holds nothing of its own: it may be deleted at any time, and one that is broken is
-    not believed. Safe to ask from several threads.
+    `save` makes the file anew, unless told not to `keep` any. It holds nothing of its own: it may be deleted at any
+    time, and one that is broken is not believed. Safe to ask from several threads.
 
     columns of the file, one row for each part: part, stamp, and the texts as runs: values and lengths.
     """
@@ -552,16 +660,16 @@ class Overview:
         ]
     )
 
-    def __init__(self, folder: AnyPath, column: str) -> None:
-        self.folder, self.column = folder, column
+    def __init__(self, folder: AnyPath, column: str, keep: bool = True) -> None:
+        self.folder, self.column, self.keep = folder, column, keep
         self._stamps = stamps(folder)
         self._read: dict[int, tuple[list[str | None], list[int]]] = {}
         self._known = self.SCHEMA.empty_table()
         if self.NAME in self._stamps:
-            with contextlib.suppress(ValueError, pa.ArrowException):  # broken: then every part is read
+            with contextlib.suppress(ValueError, TypeError, KeyError, pa.ArrowException):  # broken: every part is read
                 found = _read(folder / self.NAME)
                 table = found.replace_schema_metadata(None).cast(self.SCHEMA)
-                if _digest(table) == (found.schema.metadata or {}).get(b"sha256"):
+                if _digest(table) == (found.schema.metadata or {}).get(b"sha256") and _sound(table):
                     self._known = table
         codes = pc.list_flatten(self._known["values"]).combine_chunks().dictionary_encode()
         self._texts: list[str | None] = codes.dictionary.to_pylist()
@@ -612,7 +720,7 @@ class Overview:
     def save(self) -> None:
         """Keep what had to be read for who comes next, where it can be kept."""
         now = {part: self._stamps[part_name(part)] for part in self._read if part_name(part) in self._stamps}
-        if not now:
+        if not now or not self.keep:
             return
         same = [row for part, row in self._row.items() if part not in now and self._same(part, row)]
         fresh = {
@@ -664,6 +772,15 @@ def several(look: Callable[[_Given], _Found], given: Iterable[_Given]) -> Iterat
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def _sound(table: pa.Table) -> bool:
+    """Whether an overview could be one: as many lengths as values, none below 0, and nothing is lacking but texts."""
+    values, lengths = table["values"], table["lengths"]
+    whole = not any(table[name].null_count for name in Overview.SCHEMA.names)
+    flat = pc.list_flatten(lengths)
+    alike = whole and pc.list_value_length(values).equals(pc.list_value_length(lengths))
+    return alike and not flat.null_count and (not len(flat) or pc.min(flat).as_py() >= 0)
 
 
 def _digest(table: pa.Table) -> bytes:
@@ -833,15 +950,116 @@ def _arrow(how: Column) -> pa.DataType:
     return pa.list_(pa.list_(number, how.width) if how.kind == "rows" else number)
 
 
+def about_store(path: AnyPath) -> dict[str, Any]:
+    """What the store.json of the store at `path` says: format, part_size, and under `DIVIDED` how it was divided.
+
+    Raises:
+        ValueError: it is broken, or of another format; names the field.
+    """
+    about = Fields.read(
+        path / "store.json",
+        f'It holds the format and the images per part, such as {{"format": {FORMAT}, "part_size": 1024}}',
+    )
+    if about.value.get("format") != FORMAT:
+        said = about.value.get("format")
+        raise ValueError(f"{path}/store.json says format {said!r:.80}; this polyteach reads {FORMAT}")
+    about.count("part_size", low=1, high=MOSTIMAGES)
+    if DIVIDED in about.value:
+        asked = about.object(DIVIDED)
+        asked.flag("finished")
+        fractions = asked.object("fractions")
+        for name in fractions.value:
+            fractions.number(name)
+        asked.count("seed")
+        for key in ("group", "groups"):
+            asked.text(key, null=True)
+    return about.value
+
+
+def _space(about: Fields, task: str, name: str) -> Space:
+    """What set.json says that the values mean, where it is the set of that task and name."""
+    try:
+        fit_name("label set name", name)
+        known = load_task(task)
+    except ValueError as e:
+        raise about.error("", f"lies in a folder of no label set: {e}") from None
+    for key, value in (("task", task), ("name", name)):
+        if about.text(key) != value:
+            raise about.error(key, f"must be {value!r}, as the folder is called that it lies in", about.value[key])
+    said = about.object("space")
+    space = Space(names=said.texts("names"), kind=said.text("kind"))
+    if known.most_classes is not None and len(space.names) > known.most_classes:
+        raise said.error("names", f"must be at most {known.most_classes:,} classes for {task}", list(space.names))
+    return space
+
+
+def _info(about: Fields) -> dict[str, Any]:
+    """What set.json says of who answered."""
+    info = about.object("info")
+    if info.value.get("teacher") not in (None, PEOPLE):
+        teacher = info.object("teacher")
+        for key in ("spec", "origin", "sha256", "licence", "optimizer"):
+            teacher.text(key, null=True)
+        teacher.number("learning_rate", null=True, low=0)
+        teacher.count("batch_size", null=True, low=0)
+    images = info.object("images", null=True)
+    if isinstance(images.value.get("source"), list):
+        images.texts("source")
+    else:
+        images.text("source", null=True)
+    for fields_, key in ((images, "licence"), (info, "licence")):
+        fields_.text(key, null=True)
+    info.texts("split", null=True)
+    return info.value
+
+
+def _linked(root: AnyPath, *names: str) -> bool:
+    """Whether the folder below the store is a symbolic link or lies behind one."""
+    try:
+        below(root, *names)
+    except ValueError:
+        return True
+    return False
+
+
 def part_name(part: int) -> str:
     """File of a part, of images and of labels alike."""
     return f"part-{part:05d}.parquet"
 
 
 def _parts(folder: AnyPath, dense: bool = False) -> list[int]:
-    """Numbers of the parts there are. dense: with few gaps, so that what a listing lacks is asked for."""
-    found = sorted(int(f.stem.removeprefix("part-")) for f in folder.glob("part-*.parquet"))
-    return folder.confirmed(found, part_name) if dense and isinstance(folder, ObjectPath) else found
+    """Numbers of the parts there are. dense: with few gaps, so that what a listing lacks is asked for.
+
+    What is called otherwise than `part_name` says, or is no regular file, is no part; see `strays`.
+    """
+    found = sorted(n for name, n in _called_parts(folder) if n is not None)
+    if not dense or not isinstance(folder, ObjectPath) or (found and found[-1] > 1000 + 2 * len(found)):
+        return found
+    return folder.confirmed(found, part_name)
+
+
+def strays(folder: AnyPath) -> list[str]:
+    """Names in a folder that begin like a part's and are none, sorted: "part-7.parquet", or a folder of such a name."""
+    return sorted(name for name, n in _called_parts(folder) if n is None)
+
+
+def _called_parts(folder: AnyPath) -> list[tuple[str, int | None]]:
+    """(name, number of the part) of what is called like a part; None where it is none."""
+    if isinstance(folder, ObjectPath):
+        files = [(file.name, True) for file in folder.glob("part-*.parquet")]
+    else:
+        try:
+            with os.scandir(folder) as entries:  # which knows without asking of each whether it is a file
+                files = [(e.name, e.is_file()) for e in entries if fnmatchcase(e.name, "part-*.parquet")]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+    return [(name, _number(name) if regular else None) for name, regular in files]  # reading a pipe would never end
+
+
+def _number(name: str) -> int | None:
+    digits = name.removeprefix("part-").removesuffix(".parquet")
+    number = int(digits) if re.fullmatch("[0-9]{5,8}", digits) else MOST_PARTS
+    return number if number < MOST_PARTS and part_name(number) == name else None
 
 
 @lru_cache(maxsize=64)
@@ -906,6 +1124,79 @@ def height(path: AnyPath) -> int:
         ValueError: it is missing or broken; names the file.
     """
     return _using(path, lambda file: int(file.metadata.num_rows))
+
+
+def shaped(path: AnyPath, schema: pa.Schema, most: int) -> int:
+    """Rows of a part, where its footer says that it is one: columns as in `schema`, and row groups as they are written.
+
+    Further columns do no harm. most: rows that it may have.
+
+    Raises:
+        ValueError: it is missing, broken or otherwise; names the file.
+    """
+
+    def look(file: pq.ParquetFile) -> str:
+        about, there = file.metadata, file.schema_arrow
+        groups = [about.row_group(i).num_rows for i in range(about.num_row_groups)]
+        if about.num_rows != sum(groups):
+            return f"its footer says {about.num_rows:,} rows, and its row groups have {sum(groups):,}"
+        if about.num_rows > most:
+            return f"has {about.num_rows:,} rows; at most {most:,} are a part"
+        for field in schema:
+            if there.get_field_index(field.name) < 0:
+                return f"has no column {field.name!r}, or two"
+            if there.field(field.name).type != field.type:
+                return f"column {field.name!r} is {there.field(field.name).type}, not {field.type}"
+        if any(n != ROW_GROUP for n in groups[:-1]) or (groups and groups[-1] > ROW_GROUP):
+            return f"its row groups have {max(groups):,} rows; they must have {ROW_GROUP}, but the last"
+        return ""
+
+    if wrong := _using(path, look):
+        raise ValueError(f"{path} {wrong}")
+    return height(path)
+
+
+def salvaged(path: AnyPath, schema: pa.Schema) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(position, row) of what can still be read of a part, some rows at a time, whatever its row groups are.
+
+    A row is by column of `schema` an Arrow array of its one value, null where the column is missing or of another type.
+
+    Raises:
+        StorageError: the object storage cannot be asked.
+    """
+
+    def groups(file: pq.ParquetFile) -> list[int]:
+        return [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+
+    try:
+        sizes = _using(path, groups)
+    except StorageError:
+        raise
+    except Exception:
+        return
+    start = 0
+    for group, size in enumerate(sizes):
+        try:
+            yield from enumerate(_using(path, lambda file, group=group: _rows(file, group, schema)), start)  # type: ignore[misc]
+        except StorageError:
+            raise
+        except Exception:
+            pass  # of a group that cannot be read
+        start += size
+
+
+def _rows(file: pq.ParquetFile, group: int, schema: pa.Schema) -> list[dict[str, Any]]:
+    names = [n for n in schema.names if file.schema_arrow.get_field_index(n) >= 0]
+    out = []
+    for batch in file.iter_batches(ROW_GROUP, row_groups=[group], columns=names):
+        columns = {}
+        for field in schema:
+            try:
+                columns[field.name] = batch.column(batch.schema.get_field_index(field.name)).cast(field.type)
+            except (pa.ArrowException, IndexError, ValueError):
+                columns[field.name] = pa.nulls(len(batch), field.type)
+        out += [{k: v.slice(i, 1) for k, v in columns.items()} for i in range(len(batch))]
+    return out
 
 
 def _read(path: AnyPath, columns: list[str] | None = None, rows: Sequence[int] | None = None) -> pa.Table:

@@ -5,7 +5,7 @@ is an error that names the file, and never learned from. `check` finds it before
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,17 +84,11 @@ def check(
 def faults(store: "Store", deep: bool = False, progress: bool = False) -> Iterator[Fault]:
     """Everything that is wrong with a store, part by part. deep: decode the images too."""
     from polyteach.progress import track
-    from polyteach.storage import StorageError
-    from polyteach.store import LabelSet
+    from polyteach.store import REJECTS
 
-    sets = []
-    for task, name in sorted((f.parent.name, f.name) for f in (store.path / "labels").glob("*/*")):
-        try:
-            sets.append(LabelSet(store, task, name))
-        except StorageError:
-            raise
-        except (ValueError, OSError, KeyError, TypeError) as e:
-            yield Fault(f"labels/{task}/{name}/set.json", f"is broken: {e}")
+    sets, wrong = _sets(store)
+    yield from wrong
+    yield from _records(store, sets)
     parts = store.parts()
     seen: dict[str, int] = {}
     with track("check", len(parts), "parts", progress) as bar:
@@ -103,7 +97,7 @@ def faults(store: "Store", deep: bool = False, progress: bool = False) -> Iterat
             yield from wrong
             if rows is not None:
                 file = _file(store.path / "images", part, store)
-                twice = [i for i, r in enumerate(rows) if seen.setdefault(r.id, part) != part]
+                twice = [i for i, r in enumerate(rows) if r.id and seen.setdefault(r.id, part) != part]
                 if twice:
                     first = rows[twice[0]].id
                     yield Fault(file, f"id {first!r} is in part {seen[first]} too", tuple(twice))
@@ -114,6 +108,80 @@ def faults(store: "Store", deep: bool = False, progress: bool = False) -> Iterat
     for labels in sets:
         for part in sorted(set(labels.parts()) - set(parts)):
             yield Fault(_file(labels.path, part, store), "there are no images of that part")
+    for part in store.reject_parts():
+        yield from _shaped(store, store.path / "rejects", part, REJECTS)
+
+
+def _sets(store: "Store") -> "tuple[list[LabelSet], list[Fault]]":
+    """The label sets that can be opened, and what is wrong with the others."""
+    from polyteach.storage import StorageError
+    from polyteach.store import LabelSet
+
+    sets, wrong = [], []
+    for folder in sorted((store.path / "labels").glob("*/*"), key=str):
+        task, name = folder.parent.name, folder.name
+        if task.startswith(".") or (isinstance(folder, Path) and not folder.is_dir()):
+            continue  # what a killed `drop-labels` left, or somebody's notes
+        try:
+            sets.append(LabelSet(store, task, name))
+        except StorageError:
+            raise
+        except ValueError as e:
+            file = f"labels/{task}/{name}/set.json"
+            wrong.append(Fault(file, f"is broken: {_plain(e, store, file)}"))
+    return sets, wrong
+
+
+def _records(store: "Store", sets: "Sequence[LabelSet]") -> Iterator[Fault]:
+    """What is wrong with the files beside the parts, and with what is called like a part and is none."""
+    from polyteach.fields import Fields
+    from polyteach.storage import StorageError
+    from polyteach.store import strays
+
+    def merge() -> None:
+        if (store.path / "merge.json").exists():
+            about = Fields.read(store.path / "merge.json")
+            about.texts("stores")
+            about.flag("finished", null=True)
+
+    said: list[tuple[str, Callable[[], Any]]] = [("ingest.json", store.ingested), ("merge.json", merge)]
+    said += [(f"labels/{s.task}/{s.name}/label.json", s.record) for s in sets]
+    for file, read in said:
+        try:
+            read()
+        except StorageError:
+            raise
+        except ValueError as e:
+            yield Fault(file, f"is broken: {_plain(e, store, file)}")
+    for folder in ("images", "labels", "rejects"):
+        if isinstance(store.path, Path) and (store.path / folder).exists() and not (store.path / folder).is_dir():
+            yield Fault(folder, "is no folder")
+    for folder in ("images", "rejects", *(f"labels/{s.task}/{s.name}" for s in sets)):
+        for name in strays(_below(store, folder)):
+            yield Fault(f"{folder}/{name}", "is no part: those are regular files, part-00000.parquet and so on")
+
+
+def _below(store: "Store", file: str) -> "AnyPath":
+    path = store.path
+    for name in file.split("/"):
+        path = path / name
+    return path
+
+
+def _shaped(store: "Store", folder: "AnyPath", part: int, schema: Any) -> Iterator[Fault]:
+    """What is wrong with a part by its footer; and with its pages, where it is one of rejects."""
+    from polyteach.storage import StorageError
+    from polyteach.store import REJECTS, part_name, shaped
+
+    try:
+        shaped(folder / part_name(part), schema, store.part_size)
+        if schema is REJECTS:
+            store.rejects([part])
+    except StorageError:  # nothing is known of the part then
+        raise
+    except Exception as e:  # whatever broken bytes make pyarrow raise
+        file = _file(folder, part, store)
+        yield Fault(file, _plain(e, store, file))
 
 
 def _file(folder: "AnyPath", part: int, store: "Store") -> str:
@@ -126,34 +194,44 @@ def _images(store: "Store", part: int, deep: bool) -> "tuple[list[ImageRow] | No
     """The rows of a part, None where they cannot be read, and what is wrong with them."""
     from polyteach.images import BadImage
     from polyteach.storage import StorageError
+    from polyteach.store import IMAGES, wrong_row
 
     file = _file(store.path / "images", part, store)
+    if odd := list(_shaped(store, store.path / "images", part, IMAGES)):
+        return None, odd
     try:
         rows = store.images(part)
     except StorageError:  # nothing is known of the part then
         raise
     except Exception as e:  # whatever broken bytes make pyarrow raise
-        return None, [Fault(file, _plain(e, store))]
+        return None, [Fault(file, _plain(e, store, file))]
+    if len(rows) != store.count(part):
+        return None, [Fault(file, f"its footer says {store.count(part):,} rows, and it has {len(rows):,}")]
     wrong = []
-    if len(rows) > store.part_size:
-        wrong.append(Fault(file, f"has {len(rows)} images; the store's part_size is {store.part_size}"))
     within: set[str] = set()
     twice = tuple(i for i, r in enumerate(rows) if r.id in within or within.add(r.id))  # type: ignore[func-returns-value]
     if twice:
         wrong.append(Fault(file, f"id {rows[twice[0]].id!r} is there twice", twice))
-    flat = tuple(i for i, r in enumerate(rows) if r.height < 1 or r.width < 1)
-    if flat:
-        wrong.append(Fault(file, "an image has no pixels", flat))
+    bad: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        bad.setdefault(wrong_row(row), []).append(i)
+    wrong += [Fault(file, reason, tuple(at)) for reason, at in bad.items() if reason]
     for i, row in enumerate(rows) if deep else ():
+        if wrong_row(row):
+            continue
         try:
             store.picture(row)
-        except (OSError, BadImage) as e:
+        except (OSError, ValueError, BadImage) as e:
             wrong.append(Fault(file, f"image {row.id!r}: {e}", (i,)))
     return rows, wrong
 
 
-def _plain(error: Exception, store: "Store") -> str:
-    return str(error).replace(f"{store.path}/", "") or type(error).__name__
+def _plain(error: Exception, store: "Store", file: str) -> str:
+    """What is wrong with a file of the store, without the file, which a fault names itself."""
+    from polyteach.store import remedy
+
+    text = str(error).removesuffix(f". {remedy(store)}").replace(f"{store.path}/", "")
+    return text.removeprefix(file).lstrip(": ") or type(error).__name__
 
 
 def _labels(labels: "LabelSet", part: int, rows: "list[ImageRow]") -> Iterator[Fault]:
@@ -161,13 +239,16 @@ def _labels(labels: "LabelSet", part: int, rows: "list[ImageRow]") -> Iterator[F
     from polyteach.store import ABSENT, FAILED, LABELLED
 
     file = _file(labels.path, part, labels.store)
+    if odd_shape := list(_shaped(labels.store, labels.path, part, labels.schema)):
+        yield from odd_shape
+        return
     try:
         table = labels.table(part)
         ids, states = table["id"].to_pylist(), table["state"].to_pylist()
     except StorageError:
         raise
     except Exception as e:
-        yield Fault(file, _plain(e, labels.store))
+        yield Fault(file, _plain(e, labels.store, file))
         return
     if len(ids) != len(rows):
         yield Fault(file, f"has {len(ids)} rows for {len(rows)} images")
@@ -498,127 +579,139 @@ def repair(store: tyro.conf.Positional[str | Path], *, deep: bool = False, progr
 
     opened = Store.open(store)
     found = list(faults(opened, deep, progress))
-    for part in opened.parts():
-        image = _file(opened.path / "images", part, opened)
-        wrong = [f for f in found if f.file == image]
-        if wrong:
-            _mend_images(opened, part, wrong)
-            # positions have moved: what else is wrong with the labels of this part has to be looked for anew
-            found = [f for f in found if not f.file.endswith(f"/part-{part:05d}.parquet")]
-            if part in opened.parts():
-                rows = opened.images(part)
-                found += [f for s in opened.sets() if s.has(part) for f in _labels(s, part, rows)]
     by_file: dict[str, list[Fault]] = {}
     for fault in found:
         by_file.setdefault(fault.file, []).append(fault)
+    parts = {_file(opened.path / "images", part, opened): part for part in opened.parts()}
+    images = {parts[file]: wrong for file, wrong in by_file.items() if file in parts}
+    labels: dict[int, dict[str, list[Fault]]] = {}
+    aside: list[tuple[str, list[Fault]]] = []
+    there = {_file(s.path, p, opened): p for s in _sets(opened)[0] for p in s.parts()}
     for file, wrong in by_file.items():
-        _, task, name, leaf = file.split("/")
-        if leaf == "set.json":
-            _set_aside(opened, f"labels/{task}/{name}")
-            say(f"{wrong[0]}; the whole set is in {BROKEN}/", stream=sys.stdout)
-            continue
-        _mend_labels(opened, task, name, int(leaf.removeprefix("part-").removesuffix(".parquet")), wrong)
+        if file in there:
+            labels.setdefault(there[file], {})[file] = wrong
+        elif file not in parts:
+            aside.append((file, wrong))
+    _refuse(opened, by_file)
+    for file, wrong in aside:  # first: from here on every label set can be opened
+        whole = file.startswith("labels/") and file.endswith("/set.json")
+        _set_aside(opened, file.removesuffix("/set.json") if whole else file)
+        say(f"{wrong[0]}; {'the whole set' if whole else 'it'} is in {BROKEN}/", stream=sys.stdout)
+    for part in sorted({*images, *labels}):
+        _mend(opened, part, images.get(part, []), labels.get(part, {}))
     if not found and not (opened.path / BROKEN).exists():
         say(f"{store} is whole; nothing was changed", stream=sys.stdout)
+
+
+def _refuse(store: "Store", files: Collection[str]) -> None:
+    """Raises:
+    ValueError: one of the files could not be mended, since it lies behind a link, or BROKEN is none of our folders.
+        Nothing has been changed then.
+    """
+    for file in files:
+        folders = file.split("/")[:-1]
+        store.own(*folders)
+        store.own(BROKEN, *folders)
+        if folders[:1] == ["images"]:  # with images go labels
+            for labels in store.path.glob("labels/*/*"):
+                store.own("labels", labels.parent.name, labels.name)
+                store.own(BROKEN, "labels", labels.parent.name, labels.name)
+    home = store.path / BROKEN
+    if files and isinstance(home, Path) and home.exists() and not home.is_dir():
+        raise ValueError(f"{home} is no folder; repair keeps there what it takes out: move it away")
 
 
 def _set_aside(store: "Store", file: str, keep: bool = False) -> None:
     """Move into broken/, beside what is there already; copy, where it is replaced afterwards (`keep`)."""
     from polyteach.storage import move
 
-    source, target = store.path / file, store.path / BROKEN / file
-    target.parent.mkdir(parents=True, exist_ok=True)
-    k = 1
-    while target.exists():
-        target, k = target.with_name(f"{source.name}.{k}"), k + 1
+    *folders, name = file.split("/")
+    source, home = store.own(*folders) / name, store.own(BROKEN, *folders)
+    home.mkdir(parents=True, exist_ok=True)
+    target, k = home / name, 1
+    while target.exists() or (isinstance(target, Path) and target.is_symlink()):
+        target, k = home / f"{name}.{k}", k + 1
     move(source, target, keep)
 
 
-def _mend_images(store: "Store", part: int, wrong: list[Fault]) -> None:
-    """Keep the rows that are right, and the labels of those."""
-    file = _file(store.path / "images", part, store)
-    bad = {row for f in wrong for row in f.rows}
-    kept = [
-        (i, r) for i, r in _groups(lambda rows: store.images(part, rows=rows), _height(store, file)) if i not in bad
-    ]
-    for fault in wrong:
-        say(str(fault), stream=sys.stdout)
-    for labels in store.sets():
-        if not labels.has(part):
-            continue
-        mine = _file(labels.path, part, store)
+def _mend(store: "Store", part: int, images: list[Fault], labels: Mapping[str, list[Fault]]) -> None:
+    """Write a part anew with what is right in it: the images, if those are wrong, and the labels that follow them.
 
-        def told(rows: list[int], labels: "LabelSet" = labels) -> "list[tuple[str, Answer]]":
-            table = labels.table(part, rows)
-            return list(zip(table["id"].to_pylist(), labels.answers(table), strict=True))
-
-        by_id: dict[str, Answer] = dict(pair for _, pair in _groups(told, _height(store, mine)))
-        _set_aside(store, mine, keep=bool(kept))
-        if kept:
-            labels.write(part, [r.id for _, r in kept], [by_id.get(r.id, LOST) for _, r in kept])
-    _set_aside(store, file, keep=bool(kept))
-    if kept:
-        store.write_images(part, [r for _, r in kept])
-    say(f"{file}: {len(kept)} images kept; the broken part and its labels are in {BROKEN}/", stream=sys.stdout)
-
-
-def _height(store: "Store", file: str) -> int:
-    """Rows of a part by its footer; 0 where that cannot be read."""
-    from polyteach.storage import StorageError
-    from polyteach.store import height
-
-    try:
-        return height(store.path / file)
-    except StorageError:
-        raise
-    except Exception:
-        return 0
-
-
-def _groups(read: Any, rows: int) -> Iterator[tuple[int, Any]]:
-    """(position, value) of all row groups that can be read."""
-    from polyteach.storage import StorageError
-    from polyteach.store import ROW_GROUP
-
-    for start in range(0, rows, ROW_GROUP):
-        at = list(range(start, min(start + ROW_GROUP, rows)))
-        try:
-            yield from zip(at, read(at), strict=True)
-        except StorageError:
-            raise
-        except Exception:
-            # one row at a time: a target that cannot be decoded costs the others nothing
-            for i in at:
-                try:
-                    [value] = read([i])
-                except StorageError:
-                    raise
-                except Exception:
-                    continue
-                yield i, value
-
-
-def _mend_labels(store: "Store", task: str, name: str, part: int, wrong: list[Fault]) -> None:
-    from polyteach.batches import by_people
+    images: what is wrong with them. labels: by file what is wrong with a set's answers about them. The images come
+    last: killed on the way, the same faults are found again, and the same is kept.
+    """
     from polyteach.store import LabelSet
 
-    labels = LabelSet(store, task, name)
-    file = _file(labels.path, part, store)
+    file, kept = _file(store.path / "images", part, store), None
+    if images:
+        bad = {row for f in images for row in f.rows}
+        kept = [r for i, r in _distinct(store.salvaged(part)) if i not in bad][: store.part_size]
+    there = part in store.parts()
+    rows = kept if kept is not None else store.images(part, data=False) if there else []
+    for fault in images:
+        say(str(fault), stream=sys.stdout)
+    for task, name in sorted({(s.task, s.name) for s in _sets(store)[0]}):
+        one = LabelSet(store, task, name)
+        mine = _file(one.path, part, store)
+        if one.has(part) and (images or mine in labels):
+            _mend_labels(one, part, rows, labels.get(mine, []), bool(images))
+    if kept is not None:
+        _set_aside(store, file, keep=bool(kept))
+        if kept:
+            store.write_images(part, kept)
+        say(f"{file}: {len(kept)} images kept; the broken part and its labels are in {BROKEN}/", stream=sys.stdout)
+
+
+def _distinct(found: "Iterator[tuple[int, ImageRow]]") -> "Iterator[tuple[int, ImageRow]]":
+    """Without those whose id has come already."""
+    seen: set[str] = set()
+    for i, row in found:
+        if row.id not in seen:
+            seen.add(row.id)
+            yield i, row
+
+
+def _encoded(labels: "LabelSet", answer: "Answer", size: tuple[int, int]) -> dict[str, Any] | None:
+    """An answer as its part keeps it, None where it does not fit an image of that size."""
+    from polyteach.tasks import load_task
+    from polyteach.tasks.contract import Target
+
+    try:
+        if isinstance(answer, Target):
+            load_task(labels.task).check(answer, size, labels.space)
+        return labels.encode(answer)
+    except Exception:  # whatever a value out of its range makes of tensors
+        return None
+
+
+def _mend_labels(labels: "LabelSet", part: int, rows: "Sequence[ImageRow]", wrong: list[Fault], moved: bool) -> None:
+    """Keep the answers of the images `rows` that can be read and that fit; the others become failures.
+
+    wrong: what is wrong with the answers. moved: the images change too, which says by itself that labels do.
+    """
+    from polyteach.batches import by_people
+
+    store, file = labels.store, _file(labels.path, part, labels.store)
     for fault in wrong:
         say(str(fault), stream=sys.stdout)
-    rows = store.images(part, data=False) if part in store.parts() else []
-    bad = {row for f in wrong for row in f.rows}
-    kept = {i: a for i, a in _groups(lambda at: labels.read(part, at), _height(store, file)) if i not in bad}
+    sizes = {r.id: (r.height, r.width) for r in rows}
+    kept: dict[str, dict[str, Any]] = {}
+    for id, answer in labels.salvaged(part):
+        if id in sizes and id not in kept and (row := _encoded(labels, answer, sizes[id])) is not None:
+            kept[id] = row
     people = by_people(labels)
     again = "ingest people's labels again" if people else "`polyteach label` makes them again"
-    if not kept or max(kept) >= len(rows):
+    if not kept:
         _set_aside(store, file)
-        say(f"{file}: nothing of it can be read; it is in {BROKEN}/, {again}", stream=sys.stdout)
+        if not moved:
+            say(f"{file}: nothing of it can be read; it is in {BROKEN}/, {again}", stream=sys.stdout)
         return
     _set_aside(store, file, keep=True)
-    labels.write(part, [r.id for r in rows], [kept.get(i, LOST) for i in range(len(rows))])
-    lost, how = len(rows) - len(kept), again if people else f"{again}, with --retry"
-    say(f"{file}: {len(kept)} answers kept, {lost} lost ({how}); the broken one is in {BROKEN}/", stream=sys.stdout)
+    lost = labels.encode(LOST)
+    labels.write_encoded(part, [r.id for r in rows], [kept.get(r.id, lost) for r in rows])
+    if wrong:
+        gone, how = len(rows) - len(kept), again if people else f"{again}, with --retry"
+        say(f"{file}: {len(kept)} answers kept, {gone} lost ({how}); the broken one is in {BROKEN}/", stream=sys.stdout)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -645,7 +738,8 @@ def merge(
     Examples:
         polyteach store merge all store1 store2 store3
     """
-    from polyteach.files import read_json, write_json
+    from polyteach.fields import Fields
+    from polyteach.files import write_json
     from polyteach.progress import track
     from polyteach.storage import to_path
     from polyteach.store import Store
@@ -657,9 +751,10 @@ def merge(
     path = to_path(out)
     record = path / "merge.json"
     if record.exists():
-        if read_json(record)["stores"] != asked["stores"]:
-            raise ValueError(f"{out} is a merge of {', '.join(read_json(record)['stores'])}; choose another folder")
-        if read_json(record).get("finished"):
+        begun = Fields.read(record, "Choose another folder")
+        if list(begun.texts("stores")) != asked["stores"]:
+            raise ValueError(f"{out} is a merge of {', '.join(begun.texts('stores'))}; choose another folder")
+        if begun.flag("finished", null=True):
             raise ValueError(f"{out} is finished already; choose another folder")
         whole = Store.open(path)
     else:
@@ -677,18 +772,10 @@ def merge(
         for number, (k, part) in enumerate(work):
             _merge_part(whole, number, number in there, given[k], k, part, sets, home, others)
             bar.advance()
-    licences = sorted({str(_about(s).get("licence")) for s in given})
+    licences = sorted({str(s.ingested().get("licence")) for s in given})
     if not (path / "ingest.json").exists():
         write_json(path / "ingest.json", {"source": asked["stores"], "licence": ", ".join(licences), "finished": True})
     write_json(record, asked | {"finished": True})
-
-
-def _about(store: "Store") -> dict[str, Any]:
-    from polyteach.files import read_json
-
-    file = store.path / "ingest.json"
-    found: dict[str, Any] = read_json(file) if file.exists() else {}
-    return found
 
 
 def _compatible(stores: "Sequence[Store]") -> None:

@@ -19,7 +19,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 import polyteach
-from polyteach.fields import Fields
+from polyteach.fields import Fields, cost
 from polyteach.files import downloading, replacing, sha256, write_json
 from polyteach.geometry import fit
 from polyteach.layers import Adapter, Pyramid
@@ -363,17 +363,6 @@ def costs(run: str | Path, name: str) -> list[dict[str, Any]]:
     return [{"of": sha256(Path(run) / WEIGHTS), "name": f"{name}: training"} | own, *teachers]
 
 
-def cost(said: Fields) -> dict[str, Any]:
-    """An entry of `costs` as a file keeps it.
-
-    Raises:
-        ValueError: it lacks a field, or one is of another kind.
-    """
-    return {k: said.text(k) for k in ("of", "name")} | {
-        k: said.number(k, null=True) for k in ("images", "flops", "seconds")
-    }
-
-
 def costs_before(init: str | None) -> list[dict[str, Any]]:
     """`costs` of the weights that a training starts from; of those that are not a run's nothing is known."""
     if init is None:
@@ -427,8 +416,6 @@ def _objective(objectives: Fields, name: str) -> Objective:
         raise about.error("task", f"is of no task: {e}") from None
     said = about.object("space")
     space = Space(said.texts("names"), said.text("kind"))
-    if space.kind not in task.kinds:
-        raise said.error("kind", f"must be one of {', '.join(map(repr, task.kinds))} for {task.name}", space.kind)
     if task.most_classes is not None and len(space.names) > task.most_classes:
         raise said.error("names", f"must be at most {task.most_classes:,} classes for {task.name}", list(space.names))
     return Objective(task.name, space)

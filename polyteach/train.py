@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 RULES = ("rule", "equal", "learned")
 NEW: dict[str, Any] = {"combine": "first", "map": None, "freeze": [], "max_pixels": MAX_PIXELS}
 """Options that runs of earlier versions do not record, and what those did."""
+BEGUN = "It is not as `polyteach train` wrote it: give another --out"
+"""What to do about a config.json that cannot be compared with."""
 PASSES = 8
 """Passes of two images whose operations are counted, where not every image has every label."""
 FREE = ("workers", "progress", "save_every", "save_minutes", "keep", "shard", "allow_remote")
@@ -210,7 +212,8 @@ def train(
     """
     arguments = dict(locals())
     from polyteach import processes
-    from polyteach.files import read_json, sweep, write_json
+    from polyteach.fields import Fields
+    from polyteach.files import sweep, write_json
 
     run, leads = Path(out), processes.rank() == 0
     if leads and (run / "train.json").exists():
@@ -227,8 +230,8 @@ def train(
     if twice:
         raise ValueError(f"store {min(twice)} is given twice; every image should count once")
     if accumulate is None:
-        began = read_json(run / "config.json")["options"] if (run / "config.json").exists() else {}
-        accumulate = int(began.get("accumulate", processes.size()))
+        began = Fields.read(run / "config.json", BEGUN).object("options") if (run / "config.json").exists() else None
+        accumulate = (began.count("accumulate", null=True) if began else None) or processes.size()
     arguments["accumulate"] = accumulate
     _sane(arguments)
 
@@ -534,15 +537,13 @@ def _teachers(plan: "Plan") -> list[dict[str, Any]]:
     A teacher that labelled several stores was trained once.
     """
     from polyteach.batches import by_people, members
-    from polyteach.files import read_json
 
     spent: dict[str, dict[str, Any]] = {}
     for labels in (s for _, _, s, n in members(plan) if n and not by_people(s)):
-        file = labels.path / "label.json"
-        about = read_json(file) if file.exists() else {}
-        for cost in about.get("teachers_compute", []):
+        about = labels.record()
+        for cost in about.get("teachers_compute") or ():
             spent.setdefault(cost["of"], cost)
-        if "compute" in about:
+        if about.get("compute"):
             spent[str(labels.path)] = {"of": str(labels.path), "name": f"{labels.name}: labelling"} | about["compute"]
     return list(spent.values())
 
@@ -595,22 +596,25 @@ def _same(run: "Path", new: dict[str, Any]) -> None:
     ValueError: the folder holds something else, or an unfinished run that was started otherwise; names what differs.
     """
 
-    from polyteach.files import differences, read_json
+    from polyteach.fields import Fields
+    from polyteach.files import differences
 
     if not (run / "config.json").exists():
         if run.exists() and (not run.is_dir() or any(run.iterdir())):
             raise ValueError(f"{run} exists and is no run of polyteach; choose another folder")
         return
-    old = read_json(run / "config.json")
+    began = Fields.read(run / "config.json", BEGUN)
+    old = began.value | {"options": began.object("options").value}
+    known = {s.text("objective"): s.value for s in began.object("data").objects("sets")}
     then, now = ({k: v for k, v in (NEW | c["options"]).items() if k not in FREE} for c in (old, new))
     differ = differences(then, now)
     if not differ:  # the same command; then something that it reads has changed
         then, now = ({k: v for k, v in c.items() if k not in ("options", "data")} for c in (old, new))
         differ = differences(then, now)
         before, data = old["data"], new["data"]
-        if not any("images" in s for s in before["sets"]):  # of the first versions
+        if not any("images" in s for s in known.values()):  # of the first versions
             data = data | {"sets": [{k: v for k, v in s.items() if k != "images"} for s in data["sets"]]}
-        if {s["objective"] for s in before["sets"]} != {s["objective"] for s in data["sets"]}:
+        if set(known) != {s["objective"] for s in data["sets"]}:
             differ.append(
                 "label sets shared heads otherwise: now those do whose classes have the same names, in any order, and "
                 "are not just numbers"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from polyteach.batches import Plan, Samples
     from polyteach.evaluate import Scores
+    from polyteach.fields import Fields
     from polyteach.loop import Settings
     from polyteach.student import Student
 
@@ -148,7 +149,7 @@ def transfer(
         polyteach transfer store --init run --mode knn --out scores/knn
     """
     arguments = dict(locals())
-    from polyteach.files import read_json, write_json
+    from polyteach.files import write_json
 
     # paths as the text that the record holds
     arguments |= {k: str(arguments[k]) for k in ("store", "out", "init") if arguments[k] is not None}
@@ -161,18 +162,18 @@ def transfer(
     job.check()
     config = job.config()
     if (folder / "config.json").exists():
-        _same(read_json(folder / "config.json"), config, folder)
+        _same(_read(folder / "config.json", "options", "data"), config, folder)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{out} exists and is no transfer; choose another folder")
     done = folder / "transfer.json"
     if done.exists():
-        missing = set(given["seeds"]) - set(read_json(done)["seeds"])
+        missing = set(given["seeds"]) - set(_seeds(_read(done)))
         if not missing:
             raise ValueError(f"{out} holds this transfer, finished; choose another folder, or further --seeds")
     write_json(folder / "config.json", config)
     write_json(done, job.run())
     if progress:
-        _say(read_json(done), done)
+        _say(_read(done).value, done)
     return str(out)
 
 
@@ -498,18 +499,18 @@ class _Job:
         import math
         import shutil
 
-        from polyteach.files import read_json, write_json
+        from polyteach.files import write_json
         from polyteach.loop import NonFinite
         from polyteach.student import save_student
 
-        g, cell = self.given, self.folder / "cells" / name
+        g, cell = self.given, self._place(name)
         if (cell / "cell.json").exists():
             shutil.rmtree(cell / "checkpoints", ignore_errors=True)  # of a run that was stopped just before it did so
-            about: dict[str, Any] = read_json(cell / "cell.json")
-            return about
+            return _trained(cell / "cell.json")
         if g["progress"]:
             say(f"{g['name']} on {g['downstream']}, {count}: {name}")
-        about = {"lr": lr, "steps": steps, "seed": seed, "validation": None, "failed": None, "unreadable": []}
+        about: dict[str, Any] = {"lr": lr, "steps": steps, "seed": seed, "validation": None, "failed": None}
+        about["unreadable"] = []
         student = self._student(part, seed)
         settings = self._settings(lr, steps, seed)
         samples = self._samples(seed)
@@ -622,22 +623,29 @@ class _Job:
 
     def _tested(self, name: str, seed: int, about: dict[str, Any]) -> dict[str, Any]:
         """The chosen network's scores on the test images: made once, then read."""
-        from polyteach.files import read_json, write_json
+        from polyteach.files import write_json
         from polyteach.student import load_student
 
-        cell = self.folder / "cells" / name
+        cell = self._place(name)
         if not (cell / "test.json").exists():
             student = load_student(cell, self.device)
             scores = self._score(student, self.test, self.given["resamples"])
             if seed == self.given["seeds"][0]:
                 self._draw(student, name.partition("-")[0])
             write_json(cell / "test.json", _test(scores, seed))
-        found: dict[str, Any] = read_json(cell / "test.json")
-        return found | {k: about[k] for k in ("curve", "seconds", "images")}
+        return _score_of(cell / "test.json", self.metric) | {k: about[k] for k in ("curve", "seconds", "images")}
+
+    def _place(self, name: str) -> "Path":
+        """The folder of a network, in which there is to be written: not behind a link."""
+        from pathlib import Path
+
+        from polyteach.storage import below
+
+        return Path(str(below(self.folder, "cells", name)))
 
     def _forget(self, name: str) -> None:
         """The weights of a network that nothing reads any more; its numbers stay."""
-        for file in (self.folder / "cells" / name).glob("student.*"):
+        for file in self._place(name).glob("student.*"):
             file.unlink()
 
     def _draw(self, student: "Student", part: str) -> None:
@@ -647,6 +655,7 @@ class _Job:
 
         from polyteach.batches import Augment, Samples
         from polyteach.files import replacing
+        from polyteach.storage import below
         from polyteach.tasks.contract import Policy
 
         n, wanted = len(self.test), min(self.given["examples"], len(self.test))
@@ -663,7 +672,7 @@ class _Job:
                 pixels,
                 *(self.task.draw(pixels, t, space) for t in (samples.target(image, self.objective), guess)),
             ]
-            with replacing(self.folder / "examples" / f"{part}-{k}.png") as temporary:
+            with replacing(below(self.folder, "examples") / f"{part}-{k}.png") as temporary:
                 to_pil_image(torch.cat(views, 2)).save(temporary, format="png")
 
     # --- probes ---
@@ -672,7 +681,7 @@ class _Job:
         """Nearest neighbours or a linear probe on pooled features; every setting is tried on validation."""
         import time
 
-        from polyteach.files import read_json, write_json
+        from polyteach.files import write_json
 
         g, probe = self.given, self.task.probes[self.given["mode"]]
         student = self._student("backbone", g["seeds"][0]).to(self.device).eval()
@@ -690,21 +699,21 @@ class _Job:
         first = g["seeds"][0]
         sweep = []
         for setting in probe.settings:
-            cell = self.folder / "cells" / f"{g['mode']}-{setting!r}-seed{first}"
+            cell = self._place(f"{g['mode']}-{setting!r}-seed{first}")
             if not (cell / "cell.json").exists():
                 score = self._answered(answer(setting, first), self.validation, 0).scores[self.metric]
                 about = {"setting": setting, "seed": first, "validation": score, "failed": None}
                 write_json(cell / "cell.json", about | {"seconds": round(time.monotonic() - start, 3), "images": 0})
                 start = time.monotonic()
-            sweep.append(read_json(cell / "cell.json"))
+            sweep.append(_probe(cell / "cell.json", setting))
         best = max(sweep, key=lambda c: c["validation"] if self.higher else -c["validation"])["setting"]
         tests = []
         for seed in g["seeds"] if g["shots"] or g["fraction"] else g["seeds"][:1]:
-            file = self.folder / "cells" / f"{g['mode']}-{best!r}-seed{seed}" / "test.json"
+            file = self._place(f"{g['mode']}-{best!r}-seed{seed}") / "test.json"
             if not file.exists():
                 scores = self._answered(answer(best, seed), self.test, g["resamples"])
                 write_json(file, _test(scores, seed) | {"curve": [], "seconds": 0.0, "images": 0})
-            tests.append(read_json(file))
+            tests.append(_score_of(file, self.metric))
         return self._result("backbone", {"setting": best}, sweep, tests)
 
     def _answered(self, answer: Any, plan: "Plan", resamples: int) -> "Scores":
@@ -765,14 +774,13 @@ class _Job:
         import torch
 
         import polyteach
-        from polyteach.files import read_json
 
         g, config = self.given, self.config()
-        cells = [read_json(f) for f in sorted((self.folder / "cells").glob("*/cell.json"))]
+        cells = [_spent(f) for f in sorted((self.folder / "cells").glob("*/cell.json"))]
         known = [c.get("flops") for c in cells]
         spent = {
             "images": sum(c["images"] for c in cells),
-            "flops": sum(known) if known and all(k is not None for k in known) else None,
+            "flops": sum(k or 0 for k in known) if known and all(k is not None for k in known) else None,
             "seconds": round(sum(c["seconds"] for c in cells), 1),
         }
         run = Path(g["init"]) if g["init"] and Path(g["init"]).is_dir() else None
@@ -834,22 +842,86 @@ def _test(scores: "Scores", seed: int) -> dict[str, Any]:
     return {"seed": seed, "scores": plain, "resamples": drawn, "left_out": left, "unreadable": unreadable}
 
 
+def _read(file: "Path", *objects: str) -> "Fields":
+    """What this verb wrote, in which these fields are objects.
+
+    Raises:
+        ValueError: somebody else did; names the field.
+    """
+    from polyteach.fields import Fields
+
+    about = Fields.read(file, "It is not as `polyteach transfer` wrote it: take it away, or give another --out")
+    for key in objects:
+        about.object(key)
+    return about
+
+
+def _seeds(about: "Fields") -> list[int]:
+    seeds: list[int] = about.get("seeds", (list,), "a list of whole numbers")
+    if not seeds or not all(type(s) is int for s in seeds):
+        raise about.error("seeds", "must be a list of whole numbers", seeds)
+    return seeds
+
+
+def _spent(file: "Path") -> dict[str, Any]:
+    """What is known of a network that was trained: its cell.json."""
+    about = _read(file)
+    about.count("images", low=0)
+    about.number("seconds", low=0)
+    about.number("flops", null=True)
+    return about.value
+
+
+def _trained(file: "Path") -> dict[str, Any]:
+    _spent(file)
+    about = _read(file)
+    for key in ("lr", "steps"):
+        about.number(key)
+    about.number("validation", null=True)
+    about.text("failed", null=True)
+    about.get("curve", (list,), "a list")
+    return about.value
+
+
+def _probe(file: "Path", setting: int | float) -> dict[str, Any]:
+    _spent(file)
+    about = _read(file)
+    if type(about.value.get("validation")) not in (int, float):  # which may be NaN
+        raise about.error("validation", "must be a number", about.value.get("validation"))
+    if about.number("setting") != setting:
+        raise about.error("setting", f"must be {setting!r}, as its folder says", about.value["setting"])
+    return about.value
+
+
+def _score_of(file: "Path", metric: str) -> dict[str, Any]:
+    """The test.json of a network."""
+    about = _read(file)
+    about.object("scores").number(metric, null=True)
+    for i, drawn in enumerate(about.get("resamples", (list,), "a list of numbers")):
+        if drawn is not None and type(drawn) not in (int, float):
+            raise about.error(f"resamples[{i}]", "must be a number", drawn)
+    return about.value
+
+
 def _made(run: "Path") -> dict[str, Any]:
     """What the representation's own run says of itself: seed, command, what it and its teachers have cost."""
-    from polyteach.files import read_json
+    from polyteach.fields import Fields, cost
 
+    fix = "Give a run as `polyteach train` or `polyteach pretrain` wrote it"
     about: dict[str, Any] = {}
     if (run / "config.json").exists():
-        config = read_json(run / "config.json")
-        options = config["options"]
+        config = Fields.read(run / "config.json", fix)
+        options = config.object("options")
+        options.texts("stores")
         # steps were resolved from epochs, and only one of them may be given
-        command = _command(config["verb"], options | {"out": str(run)}, "stores", ["epochs"])
-        about = {"seed": options.get("seed"), "command": command}
+        command = _command(config.text("verb"), options.value | {"out": str(run)}, "stores", ["epochs"])
+        about = {"seed": options.count("seed", null=True), "command": command}
     for name in ("train.json", "pretrain.json"):
         if (run / name).exists():
-            compute = dict(read_json(run / name).get("compute") or {})
-            about["teachers"] = compute.pop("teachers", [])
-            about["compute"] = compute or None
+            compute = Fields.read(run / name, fix).object("compute", null=True)
+            about["teachers"] = [cost(t) for t in compute.objects("teachers", null=True)]
+            spent = {k: compute.number(k, null=True) for k in ("images", "flops", "seconds") if compute.value}
+            about["compute"] = spent or None
     return about
 
 
@@ -905,20 +977,21 @@ def _command(verb: str, given: dict[str, Any], positional: str, skipped: Sequenc
     return shlex.join(words)
 
 
-def _same(old: dict[str, Any], new: dict[str, Any], folder: "Path") -> None:
+def _same(began: "Fields", new: dict[str, Any], folder: "Path") -> None:
     """Raises:
     ValueError: what is in the folder was made otherwise; names what differs.
     """
     from polyteach.files import differences
 
+    old, before = began.value, _seeds(began.object("options"))
     then, now = ({k: v for k, v in (NEW | c["options"]).items() if k not in FREE} for c in (old, new))
     differ = differences(then, now)
-    if old["options"]["seeds"][0] != new["options"]["seeds"][0]:
-        differ.append(f"the first seed, which sweeps, was {old['options']['seeds'][0]}")
-    elif lost := set(old["options"]["seeds"]) - set(new["options"]["seeds"]):
+    if before[0] != new["options"]["seeds"][0]:
+        differ.append(f"the first seed, which sweeps, was {before[0]}")
+    elif lost := set(before) - set(new["options"]["seeds"]):
         differ.append(f"seeds {sorted(lost)} were asked for before; give them too")
     differ += differences(
-        {k: old[k] for k in ("polyteach", "init_sha256", "data")},
+        {k: old.get(k) for k in ("polyteach", "init_sha256", "data")},
         {k: new[k] for k in ("polyteach", "init_sha256", "data")},
     )
     if differ:

@@ -134,6 +134,8 @@ def test_what_check_says(whole, tmp_path):
 def test_a_target_outside_its_space_costs_only_its_image(whole, tmp_path, capsys, name, advice):
     path = copied(whole, tmp_path)
     (path / "labels/detection/oracle").rename(path / "labels/detection" / name)
+    file = path / "labels/detection" / name / "set.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"name": name}))
     store = Store.open(path)
     [labels] = [s for s in store.sets() if s.task == "detection"]
     answers = labels.read(0)

@@ -261,7 +261,11 @@ ONE = {"task": "detection", "space": {"names": ["a"], "kind": "boxes"}}
         ("objectives.detection_x.task", "../store", "unknown task '../store'; there are classification, "),
         ("objectives.detection_x.task", ["detection"], "task must be text"),
         ("objectives.detection_x.space", "boxes", "objectives.detection_x.space must be an object"),
-        ("objectives.detection_x.space.kind", "cubes", "kind must be one of 'boxes', 'boxes and masks' for detection"),
+        (
+            "objectives.detection_x.space.kind",
+            "cubes",
+            "student.json: detection of kind 'cubes'; the space's kind is one of boxes,",
+        ),
         ("objectives.detection_x.space.names", ["a", 3], "space.names[1] must be text; it is 3"),
         ("objectives.detection_x.space.names", "abc", "space.names must be a list of texts"),
         ("objectives.detection_x.space.names", ["a"] * 60_000, "does not fit student.json"),
