@@ -587,7 +587,10 @@ class Sample:
 
 
 class Samples(Dataset[Sample]):
-    """The stream of samples, by place. A sample follows from (seed, place) alone, whichever worker makes it."""
+    """The stream of samples, by place. A sample follows from (seed, place) alone, whichever worker makes it.
+
+    A target that `polyteach store check` would refuse is a ValueError that names its file and image.
+    """
 
     def __init__(self, plan: Plan, augment: Augment, policy: Policy, seed: int) -> None:
         self.plan = plan
@@ -602,6 +605,7 @@ class Samples(Dataset[Sample]):
         self._remote = any(store.remote for store in plan.stores)
         self._asked: OrderedDict[tuple[int, int, int, int], None] = OrderedDict()
         self._last: tuple[int, Place] | None = None
+        self._sizes: tuple[tuple[int, int, int], list[ImageRow]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without its caches, for workers that are spawned."""
@@ -704,10 +708,10 @@ class Samples(Dataset[Sample]):
         task = load_task(about.task)
         found: list[Target] = []
         for labels in self.plan.sets[objective][place.store]:
-            answer: Answer = None
             # what is in memory was there
-            if self._key(place, labels) in self._kept or labels.has(place.part):
-                answer = labels.answers(self._encoded(image, labels))[0]
+            if self._key(place, labels) not in self._kept and not labels.has(place.part):
+                continue
+            answer = self._answer(image, labels)
             if not isinstance(answer, Target):
                 continue
             index = self.plan.moved.get((place.store, labels.task, labels.name))
@@ -721,6 +725,29 @@ class Samples(Dataset[Sample]):
             united = self.plan.combine == "union"
             found = [task.united(found) if united else max(found, key=lambda a: task.sureness(a, self.policy))]
         return task.pseudo(found[0], self.policy) if found else None
+
+    def _answer(self, image: int, labels: LabelSet) -> Answer:
+        """What a label set says of an image.
+
+        Raises:
+            ValueError: a target that `polyteach store check` would refuse. To go on without it would be another
+                training than the one that was asked for.
+        """
+        place, about = self._place(image), self._about(image)
+        [answer] = labels.fitted(self._encoded(image, labels), [about])
+        return labels.sound(place.part, about, answer)
+
+    def _about(self, image: int) -> ImageRow:
+        """The image's row, perhaps without its bytes: its id and size."""
+        place = self._place(image)
+        if self._key(place, None) in self._kept:
+            row: ImageRow = self._encoded(image, None)
+            return row
+        key = (place.store, place.part, place.group)
+        if self._sizes is None or self._sizes[0] != key:
+            rows = range(place.group * ROW_GROUP, place.group * ROW_GROUP + place.size)
+            self._sizes = key, self.plan.stores[place.store].sizes(place.part, rows)
+        return self._sizes[1][place.row]
 
     def _place(self, image: int) -> Place:
         """Of an image, about which every objective asks in turn."""

@@ -451,7 +451,7 @@ class _Run:
         for _, sets in work:
             for labels in sets.values():
                 fresh = [None if self.split and r.split not in self.split else "not done" for r in rows]
-                old: list[Any] = list(labels.read(part)) if labels.has(part) else list(fresh)
+                old: list[Any] = _told(labels, part, rows) if labels.has(part) else list(fresh)
                 answers[id(labels)] = old
                 wanted = [w or isinstance(a, str) for w, a in zip(wanted, old, strict=True)]
         chosen = [i for i, w in enumerate(wanted) if w]
@@ -725,8 +725,6 @@ def _checked(answer: Any, key: str, size: tuple[int, int], labels: "LabelSet") -
         if key not in answer:
             return None
         target: Answer = load_task(labels.task).check(answer[key], size, labels.space)
-    except MemoryError:
-        raise
     except ValueError as e:
         return f"teacher: {e}"
     except Exception as e:  # an answer of another shape or type than a target's makes any operation fail
@@ -734,11 +732,17 @@ def _checked(answer: Any, key: str, size: tuple[int, int], labels: "LabelSet") -
     return target
 
 
+def _told(labels: "LabelSet", part: int, rows: "list[ImageRow]") -> "list[Answer]":
+    """What a part says of its images already; where that is broken, a reason, so that it is asked for again."""
+    from polyteach.store import Unfit
+
+    found = labels.fitted(labels.table(part), rows)
+    return [f"broken on the disk: {answer}" if isinstance(answer, Unfit) else answer for answer in found]
+
+
 def _encoded(labels: "LabelSet", answer: "Answer") -> dict[str, Any]:
     """The answer as the store keeps it, or the reason why it cannot."""
     try:
         return labels.encode(answer)
-    except MemoryError:
-        raise
     except Exception as e:
         return labels.encode(f"teacher: its answer cannot be kept: {_said(e)}")

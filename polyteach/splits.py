@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 import polyteach
 from polyteach.fields import Fields
-from polyteach.files import differences, read_uri, write_json
+from polyteach.files import differences, write_json
 from polyteach.limits import WEB, Limits
 from polyteach.progress import track
 from polyteach.store import DIVIDED, Store, about_store
@@ -211,9 +211,10 @@ def classes_by_split(store: Store) -> Iterator[tuple[str, dict[str, Counter[str]
             for i, name in enumerate(table.column_names):
                 if kinds.get(name) == "masks":
                     table = table.set_column(i, table.schema.field(i), pa.nulls(len(table), table.schema.field(i).type))
-            splits = [row.split or "" for row in store.images(part, data=False)]
-            for split, answer in zip(splits, labels.answers(table), strict=True):
-                if isinstance(answer, Target):
-                    for c in load_task(labels.task).classes(answer):
-                        found[labels.space.names[c]][split] += 1
+            rows = store.images(part, data=False)
+            for row, answer in zip(rows, labels.fitted(table, rows), strict=True):
+                target = labels.sound(part, row, answer)
+                if isinstance(target, Target):
+                    for c in load_task(labels.task).classes(target):
+                        found[labels.space.names[c]][row.split or ""] += 1
         yield f"{labels.task}/{labels.name}", found

@@ -28,10 +28,11 @@ import os
 import re
 import shlex
 import shutil
+import struct
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
@@ -48,14 +49,13 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_png, decode_webp
 
 from polyteach.fields import Fields, cost
-from polyteach.files import differences, read_uri, replacing, sweep, write_json
-from polyteach.images import BadImage
+from polyteach.files import differences, replacing, sweep, write_json
 from polyteach.images import decode as decode_image
-from polyteach.limits import Limits
+from polyteach.limits import MAX_PIXELS, Limits
 from polyteach.names import fit_name
 from polyteach.storage import AnyPath, ObjectPath, Reader, StorageError, below, stamps, to_path
 from polyteach.tasks import load_task
-from polyteach.tasks.contract import PEOPLE, Column, Objective, Policy, Space, Target
+from polyteach.tasks.contract import MAP, MOST_VALUES, PEOPLE, Column, Objective, Policy, Space, Target
 from polyteach.uris import read_uri
 
 _T = TypeVar("_T")
@@ -64,8 +64,6 @@ _Found = TypeVar("_Found")
 
 FORMAT = 1
 ROW_GROUP = 64
-MOSTIMAGES = 1_000_000
-"""Of a part: one is held in memory."""
 MOST_PARTS = 10_000_000
 """Numbers of parts are below it."""
 WEBP_SIDE = 16383
@@ -74,6 +72,13 @@ LOOKING = 16
 """Parts that are looked at together, when a labelling ends and a training starts."""
 SMALL = 512
 """Bytes of an encoded map up to which its pixels are remembered, because the next image's is likely to be the same."""
+SAME = 2**20
+"""Pixels of a map up to which some of those few bytes are remembered; of larger ones two, whatever they are."""
+MOST_IMAGES = 2**18
+"""Images of a part, at most, whatever a store says of itself: their rows take about 300 MB."""
+UNPACKED = 512 * 2**20
+"""Bytes that what is read of a part may take unpacked, if they are more than `RATIO` times as many as it has packed."""
+RATIO = 20
 FEW = 8
 """Images from which on it is odd that all have one answer or one class."""
 DIVIDED = "split"
@@ -94,6 +99,10 @@ IMAGES = pa.schema(
     ]
 )
 REJECTS = pa.schema([("id", pa.string()), ("uri", pa.string()), ("reason", pa.string())])
+
+
+class Unfit(ValueError):
+    """Why what a label set keeps of an image is no target of it."""
 
 
 @dataclass(frozen=True)
@@ -134,13 +143,12 @@ class Store:
         """A new, empty store in a folder or behind a URL. limits: of reading its images later.
 
         Raises:
-            ValueError: `path` is a store already, or a folder with other things in it; part_size < 1, or beyond
-                `MOSTIMAGES`.
+            ValueError: `path` is a store already, or a folder with other things in it; part_size out of range.
             OSError: it cannot be written.
         """
         path = to_path(path)
-        if not 1 <= part_size <= MOSTIMAGES:
-            raise ValueError(f"part_size must be at least 1 and at most {MOSTIMAGES:,}; got {part_size}")
+        if not 1 <= part_size <= MOST_IMAGES:
+            raise ValueError(f"part_size must be at least 1 and at most {MOST_IMAGES:,}; got {part_size}")
         if (path / "store.json").exists():
             raise ValueError(f"{path} is a store already; choose another path or delete it")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -217,7 +225,12 @@ class Store:
         Raises:
             ValueError: the part is missing or broken; names the file.
         """
-        return height(self.path / "images" / part_name(part))
+        return height(self.path / "images" / part_name(part), self.most)
+
+    @property
+    def most(self) -> int:
+        """Images that a part may hold, whatever its file and store.json say."""
+        return min(self.part_size, MOST_IMAGES)
 
     def write_images(self, part: int, rows: Sequence[ImageRow]) -> None:
         """Write a whole part of images, at most `part_size`, atomically."""
@@ -233,8 +246,18 @@ class Store:
         Raises:
             ValueError: the part is missing or broken; names the file.
         """
-        columns = [f.name for f in IMAGES if data or f.name != "bytes"]
-        table = _read(self.path / "images" / part_name(part), columns, rows)
+        return self._rows(part, [f.name for f in IMAGES if data or f.name != "bytes"], rows)
+
+    def sizes(self, part: int, rows: Sequence[int] | None = None) -> list[ImageRow]:
+        """As `images`, of their ids and sizes alone: what it takes to tell whether a target is of an image."""
+        return self._rows(part, ["id", "height", "width"], rows)
+
+    def _rows(self, part: int, columns: list[str], rows: Sequence[int] | None) -> list[ImageRow]:
+        path = self.path / "images" / part_name(part)
+        table = _read(path, columns, rows, self.most, IMAGES)
+        for field in IMAGES:
+            if not field.nullable and table[field.name].null_count:
+                raise ValueError(f"{path} is broken: an image has no {field.name}")
         return [ImageRow(**{"data" if k == "bytes" else k: v for k, v in row.items()}) for row in table.to_pylist()]
 
     def salvaged(self, part: int) -> Iterator[tuple[int, ImageRow]]:
@@ -246,12 +269,13 @@ class Store:
 
     def ids(self, part: int) -> list[str]:
         """Ids of a part's images."""
-        ids: list[str] = _read(self.path / "images" / part_name(part), ["id"])["id"].to_pylist()
+        path = self.path / "images" / part_name(part)
+        ids: list[str] = _read(path, ["id"], None, self.most, IMAGES)["id"].to_pylist()
         return ids
 
     def splits(self) -> "Overview":
         """The split of every image, or None."""
-        return Overview(self.path / "images", "split", keep=not _linked(self.path, "images"))
+        return Overview(self.path / "images", "split", self.most, keep=not _linked(self.path, "images"))
 
     def soon(self, part: int, rows: Sequence[int] | None = None) -> bool:
         """Say that a part's images, or those at positions `rows`, will be read: object storage is read ahead then.
@@ -278,14 +302,10 @@ class Store:
 
         Raises:
             OSError: its file is gone or cannot be read.
-            BadImage: it cannot be decoded, or has another size than when it was ingested.
+            BadImage: it cannot be decoded, has more pixels than the store's limits allow, or another size than its row
+                says, which is seen before it is unpacked.
         """
-        most = min(row.height * row.width, self.limits.max_pixels)
-        pixels = decode_image(self.read(row), max_pixels=most, min_side=1)
-        if tuple(pixels.shape[1:]) != (row.height, row.width):
-            now = f"{pixels.shape[2]}x{pixels.shape[1]}"
-            raise BadImage(f"is {now} now, was {row.width}x{row.height} when ingested")
-        return pixels
+        return decode_image(self.read(row), self.limits.max_pixels, min_side=1, size=(row.height, row.width))
 
     def write_rejects(self, part: int, rejects: Iterable[tuple[str, str | None, str]]) -> None:
         """Record images of a part's slice of the source that were refused: (id, uri, reason)."""
@@ -307,7 +327,8 @@ class Store:
             ValueError: a part is broken; names the file.
         """
         folder = self.path / "rejects"
-        tables = [_read(folder / part_name(part)) for part in (self.reject_parts() if parts is None else parts)]
+        numbers = self.reject_parts() if parts is None else parts
+        tables = [_read(folder / part_name(p), None, None, self.most, REJECTS) for p in numbers]
         return [(r["id"], r["uri"], r["reason"]) for t in tables for r in t.to_pylist()]
 
     def create_set(self, task: str, name: str, space: Space, info: dict[str, Any]) -> "LabelSet":
@@ -369,6 +390,7 @@ class LabelSet:
         self.space = _space(about, task, name)
         self.info = _info(about)
         self._target = load_task(task).target
+        self._needed = {f.name for f in fields(self._target) if f.default is MISSING}
         self._columns = _columns(self._target)
         kept = {k: asdict(c) for k, c in self._columns.items()}
         if about.object("columns").value != _plain(kept):
@@ -479,9 +501,24 @@ class LabelSet:
         """The answers of a part in the images' order, or those at positions `rows`.
 
         Raises:
-            ValueError: the part is missing or broken; names the file.
+            ValueError: the part is missing or broken, or a target is unfit (`fitted`); names the file.
         """
-        return self.answers(self.table(part, rows))
+        table, images = self.table(part, rows), self.store.sizes(part, rows)
+        return [self.sound(part, image, a) for image, a in zip(images, self.fitted(table, images), strict=True)]
+
+    def sound(self, part: int, image: ImageRow, answer: "Answer | Unfit") -> Answer:
+        """What `fitted` gave, of an image of that part, where it is fit.
+
+        Raises:
+            ValueError: it is not; names the file and the image, and says what to do.
+        """
+        if isinstance(answer, Unfit):
+            raise ValueError(
+                f"{self.path / part_name(part)}: target of {image.id!r}: {answer}. Nothing is learned from what is "
+                f"broken. See all of it with: polyteach store check {self.store.path}, and take it out with: polyteach "
+                f"store repair {self.store.path}"
+            ) from answer
+        return answer
 
     def table(self, part: int, rows: Sequence[int] | None = None) -> pa.Table:
         """The answers of a part, or those at positions `rows`, still encoded: small enough to be kept in memory.
@@ -489,28 +526,64 @@ class LabelSet:
         Raises:
             ValueError: the part is missing or broken; names the file.
         """
-        return _read(self.path / part_name(part), None, rows)
+        return _read(self.path / part_name(part), None, rows, self.store.most, self.schema)
 
     def answers(self, table: pa.Table) -> list[Answer]:
-        """Decode rows of `table`."""
-        # column by column and never through Python's lists, which would cost more than all the rest
-        found = dict(zip(table.column_names, table.itercolumns(), strict=True))
-        columns = {k: c.chunk(0) if c.num_chunks == 1 else c.combine_chunks() for k, c in found.items()}
-        return [self._answer(columns, i) for i in range(table.num_rows)]
+        """Decode rows of `table`, whatever images they are of.
+
+        Raises:
+            ValueError: a target that cannot be decoded, or has a map of more cells than images may have pixels.
+        """
+        columns = _chunks(table)
+        return [self._answer(columns, i, self.store.limits.max_pixels) for i in range(table.num_rows)]
+
+    def fitted(self, table: pa.Table, images: Sequence[ImageRow]) -> "Iterator[Answer | Unfit]":
+        """Decode rows of `table`, each of which is of one of `images`: by the one rule of `store check` and of all that
+        learns from labels.
+
+        A target that is none of its image is an `Unfit` that says why: it is of another image, it cannot be decoded,
+        its maps are larger than `room` allows, or it is not what `Task.validate` asks for.
+
+        Raises:
+            ValueError: another number of images than rows.
+        """
+        if table.num_rows != len(images):
+            raise ValueError(f"{self.path} has a part of {table.num_rows} rows for {len(images)} images")
+        columns = _chunks(table)
+        task = load_task(self.task)
+        ids = columns["id"].to_pylist()
+        for i, image in enumerate(images):
+            size = (image.height, image.width)
+            try:
+                if ids[i] != image.id:
+                    raise ValueError(f"it is of image {ids[i]!r}")
+                answer = self._answer(columns, i, room(size, self.store.limits))
+                if isinstance(answer, Target):
+                    task.validate(answer, size, self.space)
+            except MemoryError:
+                yield Unfit("memory is not enough to decode it")
+            except Exception as e:  # whatever a stranger's bytes make the decoders raise
+                yield Unfit(f"{e}" or type(e).__name__)
+            else:
+                yield answer
 
     def ids(self, part: int) -> list[str]:
         """Ids of a part's images."""
-        ids: list[str] = _read(self.path / part_name(part), ["id"])["id"].to_pylist()
-        return ids
+        return self._texts(part, "id")
 
     def states(self, part: int) -> list[str]:
         """Per image "labelled", "absent" or "failed"."""
-        states: list[str] = _read(self.path / part_name(part), ["state"])["state"].to_pylist()
-        return states
+        return self._texts(part, "state")
+
+    def _texts(self, part: int, column: str) -> list[str]:
+        table = _read(self.path / part_name(part), [column], None, self.store.most, self.schema)
+        texts: list[str] = table[column].to_pylist()
+        return texts
 
     def every_state(self) -> "Overview":
         """The states of every image."""
-        return Overview(self.path, "state", keep=not _linked(self.store.path, "labels", self.task, self.name))
+        keep = not _linked(self.store.path, "labels", self.task, self.name)
+        return Overview(self.path, "state", self.store.most, keep)
 
     def record(self) -> dict[str, Any]:
         """What label.json says of how the set was made and what that cost; empty where there is none.
@@ -576,9 +649,9 @@ class LabelSet:
                 if not len(groups):
                     continue
                 rows = at[at // ROW_GROUP == groups[turn]][:left].tolist()
-                table = self.table(part, rows)
-                for row in range(len(rows)):
-                    [answer] = self.answers(table.slice(row, 1))
+                images = self.store.sizes(part, rows)
+                for image, found in zip(images, self.fitted(self.table(part, rows), images), strict=True):
+                    answer = self.sound(part, image, found)
                     if isinstance(answer, Target):
                         yield answer
                 left -= len(rows)
@@ -621,21 +694,36 @@ class LabelSet:
         for _, row in salvaged(self.path / part_name(part), self.schema):
             try:
                 id, state = row["id"][0].as_py(), row["state"][0].as_py()
-                answer = self._answer(row, 0)
+                answer = self._answer(row, 0, self.store.limits.max_pixels)
             except Exception:  # whatever broken bytes make a decoder raise
                 continue
             if id is not None and state in (LABELLED, ABSENT, FAILED):
                 yield id, answer
 
-    def _answer(self, columns: dict[str, pa.Array], row: int) -> Answer:
+    def _answer(self, columns: dict[str, pa.Array], row: int, most: int) -> Answer:
         state = columns["state"][row].as_py()
         if state == FAILED:
             return str(columns["reason"][row].as_py())
         if state == ABSENT:
             return None
-        kept = {k: columns[k][row] for k in self._columns}
-        values = {k: decode(_kept(kept[k], c), c) if kept[k].is_valid else None for k, c in self._columns.items()}
+        if state != LABELLED:
+            raise ValueError(f"state {state!r} is none of {LABELLED}, {ABSENT}, {FAILED}")
+        values: dict[str, Tensor | None] = {}
+        for name, how in self._columns.items():
+            kept = columns[name][row]
+            try:
+                values[name] = decode(_kept(kept, how), how, most) if kept.is_valid else None
+            except ValueError as e:
+                raise ValueError(f"{name}: {e}") from e
+            if values[name] is None and name in self._needed:
+                raise ValueError(f"{name} is missing")
         return self._target(**values)
+
+
+def _chunks(table: pa.Table) -> dict[str, pa.Array]:
+    """Columns by name, each in one piece: never through Python's lists, which would cost more than all the rest."""
+    found = dict(zip(table.column_names, table.itercolumns(), strict=True))
+    return {k: c.chunk(0) if c.num_chunks == 1 else c.combine_chunks() for k, c in found.items()}
 
 
 class Overview:
@@ -660,16 +748,17 @@ class Overview:
         ]
     )
 
-    def __init__(self, folder: AnyPath, column: str, keep: bool = True) -> None:
-        self.folder, self.column, self.keep = folder, column, keep
+    def __init__(self, folder: AnyPath, column: str, most: int = MOST_IMAGES, keep: bool = True) -> None:
+        """most: rows that a part may have. keep: whether what was read may be written beside the parts."""
+        self.folder, self.column, self.most, self.keep = folder, column, most, keep
         self._stamps = stamps(folder)
         self._read: dict[int, tuple[list[str | None], list[int]]] = {}
         self._known = self.SCHEMA.empty_table()
         if self.NAME in self._stamps:
             with contextlib.suppress(ValueError, TypeError, KeyError, pa.ArrowException):  # broken: every part is read
-                found = _read(folder / self.NAME)
+                found = _read(folder / self.NAME, most=MOST_PARTS)
                 table = found.replace_schema_metadata(None).cast(self.SCHEMA)
-                if _digest(table) == (found.schema.metadata or {}).get(b"sha256") and _sound(table):
+                if _digest(table) == (found.schema.metadata or {}).get(b"sha256") and _coherent(table):
                     self._known = table
         codes = pc.list_flatten(self._known["values"]).combine_chunks().dictionary_encode()
         self._texts: list[str | None] = codes.dictionary.to_pylist()
@@ -706,8 +795,12 @@ class Overview:
         row = self._row.get(part)
         if row is not None and self._same(part, row):
             at = slice(self._ends[row - 1] if row else 0, self._ends[row])
-            return [None if c < 0 else self._texts[c] for c in self._codes[at]], self._lengths[at].tolist()
-        runs = pc.run_end_encode(_read(self.folder / part_name(part), [self.column])[self.column].combine_chunks())
+            lengths = self._lengths[at].tolist()
+            if min(lengths, default=0) >= 0 and sum(lengths) <= self.most:  # else it tells of no part that there can be
+                return [None if c < 0 else self._texts[c] for c in self._codes[at]], lengths
+        like = pa.schema([(self.column, pa.string())])
+        table = _read(self.folder / part_name(part), [self.column], None, self.most, like)
+        runs = pc.run_end_encode(table[self.column].combine_chunks())
         ends = np.array(runs.run_ends)
         self._read[part] = found = runs.values.to_pylist(), np.diff(ends, prepend=0).tolist()
         return found
@@ -774,7 +867,7 @@ def several(look: Callable[[_Given], _Found], given: Iterable[_Given]) -> Iterat
             yield waiting.popleft().result()
 
 
-def _sound(table: pa.Table) -> bool:
+def _coherent(table: pa.Table) -> bool:
     """Whether an overview could be one: as many lengths as values, none below 0, and nothing is lacking but texts."""
     values, lengths = table["values"], table["lengths"]
     whole = not any(table[name].null_count for name in Overview.SCHEMA.names)
@@ -802,7 +895,10 @@ def _kept(scalar: pa.Scalar, how: Column) -> Any:
     """One field's value in Parquet: bytes, a dictionary, or an array of all its numbers."""
     if how.kind in ("map", "masks"):
         return scalar.as_py()
-    numbers = scalar.values.flatten() if how.kind == "rows" else scalar.values
+    values = scalar.values
+    numbers = values.flatten() if how.kind == "rows" else values
+    if values.null_count or numbers.null_count:
+        raise ValueError("an entry is missing")
     return numbers.to_numpy(zero_copy_only=False)
 
 
@@ -821,18 +917,81 @@ def encode(value: Tensor, how: Column) -> Any:
     return list(array) if how.kind == "rows" else array
 
 
-def decode(kept: Any, how: Column) -> Tensor:
-    """The inverse of `encode`: float32 where the column is scaled or floating, int64 where integer, bool where bool."""
+def decode(kept: Any, how: Column, most: int = MAX_PIXELS) -> Tensor:
+    """The inverse of `encode`: float32 where the column is scaled or floating, int64 where integer, bool where bool.
+
+    most: cells of a map, or of a mask. It is looked at in the header, before anything is unpacked.
+
+    Raises:
+        ValueError: more cells than that; a map that cannot be decoded, or is not of the kind that the column keeps;
+            runs of a mask that do not fill it, or masks of more than `MOST_VALUES` together.
+    """
     if how.kind == "map":
-        return _in_memory(_pixels(kept, how), how)
+        return _in_memory(_pixels(kept, how, most), how)
     if how.kind == "masks":
-        size = kept["size"]
-        if not kept["counts"]:
-            return torch.zeros(0, *size, dtype=torch.bool)
-        masks = run_length.decode([{"size": size, "counts": c} for c in kept["counts"]])
-        return torch.from_numpy(np.ascontiguousarray(masks.transpose(2, 0, 1)).astype(bool))
+        return _masks(kept, most)
     array = np.asarray(kept, dtype=how.dtype)
     return _in_memory(array.reshape(-1, how.width) if how.kind == "rows" else array, how)
+
+
+def room(size: tuple[int, int], limits: Limits) -> int:
+    """Cells that a map of an image of (height, width) `size` may have: as many as it has pixels, or `MAP`."""
+    return min(max(size[0] * size[1], MAP), limits.max_pixels)
+
+
+def _masks(kept: dict[str, Any], most: int) -> Bool[Tensor, "K M N"]:
+    size, counts = kept["size"], kept["counts"]
+    if size is None or counts is None or None in counts or None in size or len(size) != 2 or min(size) < 0:
+        raise ValueError(f"masks have the size {size}, which is none, or one has no runs")
+    cells = size[0] * size[1]
+    if cells > most:
+        raise ValueError(f"masks are {size[0]}x{size[1]} (height x width), more than the {most:,} cells allowed here")
+    if cells * len(counts) > MOST_VALUES:
+        raise ValueError(f"{len(counts):,} masks of {size[0]}x{size[1]} are more than {MOST_VALUES:,} cells together")
+    out = torch.zeros(len(counts), *size, dtype=torch.bool)
+    if not len(counts):
+        return out
+    _check_runs(counts, cells)
+    step = max(SAME // cells, 1)  # so that they are never all there twice
+    for start in range(0, len(counts), step):
+        masks = run_length.decode([{"size": size, "counts": c} for c in counts[start : start + step]])
+        out.numpy().view(np.uint8)[start : start + step] = masks.transpose(2, 0, 1)
+    return out
+
+
+def _check_runs(counts: Sequence[bytes], cells: int) -> None:
+    """Refuse what the decoder, which is in C++, would trust: runs are looked at, none of them is drawn.
+
+    COCO's compressed run lengths: digits of 5 bits in bytes from 48 on, of which bit 5 says that more follow, the
+    lowest first, the last one's bit 4 the sign; from the fourth number on each is the difference to the one before the
+    last.
+
+    Raises:
+        ValueError: other bytes, a run below 0, or runs that do not make up `cells`.
+    """
+    digits = np.frombuffer(b"".join(counts), np.uint8) - np.uint8(48)
+    if not cells or not all(counts) or digits.max() > 63:
+        raise ValueError("a mask has no runs, or bytes that are none")
+    last = digits < 32
+    ends = np.flatnonzero(last)
+    stops = np.cumsum([len(c) for c in counts])
+    if not last[stops - 1].all():
+        raise ValueError("a mask's runs are cut short")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    length = ends - starts + 1
+    if length.max() > 7:
+        raise ValueError("a mask has a run that is longer than any picture")
+    place = np.arange(len(digits)) - np.repeat(starts, length)
+    numbers = np.add.reduceat((digits & 31).astype(np.int64) << (5 * place), starts)
+    numbers -= np.where(digits[ends] & 16, np.int64(1) << (5 * length), 0)
+    first = 0
+    for stop in (np.searchsorted(ends, stops - 1) + 1).tolist():
+        mine = numbers[first:stop]
+        odd, even = mine[1::2].cumsum(), mine[2::2].cumsum()
+        least = min(int(mine[0]), int(odd.min(initial=0)), int(even.min(initial=0)))
+        if least < 0 or int(mine[0] + odd.sum() + even.sum()) != cells:
+            raise ValueError(f"a mask's runs do not make up its {cells:,} cells")
+        first = stop
 
 
 def _on_disk(array: np.ndarray, how: Column) -> np.ndarray:
@@ -902,8 +1061,39 @@ def _webp(rgb: np.ndarray, effort: bool) -> bytes:
     return out.getvalue()
 
 
-def _pixels(kept: bytes, how: Column) -> np.ndarray:
-    array = _same_again(kept) if len(kept) <= SMALL else _unpacked(kept)
+_MAPS = {
+    "bool": ("1-bit grey PNG",),
+    "uint8": ("WebP", "8-bit grey PNG", "8-bit RGB PNG"),
+    "int8": ("WebP", "8-bit grey PNG", "8-bit RGB PNG"),
+    "uint16": ("WebP", "16-bit grey PNG"),
+    "float16": ("WebP", "16-bit grey PNG"),
+}
+"""By dtype, the pictures that `_map` makes: others hold other numbers than it keeps."""
+
+
+def _header(kept: bytes) -> tuple[int, int, str]:
+    """Height, width and kind of an encoded map; nothing of it is unpacked.
+
+    Raises:
+        ValueError: neither a PNG nor a lossless WebP of one opaque picture.
+    """
+    if kept[:8] == b"\x89PNG\r\n\x1a\n" and kept[12:16] == b"IHDR" and len(kept) > 26:
+        width, height, depth, colour = struct.unpack(">IIBB", kept[16:26])
+        return height, width, f"{depth}-bit {({0: 'grey', 2: 'RGB'}).get(colour, f'colour type {colour}')} PNG"
+    if kept[:4] == b"RIFF" and kept[8:16] == b"WEBPVP8L" and len(kept) > 25:
+        [bits] = struct.unpack("<I", kept[21:25])
+        return (bits >> 14 & 16383) + 1, (bits & 16383) + 1, "WebP with transparency" if bits >> 28 & 1 else "WebP"
+    raise ValueError("a map is neither a PNG nor a lossless WebP of one picture")
+
+
+def _pixels(kept: bytes, how: Column, most: int) -> np.ndarray:
+    height, width, kind = _header(kept)
+    if height * width > most:
+        raise ValueError(f"is {height}x{width} (height x width), more than the {most:,} cells allowed here")
+    if kind not in _MAPS.get(how.dtype, (kind,)):
+        raise ValueError(f"is a {kind}; {how.dtype} is kept as {' or '.join(_MAPS[how.dtype])}")
+    again = _same_again if height * width <= SAME else _same_large
+    array = again(kept) if len(kept) <= SMALL else _unpacked(kept)
     if kept[:4] == b"RIFF" and how.dtype != "int8":  # WebP, three channels always
         array = array[0] if how.dtype == "uint8" else _two_bytes(array)
     if how.dtype == "int8":
@@ -926,14 +1116,18 @@ def _unpacked(kept: bytes) -> np.ndarray:
     try:  # about twice as fast as Pillow where there is little to unpack
         found = (decode_webp(raw) if kept[:4] == b"RIFF" else decode_png(raw, ImageReadMode.UNCHANGED)).numpy()
     except RuntimeError:  # a torchvision that was built without the library; or no picture, which Pillow will say
-        with Image.open(io.BytesIO(kept)) as picture:
-            array = np.asarray(picture)
+        try:
+            with Image.open(io.BytesIO(kept), formats=["PNG", "WEBP"]) as picture:
+                array = np.asarray(picture)
+        except Exception as e:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ... on broken bytes
+            raise ValueError(f"cannot be decoded: {type(e).__name__}: {e}") from e
         return array.transpose(2, 0, 1) if array.ndim == 3 else array
     return found[0] if len(found) == 1 else found
 
 
 _same_again = lru_cache(maxsize=32)(_unpacked)
 """For maps that hold one value only, such as "all is valid": those of most images are the same few bytes."""
+_same_large = lru_cache(maxsize=2)(_unpacked)
 
 
 def _columns(target: type[Target]) -> dict[str, Column]:
@@ -963,7 +1157,7 @@ def about_store(path: AnyPath) -> dict[str, Any]:
     if about.value.get("format") != FORMAT:
         said = about.value.get("format")
         raise ValueError(f"{path}/store.json says format {said!r:.80}; this polyteach reads {FORMAT}")
-    about.count("part_size", low=1, high=MOSTIMAGES)
+    about.count("part_size", low=1, high=MOST_IMAGES)
     if DIVIDED in about.value:
         asked = about.object(DIVIDED)
         asked.flag("finished")
@@ -1117,13 +1311,18 @@ def _using_object(path: ObjectPath, use: Callable[[pq.ParquetFile], _T]) -> _T:
     raise AssertionError("the second attempt returns or raises")
 
 
-def height(path: AnyPath) -> int:
+def height(path: AnyPath, most: int = MOST_IMAGES) -> int:
     """Rows of a part, from its footer alone.
 
     Raises:
-        ValueError: it is missing or broken; names the file.
+        ValueError: it is missing or broken, or has more rows than `most`; names the file.
     """
-    return _using(path, lambda file: int(file.metadata.num_rows))
+
+    def rows(file: pq.ParquetFile) -> int:
+        _sound(path, file.metadata, most)
+        return int(file.metadata.num_rows)
+
+    return _using(path, rows)
 
 
 def shaped(path: AnyPath, schema: pa.Schema, most: int) -> int:
@@ -1137,18 +1336,15 @@ def shaped(path: AnyPath, schema: pa.Schema, most: int) -> int:
 
     def look(file: pq.ParquetFile) -> str:
         about, there = file.metadata, file.schema_arrow
-        groups = [about.row_group(i).num_rows for i in range(about.num_row_groups)]
-        if about.num_rows != sum(groups):
-            return f"its footer says {about.num_rows:,} rows, and its row groups have {sum(groups):,}"
-        if about.num_rows > most:
-            return f"has {about.num_rows:,} rows; at most {most:,} are a part"
+        held = sum(about.row_group(i).num_rows for i in range(about.num_row_groups))
+        if about.num_rows != held:
+            return f"its footer says {about.num_rows:,} rows, and its row groups have {held:,}"
+        _sound(path, about, most)
         for field in schema:
             if there.get_field_index(field.name) < 0:
                 return f"has no column {field.name!r}, or two"
             if there.field(field.name).type != field.type:
                 return f"column {field.name!r} is {there.field(field.name).type}, not {field.type}"
-        if any(n != ROW_GROUP for n in groups[:-1]) or (groups and groups[-1] > ROW_GROUP):
-            return f"its row groups have {max(groups):,} rows; they must have {ROW_GROUP}, but the last"
         return ""
 
     if wrong := _using(path, look):
@@ -1199,18 +1395,79 @@ def _rows(file: pq.ParquetFile, group: int, schema: pa.Schema) -> list[dict[str,
     return out
 
 
-def _read(path: AnyPath, columns: list[str] | None = None, rows: Sequence[int] | None = None) -> pa.Table:
+def _sound(path: AnyPath, footer: pq.FileMetaData, most: int) -> None:
+    """Raises:
+    ValueError: more rows than `most`; row groups that are not `ROW_GROUP` rows each, but for the last, so that rows
+        would be looked for in the wrong place.
+    """
+    rows, groups = footer.num_rows, footer.num_row_groups
+    if rows > most:
+        raise ValueError(f"{path} has {rows:,} rows; a part of this store has at most {most:,}")
+    found = [footer.row_group(i).num_rows for i in range(groups)] if groups <= rows else []
+    if [n for n in found if n] != [ROW_GROUP] * (rows // ROW_GROUP) + [rows % ROW_GROUP] * (rows % ROW_GROUP > 0):
+        raise ValueError(
+            f"{path} is broken: its {rows:,} rows should lie in groups of {ROW_GROUP}, and lie in groups of "
+            f"{', '.join(map(str, found[:5]))}{', ...' if len(found) > 5 else ''}"
+        )
+
+
+def _unpacks(path: AnyPath, footer: pq.FileMetaData, groups: Iterable[int], columns: Collection[str] | None) -> None:
+    """Refuse by the footer what would take far more memory than it has bytes.
+
+    Raises:
+        ValueError: more than `UNPACKED` bytes, and more than `RATIO` times what is on the disk.
+    """
+    chosen = [footer.row_group(i) for i in groups]
+    # that much is little even if each row has a dictionary's longest text
+    if sum(group.total_byte_size for group in chosen) * ROW_GROUP <= UNPACKED:
+        return
+    first = chosen[0]
+    names = [first.column(i).path_in_schema.split(".")[0] for i in range(first.num_columns)]
+    at = [i for i, name in enumerate(names) if columns is None or name in columns]
+    unpacked = packed = 0
+    for column in (group.column(i) for group in chosen for i in at):
+        times = ROW_GROUP if column.has_dictionary_page else 1
+        unpacked += max(column.total_uncompressed_size * times, column.num_values)
+        packed += column.total_compressed_size
+    if unpacked > max(UNPACKED, RATIO * packed):
+        share = unpacked // max(packed, 1)
+        raise ValueError(f"{path} would take {unpacked:,} bytes of memory, {share:,} for each that is kept")
+
+
+def _read(
+    path: AnyPath,
+    columns: list[str] | None = None,
+    rows: Sequence[int] | None = None,
+    most: int = MOST_IMAGES,
+    like: pa.Schema | None = None,
+) -> pa.Table:
+    """Columns and rows of a part. most: rows that it may have. like: what its columns have to be.
+
+    Raises:
+        ValueError: the part is missing or broken, or not what it may be, which is seen before it is read; names the
+            file.
+    """
+
     def read(file: pq.ParquetFile) -> pa.Table:
+        _sound(path, file.metadata, most)
+        if rows is not None and max(rows, default=-1) >= file.metadata.num_rows:
+            raise ValueError(f"{path} has {file.metadata.num_rows} rows, and none at position {max(rows)}")
+        groups = range(file.metadata.num_row_groups) if rows is None else sorted({row // ROW_GROUP for row in rows})
+        _unpacks(path, file.metadata, groups, columns)
         # where columns are named they are small, and threads would cost more than they save
         if rows is None:
             return file.read(columns=columns, use_threads=columns is None)
-        groups = sorted({row // ROW_GROUP for row in rows})
         start = {group: ROW_GROUP * i for i, group in enumerate(groups)}
         table = file.read_row_groups(groups, columns=columns)
         at = [start[row // ROW_GROUP] + row % ROW_GROUP for row in rows]
         return table.take(pa.array(at, type=pa.int64()))
 
-    return _using(path, read)
+    table = _using(path, read)
+    for name in () if like is None else like.names if columns is None else columns:
+        kind = table.schema.field(name).type if name in table.column_names else "missing"
+        if kind != like.field(name).type:
+            raise ValueError(f"{path} is broken: its column {name!r} is {kind}, not {like.field(name).type}")
+    return table
 
 
 def _soon(path: AnyPath, rows: Sequence[int] | None) -> bool:

@@ -236,7 +236,7 @@ def _plain(error: Exception, store: "Store", file: str) -> str:
 
 def _labels(labels: "LabelSet", part: int, rows: "list[ImageRow]") -> Iterator[Fault]:
     from polyteach.storage import StorageError
-    from polyteach.store import ABSENT, FAILED, LABELLED
+    from polyteach.store import ABSENT, FAILED, LABELLED, Unfit
 
     file = _file(labels.path, part, labels.store)
     if odd_shape := list(_shaped(labels.store, labels.path, part, labels.schema)):
@@ -259,24 +259,9 @@ def _labels(labels: "LabelSet", part: int, rows: "list[ImageRow]") -> Iterator[F
     odd = tuple(i for i, s in enumerate(states) if s not in (ABSENT, FAILED, LABELLED))
     if odd:
         yield Fault(file, f"state {states[odd[0]]!r} is none of {LABELLED}, {ABSENT}, {FAILED}", odd)
-    for i, row in enumerate(rows):
-        reason = None if i in odd else _unfit(labels, table.slice(i, 1), row)
-        if reason:
-            yield Fault(file, f"target of {row.id!r}: {reason}", (i,))
-
-
-def _unfit(labels: "LabelSet", table: Any, row: "ImageRow") -> str | None:
-    """Why the target in a table's only row is none, or None."""
-    from polyteach.tasks import load_task
-    from polyteach.tasks.contract import Target
-
-    try:
-        [answer] = labels.answers(table)
-        if isinstance(answer, Target):
-            load_task(labels.task).check(answer, (row.height, row.width), labels.space)
-    except Exception as e:
-        return f"{e}" or type(e).__name__
-    return None
+    for i, (row, answer) in enumerate(zip(rows, labels.fitted(table, rows), strict=True)):
+        if isinstance(answer, Unfit) and i not in odd and i not in moved:
+            yield Fault(file, f"target of {row.id!r}: {answer}", (i,))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -380,7 +365,9 @@ def described(store: "Store", score: float = 0.5) -> dict[str, Any]:
         for part in labels.parts():
             table = labels.table(part)
             states.update(table["state"].to_pylist())
-            for id, answer in zip(table["id"].to_pylist(), labels.answers(table), strict=True):
+            images = store.sizes(part)
+            for image, found in zip(images, labels.fitted(table, images), strict=True):
+                id, answer = image.id, labels.sound(part, image, found)
                 if answer is None or isinstance(answer, str):
                     continue
                 classes = task.classes(answer if people else task.pseudo(answer, policy))

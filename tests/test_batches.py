@@ -459,20 +459,20 @@ def test_classes_and_pixels_of_two_teachers(tmp_path):
     store = store_of(tmp_path / "s", 1)
     label(store, "x", [soft(0.5, 0.25, 0.25)])
     label(store, "y", [soft(0, 0.75, 0.25)])
-    small = SegmentationTarget(category=torch.tensor([[0, IGNORE]]), probability=torch.tensor([[0.6, 0.0]]))
+    small = SegmentationTarget(category=torch.tensor([[0, IGNORE]] * 2), probability=torch.tensor([[0.6, 0.0]] * 2))
     large = SegmentationTarget(
-        category=torch.tensor([[1, 1, 1, 2]] * 2), probability=torch.tensor([[0.8, 0.2, 0.2, 1.0]] * 2)
+        category=torch.tensor([[1, 1, 1, 2]] * 4), probability=torch.tensor([[0.8, 0.2, 0.2, 1.0]] * 4)
     )
     label(store, "x", [small], "segmentation")
     label(store, "y", [large], "segmentation")
     union = samples(plan([store], combine="union"), policy=Policy(score=0.0))
     assert union.target(0, "classification_x").probability.tolist() == [0.25, 0.5, 0.25]
     seen = union.target(0, "segmentation_x").category
-    assert seen.tolist() == [[1, 0, 1, 2]] * 2
+    assert seen.tolist() == [[1, 0, 1, 2]] * 4
     best = samples(plan([store], combine="best"), policy=Policy(score=0.5, confidence=True))
     assert best.target(0, "classification_x").probability.tolist() == [0, 0.75, 0.25]
     # mean probability of what is above the threshold: 0.3 against 0.45
-    assert best.target(0, "segmentation_x").category.tolist() == [[1, IGNORE, IGNORE, 2]] * 2
+    assert best.target(0, "segmentation_x").category.tolist() == [[1, IGNORE, IGNORE, 2]] * 4
 
 
 def test_where_nothing_can_be_learned_is_found_by_looking_at_few(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ SIDES = st.integers(1, 9)
 
 def store_with(tmp_path, images=5, part_size=3):
     store = Store.create(tmp_path / "store", part_size)
-    rows = [ImageRow(id=f"ü/{i}.png", height=4 + i, width=6, data=bytes([i]) * i, split="a") for i in range(images)]
+    rows = [ImageRow(id=f"ü/{i}.png", height=32, width=48, data=bytes([i]) * i, split="a") for i in range(images)]
     for part, start in enumerate(range(0, images, part_size)):
         store.write_images(part, rows[start : start + part_size])
     return store, rows
@@ -310,7 +310,7 @@ def test_parts_are_not_opened_again_once_there_is_an_overview(tmp_path, monkeypa
     first.save()
     opened = []
     read = module._read
-    monkeypatch.setattr(module, "_read", lambda path, *more: opened.append(path.name) or read(path, *more))
+    monkeypatch.setattr(module, "_read", lambda path, *a, **k: opened.append(path.name) or read(path, *a, **k))
     again = store.splits()
     assert [again.among(p, ["a"]).tolist() for p in range(3)] == [[True] * 3] * 3
     again.save()
@@ -393,7 +393,9 @@ def answered(tmp_path, answers, task="classification", names=("a", "b", "c"), pa
     labels = store.create_set(task, "t", Space(names, load_task(task).kinds[0]), {})
     for part, start in enumerate(range(0, len(answers), part_size)):
         mine = answers[start : start + part_size]
-        labels.write(part, [str(start + i) for i in range(len(mine))], mine)
+        rows = [ImageRow(id=str(start + i), height=64, width=64, data=b"x") for i in range(len(mine))]
+        store.write_images(part, rows)
+        labels.write(part, [row.id for row in rows], mine)
     return labels
 
 

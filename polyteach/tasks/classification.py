@@ -3,6 +3,7 @@
 Shapes: B images, K classes, H W image pixels.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
@@ -17,7 +18,7 @@ from polyteach.geometry import View
 from polyteach.images import caption
 from polyteach.layers import Pyramid
 from polyteach.scene import Render
-from polyteach.tasks.contract import Policy, Probe, Space, Target, Task, column, weighted_mean
+from polyteach.tasks.contract import Policy, Probe, Space, Target, Task, column, weighted_mean, within
 
 
 @final
@@ -148,7 +149,7 @@ class Classification(Task[ClassificationTarget]):
         p = target.probability
         if p.shape != (len(space.names),):
             raise ValueError(f"probability has shape {tuple(p.shape)}; the space has {len(space.names)} classes")
-        if not p.isfinite().all() or (p < 0).any():
+        if not within(p, 0, sys.float_info.max):
             raise ValueError(f"probability must be finite and >= 0; got {p.min():.4g}..{p.max():.4g}")
         if abs(float(p.sum()) - 1) > 0.02:
             raise ValueError(f"probability sums to {float(p.sum()):.4g}, not to 1")

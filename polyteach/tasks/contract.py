@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
+import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -16,6 +17,11 @@ from torchmetrics import Metric
 from polyteach.geometry import View
 from polyteach.scene import Render
 
+MAP = 2**24
+"""Cells that a map may have whatever its image's size: models answer small images at their own size, up to 4096x4096.
+Otherwise a map has no more than its image."""
+MOST_VALUES = 2**30
+"""Numbers of a map, and cells of all outlines of an image together."""
 PEOPLE = "people"
 """Name of the label sets that humans made; they win over every teacher's."""
 
@@ -111,10 +117,12 @@ class Policy:
 def check_map(name: str, field: Tensor, size: tuple[int, int], channels: int = 0) -> None:
     """Refuse a field that cannot cover an image of (height, width) `size`: for `Task.check`.
 
-    A map is (M, N), or (channels, M, N), at any resolution, with the image's aspect to within one cell of the map.
+    A map is (M, N), or (channels, M, N), with the image's aspect to within one cell of the map; at any resolution up to
+    the image's or `MAP` cells.
 
     Raises:
-        ValueError: another number of dimensions or channels, no cells, or another aspect; says which field and shape.
+        ValueError: another number of dimensions or channels, no cells, too many, or another aspect; says which field
+            and shape.
     """
     shape = tuple(field.shape)
     if len(shape) != (3 if channels else 2) or shape[:-2] != ((channels,) if channels else ()) or 0 in shape:
@@ -122,6 +130,16 @@ def check_map(name: str, field: Tensor, size: tuple[int, int], channels: int = 0
     (m, n), (h, w) = shape[-2:], size
     if abs(m * w - n * h) > max(h, w):
         raise ValueError(f"{name} is {m}x{n} (height x width): the wrong size for an image of {h}x{w}, by its aspect")
+    if m * n > max(h * w, MAP) or field.numel() > MOST_VALUES:
+        raise ValueError(f"{name} has shape {shape}: too large for an image of {h}x{w}; give it at the image's size")
+
+
+def within(values: Tensor, low: int | float, high: int | float) -> bool:
+    """Whether all values lie in low..high; none is NaN. True where there are none."""
+    if not values.numel():
+        return True
+    least, most = torch.aminmax(values)  # NaN where any value is
+    return bool(least >= low) and bool(most <= high)
 
 
 def weighted_mean(loss: Float[Tensor, "*N"], weight: Float[Tensor, "*N"]) -> Float[Tensor, ""]:
@@ -217,6 +235,16 @@ class Task(ABC, Generic[T]):
         Raises:
             ValueError: NaN or infinity, a class index outside the space, wrong shapes; says which field and value.
         """
+
+    def validate(self, target: T, size: tuple[int, int], space: Space) -> None:
+        """Refuse what `check` refuses, and make nothing: what is read for training is asked this, every time.
+
+        A task whose `check` takes long to tidy says here alone what it refuses.
+
+        Raises:
+            ValueError: as `check`.
+        """
+        self.check(target, size, space)
 
     def review(self, target: T, size: tuple[int, int], space: Space, where: Sequence[str] = ()) -> Review[T]:
         """People's answer looked at as strictly as it can be: what `check` would tidy away is a mistake of somebody's.

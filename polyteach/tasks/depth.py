@@ -24,7 +24,7 @@ from polyteach.geometry import View, whole
 from polyteach.images import caption
 from polyteach.layers import PixelHead, Pyramid
 from polyteach.scene import Render
-from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column
+from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column, within
 
 RELATIVE, METRIC = "relative inverse", "metric"
 GRADIENT_SCALES, GRADIENT_WEIGHT = 4, 0.5  # of MiDaS
@@ -149,21 +149,27 @@ class Depth(Task[DepthTarget]):
         Raises:
             ValueError: also for metres beyond float16's range.
         """
+        self.validate(target, size, space)
+        value, valid = target.value, target.valid
+        if not _is_metric(space):
+            return DepthTarget(value=storable(value, valid), valid=valid)
+        valid = valid & (value > 0)
+        return DepthTarget(value=value.float().masked_fill(~valid, 0), valid=valid)
+
+    def validate(self, target: DepthTarget, size: tuple[int, int], space: Space) -> None:
         metric = _is_metric(space)
         value, valid = target.value, target.valid
         check_map("value", value, size)
         if valid.shape != value.shape:
             raise ValueError(f"valid has shape {tuple(valid.shape)}; value has {tuple(value.shape)}")
+        if within(value, -LARGEST, LARGEST):  # also where it is not valid, so that nothing need be picked out
+            return
         known = value[valid]
         if not known.isfinite().all():
             raise ValueError(f"value is NaN or infinite at {int((~known.isfinite()).sum())} valid pixels")
-        if not metric:
-            return DepthTarget(value=storable(value, valid), valid=valid)
-        if len(known) and known.abs().max() > LARGEST:
+        if metric and not within(known, -LARGEST, LARGEST):
             low, high = float(known.min()), float(known.max())
             raise ValueError(f"value must be within +-{LARGEST:g} (float16); got {low:.4g}..{high:.4g}")
-        valid = valid & (value > 0)
-        return DepthTarget(value=value.float().masked_fill(~valid, 0), valid=valid)
 
     def view(self, target: DepthTarget, view: View) -> DepthTarget:
         return DepthTarget(value=view.dense(target.value, 0), valid=view.dense(target.valid, 0))

@@ -39,7 +39,7 @@ from polyteach.images import caption, palette
 from polyteach.layers import GroupNorm, Pyramid
 from polyteach.precision import Judged, Ranking, judge_coco, judge_voc, overlap
 from polyteach.scene import Render
-from polyteach.tasks.contract import Policy, Review, Space, Target, Task, check_map, column, weighted_mean
+from polyteach.tasks.contract import Policy, Review, Space, Target, Task, check_map, column, weighted_mean, within
 
 BOXES, MASKS = "boxes", "boxes and masks"
 LEVELS = ("p3", "p4", "p5", "p6", "p7")
@@ -62,6 +62,8 @@ side where it is more. The first is for files that count from 0 or 1, and for ro
 go late. What reaches farther was drawn on another picture, or is not what the field is for."""
 ROUNDING = 0.01
 """Pixels by which a box may reach beyond the picture without that being told: COCO keeps two decimals."""
+MOST_OBJECTS = 2**14
+"""Objects of one image, at most: learning compares each with all anchors."""
 REGIONS = 128
 """Regions per image that the box head learns from; 512 elsewhere. Pseudo labels have few boxes, and it is the dearest
 head."""
@@ -426,10 +428,10 @@ class Detection(Task[DetectionTarget]):
         return sorted(set(target.category[~target.ignore].tolist()))
 
     def check(self, target: DetectionTarget, size: tuple[int, int], space: Space) -> DetectionTarget:
-        self._valid(target, size, space)
+        self.validate(target, size, space)
         inside = replace(target, box=whole(size).boxes(target.box))
         ordered = (inside.box[:, 2] > inside.box[:, 0]) & (inside.box[:, 3] > inside.box[:, 1])
-        return rows(inside, ordered)
+        return inside if bool(ordered.all()) else rows(inside, ordered)
 
     def review(
         self, target: DetectionTarget, size: tuple[int, int], space: Space, where: Sequence[str] = ()
@@ -439,7 +441,7 @@ class Detection(Task[DetectionTarget]):
         A box that reaches at most `OVERHANG` beyond the picture is clipped, and counted. So is an outline that lies
         mostly outside of its box; one that does not touch it is an error.
         """
-        self._valid(target, size, space)
+        self.validate(target, size, space)
         names = where or [f"box {i}: {box}" for i, box in enumerate(target.box.tolist())]
         notes: Counter[str] = Counter()
         boxes = target.box.tolist()
@@ -455,19 +457,21 @@ class Detection(Task[DetectionTarget]):
             notes["have outlines that lie mostly outside of their boxes"] += share < 0.5
         return Review(replace(target, box=whole(size).boxes(target.box)), len(target.box), +notes)
 
-    def _valid(self, target: DetectionTarget, size: tuple[int, int], space: Space) -> None:
+    def validate(self, target: DetectionTarget, size: tuple[int, int], space: Space) -> None:
         n = len(target.box)
         if target.box.dim() != 2 or target.box.shape[1] != 4:
             raise ValueError(f"box has shape {tuple(target.box.shape)}, not (K, 4)")
+        if n > MOST_OBJECTS:
+            raise ValueError(f"box has {n:,} rows; an image may have at most {MOST_OBJECTS:,} objects")
         for name in ("category", "score", "ignore", "mask"):
             field = getattr(target, name)
             if field is not None and len(field) != n:
                 raise ValueError(f"{name} has {len(field)} rows for {n} boxes")
         if not target.box.isfinite().all():
             raise ValueError(f"box is not finite: {target.box[~target.box.isfinite().all(1)][0].tolist()}")
-        if not (target.score.isfinite().all() and (target.score >= 0).all() and (target.score <= 1).all()):
+        if not within(target.score, 0, 1):
             raise ValueError(f"score must be 0..1; got {target.score.tolist()[:5]}")
-        if n and not 0 <= int(target.category.min()) <= int(target.category.max()) < len(space.names):
+        if not within(target.category, 0, len(space.names) - 1):
             raise ValueError(
                 f"category {int(target.category.max())} (or {int(target.category.min())}) is not one of the space's "
                 f"{len(space.names)} classes"

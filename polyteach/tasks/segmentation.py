@@ -18,7 +18,7 @@ from polyteach.images import caption, palette
 from polyteach.layers import PixelHead
 from polyteach.names import plain
 from polyteach.scene import WALL, Render
-from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column, weighted_mean
+from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column, weighted_mean, within
 
 IGNORE = 65535
 """Category of a pixel that is neither learned nor counted."""
@@ -87,21 +87,27 @@ class Segmentation(Task[SegmentationTarget]):
         return [int(c) for c in target.category.unique() if c != IGNORE]
 
     def check(self, target: SegmentationTarget, size: tuple[int, int], space: Space) -> SegmentationTarget:
+        self.validate(target, size, space)
+        p = target.probability.masked_fill(target.category == IGNORE, 0)
+        return SegmentationTarget(category=target.category.long(), probability=p.float().clamp(0, 1))
+
+    def validate(self, target: SegmentationTarget, size: tuple[int, int], space: Space) -> None:
         category, p = target.category, target.probability
         check_map("category", category, size)
         if p.shape != category.shape:
             raise ValueError(f"probability has shape {tuple(p.shape)}; category has {tuple(category.shape)}")
-        ignored = category == IGNORE
-        known = ignored | ((category >= 0) & (category < len(space.names)))
-        if not known.all():
-            raise ValueError(
-                f"category {category[~known][0].item():g} is not in the space, which has"
-                f" {len(space.names)} classes, 0..{len(space.names) - 1}, and {IGNORE} = ignore"
-            )
-        p = p.masked_fill(ignored, 0)
-        if not p.isfinite().all() or p.min() < 0 or p.max() > 1.001:  # half precision may round above 1
-            raise ValueError(f"probability must be finite and in 0..1; got {p.min():.4g}..{p.max():.4g}")
-        return SegmentationTarget(category=category.long(), probability=p.float().clamp(0, 1))
+        last = len(space.names) - 1
+        if not within(category, 0, last):
+            known = category[category != IGNORE]
+            if not within(known, 0, last):
+                raise ValueError(
+                    f"category {known[~((known >= 0) & (known <= last))][0].item():g} is not in the space, which has"
+                    f" {len(space.names)} classes, 0..{last}, and {IGNORE} = ignore"
+                )
+        if not within(p, 0, 1.001):  # half precision may round above 1
+            p = p.masked_fill(category == IGNORE, 0)
+            if not within(p, 0, 1.001):
+                raise ValueError(f"probability must be finite and in 0..1; got {p.min():.4g}..{p.max():.4g}")
 
     def view(self, target: SegmentationTarget, view: View) -> SegmentationTarget:
         return SegmentationTarget(
