@@ -28,7 +28,7 @@ def unchecked(store: Store, size: int, tasks: tuple[str, ...], count: int) -> fl
     """As `checked`, of targets that are decoded and believed."""
     with (
         mock.patch.object(LabelSet, "fitted", lambda self, table, images: self.answers(table)),
-        mock.patch.object(module, "_check_runs", lambda counts, cells: None),
+        mock.patch.object(module, "_check_runs", return_value=None),
     ):
         return checked(store, size, tasks, count)
 

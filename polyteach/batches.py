@@ -810,12 +810,21 @@ def batches(
         timeout=PATIENCE if workers else 0,
         generator=torch.Generator(),  # else the loader draws from the global one, and resume would not be exact
     )
-    for images, rest in loader:
+    for images, rest in _told(loader):
         if workers and not pin:  # pinned they are copies already
             # a step holds all of its passes: out of shared memory, of which docker gives 64 MB, and of whose tensors
             # each holds a file open
             images, rest = images.clone(), rest.clone()
         yield Batch(images, *(_unpacked(rest) if workers else rest))
+
+
+def _told(loader: Iterable[Any]) -> Iterator[Any]:
+    """What the loader gives. A worker's ValueError is for people, and comes with its traceback around it."""
+    try:
+        yield from loader
+    except ValueError as e:
+        _, found, said = str(e).rpartition("\nValueError: ")
+        raise (ValueError(said.strip()) if found else e) from e.__cause__
 
 
 @contextmanager

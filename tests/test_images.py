@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
+from polyteach import images
 from polyteach.images import BadImage, caption, decode, extensions, faint, measure, palette
 
 GRADIENT = np.arange(24 * 32, dtype=np.uint32).reshape(24, 32)
@@ -325,3 +326,82 @@ def test_caption_keeps_the_rest():
     assert written.shape == image.shape
     assert not torch.equal(written, image)
     assert torch.equal(written[:, 32:], image[:, 32:])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "I;16", "CMYK", "1"])
+def test_large_pictures_are_converted_in_bands_and_come_out_the_same(mode, orientation, monkeypatch):
+    whole = Image.fromarray((GRADIENT * 80).astype(np.uint16)) if mode == "I;16" else Image.fromarray(RGB).convert(mode)
+    more = {"transparency": 3} if mode == "P" else {}
+    data = oriented(whole, orientation, "TIFF" if mode == "CMYK" else "PNG", **more)
+    expected = pixels(data)
+    monkeypatch.setattr(images, "BAND", 5 * 32)
+    assert np.array_equal(pixels(data), expected)
+
+
+def header(width, height):
+    """A PNG of which there is the header alone."""
+    size = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = struct.pack(">I", 13) + size + struct.pack(">I", zlib.crc32(size))
+    data = b"IDAT"
+    return b"\x89PNG\r\n\x1a\n" + chunks + struct.pack(">I", 0) + data + struct.pack(">I", zlib.crc32(data))
+
+
+def test_another_size_is_seen_before_anything_is_unpacked():
+    with pytest.raises(BadImage, match="is 9000x8000 now, was 40x30 when ingested"):
+        decode(header(9000, 8000), size=(30, 40))
+    with pytest.raises(BadImage, match="broken"):
+        decode(header(40, 30), size=(30, 40))
+    with pytest.raises(BadImage, match="max_pixels=100000000"):
+        decode(header(20_000, 20_000), size=(20_000, 20_000))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
+def test_the_size_that_a_picture_has_to_have_is_the_upright_one(format, orientation):
+    data = oriented(Image.fromarray(RGB), orientation, format)
+    size, other = ((24, 32), (32, 24)) if orientation < 5 else ((32, 24), (24, 32))
+    assert tuple(decode(data, size=size).shape[1:]) == size
+    with pytest.raises(BadImage, match="when ingested"):
+        decode(data, size=other)
+
+
+def test_an_icon_may_say_another_size_than_its_picture_has():
+    data = bytearray(saved(Image.fromarray(RGB).resize((64, 64)), "ICO", sizes=[(64, 64)]))
+    data[6:8] = 32, 32
+    assert tuple(decode(bytes(data), size=measure(bytes(data))).shape) == (3, 64, 64)
+
+
+@pytest.mark.parametrize("format", ["WEBP", "AVIF", "JPEG2000"])
+def test_formats_whose_decoders_take_much_memory_count_twice(format):
+    data = saved(Image.fromarray(RGB), format)
+    assert "counts 2 times" in reason(data, max_pixels=2 * 24 * 32 - 1)
+    assert tuple(decode(data, max_pixels=2 * 24 * 32).shape) == (3, 24, 32)
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_and_what_is_appended_is_not_counted():
+    data = saved(Image.fromarray(RGB), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    assert "of 150 scans" in reason(data[:-2] + last * (150 - data.count(b"\xff\xda")) + b"\xff\xd9")
+    film = b"\xff\xda\0\x08" * 500
+    assert np.array_equal(pixels(data + film), pixels(data))
+
+
+def test_a_tile_that_is_larger_than_any_picture_is_refused():
+    entries = [(256, 4, 32), (257, 4, 32), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1), (322, 4, 80_000),
+               (323, 4, 80_000), (324, 4, 8), (325, 4, 20)]  # fmt: skip
+    packed = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    data = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(entries)) + packed + bytes(40)
+    assert "a tile of 80000x80000" in reason(data)
+
+
+def test_a_format_that_holds_any_other_is_not_read():
+    assert "IPTC" not in images._formats()  # Pillow would open an EPS in it, and run Ghostscript
+
+
+def test_a_picture_that_memory_is_not_enough_for_is_a_bad_picture(monkeypatch):
+    def full(*given):
+        raise MemoryError
+
+    monkeypatch.setattr(images, "_rgb", full)
+    assert reason(saved(Image.fromarray(RGB))) == "memory is not enough to decode it"
