@@ -233,8 +233,14 @@ def read_map(file: str | Path) -> dict[str, str | dict[str, str]]:
     for key, value in found.items():
         for their, ours in value.items() if isinstance(value, dict) else [(key, value)]:
             if not isinstance(their, str) or not isinstance(ours, str) or not their or not ours:
-                raise ValueError(f"map {file}: {key}: {their!r}: {ours!r} is not a name and the name that it gets")
+                pair = f"{_brief(their)}: {_brief(ours)}"
+                raise ValueError(f"map {file}: {_brief(key)}: {pair} is not a name and the name that it gets")
     return found
+
+
+def _brief(value: Any) -> str:
+    """A value of a table in an error: YAML's aliases may repeat a list more often than can be written."""
+    return repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
 
 
 def _by_set(sets: Sequence[LabelSet], table: Table) -> list[dict[str, str] | None]:

@@ -89,11 +89,14 @@ def _by_file(file: str) -> Group:
             table = pa.csv.read_csv(io.BytesIO(data), convert_options=options)
     except (OSError, ValueError) as e:  # ArrowInvalid is one of them
         raise ValueError(f"groups {file} cannot be read: {getattr(e, 'strerror', None) or e}") from e
-    if lacks := [name for name in ("id", "group") if name not in table.column_names]:
-        raise ValueError(
-            f"groups {file} has no column {lacks[0]!r}; it has {', '.join(table.column_names)}. Name them id and group"
-        )
-    ids, groups = (pc.cast(table[name], text).to_pylist() for name in ("id", "group"))
+    if lacks := [name for name in ("id", "group") if table.column_names.count(name) != 1]:
+        count = "several columns" if lacks[0] in table.column_names else "no column"
+        there = ", ".join(table.column_names)
+        raise ValueError(f"groups {file} has {count} {lacks[0]!r}; it has {there}. Name them id and group")
+    try:
+        ids, groups = (pc.cast(table[name], text).to_pylist() for name in ("id", "group"))
+    except (pa.ArrowException, ValueError) as e:  # a list or a structure; bytes that are no text
+        raise ValueError(f"groups {file}: id and group must be text or numbers: {e}") from e
     known: dict[str, str] = {}
     for id, name in zip(ids, groups, strict=True):
         if not name or known.setdefault(id, name) != name:  # all that are left blank would be one group

@@ -372,7 +372,8 @@ def _pickle(rng: Random, file: Path, mark: Path) -> str:
         _Runs(os.system, command), _Runs(eval, f"__import__('os').system({command!r})"), _Runs(getattr, os, "system"),
         _Runs(open, str(mark), "w"), _Runs(bytearray, 1 << 40), _Runs(np.zeros, 1 << 40), _Runs(np.dtype, "V999999999"),
         np.zeros(3, object), np.zeros((0, 3072), np.uint8), np.zeros((2, 5), np.uint8), np.zeros(2),
-        np.datetime64(0, "s"), np.array(["a"]), _laughs(), {1: 2}, set(), b"\xff", 10**5000, 1j, ..., Path("x"), frozenset([1]),
+        np.datetime64(0, "s"), np.array(["a"]), _laughs(), {1: 2}, set(), b"\xff", 10**5000, 1j, ..., Path("x"),
+        frozenset([1]),
     )  # fmt: skip
     if rng.random() < 0.15:
         file.write_bytes(rng.choice(_OPCODES))
@@ -545,6 +546,7 @@ def _tar(rng: Random, file: Path, mark: Path) -> str:
 
 
 _KINDS = {
-    ".json": _json, ".yaml": _yaml, ".txt": _lines, ".csv": _lines, ".xml": _xml, ".npy": _npy, ".pkl": _pickle, ".parquet": _parquet, ".tar": _tar, ".png": _picture, ".jpg": _picture, ".jpeg": _picture,
+    ".json": _json, ".yaml": _yaml, ".txt": _lines, ".csv": _lines, ".xml": _xml, ".npy": _npy, ".pkl": _pickle,
+    ".parquet": _parquet, ".tar": _tar, ".png": _picture, ".jpg": _picture, ".jpeg": _picture,
     ".mat": lambda rng, file, mark: (_hdf5 if "nyu" in file.name else _mat)(rng, file, mark),
 }  # fmt: skip

@@ -223,6 +223,11 @@ class TestFullRelease:
             load_dataset(f"ade20k:{full}")
         assert not (full / "made").exists()
 
+    def test_the_index_takes_no_more_memory_than_it_has_bytes(self, full):
+        (full / "ADE20K_2021_17_01/index_ade20k.pkl").write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")
+        with pytest.raises(ValueError, match=r"index_ade20k\.pkl is broken.*LONG_BINPUT at byte 3"):
+            load_dataset(f"ade20k:{full}")
+
     def test_json_that_is_not_utf8(self, full):
         path = next(full.glob("**/ADE_train_00016869.json"))
         path.write_bytes(json.dumps(about(2978, 312, 2855)).replace('"x"', '"caf\xe9"').encode("latin-1"))
@@ -232,6 +237,8 @@ class TestFullRelease:
         ("content", "match"),
         [
             (b"{", r"\.json: is no JSON"),
+            (b'{"annotation": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", r"\.json: .*nested too deeply"),
+            (b'{"annotation": ' + b"9" * 5_000 + b"}", r"\.json: is no JSON"),
             (b'{"annotation": {}}', r"\.json: annotation\.object: missing"),
             (json.dumps(about(2978)).replace("2978", "-1").encode(), r"object\[0\]\.name_ndx: .* got -1"),
             (json.dumps(about(2978)).replace("2978", "312").encode(), r"object\[0\]\.name: 312 is"),

@@ -273,6 +273,33 @@ def test_a_broken_pickle(tmp_path):
             load_dataset(f"cifar:{tmp_path}")
 
 
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"\x80\x02}r\xff\xff\xff\x7f.", "LONG_BINPUT at byte 3 numbers what it keeps"),  # a table of 32 GB
+        (b"\x80\x04\x8e" + struct.pack("<Q", 1 << 40) + b".", "expected 1099511627776 bytes"),
+        (b"P0\n.", "PERSID at byte 0 is refused"),
+    ],
+)
+def test_a_pickle_takes_no_more_memory_than_it_has_bytes(tmp_path, content, match):
+    ten(tmp_path)
+    (tmp_path / "cifar-10-batches-py" / "batches.meta").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"batches.meta.*{match}"):
+        load_dataset(f"cifar:{tmp_path}")
+
+
+def test_lists_that_hold_themselves_many_times_over_are_not_written_out(tmp_path):
+    ten(tmp_path)
+    laugh = [b"ha"]
+    for _ in range(60):
+        laugh = [laugh, laugh]
+    for key, what in ((b"labels", "no whole number"), (b"filenames", "no text")):
+        content = batch(2) | {key: [laugh, laugh]}
+        (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(pickle.dumps(content, protocol=2))
+        with pytest.raises(ValueError, match=f"test_batch: {key.decode()} has list of 2, which is {what}"):
+            load_dataset(f"cifar:{tmp_path}")
+
+
 def test_a_broken_archive(tmp_path):
     ten(tmp_path / "x")
     file = tmp_path / "cifar-10-python.tar.gz"

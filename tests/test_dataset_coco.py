@@ -5,7 +5,9 @@ import io
 import json
 import re
 import shutil
+import struct
 import unicodedata
+import zlib
 
 import numpy as np
 import pytest
@@ -76,6 +78,14 @@ def write(path, images, annotations=None, categories=CATEGORIES, **more):
     if annotations is not None:
         content["annotations"] = annotations
     path.write_text(json.dumps(content | more))
+
+
+def bomb(path, side):
+    """Let a PNG say that it is side x side, with the pixels that it has."""
+    data = bytearray(path.read_bytes())
+    data[16:24] = struct.pack(">II", side, side)
+    data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
+    path.write_bytes(data)
 
 
 BLOB = np.zeros((H, W), dtype=bool)
@@ -249,6 +259,7 @@ def test_panoptic_maps_that_are_missing_or_no_map(root, tmp_path):
     for make, said in (
         (lambda: Image.fromarray(np.full((H, W), 5, np.uint8)).save(file), "must be an RGB picture; it is L"),
         (lambda: Image.fromarray(np.zeros((H, W + 1, 3), np.uint8)).save(file), "is 24 x 33 .* picture is 24 x 32"),
+        (lambda: bomb(file, 30_000), "is 30000 x 30000 .* picture is 24 x 32"),
         (lambda: file.write_bytes(b"no picture"), "000000000009.png: broken"),
         (file.unlink, "000000000009.png: missing"),
     ):
@@ -338,6 +349,16 @@ BAD = {
         annotation(5, 9, segmentation={"counts": "é~", "size": [H, W]}),
         r"segmentation.counts: the runs must",
     ),
+    "a box beyond numbers": (annotation(5, 9, bbox=[1, 2, 1e308, 1e308]), r"bbox: lies far beyond any picture"),
+    "a number that never ends": (
+        annotation(5, 9, segmentation={"counts": "o" * 300_000, "size": [H, W]}),
+        r"segmentation.counts: the runs must",
+    ),
+    "edges without end": (
+        annotation(5, 9, segmentation=[[0, 0, W, H] * 40_000]),
+        r"segmentation: the edges of its polygons are more than 4,000,000 pixels long",
+    ),
+    "deep nesting": (annotation(5, 9, iscrowd=json.loads("[" * 500 + "]" * 500)), r"iscrowd: must be 0 or 1; got list"),
     "id twice": (annotation(1, 9), r"id: 1 is also the id of annotations\[0\]"),
 }
 
@@ -404,6 +425,9 @@ def test_a_picture_of_another_size_and_a_missing_one(root, tmp_path):
         ('{"images": [], 3: 4}', r"Expecting a field's name at byte 15"),
         ('{"images": []} x', r"Expecting the end of the file at byte 15"),
         ('{"images": [' + "[" * 100_000, r"is broken or no JSON object"),
+        ('{"images": [' + "[" * 100_000 + "]" * 100_000 + "]}", r"less deeply nested values at byte 12"),
+        ('{"images": [{"id": ' + "9" * 5_000 + "}]}", r"is broken or no JSON object.* at byte 12"),
+        ('{"images": [], "annotations": [], "categories": [], "images": []}', r"images: is there twice"),
         ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', r"categories\[0\]: must have a whole number"),
         (
             '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}',
@@ -795,3 +819,35 @@ def test_run_lengths_as_pycocotools_decodes_them(seed, height, width):
     mask = np.repeat(r.random((height, width)) < r.random(), 3, axis=0)
     for code in (text_of(mask), counts_of(mask)):
         np.testing.assert_array_equal(_coco.outline("x", {"segmentation": code}, mask.shape), mask)
+
+
+def test_outlines_that_memory_cannot_hold_are_refused(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(_coco, "_CELLS", 2 * H * W)
+    write(root / "annotations/instances_val2017.json", [image(9)], [annotation(k, 9) for k in (1, 2, 3)])
+    with pytest.raises(ValueError, match=r"3 outlines in a picture of 24 x 32 .* have more than 1,536 pixels together"):
+        ingest(f"coco:{root}", str(tmp_path / "store"), progress=False)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_an_object_of_many_polygons_is_all_of_them():
+    """They are united a few at a time."""
+    corners = np.random.default_rng(0).uniform(0, (W - 3, H - 3), (150, 2))
+    many = [[x, y, x + 2, y, x + 2, y + 2, x, y + 1.5] for x, y in corners.tolist()]
+    one = annotation(1, 9, box=(0, 0, W, H), segmentation=many)
+    expected = rle.decode(rle.merge(rle.frPyObjects(many, H, W))).astype(bool)
+    assert 200 < expected.sum() < H * W
+    np.testing.assert_array_equal(_coco.outline("x", one, (H, W)), expected)
+
+
+@pytest.mark.parametrize("licence", ["by\udfff", {"a": "b"}])
+def test_texts_that_no_file_can_hold_are_escaped(root, tmp_path, licence):
+    """Half of a surrogate pair, which JSON may have and UTF-8 may not; a licence that is no text."""
+    (root / "annotations/instances_train2017.json").unlink()
+    shutil.rmtree(root / "train2017")
+    categories = [{"id": PEOPLE, "name": "per\ud800son"}, {"id": 2, "name": "x", "supercategory": [[]]}]
+    licences = [{"id": 4, "name": licence}]
+    write(root / "annotations/instances_val2017.json", [image(9)], [annotation(1, 9)], categories, licenses=licences)
+    store = ingest(f"coco:{root}", str(tmp_path / "store"), progress=False)
+    assert store.sets()[0].space.names == ("per\\ud800son", "x")
+    kept = {r.licence for p in store.parts() for r in store.images(p) if r.split == "val2017"}
+    assert kept == {"by\\udfff" if isinstance(licence, str) else None}

@@ -227,3 +227,27 @@ def test_a_folder_above_the_tree_finds_it(root, tmp_path):
 def test_protocol():
     protocol = PROTOCOLS["diode-normals"]
     assert (protocol.train, protocol.test, protocol.metric) == (("train/outdoor",), ("val/outdoor",), "within 11.25")
+
+
+def head(shape, dtype="<f4"):
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (head("(1000000, 1000000, 1)"), r"_depth\.npy: is 1000000 x 1000000 .* but the picture is 12 x 16"),
+        (head("(12, 16, 9000000000)"), r"_depth\.npy: must be \(height, width, 1\); has shape"),
+        (head("(12, 16)"), r"_depth\.npy: broken: its head says 768 bytes of numbers, and there are 0"),
+        (head("(12, -16)"), r"_depth\.npy: must be one array of numbers"),
+        (head("(" * 300 + ")" * 300), r"_depth\.npy: broken"),
+        (head("(1, 'x"), r"_depth\.npy: broken"),
+        (head("(12, 16)", "|V0"), r"_depth\.npy: must be one array of numbers"),
+        (b"PK\x03\x04", r"_depth\.npy: broken"),  # an archive of arrays, which unpack to any size
+    ],
+)
+def test_a_head_is_looked_at_before_memory_is_taken(root, tmp_path, content, match):
+    path = start(root, "val/outdoor", 10)
+    path.with_name(path.name + "_depth.npy").write_bytes(content)
+    refused(root, tmp_path, match)

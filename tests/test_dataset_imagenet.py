@@ -1,13 +1,14 @@
 """ImageNet in each of its layouts; the devkit as MATLAB wrote it, read as torchvision reads it."""
 
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from timm.data import ImageNetInfo
 from torchvision.datasets import imagenet as reference
 
-from polyteach.datasets import load_dataset
+from polyteach.datasets import _matlab, load_dataset
 from polyteach.ingest import ingest
 from tests.classes import picture, seen, stored, tree
 
@@ -266,7 +267,7 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"ground_truth.txt: line 2: 'x' is no ILSVRC2012_ID"):
         load_dataset(f"imagenet:{flat}")
     (data / "meta.mat").write_bytes(b"no MATLAB")
-    with pytest.raises(ValueError, match=r"meta.mat is no devkit meta.mat with synsets of ILSVRC2012_ID, WNID"):
+    with pytest.raises(ValueError, match=r"meta.mat is broken, or no MATLAB file"):
         load_dataset(f"imagenet:{flat}")
     meta_mat(data / "meta.mat", SYNSETS[-1:])
     with pytest.raises(ValueError, match="synsets: none is without children"):
@@ -275,7 +276,7 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"counts by ILSVRC2012_ID, which .*meta.mat explains, and that is missing"):
         load_dataset(f"imagenet:{flat}")
     (flat / "LOC_val_solution.csv").write_text("id,class\n1,2\n")
-    with pytest.raises(ValueError, match=r"the columns are \['id', 'class'\], not ImageId,PredictionString"):
+    with pytest.raises(ValueError, match=r"the columns are 'id, class', not ImageId,PredictionString"):
         load_dataset(f"imagenet:{flat}")
     (flat / "LOC_synset_mapping.txt").write_text("tench n01440764\n")
     with pytest.raises(ValueError, match=r"LOC_synset_mapping.txt: line 1: 'tench' is no WordNet id"):
@@ -285,3 +286,31 @@ def test_what_is_refused(tmp_path):
         (tmp_path / "packed" / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(data)
         with pytest.raises(ValueError, match=r"devkit_t12.tar.gz cannot be read"):
             load_dataset(f"imagenet:{tmp_path / 'packed'}")
+
+
+def test_matlab_files_that_would_end_or_fill_the_process_are_errors(tmp_path, monkeypatch):
+    """SciPy's reader is compiled and trusts what it reads: one byte, and signal 11 ends it."""
+    path = tmp_path / "meta.mat"
+    meta_mat(path)
+    whole = path.read_bytes()
+    found = _matlab.read_matlab("meta.mat", whole, ["synsets", "others"])
+    assert list(found) == ["synsets"]
+    fields = zip(*SYNSETS, strict=True)
+    for name, values in zip(("ILSVRC2012_ID", "WNID", "words", "num_children"), fields, strict=True):
+        assert found["synsets"][name] == list(values)
+    for at, byte in ((512, 255), (889, 8)):
+        broken = whole[:at] + bytes([byte]) + whole[at + 1 :]
+        with pytest.raises(ValueError, match=r"^meta.mat is broken, or no MATLAB file: "):
+            _matlab.read_matlab("meta.mat", broken, ["synsets"])
+    scipy_io.savemat(path, {"synsets": np.zeros(1 << 28, np.uint8)}, do_compression=True)
+    monkeypatch.setattr(_matlab, "__file__", str(small(tmp_path)))
+    with pytest.raises(ValueError, match=r"^meta.mat is broken, or no MATLAB file: .*(Memory|memory)"):
+        _matlab.read_matlab("meta.mat", path.read_bytes(), ["synsets"])
+
+
+def small(folder):
+    """The other process, with a twentieth of the memory."""
+    text = Path(_matlab.__file__).read_text()
+    file = folder / "reader.py"
+    file.write_text(text.replace("MEMORY = 2**30", "MEMORY = 2**30 // 20"))
+    return file

@@ -201,3 +201,15 @@ def test_annotations_are_found_whatever_their_order(tmp_path):
         mine = np.nonzero(owners == k)[0]
         assert target.category.tolist() == [int(i) % 365 for i in mine]
         assert target.box[:, 2].tolist() == [min(1.5 + int(i) / 8, W) for i in mine]
+
+
+@pytest.mark.parametrize("name", ["../../secret.jpg", "../secret.jpg", "/secret.jpg", "x/../../../secret.jpg"])
+def test_no_name_leads_out_of_the_folder(tmp_path, name):
+    root = tmp_path / "in" / "root"
+    picture(root / "images/patch0/a.jpg")
+    picture(tmp_path / "in/secret.jpg")
+    picture(tmp_path / "secret.jpg")
+    write(root / "annotations/zhiyuan_objv2_train.json", [image(1, name)], [annotation(1, 1, [1, 2, 3, 4])])
+    [entry] = load_dataset(f"objects365:{root}").entries(0, 9)
+    assert entry.uri.startswith(f"{root}/")
+    assert ".." not in entry.uri

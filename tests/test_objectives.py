@@ -224,6 +224,12 @@ def test_a_table_names_one_of_the_sets_that_are_called_alike(tmp_path):
     ("text", "said"),
     [
         ("[1", "neither YAML nor JSON"),
+        ("[" * 5_000 + "]" * 5_000, "nested too deeply"),
+        ("a: \x01", "neither YAML nor JSON"),
+        (
+            "\n".join(["a: &a0 [x]", *(f"b{i}: &a{i + 1} [*a{i}, *a{i}]" for i in range(60))]),
+            "'a': a list is not a name",
+        ),
         ("- a", "must hold TASK/SET"),
         ("", "must hold TASK/SET"),
         ("a:", "is not a name and the name that it gets"),

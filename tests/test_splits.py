@@ -211,6 +211,21 @@ def test_a_file_of_groups_that_does_not_fit(tmp_path, text, why):
         split(path, fractions={"a": 1.0}, groups=str(tmp_path / "g.csv"), progress=False)
 
 
+@pytest.mark.parametrize(
+    ("columns", "why"),
+    [
+        ([("id", ["x"]), ("group", [["a"]])], r"g.parquet: id and group must be text or numbers"),
+        ([("id", ["x"]), ("group", [b"\xff"])], r"g.parquet: id and group must be text or numbers"),
+        ([("id", ["x"]), ("group", ["a"]), ("group", ["b"])], r"g.parquet (cannot be read: Multiple|has several)"),
+    ],
+)
+def test_a_parquet_file_of_groups_that_does_not_fit(tmp_path, columns, why):
+    table = pa.Table.from_arrays([pa.array(v) for _, v in columns], names=[n for n, _ in columns])
+    pq.write_table(table, tmp_path / "g.parquet")
+    with pytest.raises(ValueError, match=why):
+        splits.grouping(file=str(tmp_path / "g.parquet"))
+
+
 def test_what_is_printed_counts_the_classes(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     path = made(tmp_path / "store", IDS)

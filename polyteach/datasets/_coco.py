@@ -8,7 +8,6 @@ Objects365's training file is 5.6 GB with 25 million annotations: as Python obje
 annotation costs 16 bytes (where it stands; some 100 while the file is read), and is read again with its image.
 """
 
-import io
 import json
 import math
 import os
@@ -16,7 +15,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -54,7 +53,7 @@ class _Stream:
     The bytes are read as Latin-1, so that places in the text are places in the file; all of JSON's marks are ASCII.
     """
 
-    def __init__(self, path: str, file: io.BufferedIOBase) -> None:
+    def __init__(self, path: str, file: IO[bytes]) -> None:
         self._path, self._file = path, file
         self._text, self._at, self._start = "", 0, 0
         self._decoder = json.JSONDecoder()

@@ -86,8 +86,10 @@ def lines(path: str) -> list[str]:
 def shown(value: Any) -> str:
     """What an error shows of a value of a file: short, and made in a short time whatever it holds."""
     kind = type(value).__name__
-    if isinstance(value, dict | list | tuple | set | frozenset | np.ndarray):
-        return f"{kind} of {len(value):,}" if np.ndim(value) or not isinstance(value, np.ndarray) else kind
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape}"
+    if isinstance(value, dict | list | tuple | set | frozenset):  # a pickle's may hold itself many times over
+        return f"{kind} of {len(value):,}"
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 200:
         return f"a number of {value.bit_length():,} bits"  # Python writes none of more than 4,300 digits
     if isinstance(value, str | bytes):

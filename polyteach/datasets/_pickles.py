@@ -38,5 +38,6 @@ def check(data: Any) -> None:
     for operation, argument, at in pickletools.genops(data):
         if operation.name in _REFUSED:
             raise ValueError(f"{operation.name} at byte {at:,} is refused")
-        if operation.name in _PUTS and int(argument) > (at or 0):
-            raise ValueError(f"{operation.name} at byte {at:,} numbers what it keeps {int(argument):,}: it is broken")
+        number = int(argument or 0) if operation.name in _PUTS else 0
+        if number > (at or 0):
+            raise ValueError(f"{operation.name} at byte {at:,} numbers what it keeps {number:,}: it is broken")

@@ -32,7 +32,6 @@ CMYK. Pictures may lie deeper in a class folder, and ROOT may hold the class fol
 """
 
 import csv
-import io
 import os
 import re
 import tarfile
@@ -43,11 +42,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
-
 from polyteach.datasets import Dataset, Entry, Labels, found_below, of_class, printable, unshared, walk
 from polyteach.datasets._archive import unpacked
 from polyteach.datasets._files import contents, shown, xml
+from polyteach.datasets._matlab import read_matlab
 from polyteach.tasks.contract import Space
 
 _WNID = re.compile(r"n\d{8}")
@@ -197,15 +195,15 @@ def _read(places: list[str], name: str) -> tuple[str, bytes] | None:
     """A file that describes the pictures, from its folder or, of the devkit, still packed: (path, content)."""
     for place in places:
         path, packed = os.path.join(place, name), os.path.join(place, f"{_DEVKIT}.tar.gz")
-        try:
-            if os.path.lexists(path):
-                return path, contents(path)
-            if name.startswith(_DEVKIT) and os.path.isfile(packed):
+        if os.path.lexists(path):
+            return path, contents(path, _LARGEST)
+        if name.startswith(_DEVKIT) and os.path.isfile(packed):
+            try:
                 for found, data in unpacked(packed, name.__eq__, _LARGEST):
                     return f"{packed}: {found}", data
-                raise ValueError(f"{packed} cannot be read: it has no {name}")
-        except (OSError, EOFError, KeyError, zlib.error, tarfile.TarError) as e:
-            raise ValueError(f"{path if os.path.isfile(path) else packed} cannot be read: {e}") from e
+            except (OSError, EOFError, KeyError, zlib.error, tarfile.TarError) as e:
+                raise ValueError(f"{packed} cannot be read: {e}") from e
+            raise ValueError(f"{packed} cannot be read: it has no {name}")
     return None
 
 
@@ -227,7 +225,7 @@ def _described(places: list[str]) -> tuple[dict[str, str], dict[int, str]]:
         for n, line in enumerate(_text(*mapping), 1):
             wnid, _, text = line.strip().partition(" ")
             if line.strip() and not _WNID.fullmatch(wnid):
-                raise ValueError(f"{mapping[0]}: line {n}: {wnid!r} is no WordNet id such as n01440764")
+                raise ValueError(f"{mapping[0]}: line {n}: {shown(wnid)} is no WordNet id such as n01440764")
             if wnid:
                 words[wnid] = text.strip() or wnid
     return words, by_id
@@ -235,16 +233,13 @@ def _described(places: list[str]) -> tuple[dict[str, str], dict[int, str]]:
 
 def _synsets(path: str, data: bytes) -> tuple[dict[str, str], dict[int, str]]:
     """The leaves of meta.mat: words by WordNet id, and WordNet ids by ILSVRC2012_ID."""
+    synsets = read_matlab(path, data, ["synsets"]).get("synsets")
     try:
-        from scipy.io import loadmat
-    except ImportError as e:
-        raise ValueError(f"{path} is a MATLAB file, and reading it needs scipy: pip install scipy") from e
-    try:
-        synsets = np.atleast_1d(loadmat(io.BytesIO(data), squeeze_me=True)["synsets"])
-        # numbers come as MATLAB stored them, in the smallest type that fits
-        rows = zip(*(synsets[k].tolist() for k in ("ILSVRC2012_ID", "WNID", "words", "num_children")), strict=True)
+        if not isinstance(synsets, dict):
+            raise ValueError("it has no variable synsets of structures")
+        rows = zip(*(synsets[k] for k in ("ILSVRC2012_ID", "WNID", "words", "num_children")), strict=True)
         leaves = [(int(id), str(wnid), str(words)) for id, wnid, words, children in rows if int(children) == 0]
-    except Exception as e:  # scipy raises what its parser stumbles over
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise ValueError(
             f"{path} is no devkit meta.mat with synsets of ILSVRC2012_ID, WNID, words, num_children: "
             f"{type(e).__name__}: {e}"
@@ -264,8 +259,8 @@ def _truth(places: list[str], by_id: dict[int, str]) -> _Truth | None:
     truth = _Truth(ids[0], {})
     for n, line in enumerate(_text(*ids), 1):
         name = f"ILSVRC2012_val_{n:08d}"
-        if not line.strip().isdecimal():
-            raise ValueError(f"{ids[0]}: line {n}: {line!r} is no ILSVRC2012_ID")
+        if not re.fullmatch(r"\s*\d{1,9}\s*", line, re.ASCII):
+            raise ValueError(f"{ids[0]}: line {n}: {shown(line)} is no ILSVRC2012_ID")
         if int(line) in by_id:
             truth.wnids[name] = by_id[int(line)]
         else:
@@ -277,7 +272,9 @@ def _solution(path: str, data: bytes) -> _Truth:
     """Kaggle's boxes: "wnid x1 y1 x2 y2", repeated; all boxes of a picture are of its class."""
     rows = csv.DictReader(_text(path, data))
     if not {"ImageId", "PredictionString"} <= set(rows.fieldnames or ()):
-        raise ValueError(f"{path}: the columns are {rows.fieldnames}, not ImageId,PredictionString")
+        raise ValueError(
+            f"{path}: the columns are {shown(', '.join(rows.fieldnames or ()))}, not ImageId,PredictionString"
+        )
     truth = _Truth(path, {})
     for row in rows:
         wnids = set((row["PredictionString"] or "").split()[::5])
