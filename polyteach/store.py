@@ -1463,10 +1463,11 @@ def _read(
         return table.take(pa.array(at, type=pa.int64()))
 
     table = _using(path, read)
-    for name in () if like is None else like.names if columns is None else columns:
-        kind = table.schema.field(name).type if name in table.column_names else "missing"
-        if kind != like.field(name).type:
-            raise ValueError(f"{path} is broken: its column {name!r} is {kind}, not {like.field(name).type}")
+    for field in like or ():
+        if columns is None or field.name in columns:
+            kind = table.schema.field(field.name).type if field.name in table.column_names else "missing"
+            if kind != field.type:
+                raise ValueError(f"{path} is broken: its column {field.name!r} is {kind}, not {field.type}")
     return table
 
 

@@ -118,7 +118,8 @@ def _sets(store: "Store") -> "tuple[list[LabelSet], list[Fault]]":
     from polyteach.store import LabelSet
 
     sets, wrong = [], []
-    for folder in sorted((store.path / "labels").glob("*/*"), key=str):
+    folders: list[AnyPath] = list((store.path / "labels").glob("*/*"))
+    for folder in sorted(folders, key=str):
         task, name = folder.parent.name, folder.name
         if task.startswith(".") or (isinstance(folder, Path) and not folder.is_dir()):
             continue  # what a killed `drop-labels` left, or somebody's notes
