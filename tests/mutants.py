@@ -553,6 +553,16 @@ MUTANTS = (
            "the rule's ratios are taken for AdamW's steps",
            "test_train.py::test_a_run_says_how_it_was_trained_and_as_a_teacher_is_compared",
            "test_train.py::test_the_rule_compares_learning_rates_of_one_optimiser_alone"),
+    # what strangers' uris and archives may do
+    mutant("uris.py", "if not self.named and _inside(address):", "if False:", "a uri reaches the machine's own network",
+           "test_uris.py::test_the_own_network_is_refused_after_its_name_was_looked_up",
+           "test_uris.py::test_redirects"),
+    mutant("uris.py", "        if not limits.allows(address):", "        if False:", "redirects lead anywhere",
+           "test_uris.py::test_redirects"),
+    mutant("limits.py", 'self.path.startswith(f"{folder}/")', "self.path.startswith(folder)",
+           "a beginning allows its neighbours", "test_uris.py::test_a_beginning_is_compared_by_its_parts"),
+    mutant("datasets/tar.py", "if problem is None and size > most:", "if False:", "a member of any size is unpacked",
+           "test_ingest.py::test_a_tar_member_that_is_too_large_is_skipped"),
     # people's boxes
     mutant("ingest.py", "review(answer, size, self.sets[task].space, drawn.where.get(task, ()))",
            "review(load_task(task).check(answer, size, self.sets[task].space), size, self.sets[task].space)",

@@ -6,6 +6,7 @@ import json
 import subprocess
 import tarfile
 import tempfile
+import tracemalloc
 import unicodedata
 from collections import Counter
 
@@ -296,3 +297,43 @@ def test_what_is_refused(tmp_path):
     }.items():
         with pytest.raises(ValueError, match=error):
             load_dataset(f"webdataset:{tmp_path / name}")
+
+
+def test_what_is_too_large_costs_only_itself(tmp_path, monkeypatch):
+    """Holes on the disk: members of 8 TB, and labels of 1 MiB and more."""
+    good = shard(tmp_path / "x.tar", *samples((1, 0)))[0]
+    whole = (tmp_path / "x.tar").read_bytes()
+    end = len(whole.rstrip(b"\0")) // 512 * 512 + 512
+    with open(tmp_path / "x.tar", "r+b") as file:
+        file.seek(end)
+        for name, size in (("huge.png", 8 * 10**12), ("2.png", len(good)), ("2.cls", 2**20 + 1), ("3.png", len(good))):
+            about = tarfile.TarInfo(name)
+            about.size = size
+            file.write(about.tobuf(tarfile.GNU_FORMAT))
+            at = file.tell()
+            if name.endswith(".png"):
+                file.write(good)
+            file.seek(at + -(-size // 512) * 512)
+        file.truncate(file.tell() + 1024)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"x/huge.png: 8,000,000,000,000 bytes, where an image's file has at most"):
+            ingest(f"webdataset:{tmp_path}", tmp_path / "strict", progress=False)
+        store = ingest(f"webdataset:{tmp_path}", tmp_path / "store", skip_bad=True, progress=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**26
+    assert [r.id for r in store.images(0)] == ["x/1.png", "x/3.png"]
+    assert {id: why.partition(": ")[2] for id, _, why in store.rejects()} == {
+        "x/huge.png": "8,000,000,000,000 bytes, where an image's file has at most 400,000,000",
+        "x/2.png": "has more than 1,048,576 bytes",
+    }
+
+
+def test_a_shard_whose_heads_are_broken_is_refused(tmp_path):
+    head = tarfile.TarInfo("x")
+    head.type, head.size = tarfile.XHDTYPE, 8 * 2**30
+    (tmp_path / "x.tar").write_bytes(head.tobuf(tarfile.GNU_FORMAT))
+    with pytest.raises(ValueError, match=r"x.tar cannot be read, .*: a head of 8,589,935,104 bytes"):
+        load_dataset(f"webdataset:{tmp_path}")
