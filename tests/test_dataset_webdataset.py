@@ -327,7 +327,7 @@ def test_what_is_too_large_costs_only_itself(tmp_path, monkeypatch):
     assert [r.id for r in store.images(0)] == ["x/1.png", "x/3.png"]
     assert {id: why.partition(": ")[2] for id, _, why in store.rejects()} == {
         "x/huge.png": "8,000,000,000,000 bytes, where an image's file has at most 400,000,000",
-        "x/2.png": "has more than 1,048,576 bytes",
+        "x/2.png": "2.cls: has more than 1,048,576 bytes",
     }
 
 
