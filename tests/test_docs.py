@@ -130,8 +130,8 @@ def test_links_lead_somewhere(page):
 
 
 def test_the_bounds_on_the_page_of_trust_are_those_of_the_code():
-    from polyteach import files, limits
-    from polyteach.datasets import nyu
+    from polyteach import files, limits, names, student
+    from polyteach.datasets import _archive, _files, cifar, nyu
     from polyteach.teachers import onnx_models, transformers_models
 
     page = (DOCS / "trust.md").read_text().split("## Bounds")[1].split("\n## ")[0]
@@ -142,6 +142,12 @@ def test_the_bounds_on_the_page_of_trust_are_those_of_the_code():
         return [int(n.replace(",", "")) for n in re.findall(r"[\d,]*\d", row)]
 
     assert said("an image's pixels") == [limits.MAX_PIXELS]
+    assert said("an archive") == [_archive.MEMBERS, _archive.UNPACKED // 2**30, _archive.RATIO]
+    assert said("a file of annotations") == [_files.MOST // 2**20, cifar._MOST // 2**20]
+    assert said("a student") == [student.MOST_CHANNELS, student.MOST_SIDE]
+    assert said("a name") == [names.LONGEST]
+    assert said("an image's file") == [limits.BYTES[0] // 2**20]  # and four in words
+    assert said("fetching") == [limits.SECONDS]  # and the redirects in words
     assert said("YAML") == [files.YAML_LETTERS, files.YAML_SCALAR, files.YAML_VALUES, files.YAML_DEEP]
     assert said("an ONNX") == [onnx_models.LONGEST]
     named = transformers_models
