@@ -77,7 +77,8 @@ _PRELOADED = (
     "multiprocessing.synchronize",
 )  # fmt: skip
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_ADVICE = ("weights_only=False", "weights_only` to `False", "trust_remote_code=True")
+_ADVICE = re.compile(r"weights_only\W{0,4}(?:set )?(?:to)?\W{0,4}False|trust_remote_code=True")
+"""What libraries say of files that could run code."""
 
 
 @dataclass
@@ -444,7 +445,8 @@ def _process(ended: Ended, own: float) -> list[str]:
         found.append(f"traceback: {kinds[-1].rpartition('.')[2] if kinds else '?'}")
     if odd := _CONTROLS.search(said):
         found.append(f"prints the control character {odd[0]!r}")
-    found += [f"advises {text}" for text in _ADVICE if text in said]
+    if advice := _ADVICE.search(said):
+        found.append(f"advises {advice[0]}")
     return found
 
 
