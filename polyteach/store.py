@@ -30,7 +30,7 @@ import shlex
 import shutil
 import struct
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import MISSING, asdict, dataclass, fields
 from fnmatch import fnmatchcase
@@ -121,13 +121,14 @@ class ImageRow:
     licence: str | None = None
 
 
-def wrong_row(row: ImageRow) -> str:
-    """Why an image's row is none, such as one without an id; "" where it is one."""
-    if row.id is None:
-        return "an image has no id"
-    if row.height is None or row.width is None or row.height < 1 or row.width < 1:
+def wrong_row(row: Mapping[str, Any]) -> str:
+    """Why the fields of an `ImageRow` make none, such as one without an id; "" where they make one."""
+    for name in ("id", "height", "width"):
+        if row[name] is None:
+            return f"an image has no {name}"
+    if row["height"] < 1 or row["width"] < 1:
         return "an image has no pixels"
-    return "an image has neither bytes nor uri" if row.data is None and row.uri is None else ""
+    return "an image has neither bytes nor uri" if row["data"] is None and row["uri"] is None else ""
 
 
 class Store:
@@ -264,8 +265,8 @@ class Store:
         """(position, row) of the images of a part that can still be read, whatever is wrong with the others."""
         for i, row in salvaged(self.path / "images" / part_name(part), IMAGES):
             plain = {"data" if k == "bytes" else k: v[0].as_py() for k, v in row.items()}
-            if not wrong_row(found := ImageRow(**plain)):
-                yield i, found
+            if not wrong_row(plain):
+                yield i, ImageRow(**plain)
 
     def ids(self, part: int) -> list[str]:
         """Ids of a part's images."""
@@ -758,7 +759,7 @@ class Overview:
             with contextlib.suppress(ValueError, TypeError, KeyError, pa.ArrowException):  # broken: every part is read
                 found = _read(folder / self.NAME, most=MOST_PARTS)
                 table = found.replace_schema_metadata(None).cast(self.SCHEMA)
-                if _digest(table) == (found.schema.metadata or {}).get(b"sha256") and _coherent(table):
+                if _coherent(table) and _digest(table) == (found.schema.metadata or {}).get(b"sha256"):
                     self._known = table
         codes = pc.list_flatten(self._known["values"]).combine_chunks().dictionary_encode()
         self._texts: list[str | None] = codes.dictionary.to_pylist()
@@ -1387,10 +1388,8 @@ def _rows(file: pq.ParquetFile, group: int, schema: pa.Schema) -> list[dict[str,
     for batch in file.iter_batches(ROW_GROUP, row_groups=[group], columns=names):
         columns = {}
         for field in schema:
-            try:
-                columns[field.name] = batch.column(batch.schema.get_field_index(field.name)).cast(field.type)
-            except (pa.ArrowException, IndexError, ValueError):
-                columns[field.name] = pa.nulls(len(batch), field.type)
+            at = batch.schema.get_field_index(field.name)
+            columns[field.name] = _as(batch.column(at), field.type) if at >= 0 else pa.nulls(len(batch), field.type)
         out += [{k: v.slice(i, 1) for k, v in columns.items()} for i in range(len(batch))]
     return out
 

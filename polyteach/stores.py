@@ -215,10 +215,10 @@ def _images(store: "Store", part: int, deep: bool) -> "tuple[list[ImageRow] | No
         wrong.append(Fault(file, f"id {rows[twice[0]].id!r} is there twice", twice))
     bad: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
-        bad.setdefault(wrong_row(row), []).append(i)
+        bad.setdefault(wrong_row(vars(row)), []).append(i)
     wrong += [Fault(file, reason, tuple(at)) for reason, at in bad.items() if reason]
     for i, row in enumerate(rows) if deep else ():
-        if wrong_row(row):
+        if wrong_row(vars(row)):
             continue
         try:
             store.picture(row)
@@ -691,7 +691,7 @@ def _mend_labels(labels: "LabelSet", part: int, rows: "Sequence[ImageRow]", wron
     again = "ingest people's labels again" if people else "`polyteach label` makes them again"
     if not kept:
         _set_aside(store, file)
-        if not moved:
+        if rows and not moved:
             say(f"{file}: nothing of it can be read; it is in {BROKEN}/, {again}", stream=sys.stdout)
         return
     _set_aside(store, file, keep=True)
