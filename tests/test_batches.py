@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as kernels
 
 from polyteach import batches as module
+from polyteach import stores
 from polyteach.batches import PHOTOMETRIC, Augment, Order, Samples, batches, photometric, plan, unlearnable
 from polyteach.geometry import random_view
 from polyteach.scene import random_scene, render
@@ -502,3 +503,68 @@ def test_a_threshold_that_leaves_nothing_leaves_nothing_to_learn(tmp_path):
     label(store, "t", [found((0, 0, 0.4))] * 2, "detection", Space(("a", "b"), "boxes"))
     assert list(unlearnable(plan([store]), Policy(score=0.5))[0]) == ["detection_t"]
     assert unlearnable(plan([store]), Policy(score=0.3)) == ({}, {})
+
+
+UNFIT = {
+    "detection": ("box is not finite", {"box": torch.tensor([[0, float("nan"), 9, 9]])}),
+    "classification": ("probability must be finite and >= 0", {"probability": torch.tensor([50.0, -49.0, 0.0])}),
+    "depth": ("value is NaN or infinite at 1 valid pixels", {"value": torch.tensor([[1.0, float("inf")]] * 2)}),
+    "segmentation": ("category 7 is not in the space", {"category": torch.tensor([[0, 7]] * 2)}),
+    "normals": ("normal must have length 1", {"normal": torch.full((3, 2, 2), 0.1)}),
+}
+
+
+def kept(task):
+    """A label set's row of a fit target of a square picture."""
+    sure = torch.ones(2, 2)
+    whole = {
+        "detection": {
+            "box": torch.tensor([[0, 0, 9, 9.0]]), "category": torch.tensor([1]), "score": torch.ones(1),
+            "ignore": torch.zeros(1, dtype=torch.bool),
+        },
+        "classification": {"probability": torch.tensor([1.0, 0, 0])},
+        "depth": {"value": sure, "valid": sure.bool()},
+        "segmentation": {"category": torch.zeros(2, 2, dtype=torch.long), "probability": sure},
+        "normals": {"normal": torch.tensor([0, 0, 1.0])[:, None, None].expand(3, 2, 2), "valid": sure.bool()},
+    }  # fmt: skip
+    return whole[task]
+
+
+@pytest.mark.parametrize("task", UNFIT)
+def test_nothing_is_learned_from_what_check_refuses(task, tmp_path):
+    """The training stops, and says where the label is and what to do; `check` says the same, and `repair` mends it."""
+    store, kind = store_of(tmp_path / "s", 4), load_task(task)
+    space = Space(() if task in ("depth", "normals") else ABC.names, kind.kinds[-1])
+    target, (reason, wrong) = kind.target, UNFIT[task]
+    answers = [target(**kept(task)) for _ in range(4)]
+    labels = label(store, "x", answers, task, space)
+    assert len(by_id(plan([store]))) == 4
+    answers[2] = target(**kept(task) | wrong)
+    labels.write(0, list("0123"), answers)
+    [fault] = stores.faults(store)
+    assert reason in str(fault)
+    with pytest.raises(ValueError, match=f"part-00000.parquet: target of '2': {reason}.*polyteach store check .*/s, "):
+        by_id(plan([store]))
+    with pytest.raises(ValueError, match=f"target of '2': {reason}"):
+        labels.read(0)
+    stores.repair(store.path, progress=False)
+    assert sorted(by_id(plan([store]))) == ["0", "1", "3"]
+
+
+def test_a_map_that_cannot_be_decoded_is_named_by_a_worker_without_its_traceback(tmp_path):
+    store, task = store_of(tmp_path / "s", 2), load_task("segmentation")
+    labels = label(store, "x", [task.target(**kept("segmentation"))] * 2, "segmentation")
+    rows = [labels.encode(a) for a in labels.read(0)]
+    rows[1]["category"] = b"no picture"
+    labels.write_encoded(0, ["0", "1"], rows)
+    with pytest.raises(ValueError, match="target of '1': category: a map is neither") as e:
+        list(batches(samples(plan([store])), 2, 0, 1, workers=1))
+    assert "Traceback" not in str(e.value)
+
+
+def test_an_answer_of_another_image_is_not_learned(tmp_path):
+    store = store_of(tmp_path / "s", 2)
+    labels = store.create_set("classification", "x", ABC, {})
+    labels.write(0, ["1", "0"], [soft(1, 0, 0)] * 2)
+    with pytest.raises(ValueError, match=r"target of '[01]': it is of image '[01]'"):
+        by_id(plan([store]))

@@ -3,12 +3,13 @@
 import io
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from unittest import mock
 
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
@@ -447,3 +448,238 @@ def test_a_set_that_is_sorted_by_class_is_not_taken_for_one_of_one_class(tmp_pat
     with mock.patch.object(labels, "table", wraps=labels.table) as read:
         assert labels.doubt(Policy()) == ""
         assert read.call_count < 8
+
+
+def webp(bits):
+    """The start of a lossless WebP whose header says so."""
+    return b"RIFF\x20\0\0\0WEBPVP8L\x14\0\0\0\x2f" + bits.to_bytes(4, "little") + bytes(16)
+
+
+def saved(picture, format="PNG", **options):
+    out = io.BytesIO()
+    picture.save(out, format=format, **options)
+    return out.getvalue()
+
+
+GREY = Image.new("L", (6, 4), 7)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept", "reason"),
+    [
+        ("uint8", b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR" + bytes.fromhex("00004e2000004e200800000000"), "20000x20000"),
+        ("uint16", webp(16382 | 16382 << 14), "16383x16383"),
+        ("bool", saved(GREY), "is a 8-bit grey PNG; bool is kept as 1-bit grey PNG"),
+        ("uint16", saved(GREY), "8-bit grey PNG"),
+        ("uint8", saved(GREY.convert("I;16")), "16-bit grey PNG"),
+        ("uint8", saved(GREY.quantize(4)), "colour type 3 PNG"),
+        ("uint8", saved(GREY, "WEBP", quality=50), "neither a PNG nor a lossless WebP of one picture"),
+        (
+            "uint8",
+            saved(GREY, "WEBP", lossless=True, save_all=True, append_images=[GREY.point(lambda x: 9)]),
+            "neither",
+        ),
+        ("uint16", saved(GREY.convert("RGBA").point(lambda x: 9), "WEBP", lossless=True), "WebP with transparency"),
+        ("uint8", saved(GREY, "TIFF"), "neither"),
+        ("uint8", b"junk", "neither"),
+        ("uint8", saved(GREY)[:40], "cannot be decoded"),
+    ],
+)
+def test_a_map_is_looked_at_before_it_is_unpacked(dtype, kept, reason):
+    with pytest.raises(ValueError, match=reason):
+        decode(kept, Column("map", dtype), most=1000)
+
+
+def runs(*numbers):
+    """COCO's compressed run lengths of these numbers, as its library writes them."""
+    out = bytearray()
+    for i, n in enumerate(numbers):
+        x = n - (numbers[i - 2] if i > 2 else 0)
+        more = True
+        while more:
+            digit, x = x & 31, x >> 5
+            more = x != (-1 if digit & 16 else 0)
+            out.append(48 + (digit | 32 * more))
+    return bytes(out)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 2000), min_size=1, max_size=30))
+def test_runs_that_make_up_a_mask_are_let_through(numbers):
+    cells = sum(numbers)
+    if cells:
+        module._check_runs([runs(*numbers), runs(cells)], cells)
+        with pytest.raises(ValueError, match="do not make up"):
+            module._check_runs([runs(*numbers)], cells + 1)
+
+
+@pytest.mark.parametrize(
+    ("kept", "reason"),
+    [
+        ({"size": [100_000, 100_000], "counts": [runs(10**10)]}, "more than the 100,000,000 cells"),
+        ({"size": [9000, 9000], "counts": [runs(81_000_000)] * 20}, "20 masks of 9000x9000"),
+        ({"size": [4, 6], "counts": [runs(30)]}, "do not make up its 24 cells"),
+        ({"size": [4, 6], "counts": [runs(12, 12), runs(10, 4, 4)]}, "do not make up"),
+        ({"size": [4, 6], "counts": [runs(30, 4, -10)]}, "do not make up"),
+        ({"size": [4, 6], "counts": [runs(20, -6, 10)]}, "do not make up"),
+        ({"size": [4, 6], "counts": [runs(24)[:-1] + b"\xe9"]}, "bytes that are none"),
+        ({"size": [4, 6], "counts": [b"\x10"]}, "bytes that are none"),
+        ({"size": [4, 6], "counts": [b"oooooooo0"]}, "longer than any picture"),
+        ({"size": [4, 6], "counts": [runs(24) + b"P"]}, "cut short"),
+        ({"size": [4, 6], "counts": [b""]}, "no runs"),
+        ({"size": [4, 6], "counts": [None]}, "no runs"),
+        ({"size": [0, 6], "counts": [runs(0)]}, "no runs"),
+        ({"size": [-4, -6], "counts": [runs(24)]}, "which is none"),
+        ({"size": [24], "counts": [runs(24)]}, "which is none"),
+    ],
+)
+def test_masks_are_looked_at_before_they_are_drawn(kept, reason):
+    with pytest.raises(ValueError, match=reason):
+        decode(kept, Column("masks", "bool"))
+
+
+def rewritten(path, change=lambda table: table, **options):
+    """A part as a stranger may write it."""
+    table = change(pq.read_table(path))
+    pq.write_table(table, path, **({"row_group_size": 64} | options))
+
+
+def test_a_part_of_more_images_than_the_store_says_is_not_read(tmp_path):
+    store, _ = store_with(tmp_path)
+    part = store.path / "images" / "part-00000.parquet"
+    rewritten(part, lambda t: pa.concat_tables([t] * 2000))
+    for look in (store.count, store.images, store.ids, store.sizes, lambda p: store.splits().values(p)):
+        with pytest.raises(ValueError, match=r"part-00000.parquet has 6,000 rows; a part of this store has at most 3"):
+            look(0)
+    with pytest.raises(ValueError, match="at most 262,144"):
+        Store.create(tmp_path / "huge", 10**12)
+    assert Store(store.path, 10**12).most == module.MOST_IMAGES  # as a stranger's store.json may say
+
+
+def test_rows_that_would_be_looked_for_in_the_wrong_place_are_not_read(tmp_path):
+    store = Store.create(tmp_path / "s", 200)
+    store.write_images(0, [ImageRow(id=str(i), height=1, width=1, data=b"x") for i in range(200)])
+    rewritten(store.path / "images" / "part-00000.parquet", row_group_size=50)
+    with pytest.raises(ValueError, match=r"should lie in groups of 64, and lie in groups of 50, 50, 50, 50"):
+        store.images(0, rows=[60])
+
+
+def test_columns_are_what_they_have_to_be(tmp_path):
+    store, rows = store_with(tmp_path)
+    labels = store.create_set("classification", "t", Space(("a",)), {})
+    labels.write(0, [r.id for r in rows[:3]], [ClassificationTarget(torch.ones(1))] * 3)
+    part = store.path / "images" / "part-00000.parquet"
+    whole = part.read_bytes()
+    rewritten(part, lambda t: t.set_column(3, "height", pa.array(["32"] * 3)))
+    with pytest.raises(ValueError, match=r"part-00000.parquet is broken: its column 'height' is string, not int32"):
+        store.images(0)
+    part.write_bytes(whole)
+    rewritten(part, lambda t: t.set_column(0, "id", pa.array(["a", None, "c"])))
+    with pytest.raises(ValueError, match="an image has no id"):
+        store.images(0)
+    rewritten(labels.path / "part-00000.parquet", lambda t: t.drop_columns(["probability"]))
+    with pytest.raises(ValueError, match="its column 'probability' is missing, not list"):
+        labels.read(0)
+
+
+def test_what_unpacks_to_far_more_than_it_has_bytes_is_not_unpacked(tmp_path, monkeypatch):
+    store, rows = store_with(tmp_path)
+    labels = store.create_set("classification", "t", Space(("a",)), {})
+    labels.write(0, [r.id for r in rows[:3]], [ClassificationTarget(torch.ones(1))] * 3)
+    part = labels.path / "part-00000.parquet"
+    monkeypatch.setattr(module, "UNPACKED", 2**20)
+    assert len(labels.read(0)) == 3
+    long = pa.array(["x" * 30_000] * 3)  # a dictionary of one text, for which every row stands
+    rewritten(part, lambda t: t.set_column(2, "reason", long), compression="zstd")
+    with pytest.raises(ValueError, match=r"part-00000.parquet would take [0-9,]+ bytes of memory"):
+        labels.read(0)
+    zeros = pa.array([np.zeros(10**6, np.float16)] * 3, pa.list_(pa.float16()))
+    rewritten(
+        part,
+        lambda t: t.set_column(3, "probability", zeros).set_column(2, "reason", pa.nulls(3, pa.string())),
+        compression="zstd",
+        use_dictionary=False,
+    )
+    with pytest.raises(ValueError, match=r"would take [0-9,]+ bytes of memory"):
+        labels.read(0)
+    assert labels.states(0) == ["labelled"] * 3  # which take little
+
+
+def test_an_overview_that_tells_of_more_images_than_there_can_be_is_not_believed(tmp_path):
+    store, _ = store_with(tmp_path)
+    first = store.splits()
+    assert first.values(0) == {"a"}
+    first._read[0] = ["a"], [2**31 - 1]
+    first.save()
+    assert store.splits().among(0, ["a"]).tolist() == [True] * 3
+
+
+@pytest.mark.parametrize("name", all_tasks())
+def test_validate_refuses_what_check_refuses(name):
+    """On truth that was changed at one place; both by the same words."""
+    task = load_task(name)
+    space = Space(("cat", "dog", "sky"), task.kinds[-1])
+    truth = task.truth(render(random_scene(1, (32, 48))), space)
+    task.validate(truth, (32, 48), space)
+    refused = 0
+    for f in fields(truth):
+        value = getattr(truth, f.name)
+        if value is None:
+            continue
+        for bad in (float("nan"), float("inf"), -50.0, 50.0):
+            if not value.is_floating_point() and not bad.is_integer():
+                continue
+            if value.dtype == torch.bool or not value.numel():
+                continue
+            changed = value.clone()
+            changed.view(-1)[value.numel() // 2] = bad
+            other = replace(truth, **{f.name: changed})
+            said = []
+            for look in (task.check, task.validate):
+                try:
+                    look(other, (32, 48), space)
+                    said.append("")
+                except ValueError as e:
+                    said.append(str(e))
+            assert said[0] == said[1]
+            refused += bool(said[0])
+    assert refused
+
+
+PEAK = """
+import io, resource, sys
+import numpy as np
+import torch
+from PIL import Image
+from polyteach.images import BadImage, decode
+from polyteach.store import decode as unpacked
+from polyteach.tasks.contract import Column
+Image.init()
+SIDE = 6000
+out = io.BytesIO()
+Image.new("RGBA", (SIDE, SIDE), (9, 200, 30, 100)).save(out, "PNG", compress_level=1)
+grey = io.BytesIO()
+Image.new("1", (SIDE, SIDE)).save(grey, "PNG")
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+for name, work in {
+    "map": lambda: unpacked(grey.getvalue(), Column("map", "bool"), 10**6),
+    "mask": lambda: unpacked({"size": [SIDE, SIDE], "counts": [b"0"] * 99}, Column("masks", "bool"), 10**6),
+    "size": lambda: decode(out.getvalue(), size=(480, 640)),
+    "picture": lambda: decode(out.getvalue(), size=(SIDE, SIDE)),
+}.items():
+    before = peak()
+    try:
+        work()
+    except (BadImage, ValueError):
+        pass
+    print(name, (peak() - before) / SIDE**2)
+"""
+
+
+def test_memory_of_one_picture_is_bounded():
+    """Bytes for each pixel above what the process had; it starts by itself, as a peak never falls."""
+    said = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True, timeout=100)
+    peaks = {name: float(share) for name, share in (line.split() for line in said.stdout.splitlines())}
+    assert max(peaks["map"], peaks["mask"], peaks["size"]) < 1
+    assert 3 < peaks["picture"] < 13  # of 100 million pixels 1.3 GB
