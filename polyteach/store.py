@@ -1394,6 +1394,16 @@ def _rows(file: pq.ParquetFile, group: int, schema: pa.Schema) -> list[dict[str,
     return out
 
 
+def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """A column as another type, null where it cannot be made so."""
+    try:
+        return column.cast(kind)
+    except (pa.ArrowException, ValueError):
+        if len(column) == 1:
+            return pa.nulls(1, kind)
+        return pa.concat_arrays([_as(column.slice(i, 1), kind) for i in range(len(column))])
+
+
 def _sound(path: AnyPath, footer: pq.FileMetaData, most: int) -> None:
     """Raises:
     ValueError: more rows than `most`; row groups that are not `ROW_GROUP` rows each, but for the last, so that rows
