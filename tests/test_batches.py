@@ -508,7 +508,7 @@ def test_a_threshold_that_leaves_nothing_leaves_nothing_to_learn(tmp_path):
 UNFIT = {
     "detection": ("box is not finite", {"box": torch.tensor([[0, float("nan"), 9, 9]])}),
     "classification": ("probability must be finite and >= 0", {"probability": torch.tensor([50.0, -49.0, 0.0])}),
-    "depth": ("value is NaN or infinite at 1 valid pixels", {"value": torch.tensor([[1.0, float("inf")]] * 2)}),
+    "depth": ("value is NaN or infinite at 2 valid pixels", {"value": torch.tensor([[1.0, float("inf")]] * 2)}),
     "segmentation": ("category 7 is not in the space", {"category": torch.tensor([[0, 7]] * 2)}),
     "normals": ("normal must have length 1", {"normal": torch.full((3, 2, 2), 0.1)}),
 }
