@@ -44,8 +44,8 @@ class Fields:
             raise
         except UnicodeEncodeError:  # half a character, as "\ud800": no file and no terminal takes it
             reason = f"{file} has text that UTF-8 cannot hold"
-        except RecursionError:
-            reason = f"{file} is nested too deeply"
+        except ValueError as e:  # names the file
+            reason = str(e)
         except OSError as e:
             reason = f"{file} cannot be read: {e.strerror or e}"
         raise ValueError(f"{reason}{f'. {fix}' if fix else ''}")
@@ -134,15 +134,10 @@ def cost(said: Fields) -> dict[str, Any]:
 
 
 def _value(file: AnyPath) -> Any:
-    if not file.is_file():  # opening a named pipe would wait for ever
-        raise OSError("it is not a regular file" if file.exists() else "there is no such file")
     size = file.stat().st_size if isinstance(file, Path) else int(file.about()["size"])
     if size > LARGEST:
-        raise OSError(f"it has {size:,} bytes, and at most {LARGEST:,} are read")
-    try:
-        value = read_json(file)
-    except ValueError as e:  # the limit of Python's integers does not name the file
-        raise OSError(str(e).removeprefix(f"{file} ")) from e
+        raise ValueError(f"{file} has {size:,} bytes, and at most {LARGEST:,} are read")
+    value = read_json(file)
     json.dumps(value, ensure_ascii=False).encode()
     return value
 

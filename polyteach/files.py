@@ -84,7 +84,7 @@ def read_text(path: str | os.PathLike[str] | ObjectPath) -> str:
     """
     place = to_path(path)
     if isinstance(place, Path) and not stat.S_ISREG(os.stat(place).st_mode):
-        raise ValueError(f"{path} is {'a folder' if place.is_dir() else 'a pipe or a device'}, and no file")
+        raise ValueError(f"{path} is {'a folder' if place.is_dir() else 'a pipe or a device'}, not a regular file")
     try:
         return place.read_text(encoding="utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as e:
@@ -102,7 +102,7 @@ def read_json(path: str | os.PathLike[str] | ObjectPath) -> Any:
     try:
         return json.loads(text)
     except RecursionError as e:
-        raise ValueError(f"{path} is not valid JSON: too deep") from e
+        raise ValueError(f"{path} is nested too deeply") from e
     except ValueError as e:  # also of a number with too many digits
         raise ValueError(f"{path} is not valid JSON: {_digits(e)}") from e
 

@@ -117,7 +117,7 @@ def test_config_file_errors(tmp_path, capsys):
                                      for i in range(1, 12)), "more than 200,000 values"),
         (b"a: &a [*a]", "stands for nothing, or for itself"),
         (b"store: !!python/object/apply:os.getcwd []", "is not valid YAML"),
-        (None, "is a pipe or a device, and no file"),
+        (None, "is a pipe or a device, not a regular file"),
     ],
 )  # fmt: skip
 def test_a_configuration_that_is_none_is_refused_in_one_line(content, said, tmp_path, capsys):
@@ -129,7 +129,7 @@ def test_a_configuration_that_is_none_is_refused_in_one_line(content, said, tmp_
     assert said in " ".join(lines)
     assert all(line.startswith("  ") for line in lines[1:])
     assert main(["label", "--config", str(tmp_path)]) == 2
-    assert f"--config {tmp_path} is a folder, and no file" in capsys.readouterr().err
+    assert f"--config {tmp_path} is a folder, not a regular file" in capsys.readouterr().err
 
 
 def test_words_that_a_verb_has_no_place_for_are_quoted(capsys):

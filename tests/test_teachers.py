@@ -705,7 +705,7 @@ def tiny_vit():
 
 
 HOSTILE_JSON = [
-    ("config.json", b"[" * 100_000, "too deep"),
+    ("config.json", b"[" * 100_000, "nested too deeply"),
     ("config.json", b"[]", "must hold an object"),
     ("config.json", b"\xff", "is not UTF-8"),
     ("config.json", b'{"a": ' + b"1" * 10_000 + b"}", "Exceeds the limit"),
@@ -1668,21 +1668,26 @@ def test_a_hostile_description_is_refused_at_once(means, text, said):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [(b"[" * 100_000, "too deep"), (b"1" * 10_000, "Exceeds the limit"), (b"\xff", "is not UTF-8"), (b"", "JSON")],
+    [
+        (b"[" * 100_000, "nested too deeply"),
+        (b"1" * 10_000, "Exceeds the limit"),
+        (b"\xff", "is not UTF-8"),
+        (b"", "JSON"),
+    ],
 )
 def test_a_hostile_description_in_json_is_refused(means, text, said):
     means.with_suffix(".json").write_bytes(text)
-    with pytest.raises(ValueError, match=f"means.json is not .*{said}" if "UTF" not in said else said):
+    with pytest.raises(ValueError, match=f"means.json is .*{said}"):
         load_teacher(f"onnx:{means}")
 
 
 def test_a_description_that_is_no_file_is_not_waited_for(means):
     os.mkfifo(means.with_suffix(".json"))
-    with pytest.raises(ValueError, match=r"means.json is a pipe or a device, and no file"):
+    with pytest.raises(ValueError, match=r"means.json is a pipe or a device, not a regular file"):
         load_teacher(f"onnx:{means}")
     means.with_suffix(".json").unlink()
     means.with_suffix(".yaml").mkdir()
-    with pytest.raises(ValueError, match=r"means.yaml is a folder, and no file"):
+    with pytest.raises(ValueError, match=r"means.yaml is a folder, not a regular file"):
         load_teacher(f"onnx:{means}")
 
 

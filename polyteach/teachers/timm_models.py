@@ -74,7 +74,7 @@ def _pretrained(arch: str, device: str, precision: str) -> Classifier:
     prefix, _, folder = arch.partition(":")
     for path in sorted(Path(folder).glob("*")) if prefix == "local-dir" else ():
         if not path.is_file() and not path.is_dir():
-            raise ValueError(f"{path} is a pipe, a device or a link to nothing, and no file")
+            raise ValueError(f"{path} is a pipe, a device or a link to nothing, not a regular file")
         if path.suffix in (".bin", ".pt", ".pth") and path.is_file():
             unpacked(path)
     tip = f"give local weights as timm:{arch}@FILE"

@@ -511,7 +511,7 @@ def _sound(folder: Path) -> None:
             for name in sorted(set(places.values())):
                 inside(path, name, f"{path}: weight_map")
         elif not path.is_file() and not path.is_dir():
-            raise ValueError(f"{path} is a pipe, a device or a link to nothing, and no file")
+            raise ValueError(f"{path} is a pipe, a device or a link to nothing, not a regular file")
         elif path.suffix in (".bin", ".pt", ".pth") and path.is_file():
             unpacked(path)
 
