@@ -50,6 +50,8 @@ from torchvision.io import ImageReadMode, decode_png, decode_webp
 
 from polyteach.fields import Fields, cost
 from polyteach.files import differences, replacing, sweep, write_json
+from polyteach.files import differences, read_json, read_uri, replacing, sweep, write_json
+from polyteach.images import BadImage
 from polyteach.images import decode as decode_image
 from polyteach.limits import MAX_PIXELS, Limits
 from polyteach.names import fit_name
@@ -306,7 +308,11 @@ class Store:
             BadImage: it cannot be decoded, has more pixels than the store's limits allow, or another size than its row
                 says, which is seen before it is unpacked.
         """
-        return decode_image(self.read(row), self.limits.max_pixels, min_side=1, size=(row.height, row.width))
+        try:
+            data = self.read(row)
+        except MemoryError as e:
+            raise BadImage("memory is not enough to read it") from e
+        return decode_image(data, self.limits.max_pixels, min_side=1, size=(row.height, row.width))
 
     def write_rejects(self, part: int, rejects: Iterable[tuple[str, str | None, str]]) -> None:
         """Record images of a part's slice of the source that were refused: (id, uri, reason)."""

@@ -9,13 +9,15 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
 import polyteach
 import polyteach.stores
 from polyteach.__main__ import main
-from polyteach.store import ImageRow, Store
+from polyteach.store import ImageRow, LabelSet, Store
+from polyteach.tasks import load_task
 from tests.conftest import forked, png
 
 MORE = """
@@ -132,7 +134,7 @@ def test_what_was_labelled_is_counted_and_known_to_who_comes_next(tmp_path, teac
     assert means["top probability"] == pytest.approx(float(sum(right[:5]) / 5), abs=1e-3)
     opened = []
     read = polyteach.store._read
-    monkeypatch.setattr(polyteach.store, "_read", lambda path, *more: opened.append(path.name) or read(path, *more))
+    monkeypatch.setattr(polyteach.store, "_read", lambda path, *a, **k: opened.append(path.name) or read(path, *a, **k))
     states = labels.every_state()
     assert [i for p in range(3) for i in 4 * p + states.among(p, ("failed",)).nonzero()[0]] == [3, 7]
     assert opened == ["_overview.parquet"]
@@ -491,3 +493,38 @@ def test_a_second_teacher_of_the_same_classes_is_told_that_it_would_not_be_used(
     said = " ".join(capsys.readouterr().out.split())
     assert "WARNING: classification/b teaches classification_a nothing" in said
     assert "WARNING: classification/a" not in said
+
+
+def test_a_retry_asks_again_where_what_is_kept_is_no_target(tmp_path, teacher):
+    """As where the disk or a stranger has changed it; the rest stays as it is."""
+    store = store_of(tmp_path / "s", pictures(4, dark=(3,)))
+    polyteach.label(str(store.path), teachers={"a": teacher + "nan"}, progress=False)
+    [labels] = store.sets()
+    rows = [labels.encode(a) for a in labels.read(0)]
+    rows[1]["probability"] = np.array([50, -49, 0], np.float16)
+    labels.write_encoded(0, list("0123"), rows)
+    with pytest.raises(ValueError, match="target of '1': probability must be finite and >= 0"):
+        labels.read(0)
+    polyteach.label(str(store.path), teachers={"a": teacher + "nan"}, retry=True, progress=False)
+    assert labels.states(0) == ["labelled"] * 3 + ["failed"]
+
+
+@pytest.mark.parametrize("where", ["check", "encode", "picture"])
+def test_memory_that_is_not_enough_for_one_image_costs_that_image_alone(tmp_path, teacher, monkeypatch, where):
+    store = store_of(tmp_path / "s", pictures(6))
+    owner = {"check": type(load_task("classification")), "encode": LabelSet, "picture": Store}[where]
+    work, calls = getattr(owner, "read" if where == "picture" else where), []
+
+    def third(self, *given):
+        calls.append(given)
+        if len(calls) == 3:
+            raise MemoryError("2 bytes")
+        return work(self, *given)
+
+    monkeypatch.setattr(owner, "read" if where == "picture" else where, third)
+    polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, threads=1, progress=False)
+    monkeypatch.undo()
+    [labels] = store.sets()
+    failed = [a for p in labels.parts() for a in labels.read(p) if isinstance(a, str)]
+    assert len(failed) == 1
+    assert "emory" in failed[0]
