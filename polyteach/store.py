@@ -50,7 +50,6 @@ from torchvision.io import ImageReadMode, decode_png, decode_webp
 
 from polyteach.fields import Fields, cost
 from polyteach.files import differences, replacing, sweep, write_json
-from polyteach.files import differences, read_json, read_uri, replacing, sweep, write_json
 from polyteach.images import BadImage
 from polyteach.images import decode as decode_image
 from polyteach.limits import MAX_PIXELS, Limits
