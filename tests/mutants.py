@@ -258,6 +258,12 @@ MUTANTS = (
            "good = int((target.score < policy.score).sum())", "labelling counts the boxes below the threshold",
            "test_metrics.py::test_labelling_counts_what_reaches_the_threshold"),
     # batches
+    mutant("store.py", "task.validate(answer, size, self.space)", "pass", "what store check refuses is learned",
+           "test_batches.py::test_nothing_is_learned_from_what_check_refuses"),
+    mutant("store.py", "if ids[i] != image.id:", "if False:", "an answer of another image is learned",
+           "test_batches.py::test_an_answer_of_another_image_is_not_learned"),
+    mutant("images.py", "sorted(size) != sorted(picture.size)", "False", "another size is seen after unpacking",
+           "test_images.py::test_another_size_is_seen_before_anything_is_unpacked"),
     mutant("batches.py", "lambda s: not by_people(s)", "lambda s: by_people(s)", "teachers win over people",
            "test_batches.py::test_people_win_then_the_order_given_and_absent_adds_nothing"),
     mutant("batches.py", "if by_people(labels):\n                return target",
