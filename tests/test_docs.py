@@ -1,6 +1,7 @@
 """What the pages show is so: code blocks run as they stand, examples are made and read, lists are complete."""
 
 import importlib
+import math
 import re
 import runpy
 import shlex
@@ -130,8 +131,9 @@ def test_links_lead_somewhere(page):
 
 
 def test_the_bounds_on_the_page_of_trust_are_those_of_the_code():
-    from polyteach import files, limits, names, student
+    from polyteach import files, limits, names, store, student
     from polyteach.datasets import _archive, _files, cifar, nyu
+    from polyteach.tasks import contract, detection
     from polyteach.teachers import onnx_models, transformers_models
 
     page = (DOCS / "trust.md").read_text().split("## Bounds")[1].split("\n## ")[0]
@@ -141,7 +143,11 @@ def test_the_bounds_on_the_page_of_trust_are_those_of_the_code():
         (row,) = (text for what, text in rows.items() if what.startswith(start))
         return [int(n.replace(",", "")) for n in re.findall(r"[\d,]*\d", row)]
 
-    assert said("an image's pixels") == [limits.MAX_PIXELS]
+    assert said("an image's pixels")[0] == limits.MAX_PIXELS
+    side = math.isqrt(contract.MAP)
+    assert said("a map") == [side, side]
+    assert said("objects") == [detection.MOST_OBJECTS, contract.MOST_VALUES]
+    assert said("a part") == [store.MOST_IMAGES, store.UNPACKED // 2**20, store.RATIO]
     assert said("an archive") == [_archive.MEMBERS, _archive.UNPACKED // 2**30, _archive.RATIO]
     assert said("a file of annotations") == [_files.MOST // 2**20, cifar._MOST // 2**20]
     assert said("a student") == [student.MOST_CHANNELS, student.MOST_SIDE]
