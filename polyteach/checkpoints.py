@@ -26,7 +26,8 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from polyteach.files import read_json, sync
+from polyteach.fields import Fields
+from polyteach.files import sync
 
 STATE = "state.json"
 Tensors = Mapping[str, Mapping[str, Tensor]]
@@ -80,7 +81,7 @@ def write_parts(
 
 def read(
     checkpoint: Path, like: Callable[[str, str, torch.Size], Tensor | None]
-) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+) -> tuple[dict[str, dict[str, Tensor]], Fields]:
     """The tensors and all else that `write` or `write_parts` was given, by any number of processes.
 
     like: group, name, shape -> a tensor of that shape which is in parts where the one that is read shall be (they are
@@ -92,19 +93,25 @@ def read(
     try:
         return _read(checkpoint, like)
     except (SafetensorError, dcp.api.CheckpointException, FileNotFoundError, ValueError) as e:
-        raise ValueError(
-            f"{checkpoint} is broken: {e}. Move it elsewhere, and the same command goes on from the one before"
-        ) from e
+        raise broken(checkpoint, e) from e
+
+
+def broken(checkpoint: Path, why: object) -> ValueError:
+    """The error of a checkpoint that cannot be used: says why, and what to do."""
+    text = str(why).rstrip(".")
+    return ValueError(
+        f"{checkpoint} is broken: {text}. Move it elsewhere, and the same command goes on from the one before"
+    )
 
 
 def _read(
     checkpoint: Path, like: Callable[[str, str, torch.Size], Tensor | None]
-) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+) -> tuple[dict[str, dict[str, Tensor]], Fields]:
     tensors: dict[str, dict[str, Tensor]] = {}
     if not any(checkpoint.glob("shard-*")):
         for file in sorted(checkpoint.glob("*.safetensors")):
             tensors[file.stem] = {k: _divided(v, like(file.stem, k, v.shape)) for k, v in load_file(file).items()}
-        return tensors, read_json(checkpoint / STATE)
+        return tensors, Fields.read(checkpoint / STATE)
     reader = HuggingFaceStorageReader(str(checkpoint))
     known = reader.read_metadata().state_dict_metadata
     flat: dict[str, Tensor] = {}
@@ -116,7 +123,7 @@ def _read(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)  # of one process: it is meant
         dcp.load(flat, storage_reader=reader, no_dist=not dist.is_initialized())
-    return tensors, read_json(checkpoint / STATE)
+    return tensors, Fields.read(checkpoint / STATE)
 
 
 def _divided(tensor: Tensor, like: Tensor | None) -> Tensor:

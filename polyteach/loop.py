@@ -42,6 +42,7 @@ from torch.distributed.tensor import DTensor
 from polyteach import checkpoints, processes
 from polyteach.checkpoints import latest
 from polyteach.devices import PRECISIONS, find_device, warn_if_slow
+from polyteach.fields import Fields
 from polyteach.files import replacing
 from polyteach.names import unknown_name
 from polyteach.progress import track
@@ -610,26 +611,88 @@ class _Run:
             kind, _, rest = name.partition(".")
             if group in groups or kind == "mixture":
                 return groups.get(group, {}).get(name)
-            parameter: Tensor = trained[int(rest.partition(".")[0])]
+            parameter = trained[_number(rest.partition(".")[0], trained)]
             return parameter if parameter.shape == shape else None  # else a number of steps
 
         tensors, scalars = checkpoints.read(checkpoint, like)
+        try:
+            self.take(tensors, scalars, trained)
+        except ValueError as e:
+            raise checkpoints.broken(checkpoint, e) from e
+
+    def take(self, tensors: dict[str, dict[str, Tensor]], scalars: Fields, trained: Sequence[nn.Parameter]) -> None:
+        """Take up what a checkpoint holds. trained: what the optimiser moves, in its order.
+
+        Raises:
+            ValueError: it is of another network or another kind of training, or says what cannot be.
+        """
+        step, seconds = scalars.count("step", low=0), scalars.number("seconds", low=0)
+        if missing := {"model", "rest"} - tensors.keys():
+            raise ValueError(f"it has no {min(missing)}.safetensors")
+        _fitting(tensors["model"], self.model.state_dict(), "model")
         self.model.load_state_dict(tensors["model"])
-        self.mixture.load_state_dict(_under(tensors["rest"], "mixture."))
-        state: dict[int, dict[str, Any]] = {}
-        for key, value in _under(tensors["rest"], "optimizer.").items():
-            i, _, name = key.partition(".")
-            state.setdefault(int(i), {})[name] = value
-        for i, name, value in scalars["optimizer"]:
-            state.setdefault(i, {})[name] = value
-        state = {n: {k: _laid_out(v, trained[n]) for k, v in values.items()} for n, values in state.items()}
+        mixture = _under(tensors["rest"], "mixture.")
+        _fitting(mixture, self.mixture.state_dict(), "mixture")
+        self.mixture.load_state_dict(mixture)
+        state = {
+            n: {k: _laid_out(v, trained[n]) for k, v in values.items()}
+            for n, values in _moments(tensors["rest"], scalars, trained).items()
+        }
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         if self.average is not None:
-            for name, value in tensors["average"].items():
+            average = tensors.get("average", {})
+            _fitting(average, self.average.state, "average")
+            for name, value in average.items():
                 self.average.state[name].copy_(value)
-        if self.scaler is not None:
-            self.scaler.load_state_dict(scalars["scaler"])
-        self.step, self.seconds = int(scalars["step"]), float(scalars["seconds"])
+        if self.scaler is not None and self.scaler.is_enabled():
+            said = scalars.object("scaler")
+            known = {"scale": said.number("scale"), "_growth_tracker": said.count("_growth_tracker")}
+            known |= {k: said.number(k) for k in ("growth_factor", "backoff_factor")}
+            self.scaler.load_state_dict(known | {"growth_interval": said.count("growth_interval")})
+        self.step, self.seconds = step, float(seconds)
+
+
+def _fitting(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], group: str) -> None:
+    """Raises:
+    ValueError: they have other names or shapes; tells the first of them.
+    """
+    if odd := sorted(found.keys() ^ wanted.keys()):
+        raise ValueError(f"{group} {'lacks' if odd[0] in wanted else 'has'} {odd[0]!r}: it is of another network")
+    for name, value in wanted.items():
+        if found[name].shape != value.shape:
+            have, want = (tuple(t.shape) for t in (found[name], value))
+            raise ValueError(f"{group}: {name!r} has shape {have}, not {want}: it is of another network")
+
+
+def _moments(rest: dict[str, Tensor], scalars: Fields, trained: Sequence[nn.Parameter]) -> dict[int, dict[str, Any]]:
+    """What the optimiser knows of each parameter, by its number.
+
+    Raises:
+        ValueError: a number is none of them, a tensor has another shape, or a value is no number.
+    """
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in _under(rest, "optimizer.").items():
+        number, _, name = key.partition(".")
+        of = _number(number, trained)
+        if value.ndim:  # else a number of steps
+            _fitting({name: value}, {name: trained[of]}, f"optimizer.{of}")
+        state.setdefault(of, {})[name] = value
+    for at, row in enumerate(scalars.get("optimizer", (list,), "a list")):
+        match row:
+            case [int(which), str(name), int() | float() | None as single]:
+                state.setdefault(_number(str(which), trained), {})[name] = single
+            case _:
+                raise scalars.error(f"optimizer[{at}]", "must be a number of a parameter, a name and a number", row)
+    return state
+
+
+def _number(text: str, trained: Sequence[nn.Parameter]) -> int:
+    """Raises:
+    ValueError: it is no number of one of them.
+    """
+    if not text.isdecimal() or int(text) >= len(trained):
+        raise ValueError(f"the optimiser's state is of parameter {text!r}, and there are {len(trained)}")
+    return int(text)
 
 
 def _optimizer(parameters: list[nn.Parameter], s: Settings) -> torch.optim.Optimizer:
@@ -690,13 +753,35 @@ def _truncate(log: Path, step: int) -> None:
     kept = []
     for text in log.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
+            line = Fields(log, json.loads(text))
+            if line.count("step") <= step:
+                kept.append(text + "\n")
+        except (ValueError, RecursionError):
             continue
-        if line["step"] <= step:
-            kept.append(text + "\n")
     with replacing(log) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def logged(log: Path) -> list[Fields]:
+    """Lines of the log of a training that has ended, in their order; of each the step and the seconds are looked at.
+
+    Raises:
+        ValueError: there are none, or one is not as `fit` writes it; names it.
+    """
+    fix = "Give another --out, or remove this one's checkpoints, and the same command begins anew"
+    lines = []
+    for number, text in enumerate(log.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as e:
+            raise ValueError(f"{log}: line {number} is no JSON. {fix}") from e
+        line = Fields(log, value, f"line {number}", fix)
+        line.count("step", low=1)
+        line.number("seconds", low=0)
+        lines.append(line)
+    if not lines:
+        raise ValueError(f"{log} is empty: what the steps cost is not known any more. {fix}")
+    return lines
 
 
 @contextmanager

@@ -119,7 +119,7 @@ def pretrain(
     from polyteach.compute import COUNTED, step_flops
     from polyteach.devices import find_device
     from polyteach.files import sweep, write_json
-    from polyteach.loop import Mixture, Settings, check, fit
+    from polyteach.loop import Mixture, Settings, check, fit, logged
     from polyteach.store import Store
     from polyteach.student import Student, costs_before, save_student
 
@@ -183,7 +183,7 @@ def pretrain(
     save_student(student, run, about)
     batch = next(iter(batches(samples, 2 * COUNTED, 0, 1)))  # two views of each
     each, views = step_flops(model.cpu(), batch.images, {}), 2 * batch_size * settings.steps
-    seconds = _seconds(run / "log.jsonl")
+    seconds = float(logged(run / "log.jsonl")[-1].number("seconds"))
     flops = None if each is None else each * views
     compute: dict[str, Any] = {"images": views, "flops": flops, "seconds": seconds, "teachers": costs_before(init)}
     write_json(run / "pretrain.json", {"steps": settings.steps, "seconds": seconds, "compute": compute})
@@ -261,12 +261,6 @@ def _same(run: Any, config: dict[str, Any]) -> None:
         raise ValueError(
             f"{run} was started otherwise: {'; '.join(differ)}. Give the same command to go on, or another --out"
         )
-
-
-def _seconds(log: Any) -> float:
-    import json
-
-    return float(json.loads(log.read_text(encoding="utf-8").splitlines()[-1])["seconds"])
 
 
 def nt_xent(one: "Float[Tensor, 'B D']", other: "Float[Tensor, 'B D']", temperature: float) -> "Float[Tensor, '']":

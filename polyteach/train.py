@@ -239,7 +239,7 @@ def train(
 
     from polyteach.batches import REJECTS, Augment, Samples, batches, explained, members, noted, plan
     from polyteach.devices import arithmetic, find_device
-    from polyteach.loop import Mixture, check, fit
+    from polyteach.loop import Mixture, check, fit, logged
     from polyteach.objectives import read_map
     from polyteach.store import Store
     from polyteach.student import Student, costs_before, save_student
@@ -305,11 +305,12 @@ def train(
         "data": config["data"],
     }
     save_student(student, run, about)
-    last = _last_line(run / "log.jsonl")
+    last = logged(run / "log.jsonl")[-1]
+    seconds, losses = last.number("seconds"), last.object("losses").value
     each = _flops(student, samples, batch_size)
     seen = settings.steps * whole_batch
-    compute = {"images": seen, "flops": None if each is None else each * seen, "seconds": last["seconds"]}
-    ready = {"steps": settings.steps, "seconds": last["seconds"], "losses": last["losses"]}
+    compute = {"images": seen, "flops": None if each is None else each * seen, "seconds": seconds}
+    ready = {"steps": settings.steps, "seconds": seconds, "losses": losses}
     ready["computed"] = arithmetic(settings.device, settings.precision)
     stood_on = {cost["of"]: cost for cost in [*_teachers(chosen), *costs_before(init)]}
     write_json(run / "train.json", ready | {"compute": compute | {"teachers": list(stood_on.values())}})
@@ -688,10 +689,3 @@ def _warnings(plan: "Plan", policy: "Policy") -> list[str]:
         if doubt:
             out.append(f"{where} can teach {name} hardly anything: {doubt}")
     return out + plan.apart
-
-
-def _last_line(log: "Path") -> dict[str, Any]:
-    import json
-
-    line: dict[str, Any] = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
-    return line

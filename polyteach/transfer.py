@@ -500,7 +500,7 @@ class _Job:
         import shutil
 
         from polyteach.files import write_json
-        from polyteach.loop import NonFinite
+        from polyteach.loop import NonFinite, logged
         from polyteach.student import save_student
 
         g, cell = self.given, self._place(name)
@@ -525,11 +525,12 @@ class _Job:
                 about["failed"] = f"{self.metric} is undefined on the validation images"
         except NonFinite as e:
             about["failed"] = str(e)
-        lines = _log(cell / "log.jsonl")
-        about["seconds"] = lines[-1]["seconds"] if lines else 0.0
-        about["images"] = sum(line["images"] for line in lines)
+        # where already the first step's loss is not finite, there is none
+        lines = logged(log) if (log := cell / "log.jsonl").exists() and log.stat().st_size else []
+        about["seconds"] = lines[-1].number("seconds") if lines else 0.0
+        about["images"] = sum(line.count("images", low=0) for line in lines)
         about["flops"] = None if each is None else each * about["images"]
-        about["curve"] = _thinned([[line["step"], line["loss"]] for line in lines])
+        about["curve"] = _thinned([[line.count("step"), line.number("loss")] for line in lines])
         trained = {"optimizer": g["optimizer"], "learning_rate": lr, "batch_size": g["batch_size"]}
         save_student(student, cell, {"size": [g["size"]] * 2} | trained)
         write_json(cell / "cell.json", about)
@@ -941,12 +942,6 @@ def ranked(ids: Sequence[str], salt: str) -> list[str]:
     import hashlib
 
     return sorted(ids, key=lambda i: hashlib.sha256(f"{salt}\0{i}".encode("utf-8", "backslashreplace")).digest())
-
-
-def _log(file: "Path") -> list[dict[str, Any]]:
-    import json
-
-    return [json.loads(x) for x in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
 
 
 def _thinned(points: list[list[Any]], most: int = 50) -> list[list[Any]]:

@@ -23,7 +23,7 @@ from polyteach import checkpoints, compute
 from polyteach.batches import Batch, plan
 from polyteach.geometry import View
 from polyteach.label import label
-from polyteach.loop import Average, Copies, Interrupted, Mixture, NonFinite, Settings, check, fit, latest, rate
+from polyteach.loop import Average, Copies, Interrupted, Mixture, NonFinite, Settings, check, fit, latest, logged, rate
 from polyteach.scene import random_scene, render
 from polyteach.store import ImageRow, Store
 from polyteach.student import Student, load_student
@@ -1200,6 +1200,74 @@ def test_two_checkpoints_stay_and_a_torn_log_is_mended(tmp_path):
     again = fitted(tmp_path, "b", stream(4), steps=9, optimizer="adamw", ema=0.9, save_every=4)
     assert torch.equal(whole.w, again.w)
     assert log_of(tmp_path / "a") == log_of(tmp_path / "b")
+
+
+def _state(**said):
+    """Let state.json say something else."""
+    return lambda folder: (folder / "state.json").write_text(
+        json.dumps(json.loads((folder / "state.json").read_text()) | said)
+    )
+
+
+def _tensors(file, **said):
+    """Let a file of tensors hold others. said: dots are written as __; None: without it."""
+
+    def change(folder):
+        tensors = load_file(folder / f"{file}.safetensors") | {k.replace("__", "."): v for k, v in said.items()}
+        save_file({k: v for k, v in tensors.items() if v is not None}, folder / f"{file}.safetensors")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_state(step="4"), "step must be a whole number; it is '4'"),
+        (_state(step=-1), "step must be at least 0"),
+        (_state(seconds=None), "seconds must be a number; it is None"),
+        (_state(optimizer={}), "optimizer must be a list"),
+        (_state(optimizer=[["0", "step", 1]]), r"optimizer\[0\] must be a number of a parameter, a name and a number"),
+        (_state(optimizer=[[7, "step", 1]]), "state is of parameter '7', and there are 2"),
+        (lambda f: (f / "state.json").write_text("[]"), "the file must be an object"),
+        (_tensors("model", w=None), "model lacks 'w': it is of another network"),
+        (_tensors("model", w=torch.zeros(1, 4)), r"model: 'w' has shape \(1, 4\), not \(1, 3\)"),
+        (_tensors("average", more=torch.zeros(1)), "average has 'more'"),
+        (_tensors("rest", optimizer__9__exp_avg=torch.zeros(1)), "state is of parameter '9'"),
+        (_tensors("rest", optimizer__x__exp_avg=torch.zeros(1)), "state is of parameter 'x'"),
+        (_tensors("rest", optimizer__0__exp_avg=torch.zeros(2)), r"'exp_avg' has shape \(2,\), not \(1, 3\)"),
+        (lambda f: (f / "model.safetensors").unlink(), "it has no model.safetensors"),
+        (lambda f: (f / "average.safetensors").unlink(), "average lacks 'count'"),
+    ],
+)
+def test_a_checkpoint_of_something_else_says_so(tmp_path, change, said):
+    (tmp_path / "a").mkdir()
+    settings = {"optimizer": "adamw", "ema": 0.9, "save_every": 2}
+    fitted(tmp_path, "a", stream(4), steps=2, **settings)
+    change(latest(tmp_path / "a" / "checkpoints"))
+    with pytest.raises(ValueError, match=rf"step-000000002 is broken: .*{said}.*goes on from the one before"):
+        fitted(tmp_path, "a", stream(4), steps=4, **settings)
+
+
+def test_a_log_that_is_none_is_left_or_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    log = tmp_path / "a" / "log.jsonl"
+    fitted(tmp_path, "a", stream(4), steps=2, save_every=2)
+    whole = log.read_text()
+    log.write_text(whole + '[]\n{"step": "3"}\n{"step": 1e400}\n' + "[" * 100_000 + "\n")
+    fitted(tmp_path, "a", stream(4), steps=2, save_every=2)
+    assert log.read_text() == whole  # lines that are none are forgotten when a training goes on
+    assert [line.value["step"] for line in logged(log)] == [1, 2]
+    for text, said in (
+        ("", "is empty"),
+        (whole + "{", "line 3 is no JSON"),
+        (whole + "[" * 100_000, "line 3 is no JSON"),
+        (whole + "3", "line 3 must be an object; it is 3"),
+        (whole + '{"step": 3}', r"line 3\.seconds is missing"),
+        (whole + '{"step": 3, "seconds": NaN}', r"line 3\.seconds must be finite"),
+    ):
+        log.write_text(text)
+        with pytest.raises(ValueError, match=rf"log\.jsonl.*{said}.*Give another --out"):
+            logged(log)
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
