@@ -44,6 +44,11 @@ GROUPS = {
     )
 }
 """Verbs of verbs: the module, and what there is in it."""
+OF_A_PATH = (
+    errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG,
+    errno.ELOOP, errno.ENXIO,
+)  # fmt: skip
+"""What the system says of a path that somebody gave, and that no program can mend."""
 
 
 def usage() -> str:
@@ -139,6 +144,9 @@ def _main(argv: list[str] | None) -> int:
     except OSError as e:
         from polyteach.storage import StorageError
 
+        if e.filename and e.errno in OF_A_PATH:
+            say(f"polyteach {prog}: {_paths(e)}: {e.strerror}")
+            return 1
         if isinstance(e, StorageError | BlockingIOError | PermissionError | TimeoutError):
             _complain(prog, e)
             return 1
@@ -152,6 +160,11 @@ def _main(argv: list[str] | None) -> int:
         return 1
     # a verb whose work may be done in part says so by a function of its module
     return int(home.status(result)) if hasattr(home, "status") else 0
+
+
+def _paths(error: OSError) -> str:
+    names = [f for f in (error.filename, error.filename2) if f is not None]
+    return " -> ".join(os.fsdecode(f) if isinstance(f, bytes) else str(f) for f in names)
 
 
 def _complain(prog: str, error: Exception) -> None:

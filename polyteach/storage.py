@@ -15,6 +15,7 @@ configuration files).
   a block. `ahead` fetches in the background.
 """
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -159,7 +160,7 @@ class ObjectPath:
         def ask(client: Any) -> dict[str, Any]:
             found: dict[str, Any] = client.info(client._strip_protocol(self.url))
             if found.get("type") == "directory":
-                raise FileNotFoundError(self.url)
+                raise _absent(self.url)
             return found
 
         return _try(self.url, "looking it up", ask)
@@ -545,7 +546,7 @@ def _try(url: str, what: str, call: Callable[[Any], _T]) -> _T:
         except Exception as e:
             stale = isinstance(e, FileNotFoundError) and _own.get(url, False)  # written here, and not seen yet
             if isinstance(e, FileNotFoundError) and not stale:
-                raise
+                raise _absent(url) from e
             text = f"{type(e).__name__}: {e}"
             if not stale and (isinstance(e, _FINAL) or type(e).__name__ in _HOPELESS):
                 raise StorageError(
@@ -554,13 +555,18 @@ def _try(url: str, what: str, call: Callable[[Any], _T]) -> _T:
                 ) from e
             if attempt == TRIES - 1:
                 if stale:
-                    raise
+                    raise _absent(url) from e
                 raise StorageError(
                     f"{url}: {what} failed {TRIES} times, at last with {text}. What is written is whole; when the "
                     "storage can be reached again, the same command goes on"
                 ) from e
             time.sleep(_jitter.uniform(0, min(WAIT[0] * 2**attempt, WAIT[1])))
     raise AssertionError("the last attempt returns or raises")
+
+
+def _absent(url: str) -> FileNotFoundError:
+    """As of a path on this machine: clients' own have neither number nor name."""
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -187,14 +188,36 @@ def test_teachers_are_name_equals_spec(capsys):
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "said"),
     [
-        PermissionError(13, "Permission denied", "/runs/a"),
-        BlockingIOError("/runs/a: process 1 trains there"),
-        TimeoutError("of 2 processes, number 1 did not come within 30 minutes"),
+        (PermissionError(13, "Permission denied", "/runs/a"), "/runs/a: Permission denied"),
+        (PermissionError("not allowed"), "not allowed"),
+        (
+            FileNotFoundError(2, "No such file or directory", b"/runs/\xff\n"),
+            "/runs/\\udcff\\n: No such file or directory",
+        ),
+        (IsADirectoryError(21, "Is a directory", Path("/runs")), "/runs: Is a directory"),
+        (FileExistsError(17, "File exists", "/a", None, "/b"), "/a -> /b: File exists"),
+        (OSError(40, "Too many levels of symbolic links", "/a"), "/a: Too many levels of symbolic links"),
+        (BlockingIOError("/runs/a: process 1 trains there"), "/runs/a: process 1 trains there"),
+        (TimeoutError("of 2 processes, number 1 did not come"), "of 2 processes, number 1 did not come"),
     ],
 )
-def test_what_the_system_refuses_is_said_in_one_line(error, monkeypatch, capsys):
+def test_what_the_system_refuses_is_said_in_one_line(error, said, monkeypatch, capsys):
+    fails(error, monkeypatch)
+    assert main(["train", "store", "--out", "/runs/a"]) == 1
+    assert capsys.readouterr().err == f"polyteach train: {said}\n"
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error", "/runs/a"), FileNotFoundError("of no path")])
+def test_an_error_that_is_of_no_path_is_not_hidden(error, monkeypatch):
+    fails(error, monkeypatch)
+    with pytest.raises(OSError, match=r"error|of no path"):
+        main(["train", "store", "--out", "/runs/a"])
+
+
+def fails(error, monkeypatch):
+    """Let `polyteach train` raise it."""
     module = importlib.import_module("polyteach.train")  # the package's `train` is the verb
 
     @functools.wraps(module.train)
@@ -202,5 +225,3 @@ def test_what_the_system_refuses_is_said_in_one_line(error, monkeypatch, capsys)
         raise error
 
     monkeypatch.setattr(module, "train", refused)
-    assert main(["train", "store", "--out", "/runs/a"]) == 1
-    assert capsys.readouterr().err == f"polyteach train: {error}\n"
