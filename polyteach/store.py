@@ -28,13 +28,14 @@ import os
 import re
 import shlex
 import shutil
+import stat
 import struct
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import MISSING, asdict, dataclass, fields
 from fnmatch import fnmatchcase
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -80,6 +81,8 @@ MOST_IMAGES = 2**18
 UNPACKED = 512 * 2**20
 """Bytes that what is read of a part may take unpacked, if they are more than `RATIO` times as many as it has packed."""
 RATIO = 20
+LOOKED_AT = 2
+"""Times as many rows as a part may have, of which `salvaged` looks for those that can be kept."""
 FEW = 8
 """Images from which on it is odd that all have one answer or one class."""
 DIVIDED = "split"
@@ -264,7 +267,7 @@ class Store:
 
     def salvaged(self, part: int) -> Iterator[tuple[int, ImageRow]]:
         """(position, row) of the images of a part that can still be read, whatever is wrong with the others."""
-        for i, row in salvaged(self.path / "images" / part_name(part), IMAGES):
+        for i, row in salvaged(self.path / "images" / part_name(part), IMAGES, LOOKED_AT * self.part_size):
             plain = {"data" if k == "bytes" else k: v[0].as_py() for k, v in row.items()}
             if not wrong_row(plain):
                 yield i, ImageRow(**plain)
@@ -697,7 +700,7 @@ class LabelSet:
 
     def salvaged(self, part: int) -> Iterator[tuple[str, Answer]]:
         """(id, answer) of the rows of a part that can still be read and decoded, whatever is wrong with the others."""
-        for _, row in salvaged(self.path / part_name(part), self.schema):
+        for _, row in salvaged(self.path / part_name(part), self.schema, LOOKED_AT * self.store.part_size):
             try:
                 id, state = row["id"][0].as_py(), row["state"][0].as_py()
                 answer = self._answer(row, 0, self.store.limits.max_pixels)
@@ -1294,6 +1297,8 @@ def _using(path: AnyPath, use: Callable[[pq.ParquetFile], _T]) -> _T:
     try:
         if isinstance(path, ObjectPath):
             return _using_object(path, use)
+        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a named pipe would wait for ever
+            raise ValueError(f"{path} is broken: it is no regular file")
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             return use(file)
     except FileNotFoundError as e:
@@ -1358,8 +1363,10 @@ def shaped(path: AnyPath, schema: pa.Schema, most: int) -> int:
     return height(path)
 
 
-def salvaged(path: AnyPath, schema: pa.Schema) -> Iterator[tuple[int, dict[str, Any]]]:
+def salvaged(path: AnyPath, schema: pa.Schema, most: int) -> Iterator[tuple[int, dict[str, Any]]]:
     """(position, row) of what can still be read of a part, some rows at a time, whatever its row groups are.
+
+    most: rows that are looked at, of however many there are.
 
     A row is by column of `schema` an Arrow array of its one value, null where the column is missing or of another type.
 
@@ -1378,8 +1385,11 @@ def salvaged(path: AnyPath, schema: pa.Schema) -> Iterator[tuple[int, dict[str, 
         return
     start = 0
     for group, size in enumerate(sizes):
+        left = most - start
+        if left <= 0:
+            return
         try:
-            yield from enumerate(_using(path, lambda file, group=group: _rows(file, group, schema)), start)  # type: ignore[misc]
+            yield from enumerate(_using(path, partial(_rows, group=group, schema=schema, most=left)), start)
         except StorageError:
             raise
         except Exception:
@@ -1387,10 +1397,12 @@ def salvaged(path: AnyPath, schema: pa.Schema) -> Iterator[tuple[int, dict[str, 
         start += size
 
 
-def _rows(file: pq.ParquetFile, group: int, schema: pa.Schema) -> list[dict[str, Any]]:
+def _rows(file: pq.ParquetFile, group: int, schema: pa.Schema, most: int) -> list[dict[str, Any]]:
     names = [n for n in schema.names if file.schema_arrow.get_field_index(n) >= 0]
-    out = []
+    out: list[dict[str, Any]] = []
     for batch in file.iter_batches(ROW_GROUP, row_groups=[group], columns=names):
+        if len(out) >= most:
+            break
         columns = {}
         for field in schema:
             at = batch.schema.get_field_index(field.name)

@@ -216,7 +216,9 @@ def _images(store: "Store", part: int, deep: bool) -> "tuple[list[ImageRow] | No
     bad: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
         bad.setdefault(wrong_row(vars(row)), []).append(i)
-    wrong += [Fault(file, reason, tuple(at)) for reason, at in bad.items() if reason]
+    for reason, at in ((r, a) for r, a in bad.items() if r):
+        more = f" and {len(at) - 1:,} more" if len(at) > 1 else ""
+        wrong.append(Fault(file, f"{reason}: {rows[at[0]].id!r}{more}", tuple(at)))
     for i, row in enumerate(rows) if deep else ():
         if wrong_row(vars(row)):
             continue

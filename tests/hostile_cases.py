@@ -380,17 +380,13 @@ def images(here: Place, change: Callable[[list[dict[str, Any]]], Any], part: int
 
 def bad_row(here: Place, **values: Any) -> None:
     """The store, of which image 3 is now called `BAD` and has other values; its labels follow."""
-    here.copy("store")
-    images(here, lambda rows: rows[3].update({"id": BAD} | values))
-    _renamed(here)
-
-
-def _renamed(here: Place) -> None:
     from polyteach.store import Store
 
-    opened = Store.open(here.work / "store")
-    for labels in opened.sets():
-        labels.write(0, ["0", "1", "2", BAD], labels.read(0))
+    opened = Store.open(here.copy("store"))
+    kept = [(labels, labels.read(0)) for labels in opened.sets()]
+    images(here, lambda rows: rows[3].update({"id": BAD} | values))
+    for labels, found in kept:
+        labels.write(0, ["0", "1", "2", BAD], found)
 
 
 def with_uri(uri: str | None) -> Callable[[Place], None]:
@@ -1159,17 +1155,17 @@ case("tar cut", 4, "a tar that is cut short",
      ingest("webdataset:a.tar", 0, expect="refused", names=("a.tar",)))  # fmt: skip
 case("tar pax bomb", 4, "a tar with 20,000 PAX headers",
      archive(_member(f"{BAD}.png", b"x", pax_headers={f"k{i}": "v" * 50 for i in range(20_000)})),
-     ingest("a.tar"))  # fmt: skip
+     ingest("a.tar", 0, expect="refused", names=("a.tar",)))  # fmt: skip
 case("tar pax odd", 4, "a tar with PAX headers that are no numbers",
      archive(_member(f"{BAD}.png", b"x", pax_headers={"mtime": "x", "size": "-1", "uid": "nan"})),
      ingest("a.tar", 0))  # fmt: skip
 for _end in ("gz", "bz2", "xz"):
     case(f"tar.{_end} of zeros", 4, f"a .tar.{_end} of 4 GB of zeros in one member",
          compressed(f"a.tar.{_end}", header(f"{BAD}.png", (4 << 30), b"0"), 4 << 30),
-         ingest(f"a.tar.{_end}", 0, names=("a.tar", "bad-one")))  # fmt: skip
+         ingest(f"a.tar.{_end}", 0, names=("a.tar", "bad-one"), seconds=240))  # fmt: skip
     case(f"tar.{_end} with a long name", 4, f"a .tar.{_end} whose member's name has 2 GB",
          compressed(f"a.tar.{_end}", header("././@LongLink", (2 << 30), b"L"), 2 << 30),
-         ingest(f"a.tar.{_end}", 0, names=("a.tar",)))  # fmt: skip
+         ingest(f"a.tar.{_end}", 0, names=("a.tar",), seconds=240))  # fmt: skip
 case("tar.gz of nothing", 4, "a .tar.gz of 8 GB of zeros and nothing else", compressed("a.tar.gz", b"", 8 << 30),
      ingest("a.tar.gz", 0))  # fmt: skip
 case("tar.gz cut", 4, "a .tar.gz that is cut short",
@@ -2549,6 +2545,7 @@ PICTURE = _picture()
 
 SLOW = (
     "uri allowed it, slow",
+    "tar.gz of zeros",
     *(f"tar.{end} {what}" for end in ("bz2", "xz") for what in ("of zeros", "with a long name")),
 )
 """Cases that take long even where all is right."""

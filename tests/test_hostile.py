@@ -24,7 +24,7 @@ CHOSEN = (
     ("uri file zero", "label"), ("parquet path http", "ingest"), ("uri unknown protocol", "label"),
     ("uri unknown protocol", "train"), ("uri nul", "store check --deep"), ("uri nul", "label"),
     ("folder with self link", "ingest"), ("folder with sparse", "ingest"), ("tar self symlink", "ingest"),
-    ("tar sparse", "ingest"), ("tar.gz of zeros", "ingest"), ("row claims", "label"),
+    ("tar sparse", "ingest"), ("tar.gz of nothing", "ingest"), ("row claims", "label"),
     ("label depth map", "store check"), ("label mask", "store check"), ("label class map", "train"),
     ("many rows", "store check"), ("answer nan box", "train"), ("answer box class", "train"),
     ("answer odd probability", "train"), ("answer endless depth", "train"), ("answer depth text", "train"),

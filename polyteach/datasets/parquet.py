@@ -43,6 +43,7 @@ from polyteach.tasks.contract import Space
 from polyteach.uris import read_uri
 
 _BATCH = 32
+_UNPACKED, _RATIO = 2**28, 20
 _NONE = -1
 
 
@@ -125,7 +126,8 @@ class Parquet(Dataset):
                     first += rows
                 left = high - low
                 wanted = [self._column, *self._extra]
-                for batch in file.iter_batches(batch_size=_BATCH, row_groups=groups, columns=wanted):
+                size = _batch(path, file.metadata, groups, wanted)
+                for batch in file.iter_batches(batch_size=size, row_groups=groups, columns=wanted):
                     part = batch.slice(skip, left) if skip < len(batch) else batch.slice(0, 0)
                     skip = max(skip - len(batch), 0)
                     left -= len(part)
@@ -151,6 +153,27 @@ class Parquet(Dataset):
         return Entry(data=data, split=split)
 
 
+def _batch(path: str, footer: pq.FileMetaData, groups: list[int], wanted: list[str]) -> int:
+    """Rows that are read at once: fewer than `_BATCH` where these might take more than `_UNPACKED` bytes.
+
+    A dictionary's values are stored once, and unpacked once for each row that refers to them.
+
+    Raises:
+        ValueError: a row group may take more than that, and is packed more than pictures can be.
+    """
+    size = _BATCH
+    for column in (footer.row_group(g).column(i) for g in groups for i in range(footer.num_columns)):
+        if column.path_in_schema.split(".")[0] not in wanted:
+            continue
+        packed, unpacked = column.total_compressed_size, column.total_uncompressed_size
+        most = unpacked * (column.num_values if column.has_dictionary_page else 1)
+        if most > _UNPACKED and unpacked > _RATIO * packed:
+            raise ValueError(f"{path} is broken: {packed:,} bytes of its pictures would become up to {most:,}")
+        if column.has_dictionary_page:
+            size = max(min(size, _UNPACKED // max(unpacked, 1)), 1)
+    return size
+
+
 def _class(label: int, classes: int, where: str, size: tuple[int, int]) -> Labels:
     return of_class(label, classes, where)
 
@@ -174,8 +197,10 @@ def _class_labels(path: str) -> dict[str, tuple[str, ...] | None]:
         features = info.get("info", {}).get("features", {})
         kinds = {c: f for c, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
         return {c: tuple(map(str, f["names"])) if f.get("names") else None for c, f in kinds.items()}
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as e:
+    except (ValueError, AttributeError, TypeError) as e:  # a number of thousands of digits is a ValueError too
         raise ValueError(f"{path}: the schema's metadata 'huggingface' are broken: {e}") from e
+    except RecursionError as e:
+        raise ValueError(f"{path}: the schema's metadata 'huggingface' are nested too deeply") from e
 
 
 def _label_column(schema: pa.Schema, wanted: str, path: str) -> str | None:

@@ -575,6 +575,8 @@ def _said(error: Exception) -> str:
     """What the library says, with its kind where it was not meant for people."""
     if "weights_only" in str(error) or not str(error):
         return reason(error)
+    if "trust_remote_code" in str(error):  # the library says how to let it run
+        return "it wants to run Python code that comes with it, which is not done"
     meant = isinstance(error, OSError | ValueError | ImportError | SafetensorError)
     return str(error) if meant else f"{type(error).__name__}: {error}"
 
