@@ -56,7 +56,7 @@ class Fields:
     def error(self, key: str, what: str, *got: object) -> ValueError:
         """The error of a field: `key` WHAT, and what is there instead."""
         place = ".".join(p for p in (self.where, key) if p) or "the file"
-        given = f"; it is {_short(got[0])}" if got else ""
+        given = f"; it is {short(got[0])}" if got else ""
         return ValueError(f"{self.file}: {place} {what}{given}{f'. {self.fix}' if self.fix else ''}")
 
     def get(self, key: str, kinds: tuple[type, ...], what: str, null: bool = False) -> Any:
@@ -142,7 +142,7 @@ def _value(file: AnyPath) -> Any:
     return value
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     """How a value is shown: not more than a line of it, however much there is."""
     if isinstance(value, dict | list):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value):,}"

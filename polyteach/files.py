@@ -18,6 +18,8 @@ SILENCE = 60
 """Seconds that a server may say nothing while something is downloaded."""
 YAML_LETTERS, YAML_SCALAR, YAML_VALUES, YAML_DEEP = 2_000_000, 10_000, 200_000, 50
 """Most letters of a YAML text and of one value in it, values with aliases written out, and levels."""
+LARGEST_TEXT = 2**28
+"""Bytes of a file of text: more than any that is written here, and less than stops the process."""
 _OWNER = socket.gethostname().replace(".", "-")
 
 
@@ -79,12 +81,15 @@ def read_text(path: str | os.PathLike[str] | ObjectPath) -> str:
     """The UTF-8 text in `path`, without the mark of order that some editors begin with.
 
     Raises:
-        ValueError: it is no file, as a folder or a pipe, which could be waited for, for ever; or no UTF-8. Names it.
+        ValueError: it is no file, as a folder or a pipe, which could be waited for, for ever; it is no UTF-8, or has
+            more than `LARGEST_TEXT` bytes. Names it.
         OSError: there is none, or it cannot be read.
     """
     place = to_path(path)
     if isinstance(place, Path) and not stat.S_ISREG(os.stat(place).st_mode):
         raise ValueError(f"{path} is {'a folder' if place.is_dir() else 'a pipe or a device'}, not a regular file")
+    if isinstance(place, Path) and (size := place.stat().st_size) > LARGEST_TEXT:
+        raise ValueError(f"{path} has {size:,} bytes; of a text at most {LARGEST_TEXT:,} are read")
     try:
         return place.read_text(encoding="utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as e:

@@ -87,11 +87,12 @@ def _by_file(file: str) -> Group:
         else:
             options = pa.csv.ConvertOptions(column_types={"id": text, "group": text}, strings_can_be_null=False)
             table = pa.csv.read_csv(io.BytesIO(data), convert_options=options)
-    except (OSError, ValueError) as e:  # ArrowInvalid is one of them
+        names = table.column_names
+    except (OSError, ValueError) as e:  # ArrowInvalid is one of them, and names that are no UTF-8 are another
         raise ValueError(f"groups {file} cannot be read: {getattr(e, 'strerror', None) or e}") from e
-    if lacks := [name for name in ("id", "group") if table.column_names.count(name) != 1]:
-        count = "several columns" if lacks[0] in table.column_names else "no column"
-        there = ", ".join(table.column_names)
+    if lacks := [name for name in ("id", "group") if names.count(name) != 1]:
+        count = "several columns" if lacks[0] in names else "no column"
+        there = ", ".join(names)
         raise ValueError(f"groups {file} has {count} {lacks[0]!r}; it has {there}. Name them id and group")
     try:
         ids, groups = (pc.cast(table[name], text).to_pylist() for name in ("id", "group"))

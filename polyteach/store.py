@@ -1253,10 +1253,17 @@ def _called_parts(folder: AnyPath) -> list[tuple[str, int | None]]:
     else:
         try:
             with os.scandir(folder) as entries:  # which knows without asking of each whether it is a file
-                files = [(e.name, e.is_file()) for e in entries if fnmatchcase(e.name, "part-*.parquet")]
+                files = [(e.name, _regular(e)) for e in entries if fnmatchcase(e.name, "part-*.parquet")]
         except (FileNotFoundError, NotADirectoryError):
             return []
     return [(name, _number(name) if regular else None) for name, regular in files]  # reading a pipe would never end
+
+
+def _regular(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # of a link that leads to itself
+        return False
 
 
 def _number(name: str) -> int | None:

@@ -210,8 +210,8 @@ def _images(store: "Store", part: int, deep: bool) -> "tuple[list[ImageRow] | No
         return None, [Fault(file, f"its footer says {store.count(part):,} rows, and it has {len(rows):,}")]
     wrong = []
     within: set[str] = set()
-    twice = tuple(i for i, r in enumerate(rows) if r.id in within or within.add(r.id))  # type: ignore[func-returns-value]
-    if twice:
+    twice = tuple(i for i, r in enumerate(rows) if r.id in within or within.add(r.id)) # type:
+    ignore[func-returns-value] if twice:
         wrong.append(Fault(file, f"id {rows[twice[0]].id!r} is there twice", twice))
     bad: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
@@ -588,7 +588,7 @@ def repair(store: tyro.conf.Positional[str | Path], *, deep: bool = False, progr
         _set_aside(opened, file.removesuffix("/set.json") if whole else file)
         say(f"{wrong[0]}; {'the whole set' if whole else 'it'} is in {BROKEN}/", stream=sys.stdout)
     for part in sorted({*images, *labels}):
-        _mend(opened, part, images.get(part, []), labels.get(part, {}))
+        _mend(opened, part, images.get(part, []), labels.get(part, {}), deep)
     if not found and not (opened.path / BROKEN).exists():
         say(f"{store} is whole; nothing was changed", stream=sys.stdout)
 
@@ -624,18 +624,21 @@ def _set_aside(store: "Store", file: str, keep: bool = False) -> None:
     move(source, target, keep)
 
 
-def _mend(store: "Store", part: int, images: list[Fault], labels: Mapping[str, list[Fault]]) -> None:
+def _mend(store: "Store", part: int, images: list[Fault], labels: Mapping[str, list[Fault]], deep: bool) -> None:
     """Write a part anew with what is right in it: the images, if those are wrong, and the labels that follow them.
 
-    images: what is wrong with them. labels: by file what is wrong with a set's answers about them. The images come
-    last: killed on the way, the same faults are found again, and the same is kept.
+    images: what is wrong with them. labels: by file what is wrong with a set's answers about them. deep: images that
+    cannot be decoded are wrong, too, of a part that could not be read before. The images come last: killed on the way, the same faults are found again, and the same is kept.
     """
     from polyteach.store import LabelSet
 
     file, kept = _file(store.path / "images", part, store), None
     if images:
         bad = {row for f in images for row in f.rows}
-        kept = [r for i, r in _distinct(store.salvaged(part)) if i not in bad][: store.part_size]
+        whole = [r for i, r in _distinct(store.salvaged(part)) if i not in bad]
+        if deep and any(not f.rows for f in images):
+            whole = [r for r in whole if _decodes(store, r)]
+        kept = whole[: store.part_size]
     there = part in store.parts()
     rows = kept if kept is not None else store.images(part, data=False) if there else []
     for fault in images:
@@ -650,6 +653,19 @@ def _mend(store: "Store", part: int, images: list[Fault], labels: Mapping[str, l
         if kept:
             store.write_images(part, kept)
         say(f"{file}: {len(kept)} images kept; the broken part and its labels are in {BROKEN}/", stream=sys.stdout)
+
+
+def _decodes(store: "Store", row: "ImageRow") -> bool:
+    from polyteach.images import BadImage
+    from polyteach.storage import StorageError
+
+    try:
+        store.picture(row)
+    except StorageError:  # nothing is known of the image then
+        raise
+    except (OSError, ValueError, BadImage):
+        return False
+    return True
 
 
 def _distinct(found: "Iterator[tuple[int, ImageRow]]") -> "Iterator[tuple[int, ImageRow]]":

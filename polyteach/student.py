@@ -455,7 +455,7 @@ def _fits(file: Path, built: Callable[[], Student]) -> None:
             raise OSError("there is no such file")
         with safe_open(file, "pt") as weights:
             have = {k: tuple(weights.get_slice(k).get_shape()) for k in weights.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as e:
+    except (SafetensorError, OSError, MemoryError) as e:  # the last of a sparse file, which would be mapped whole
         raise ValueError(f"{file} cannot be read as weights: {e}. {_FIX}") from e
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         wanted = {k: tuple(v.shape) for k, v in built().state_dict().items()}

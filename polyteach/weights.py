@@ -76,6 +76,8 @@ def state_dict(file: Path) -> StateDict:
 def _safetensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
+    except MemoryError as e:
+        raise ValueError(f"{file}, of {file.stat().st_size:,} bytes, does not fit into memory") from e
     # besides its own errors: sizes that are none, dtypes that this torch does not have
     except (SafetensorError, OSError, RuntimeError, TypeError, ValueError, AttributeError, KeyError) as e:
         raise ValueError(f"{file} cannot be read as weights: {reason(e)}") from e

@@ -4,6 +4,7 @@ What Parquet does for pictures without labels is in test_ingest.py.
 """
 
 import json
+import os
 import unicodedata
 
 import pyarrow as pa
@@ -183,5 +184,13 @@ def test_what_is_refused(tmp_path):
         load_dataset(f"parquet:{tmp_path / 'kinds'}")
     table = pq.read_table(tmp_path / "ids.parquet").replace_schema_metadata({"huggingface": "{"})
     pq.write_table(table, tmp_path / "metadata.parquet")
+    table = pq.read_table(tmp_path / "ids.parquet")
+    for name in ("label", table.column_names[0]):
+        pq.write_table(table.append_column(name, table.column(name)), tmp_path / "twice.parquet")
+        with pytest.raises(ValueError, match=rf"twice.parquet has several columns called '{name}'"):
+            load_dataset(f"parquet:{tmp_path / 'twice.parquet'}")
+    os.mkfifo(tmp_path / "pipe.parquet")
+    with pytest.raises(ValueError, match=r"pipe.parquet cannot be read, .*: it is no regular file"):
+        load_dataset(f"parquet:{tmp_path / 'pipe.parquet'}")
     with pytest.raises(ValueError, match=r"metadata.parquet: the schema's metadata 'huggingface' are broken"):
         load_dataset(f"{tmp_path / 'metadata.parquet'}")

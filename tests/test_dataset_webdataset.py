@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import os
 import subprocess
 import tarfile
 import tempfile
@@ -287,12 +288,14 @@ def test_what_is_refused(tmp_path):
     (tmp_path / "packed").mkdir()
     with tarfile.open(tmp_path / "packed" / "x.tar.gz", "w:gz"):
         pass
+    os.mkfifo(tmp_path / "pipe.tar")  # opening it would wait for ever
     (tmp_path / "renamed.tar").write_bytes((tmp_path / "packed" / "x.tar.gz").read_bytes())
     for name, error in {
         "gone": "gone does not exist; expected a folder of .tar shards, one, or a pattern",
         "empty": "empty has no .tar files; expected shards such as train-000000.tar",
         "packed": r"packed has no .tar files; unpack .*x.tar.gz and its like to plain .tar",
         "renamed.tar": "renamed.tar cannot be read, is truncated, or no plain tar archive",
+        "pipe.tar": "pipe.tar cannot be read, .*: it is no regular file",
         "empty?field=x": "'field=x' .* is no option of this format; there are: label=..., names=..., image=...",
     }.items():
         with pytest.raises(ValueError, match=error):

@@ -17,6 +17,7 @@ from polyteach.store import ImageRow, Overview, Store
 from polyteach.stores import drop_labels, faults, repair
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import PEOPLE, Space
+from tests.classes import picture
 
 IMAGES, SET = "images/part-00000.parquet", "labels/classification/people"
 LABELS, REJECTS = f"{SET}/part-00000.parquet", "rejects/part-00000.parquet"
@@ -134,6 +135,10 @@ CASES = {
     "a pipe": (
         lambda p: os.mkfifo(p / "images/part-00002.parquet"), "images/part-00002.parquet", "regular files", 70
     ),
+    "a link to itself": (
+        lambda p: (p / "images/part-00002.parquet").symlink_to("part-00002.parquet"),
+        "images/part-00002.parquet", "regular files", 70,
+    ),
     "rejects that are a file": (
         lambda p: (shutil.rmtree(p / "rejects"), (p / "rejects").touch()), "rejects", "is no folder", 70
     ),
@@ -182,6 +187,19 @@ for key, value, why in (
     CASES[f"set.json: {why}"] = (
         lambda p, key=key, value=value: described(p / SET / "set.json", **{key: value}), f"{SET}/set.json", why, 70
     )  # fmt: skip
+
+
+def test_repair_takes_pictures_that_do_not_decode_out_of_a_part_that_could_not_be_read(tmp_path):
+    """Another type of a column hides what is wrong with the rows."""
+    store = Store.create(tmp_path / "store", ROWS)
+    pictures = [picture(0), b"no picture", picture(1)]
+    store.write_images(0, [ImageRow(str(i), 12, 10, data) for i, data in enumerate(pictures)])
+    rewritten(tmp_path / "store" / IMAGES, column("licence", lambda v: [None] * len(v), pa.int64()))
+    store = Store.open(tmp_path / "store")
+    assert len(list(faults(store, deep=True))) == 1
+    repair(tmp_path / "store", deep=True, progress=False)
+    assert [row.id for row in store.images(0)] == ["0", "2"]
+    assert list(faults(store, deep=True)) == []
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import tarfile
 import textwrap
 import time
@@ -530,6 +532,27 @@ def test_broken_weights(tmp_path):
         state_dict(tmp_path / "weights.npz")
     torch.save({"model": {"module.a": torch.ones(1)}}, tmp_path / "ddp.pth")
     assert list(state_dict(tmp_path / "ddp.pth")) == ["a"]
+
+
+def test_weights_that_do_not_fit_into_memory(tmp_path):
+    """A file of zeros that take no space; reading maps all of it."""
+    with open(tmp_path / "zeros.safetensors", "wb") as file:
+        file.truncate(2**40)
+    script = f"""if True:
+        import resource
+        from pathlib import Path
+        from polyteach.student import _fits
+        from polyteach.weights import state_dict
+        resource.setrlimit(resource.RLIMIT_AS, (2**36, 2**36))
+        for read in (state_dict, lambda file: _fits(file, None)):
+            try:
+                read(Path({str(tmp_path / "zeros.safetensors")!r}))
+            except ValueError as e:
+                print(e)
+        """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "zeros.safetensors, of 1,099,511,627,776 bytes, does not fit into memory" in done.stdout
+    assert "zeros.safetensors cannot be read as weights: Cannot allocate memory" in done.stdout
 
 
 class Payload:
@@ -1570,7 +1593,12 @@ def test_onnx_refuses(means, tmp_path, images):
         (good | {"input": {"range": [0, 10**400]}}, r"range must be 2 numbers"),
         (good | {"input": {"std": 0}}, r"std is 0"),
         (good | {"licence": ["MIT"]}, r"licence must be text"),
-        (good | {"output": {"values": ["logits"]}}, r"values is \['logits'\]; allowed are logits"),
+        (good | {"output": {"values": ["logits"]}}, r"values is a list of 1; allowed are logits"),
+        (good | {"n" * 9_000: 1}, r"unknown key 'n{80}'; allowed"),
+        (good | {"licence": [0] * 9_000}, r"licence must be text; got a list of 9,000$"),
+        (good | {"task": "t" * 9_000}, r"task is 't{80}'; allowed"),
+        (good | {"names": [0] * 9_000}, r"got a list of 9,000$"),
+        (good | {"input": {"mean": [0] * 9_000}}, r"mean must be 1 or 3 numbers; got a list of 9,000$"),
         ({"task": "classification"}, r"names must list the class names"),
         (good | {"kind": "metric"}, r"kind is for depth"),
         ({"task": "detection", "names": ["a"]}, r"output: scores|output: boxes must name one of the outputs y"),
@@ -1588,6 +1616,10 @@ def test_onnx_refuses(means, tmp_path, images):
     (tmp_path / "bad.onnx").write_bytes(b"bad")
     with pytest.raises(ValueError, match=r"cannot be run by ONNX Runtime"):
         load_teacher(describe(tmp_path / "bad.onnx", **good))
+    with open(means.with_suffix(".json"), "r+b") as file:
+        file.truncate(2**40)  # of zeros, which take no space
+    with pytest.raises(ValueError, match=r"means.json has 1,099,511,627,776 bytes; of a text at most 268,435,456"):
+        load_teacher(f"onnx:{means}")
     means.with_suffix(".json").unlink()
     means.with_suffix(".yaml").write_text("task: classification\nnames: [r, g, b]\n")
     assert load_teacher(f"onnx:{means}").objectives["classification"].space.names == ("r", "g", "b")

@@ -15,6 +15,7 @@ import io
 import lzma
 import os
 import re
+import stat
 import tarfile
 from collections.abc import Callable, Iterator
 from typing import IO, Any, cast
@@ -35,6 +36,8 @@ class Archive:
     """The bytes of a tar archive, plain or unpacked, to be read mostly forwards. A context manager."""
 
     def __init__(self, path: str, plain: bool = False) -> None:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError("it is no regular file")  # opening a pipe that nobody writes into would never end
         file = open(path, "rb")  # noqa: SIM115
         head = b"" if plain else file.read(6)
         file.seek(0)

@@ -38,6 +38,8 @@ import torch
 from PIL import Image
 
 from polyteach.datasets import Dataset, Entry, Labels, Protocol, found_below, options
+from polyteach.datasets._files import contents
+from polyteach.datasets._matlab import read_matlab
 from polyteach.limits import MAX_PIXELS
 from polyteach.tasks.contract import Space
 from polyteach.tasks.depth import METRIC, DepthTarget
@@ -51,8 +53,6 @@ _PICTURES, _LETTERS, _BLOCK = 100_000, 10_000, 2**28
 """Most pictures, letters of a class's name, and bytes that HDF5 unpacks together: a file may claim any number."""
 _ELSEWHERE = "is a link, or made of other files, which are not opened; save the numbers themselves in it"
 _DEPTHS = {"filled": "depths", "raw": "rawDepths"}
-_NUMBERS = ("double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
-"""MATLAB's types of numbers."""
 _OPTIONS = {
     "depth": ("filled", "raw"),
     "crop": ("eigen", "none"),
@@ -224,25 +224,19 @@ def _opened(path: str) -> Any:
 
 def _split(path: str, count: int) -> list[str | None]:
     """The split of each of `count` pictures."""
-    try:
-        from scipy.io import loadmat, whosmat
-    except ImportError as e:
-        raise ValueError(f"{path} is a MATLAB file, which needs SciPy: pip install 'polyteach[datasets]'") from e
     if not os.path.isfile(path):
         raise ValueError(
             f"{path} is missing; it says which pictures are train and test. Download it from "
             "http://horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/splits.mat, or give ?split=none"
         )
-    try:
-        # of numbers alone, and no more than there can be: anything else could be of any depth and size
-        known = [n for n, shape, kind in whosmat(path) if kind in _NUMBERS and math.prod(shape) <= 2 * count]
-        content = loadmat(path, variable_names=[n for n in known if n in ("trainNdxs", "testNdxs")])
-    except Exception as e:  # a broken file raises nearly anything
-        raise ValueError(f"{path} is broken or no MATLAB file: {type(e).__name__}: {e}") from e
+    content = read_matlab(path, contents(path), ["trainNdxs", "testNdxs"])
     found: list[str | None] = [None] * count
     for key, split in (("trainNdxs", "train"), ("testNdxs", "test")):
-        numbers = np.asarray(content.get(key, ())).reshape(-1)
-        if not numbers.size or numbers.dtype.kind not in "uif" or (numbers != np.floor(numbers)).any():
+        listed = content.get(key)
+        if not isinstance(listed, list) or not 0 < len(listed) <= count:
+            listed = [None]
+        numbers = np.array([n if isinstance(n, int | float) else np.nan for n in listed])
+        if (numbers != np.floor(numbers)).any():
             raise ValueError(f"{path}: {key}: missing, or no list of whole numbers")
         if numbers.min() < 1 or numbers.max() > count:
             raise ValueError(f"{path}: {key}: {numbers.min():g}..{numbers.max():g}, but there are pictures 1..{count}")

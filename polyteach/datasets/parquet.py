@@ -270,9 +270,15 @@ def _names(path: str, stem: str, column: str | None) -> list[str]:
 
 def _schema(path: str) -> pa.Schema:
     try:
-        return pq.read_schema(path)
-    except (pa.ArrowException, OSError) as e:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise OSError("it is no regular file")  # opening a pipe that nobody writes into would never end
+        schema = pq.read_schema(path)
+        names = schema.names
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as e:  # the last of a column's name
         raise ValueError(f"{path} cannot be read, is broken or no Parquet file: {e}") from e
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise ValueError(f"{path} has several columns called {twice[0]!r:.60}; give each a name of its own")
+    return schema
 
 
 def _is_text(kind: pa.DataType) -> bool:

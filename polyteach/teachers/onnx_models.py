@@ -50,6 +50,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as kernels
 
 from polyteach.devices import NoDevice
+from polyteach.fields import short
 from polyteach.files import read_json, read_text, sha256, yaml_value
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
@@ -101,7 +102,7 @@ class _Description(dict[str, Any]):
             raise ValueError(f"{file}: {place or 'it'} must be keys and values; got {type(content).__name__}")
         for key in content:
             if key not in allowed:
-                raise ValueError(f"{file}: unknown key {place}{key!r}; allowed are {', '.join(allowed)}")
+                raise ValueError(f"{file}: unknown key {place}{short(key)}; allowed are {', '.join(allowed)}")
         super().__init__(content)
         self.file, self.place = file, place
 
@@ -109,13 +110,13 @@ class _Description(dict[str, Any]):
         """One of `allowed`, the first where the file says nothing."""
         value = self.get(key, allowed[0])
         if value not in allowed:
-            raise ValueError(f"{self.file}: {self.place}{key} is {value!r}; allowed are {', '.join(allowed)}")
+            raise ValueError(f"{self.file}: {self.place}{key} is {short(value)}; allowed are {', '.join(allowed)}")
         return str(value)
 
     def number(self, key: str, default: int | float) -> int | float:
         value = self.get(key, default)
         if not _real(value):
-            raise ValueError(f"{self.file}: {self.place}{key} must be a number; got {value!r}")
+            raise ValueError(f"{self.file}: {self.place}{key} must be a number; got {short(value)}")
         return value
 
     def numbers(self, key: str, default: Sequence[int | float], lengths: Sequence[int]) -> list[int | float]:
@@ -123,7 +124,7 @@ class _Description(dict[str, Any]):
         many = list(value) if isinstance(value, list | tuple) else [value]
         if len(many) not in lengths or not all(map(_real, many)):
             raise ValueError(
-                f"{self.file}: {self.place}{key} must be {' or '.join(map(str, lengths))} numbers; got {value!r}"
+                f"{self.file}: {self.place}{key} must be {' or '.join(map(str, lengths))} numbers; got {short(value)}"
             )
         return many
 
@@ -198,7 +199,8 @@ class _Preprocessing:
         self.dtype = getattr(torch, graphs.dtype)
         if about.choice("dtype", graphs.dtype, *_TYPES.values()) != graphs.dtype:
             raise ValueError(
-                f"{about.file}: {about.place}dtype is {about['dtype']}; the graph takes {graphs.dtype}. Leave it out"
+                f"{about.file}: {about.place}dtype is {short(about['dtype'])}; the graph takes {graphs.dtype}. "
+                "Leave it out"
             )
         self.whole = not self.dtype.is_floating_point
         self.by_maximum = about.get("range") == "max"
@@ -361,7 +363,7 @@ class OnnxTeacher(Teacher):
         self.values = self.output.choice("values", *ways[self.task])
         for key in ("stretch", "inverted"):
             if not isinstance(self.output.get(key, False), bool):
-                raise ValueError(f"{about.file}: output: {key} is true or false; got {self.output[key]!r}")
+                raise ValueError(f"{about.file}: output: {key} is true or false; got {short(self.output[key])}")
         if self.output.get("stretch") and self.values != "foreground":
             raise ValueError(f"{about.file}: output: stretch is for values foreground, not {self.values}")
         self.box_format = self.output.choice("format", "xyxy", "yxyx", "cxcywh")
@@ -375,7 +377,7 @@ class OnnxTeacher(Teacher):
         self._check_outputs({o.name: tuple(o.shape or ()) for o in session.get_outputs()})
         for key in ("origin", "licence"):
             if not isinstance(about.get(key, ""), str):
-                raise ValueError(f"{about.file}: {key} must be text; got {about[key]!r}")
+                raise ValueError(f"{about.file}: {key} must be text; got {short(about[key])}")
         self.origin, self.licence = about.get("origin", str(file)), about.get("licence")
         self.sha256 = hashed
 
@@ -400,7 +402,7 @@ class OnnxTeacher(Teacher):
         if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
             raise ValueError(
                 f"{about.file}: names must list the class names in the order of the outputs, or be a file with one"
-                f" name per line; got {names!r}"
+                f" name per line; got {short(names)}"
             )
         if self.values == "foreground" and len(names) != 2:
             raise ValueError(f"{about.file}: names of a foreground map are 2, background first; got {len(names)}")
