@@ -29,11 +29,15 @@ LOST = "broken on the disk"
 
 @dataclass(frozen=True)
 class Fault:
-    """Something wrong. file: of the store, relative. rows: positions in the part; empty when it is the whole file."""
+    """Something wrong. file: of the store, relative. rows: positions in the part; empty when it is the whole file.
+
+    unknown: nobody was allowed to look, so that nothing is taken away for it.
+    """
 
     file: str
     reason: str
     rows: tuple[int, ...] = ()
+    unknown: bool = False
 
     def __str__(self) -> str:
         at = f", row {self.rows[0]}" + (f" and {len(self.rows) - 1} more" if self.rows[1:] else "") if self.rows else ""
@@ -196,6 +200,7 @@ def _images(store: "Store", part: int, deep: bool) -> "tuple[list[ImageRow] | No
     from polyteach.images import BadImage
     from polyteach.storage import StorageError
     from polyteach.store import IMAGES, wrong_row
+    from polyteach.uris import NotAllowed
 
     file = _file(store.path / "images", part, store)
     if odd := list(_shaped(store, store.path / "images", part, IMAGES)):
@@ -210,8 +215,8 @@ def _images(store: "Store", part: int, deep: bool) -> "tuple[list[ImageRow] | No
         return None, [Fault(file, f"its footer says {store.count(part):,} rows, and it has {len(rows):,}")]
     wrong = []
     within: set[str] = set()
-    twice = tuple(i for i, r in enumerate(rows) if r.id in within or within.add(r.id)) # type:
-    ignore[func-returns-value] if twice:
+    twice = tuple(i for i, r in enumerate(rows) if r.id in within or within.add(r.id))  # type: ignore[func-returns-value]
+    if twice:
         wrong.append(Fault(file, f"id {rows[twice[0]].id!r} is there twice", twice))
     bad: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
@@ -225,7 +230,7 @@ def _images(store: "Store", part: int, deep: bool) -> "tuple[list[ImageRow] | No
         try:
             store.picture(row)
         except (OSError, ValueError, BadImage) as e:
-            wrong.append(Fault(file, f"image {row.id!r}: {e}", (i,)))
+            wrong.append(Fault(file, f"image {row.id!r}: {e}", (i,), isinstance(e, NotAllowed)))
     return rows, wrong
 
 
@@ -549,7 +554,14 @@ def drop_labels(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def repair(store: tyro.conf.Positional[str | Path], *, deep: bool = False, progress: bool = True) -> None:
+def repair(
+    store: tyro.conf.Positional[str | Path],
+    *,
+    deep: bool = False,
+    allow_remote: Sequence[str] = (),
+    max_pixels: int = MAX_PIXELS,
+    progress: bool = True,
+) -> None:
     """Take what is broken out of a store, and say what.
 
     A part that cannot be read is rebuilt from what can be read of it (in groups of 64 rows), and its broken file is
@@ -559,7 +571,10 @@ def repair(store: tyro.conf.Positional[str | Path], *, deep: bool = False, progr
 
     Args:
         store: the store's folder, or its URL (docs/objects.md).
-        deep: take out images that cannot be decoded, too.
+        deep: take out images that cannot be decoded, too. Those of web servers that may not be asked stay.
+        allow_remote: fetch images from the web that the store keeps by reference: protocols (http, https), or the
+            beginning of URLs, also of servers in this machine's own network (docs/store.md).
+        max_pixels: as `store check` was given it: images and maps with more pixels are taken out.
         progress: show a progress bar.
 
     Examples:
@@ -567,8 +582,13 @@ def repair(store: tyro.conf.Positional[str | Path], *, deep: bool = False, progr
     """
     from polyteach.store import Store
 
-    opened = Store.open(store)
-    found = list(faults(opened, deep, progress))
+    opened = Store.open(store, limits=Limits(listed(allow_remote), max_pixels))
+    found = []
+    for fault in faults(opened, deep, progress):
+        if fault.unknown:
+            say(f"{fault}. It stays as it is", stream=sys.stdout)
+        else:
+            found.append(fault)
     by_file: dict[str, list[Fault]] = {}
     for fault in found:
         by_file.setdefault(fault.file, []).append(fault)
@@ -628,7 +648,8 @@ def _mend(store: "Store", part: int, images: list[Fault], labels: Mapping[str, l
     """Write a part anew with what is right in it: the images, if those are wrong, and the labels that follow them.
 
     images: what is wrong with them. labels: by file what is wrong with a set's answers about them. deep: images that
-    cannot be decoded are wrong, too, of a part that could not be read before. The images come last: killed on the way, the same faults are found again, and the same is kept.
+    cannot be decoded are wrong too, of a part that could not be read before. The images come last: killed on the way,
+    the same faults are found again, and the same is kept.
     """
     from polyteach.store import LabelSet
 
@@ -658,11 +679,14 @@ def _mend(store: "Store", part: int, images: list[Fault], labels: Mapping[str, l
 def _decodes(store: "Store", row: "ImageRow") -> bool:
     from polyteach.images import BadImage
     from polyteach.storage import StorageError
+    from polyteach.uris import NotAllowed
 
     try:
         store.picture(row)
     except StorageError:  # nothing is known of the image then
         raise
+    except NotAllowed:
+        return True
     except (OSError, ValueError, BadImage):
         return False
     return True

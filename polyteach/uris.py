@@ -47,11 +47,16 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _jitter = random.SystemRandom()  # the global generator is seeded, and not to be drawn from
 
 
+class NotAllowed(OSError):
+    """A web server that may not be asked: nothing is known of what it has."""
+
+
 def read_uri(uri: str, limits: Limits | None = None) -> bytes:
     """The bytes at a path or a URL. limits: those of `Limits()` without.
 
     Raises:
-        OSError: they cannot be had, or may not; the message is a reason that can be kept beside the image.
+        OSError: they cannot be had, or may not (`NotAllowed`); the message is a reason that can be kept beside the
+            image.
     """
     limits = limits or Limits()
     try:
@@ -158,7 +163,7 @@ def _address(url: str) -> WebAddress:
 def _followed(address: WebAddress, limits: Limits, end: float) -> bytes:
     for _ in range(bounds.REDIRECTS + 1):
         if not limits.allows(address):
-            raise OSError(
+            raise NotAllowed(
                 f"{address.protocol}://{address.host} is not asked: allow it with --allow-remote {address.protocol}, "
                 "or with the beginning of its URLs"
             )
@@ -199,7 +204,7 @@ def _opened(address: WebAddress, named: bool, end: float) -> http.client.HTTPRes
     if proxies and urllib.request.proxy_bypass(address.host):
         proxies = {}
     if proxies and not named:
-        raise OSError(
+        raise NotAllowed(
             f"a proxy ({address.protocol}_proxy) stands before {address.host} and hides where that is: allow the "
             f"beginning of its URLs, as --allow-remote {address.protocol}://{address.host}/"
         )
@@ -268,7 +273,7 @@ class _Connection(http.client.HTTPConnection):
         addresses = list(dict.fromkeys(str(a[4][0]) for a in found))[:ADDRESSES]
         for address in addresses:
             if not self.named and _inside(address):
-                raise OSError(
+                raise NotAllowed(
                     f"{name} ({address}) is in this machine's own network: allow the beginning of its URLs with "
                     "--allow-remote, as http://10.0.0.5:8000/"
                 )

@@ -586,6 +586,17 @@ def test_check_names_each(tmp_path, web, capsys):
         polyteach.stores.check(store.path, deep=True, max_pixels=319, progress=False)
 
 
+def test_repair_takes_away_nothing_that_may_not_be_looked_at(tmp_path, web, capsys):
+    address, server = web
+    store = store_with(tmp_path / "s", str(tmp_path / "gone.png"), f"{address}a.png")
+    polyteach.stores.repair(store.path, deep=True, progress=False)
+    left = [id for part in store.parts() for id in store.ids(part)]
+    assert "bad1" in left
+    assert "bad0" not in left
+    assert "It stays as it is" in capsys.readouterr().out
+    assert not server.asked
+
+
 def test_training_replaces_what_cannot_be_read_and_names_it(tmp_path, web):
     """Also where processes read the images, which get the limits with the store."""
     address, server = web
