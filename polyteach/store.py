@@ -174,6 +174,11 @@ class Store:
             StorageError: the object storage cannot be reached.
         """
         path = to_path(path)
+        if not (path / "store.json").is_file() and (path / "images").is_dir():
+            raise ValueError(
+                f"{path} has images, and its store.json is missing. It holds the format and the images per part, such "
+                f'as {{"format": {FORMAT}, "part_size": 1024}}; ingest.json says how many they were'
+            )
         if not (path / "store.json").is_file():
             raise ValueError(f"{path} is not a store (no store.json); make one with: polyteach ingest SOURCE {path}")
         about = about_store(path)

@@ -31,7 +31,7 @@ LOST = "broken on the disk"
 class Fault:
     """Something wrong. file: of the store, relative. rows: positions in the part; empty when it is the whole file.
 
-    unknown: nobody was allowed to look, so that nothing is taken away for it.
+    unknown: an image that could not be read from here, and may be whole: nothing is taken away for it.
     """
 
     file: str
@@ -80,8 +80,15 @@ def check(
     for fault in faults(Store.open(store, limits=limits), deep, progress):
         say(str(fault), stream=sys.stdout)
         found.append(fault)
+    unread = sum(fault.unknown for fault in found)
+    if unread == len(found) > 0:
+        raise ValueError(
+            f"{unread} images of {store} cannot be read from here, which no repair mends: look after the disk or the "
+            "server that has them, or allow it with --allow-remote. All else is whole"
+        )
     if found:
-        raise ValueError(f"{len(found)} faults in {store}; mend it with: polyteach store repair {store}")
+        mend = f"polyteach store repair {store}{' --deep' if deep else ''}"
+        raise ValueError(f"{len(found)} faults in {store}; mend it with: {mend}")
     say(f"{store} is whole", stream=sys.stdout)
 
 
@@ -200,7 +207,6 @@ def _images(store: "Store", part: int, deep: bool) -> "tuple[list[ImageRow] | No
     from polyteach.images import BadImage
     from polyteach.storage import StorageError
     from polyteach.store import IMAGES, wrong_row
-    from polyteach.uris import NotAllowed
 
     file = _file(store.path / "images", part, store)
     if odd := list(_shaped(store, store.path / "images", part, IMAGES)):
@@ -230,7 +236,7 @@ def _images(store: "Store", part: int, deep: bool) -> "tuple[list[ImageRow] | No
         try:
             store.picture(row)
         except (OSError, ValueError, BadImage) as e:
-            wrong.append(Fault(file, f"image {row.id!r}: {e}", (i,), isinstance(e, NotAllowed)))
+            wrong.append(Fault(file, f"image {row.id!r}: {e}", (i,), isinstance(e, OSError)))
     return rows, wrong
 
 
@@ -571,7 +577,8 @@ def repair(
 
     Args:
         store: the store's folder, or its URL (docs/objects.md).
-        deep: take out images that cannot be decoded, too. Those of web servers that may not be asked stay.
+        deep: take out images that cannot be decoded, too. Those that cannot be read from here (a disk that is not
+            there, a web server that may not be asked) stay, and are named.
         allow_remote: fetch images from the web that the store keeps by reference: protocols (http, https), or the
             beginning of URLs, also of servers in this machine's own network (docs/store.md).
         max_pixels: as `store check` was given it: images and maps with more pixels are taken out.
@@ -583,10 +590,11 @@ def repair(
     from polyteach.store import Store
 
     opened = Store.open(store, limits=Limits(listed(allow_remote), max_pixels))
-    found = []
+    found, unread = [], 0
     for fault in faults(opened, deep, progress):
         if fault.unknown:
             say(f"{fault}. It stays as it is", stream=sys.stdout)
+            unread += 1
         else:
             found.append(fault)
     by_file: dict[str, list[Fault]] = {}
@@ -610,7 +618,8 @@ def repair(
     for part in sorted({*images, *labels}):
         _mend(opened, part, images.get(part, []), labels.get(part, {}), deep)
     if not found and not (opened.path / BROKEN).exists():
-        say(f"{store} is whole; nothing was changed", stream=sys.stdout)
+        but = f", but for {unread} images that cannot be read from here" if unread else ""
+        say(f"{store} is whole{but}; nothing was changed", stream=sys.stdout)
 
 
 def _refuse(store: "Store", files: Collection[str]) -> None:
@@ -678,16 +687,12 @@ def _mend(store: "Store", part: int, images: list[Fault], labels: Mapping[str, l
 
 def _decodes(store: "Store", row: "ImageRow") -> bool:
     from polyteach.images import BadImage
-    from polyteach.storage import StorageError
-    from polyteach.uris import NotAllowed
 
     try:
         store.picture(row)
-    except StorageError:  # nothing is known of the image then
-        raise
-    except NotAllowed:
+    except OSError:  # nothing is known of the image then
         return True
-    except (OSError, ValueError, BadImage):
+    except (ValueError, BadImage):
         return False
     return True
 

@@ -47,16 +47,11 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _jitter = random.SystemRandom()  # the global generator is seeded, and not to be drawn from
 
 
-class NotAllowed(OSError):
-    """A web server that may not be asked: nothing is known of what it has."""
-
-
 def read_uri(uri: str, limits: Limits | None = None) -> bytes:
     """The bytes at a path or a URL. limits: those of `Limits()` without.
 
     Raises:
-        OSError: they cannot be had, or may not (`NotAllowed`); the message is a reason that can be kept beside the
-            image.
+        OSError: they cannot be had, or may not; the message is a reason that can be kept beside the image.
     """
     limits = limits or Limits()
     try:
@@ -163,9 +158,10 @@ def _address(url: str) -> WebAddress:
 def _followed(address: WebAddress, limits: Limits, end: float) -> bytes:
     for _ in range(bounds.REDIRECTS + 1):
         if not limits.allows(address):
-            raise NotAllowed(
-                f"{address.protocol}://{address.host} is not asked: allow it with --allow-remote {address.protocol}, "
-                "or with the beginning of its URLs"
+            server = WebAddress(address.protocol, address.host, address.port, "/")
+            raise OSError(
+                f"{server} is not asked: allow it with --allow-remote {address.protocol} or, also where it is in this "
+                f"machine's own network, --allow-remote {server}"
             )
         try:
             with closing(_opened(address, limits.named(address), end)) as answer:
@@ -204,7 +200,7 @@ def _opened(address: WebAddress, named: bool, end: float) -> http.client.HTTPRes
     if proxies and urllib.request.proxy_bypass(address.host):
         proxies = {}
     if proxies and not named:
-        raise NotAllowed(
+        raise OSError(
             f"a proxy ({address.protocol}_proxy) stands before {address.host} and hides where that is: allow the "
             f"beginning of its URLs, as --allow-remote {address.protocol}://{address.host}/"
         )
@@ -263,6 +259,7 @@ class _Handler(urllib.request.AbstractHTTPHandler):
 class _Connection(http.client.HTTPConnection):
     """A connection to an address outside of the machine's own network, or to any where `named`; until `end`."""
 
+    protocol = "http"
     named = False
     end = 0.0
 
@@ -273,9 +270,9 @@ class _Connection(http.client.HTTPConnection):
         addresses = list(dict.fromkeys(str(a[4][0]) for a in found))[:ADDRESSES]
         for address in addresses:
             if not self.named and _inside(address):
-                raise NotAllowed(
-                    f"{name} ({address}) is in this machine's own network: allow the beginning of its URLs with "
-                    "--allow-remote, as http://10.0.0.5:8000/"
+                raise OSError(
+                    f"{name} ({address}) is in this machine's own network: allow the beginning of its URLs, as "
+                    f"--allow-remote {WebAddress(self.protocol, name, self.port, '/')}"
                 )
         try:
             for n, address in enumerate(addresses, 1):
@@ -292,6 +289,8 @@ class _Connection(http.client.HTTPConnection):
 
 class _SecureConnection(http.client.HTTPSConnection, _Connection):
     """As `_Connection`, whose `connect` that of HTTPS calls before it says anything."""
+
+    protocol = "https"
 
 
 class _Answer(http.client.HTTPResponse):

@@ -1080,8 +1080,8 @@ def test_a_list_whose_lines_are_broken(tmp_path):
     assert reasons == [
         "a NUL is in its path",
         "cannot be read: File name too long",
-        "cannot be read: http://127.0.0.1 is not asked: allow it with --allow-remote http, "
-        "or with the beginning of its URLs",
+        "cannot be read: http://127.0.0.1:1/ is not asked: allow it with --allow-remote http or, also where it is in "
+        "this machine's own network, --allow-remote http://127.0.0.1:1/",
         "cannot be read: a chain of URLs, none of which is followed: unpack the archive, and ingest what is in it",
         reasons[4],
         "cannot be read: a URL with control characters",
