@@ -1785,7 +1785,8 @@ def _taught(name: str) -> Callable[[Place], None]:
     def make(here: Place) -> None:
         _set_named("taught")(here)
         file = here.work / "store/labels/depth/taught/set.json"
-        about = json.loads(file.read_text()) | {"info": {"teacher": {"spec": name}, "licence": name}}
+        info = {"teacher": {"spec": name}, "licence": name}
+        about = json.loads(file.read_text()) | {"name": "taught", "info": info}
         file.write_text(json.dumps(about))
 
     return make

@@ -37,6 +37,8 @@ CHOSEN = (
     ("student size huge", "predict"), ("student channels huge", "predict"), ("student backbone number", "predict"),
     ("onnx description multiple inf", "label"), ("student.json deep", "predict"), ("yaml description deep", "label"),
     ("nobody reads", "store info"), ("pickle pth", "label"), ("npy pickle", "ingest diode:"),
+    ("part is a fifo", "store info"), ("many rows", "store repair"), ("zstd in a dataset", "ingest"),
+    ("huggingface deep", "ingest"), ("hugging face code", "label"), ("uri null", "store check --deep"),
     ("cifar payload", "ingest cifar:"), ("coco up", "ingest coco:"),
 )  # fmt: skip
 DRAWN = 20
