@@ -627,7 +627,7 @@ class _Run:
             ValueError: it is of another network or another kind of training, or says what cannot be.
         """
         step, seconds = scalars.count("step", low=0), scalars.number("seconds", low=0)
-        if not self.optimizer.defaults.get("momentum", 1):  # SGD without it remembers nothing, and parts hold no nothing
+        if not self.optimizer.defaults.get("momentum", 1):  # SGD then remembers nothing
             tensors.setdefault("rest", {})
         if missing := {"model", "rest"} - tensors.keys():
             raise ValueError(f"it has no {min(missing)}.safetensors")
