@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from polyteach.store import Answer, ImageRow, LabelSet, Store
     from polyteach.teachers import Teacher
 
+BATCH_PIXELS = 2**27
+"""Pixels of a batch of more than one image: two batches of three bytes each are in memory."""
+
 
 def _pairs(words: list[str]) -> dict[str, str]:
     split = [w.partition("=") for w in words]
@@ -576,11 +579,24 @@ class _Run:
             out += answers
         return out
 
+    def _batches(self, rows: "list[ImageRow]", chosen: list[int]) -> list[list[int]]:
+        """Positions by batch: at most `batch_size` images and, of more than one, `BATCH_PIXELS` together."""
+        batches: list[list[int]] = []
+        held = 0
+        for i in chosen:
+            pixels = rows[i].height * rows[i].width
+            if not batches or len(batches[-1]) == self.batch_size or held + pixels > BATCH_PIXELS:
+                batches.append([])
+                held = 0
+            batches[-1].append(i)
+            held += pixels
+        return batches
+
     def _decoded(self, rows: "list[ImageRow]", chosen: list[int]) -> "Iterator[list[tuple[int, Tensor | str]]]":
         """Batches of (position, image or the reason why there is none), decoded one batch ahead."""
         from concurrent.futures import ThreadPoolExecutor
 
-        batches = [chosen[i : i + self.batch_size] for i in range(0, len(chosen), self.batch_size)]
+        batches = self._batches(rows, chosen)
         pool = ThreadPoolExecutor(self.threads)
         try:
             ahead = [[pool.submit(self._image, rows[i]) for i in b] for b in batches[:1]]

@@ -378,9 +378,9 @@ class Store:
         return LabelSet(self, task, name)
 
     def sets(self) -> list["LabelSet"]:
-        """Every label set, sorted by task and name."""
+        """Every label set, sorted by task and name; none of hidden folders, which are no task's."""
         found = sorted((f.parent.parent.name, f.parent.name) for f in (self.path / "labels").glob("*/*/set.json"))
-        return [LabelSet(self, task, name) for task, name in found]
+        return [LabelSet(self, task, name) for task, name in found if not task.startswith(".")]
 
 
 def remedy(store: Store) -> str:

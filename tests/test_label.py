@@ -1,6 +1,7 @@
 """Labelling: nothing is lost, one bad image or answer stops nothing, a kill costs at most the part in hand."""
 
 import hashlib
+import importlib
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -507,6 +509,14 @@ def test_a_retry_asks_again_where_what_is_kept_is_no_target(tmp_path, teacher):
         labels.read(0)
     polyteach.label(str(store.path), teachers={"a": teacher + "nan"}, retry=True, progress=False)
     assert labels.states(0) == ["labelled"] * 3 + ["failed"]
+
+
+def test_large_images_come_in_smaller_batches(monkeypatch):
+    module = importlib.import_module("polyteach.label")
+    monkeypatch.setattr(module, "BATCH_PIXELS", 100)
+    rows = [ImageRow(id=f"{i}", height=10, width=w) for i, w in enumerate((1, 1, 1, 8, 2, 3, 200, 1))]
+    batches = module._Run._batches(SimpleNamespace(batch_size=3), rows, [0, 1, 2, 3, 4, 5, 6, 7])
+    assert batches == [[0, 1, 2], [3, 4], [5], [6], [7]]
 
 
 @pytest.mark.parametrize("where", ["check", "encode", "picture"])
