@@ -398,3 +398,12 @@ def test_what_a_hostile_overview_says_is_not_believed(path):
                 continue  # nobody can seal it
         _write(file, odd.replace_schema_metadata({"sha256": digest}))
         assert store.splits().among(0, (None,)).tolist() == [True] * ROWS
+
+
+def test_a_hidden_folder_of_labels_is_nobodys(path):
+    before = [labels.task for labels in Store.open(path).sets()]
+    (path / "labels/.x/y").mkdir(parents=True)
+    (path / "labels/.x/y/set.json").write_text("{}")
+    store = Store.open(path)
+    assert list(faults(store)) == []
+    assert [labels.task for labels in store.sets()] == before != []
