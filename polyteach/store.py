@@ -1092,8 +1092,8 @@ def _header(kept: bytes) -> tuple[int, int, str]:
         ValueError: neither a PNG nor a lossless WebP of one opaque picture.
     """
     if kept[:8] == b"\x89PNG\r\n\x1a\n" and kept[12:16] == b"IHDR" and len(kept) > 26:
-        width, height, depth, colour = struct.unpack(">IIBB", kept[16:26])
-        return height, width, f"{depth}-bit {({0: 'grey', 2: 'RGB'}).get(colour, f'colour type {colour}')} PNG"
+        width, height, bits, colour = struct.unpack(">IIBB", kept[16:26])
+        return height, width, f"{bits}-bit {({0: 'grey', 2: 'RGB'}).get(colour, f'colour type {colour}')} PNG"
     if kept[:4] == b"RIFF" and kept[8:16] == b"WEBPVP8L" and len(kept) > 25:
         [bits] = struct.unpack("<I", kept[21:25])
         return (bits >> 14 & 16383) + 1, (bits & 16383) + 1, "WebP with transparency" if bits >> 28 & 1 else "WebP"
