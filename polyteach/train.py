@@ -666,7 +666,9 @@ def _tell(
         for _, i, labels, n in (m for m in members(plan) if m[0] == name):
             together = "" if plan.combine == "first" or by_people(labels) else f" ({plan.combine} of its teachers)"
             lines.append(f"    {n:,} by {_where(plan, i, labels)}{together}")
-    lines += [f"WARNING: {warning}" for warning in _warnings(plan, policy)]
+    for warning in _warnings(plan, policy):
+        text, mark, table = warning.partition("--map FILE:\n")  # a table is YAML, in which names keep to their lines
+        lines += [f"WARNING: {text}{mark.rstrip()}", *(table.split("\n") if mark else [])]
     say(*fitted(lines, sys.stderr))
 
 

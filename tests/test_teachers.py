@@ -1453,7 +1453,7 @@ def test_onnx_takes_half_precision_from_the_graph(tmp_path):
     about = {"task": "classification", "names": ["r", "g", "b"]}
     (answer,) = checked(load_teacher(describe(file, **about)), [torch.full((3, 9, 9), 51, dtype=torch.uint8)])
     torch.testing.assert_close(answer["classification"].probability, torch.full((3,), 1 / 3))
-    with pytest.raises(ValueError, match=r"half.json: input: dtype is float32; the graph takes float16"):
+    with pytest.raises(ValueError, match=r"half.json: input: dtype is 'float32'; the graph takes float16"):
         load_teacher(describe(file, **about, input={"dtype": "float32"}))
 
 
