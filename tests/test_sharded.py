@@ -498,7 +498,8 @@ def test_a_run_in_parts_goes_on_with_other_numbers_of_processes(stores, tmp_path
     by(2, run("run", shard=True), tmp_path)
     run("one")()
     alike(tmp_path / "run", tmp_path / "one")
-    weights_agree(tmp_path / "run", tmp_path / "one", atol=1e-5, statistics=False, unmoved=7e-4)
+    # on some CPUs two weights of 14,000, whose gradients are hardly more than rounding errors, are 2e-5 apart
+    weights_agree(tmp_path / "run", tmp_path / "one", atol=5e-5, statistics=False, unmoved=7e-4)
 
 
 def test_a_part_that_cannot_be_written_stops_all(classes, tmp_path):

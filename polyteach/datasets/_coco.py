@@ -8,6 +8,7 @@ Objects365's training file is 5.6 GB with 25 million annotations: as Python obje
 annotation costs 16 bytes (where it stands; some 100 while the file is read), and is read again with its image.
 """
 
+import io
 import json
 import math
 import os
@@ -53,7 +54,7 @@ class _Stream:
     The bytes are read as Latin-1, so that places in the text are places in the file; all of JSON's marks are ASCII.
     """
 
-    def __init__(self, path: str, file: IO[bytes]) -> None:
+    def __init__(self, path: str, file: IO[bytes] | io.BytesIO) -> None:
         self._path, self._file = path, file
         self._text, self._at, self._start = "", 0, 0
         self._decoder = json.JSONDecoder()
