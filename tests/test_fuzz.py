@@ -1,5 +1,6 @@
 """Some seconds of fuzzing (`tests/fuzz.py`, of which the longer run is by hand): the same cases every time."""
 
+import random
 import re
 from random import Random
 
@@ -34,9 +35,10 @@ def test_changed_files_are_read_or_refused(bench):
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.randoms(use_true_random=False))
-    def some(rng):
-        bench.case(rng)
+    # by its number, and not drawn by draw: what a case draws hangs on sizes of files that the one before has changed
+    @given(st.integers(0, 2**32 - 1))
+    def some(number):
+        bench.case(random.Random(number))
 
     some()
     bench.whole()
