@@ -174,12 +174,12 @@ class Store:
             StorageError: the object storage cannot be reached.
         """
         path = to_path(path)
-        if not (path / "store.json").is_file() and (path / "images").is_dir():
-            raise ValueError(
-                f"{path} has images, and its store.json is missing. It holds the format and the images per part, such "
-                f'as {{"format": {FORMAT}, "part_size": 1024}}; ingest.json says how many they were'
-            )
         if not (path / "store.json").is_file():
+            if (path / "images").is_dir():
+                raise ValueError(
+                    f"{path} has images, and its store.json is missing. It holds the format and the images per part, "
+                    f'such as {{"format": {FORMAT}, "part_size": 1024}}; ingest.json says how many they were'
+                )
             raise ValueError(f"{path} is not a store (no store.json); make one with: polyteach ingest SOURCE {path}")
         about = about_store(path)
         for folder in (path, path / "images", path / "rejects"):
@@ -1348,8 +1348,8 @@ def height(path: AnyPath, most: int = MOST_IMAGES) -> int:
     return _using(path, rows)
 
 
-def shaped(path: AnyPath, schema: pa.Schema, most: int) -> int:
-    """Rows of a part, where its footer says that it is one: columns as in `schema`, and row groups as they are written.
+def shaped(path: AnyPath, schema: pa.Schema, most: int) -> None:
+    """Whether a part's footer says that it is one: columns as in `schema`, and row groups as they are written.
 
     Further columns do no harm. most: rows that it may have.
 
@@ -1372,7 +1372,6 @@ def shaped(path: AnyPath, schema: pa.Schema, most: int) -> int:
 
     if wrong := _using(path, look):
         raise ValueError(f"{path} {wrong}")
-    return height(path)
 
 
 def salvaged(path: AnyPath, schema: pa.Schema, most: int) -> Iterator[tuple[int, dict[str, Any]]]:

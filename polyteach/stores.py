@@ -204,7 +204,6 @@ def _file(folder: "AnyPath", part: int, store: "Store") -> str:
 
 def _images(store: "Store", part: int, deep: bool) -> "tuple[list[ImageRow] | None, list[Fault]]":
     """The rows of a part, None where they cannot be read, and what is wrong with them."""
-    from polyteach.images import BadImage
     from polyteach.storage import StorageError
     from polyteach.store import IMAGES, wrong_row
 
@@ -235,7 +234,7 @@ def _images(store: "Store", part: int, deep: bool) -> "tuple[list[ImageRow] | No
             continue
         try:
             store.picture(row)
-        except (OSError, ValueError, BadImage) as e:
+        except (OSError, ValueError) as e:
             wrong.append(Fault(file, f"image {row.id!r}: {e}", (i,), isinstance(e, OSError)))
     return rows, wrong
 
@@ -686,13 +685,11 @@ def _mend(store: "Store", part: int, images: list[Fault], labels: Mapping[str, l
 
 
 def _decodes(store: "Store", row: "ImageRow") -> bool:
-    from polyteach.images import BadImage
-
     try:
         store.picture(row)
     except OSError:  # nothing is known of the image then
         return True
-    except (ValueError, BadImage):
+    except ValueError:
         return False
     return True
 
