@@ -35,9 +35,9 @@ TRAINING: dict[str, Any] = {
     "scale": (0.8, 1.3),
     "weights": "equal",
 }
-"""How the student is trained; docs/demo.md says what else was tried."""
+"""How the student is trained; docs/evidence/demo.md says what else was tried."""
 SECONDS = {"photograph": 0.06, "label": 0.35, "step": 0.26, "compare": 0.06}
-"""About what a photograph, or a step of the training, takes on two idle cores, in seconds (docs/demo.md)."""
+"""About what a photograph, or a step of the training, takes on two idle cores, in seconds (docs/evidence/demo.md)."""
 CELL = (210, 280)
 """(height, width) of a picture on the contact sheet, in pixels."""
 PACKAGES = ("interior_photos", "foolbox", "skimage")

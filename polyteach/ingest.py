@@ -66,13 +66,14 @@ def ingest(
     Args:
         source: a folder, a .txt list (one path a line), a .tar, a .parquet, or FORMAT:PATH, where FORMAT is a file of
             polyteach/datasets, such as coco, imagenet, folder (class folders), voc.
-        store: folder of the store to make, or its URL (docs/objects.md).
+        store: folder of the store to make, or its URL (docs/guide/objects.md).
         embed: keep the images' bytes in the store, else only where they lie. Archives (tar, Parquet) are always kept.
         part_size: images per part. Parts are the unit of resume and of work; embedded, one is held in memory.
         max_pixels: refuse images with more pixels than this.
         min_side: refuse images with a side of fewer pixels than this.
         allow_remote: where else than from files of this machine and object storage pictures may be fetched: a protocol
-            (http, https), or the beginning of URLs, also of servers in this machine's own network (docs/store.md).
+            (http, https), or the beginning of URLs, also of servers in this machine's own network
+            (docs/guide/store.md).
         workers: threads that read and decode; 0 is one per core.
         licence: of the images, kept with each.
         skip_bad: leave out images whose labels are broken, and labelled pictures that are missing, and record them in

@@ -78,24 +78,25 @@ def label(
     Scores and probabilities are kept, so thresholds are chosen when training.
 
     Args:
-        store: the store's folder, or its URL (docs/objects.md), made by `polyteach ingest`.
+        store: the store's folder, or its URL (docs/guide/objects.md), made by `polyteach ingest`.
         teachers: name -> FAMILY:NAME of a teacher. The name becomes the label set's.
         device: where to run: auto, cpu, cuda:0, ... Several devices are given to the teachers in turn; NAME=DEVICE is
             for the teacher NAME alone. With auto, a teacher that runs on the CPU only does so, and that is said. On Ray
             they are the devices of every worker, which reserves as many GPUs.
         precision: fp32, or fp16 or bf16: autocast, faster where the device has instructions for it, and some labels
-            differ (docs/performance.md says how many, and what fp32 is on CUDA). ONNX files and models that are not
-            torch's have fp32 alone.
+            differ (docs/evidence/performance.md says how many, and what fp32 is on CUDA). ONNX files and models that
+            are not torch's have fp32 alone.
         batch_size: images per forward pass.
         threads: that decode images ahead of the teachers.
         score: threshold of the statistics printed at the end; nothing is thrown away by it.
         retry: label again the images that failed before, and keep all other rows as they are.
         split: label only images of these splits; the others stay without an answer in these label sets.
         allow_remote: where else than from files of this machine and object storage images may be fetched: a protocol
-            (http, https), or the beginning of URLs, also of servers in this machine's own network (docs/store.md).
+            (http, https), or the beginning of URLs, also of servers in this machine's own network
+            (docs/guide/store.md).
         max_pixels: refuse images with more pixels than this, whatever the store says of them.
         ray: label on a Ray cluster: its address, "auto" for the one that this machine belongs to, or "local" to start
-            one here (docs/cluster.md). The store has to lie where all machines see it.
+            one here (docs/guide/cluster.md). The store has to lie where all machines see it.
         ray_workers: processes with all teachers each; 0 for one on each GPU, or, without any, on each CPU. More than
             there are GPUs share them.
         ray_tries: attempts at a part whose worker dies or raises; then its images are recorded as failed.

@@ -340,7 +340,8 @@ def _why(sets: Sequence[LabelSet], named: Sequence[_Named], a: Joint, b: Joint) 
     ]
     more = f" ({_few([f'{k} and {v}' for k, v in spelled.items()])} taken for the same)" if spelled else ""
     # a word that no rule knows may mean the same as one that is left over in the other
-    table = ". If some of these mean the same, --map FILE gives them one name (docs/labels.md)" if all(lacks) else ""
+    advice = ". If some of these mean the same, --map FILE gives them one name (docs/guide/labels.md)"
+    table = advice if all(lacks) else ""
     return f"they share {len(match)} class{'es' if len(match) > 1 else ''}{more}, but {' and '.join(unlabelled)}{table}"
 
 

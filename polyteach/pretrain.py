@@ -67,12 +67,13 @@ def pretrain(
     `transfer` takes nothing else from such a run.
 
     Args:
-        stores: folders or URLs (docs/objects.md) made by `polyteach ingest`.
+        stores: folders or URLs (docs/guide/objects.md) made by `polyteach ingest`.
         out: folder of the run. A finished run is never overwritten, an unfinished one goes on.
         method: simclr or vicreg.
         split: only images of these splits.
         allow_remote: where else than from files of this machine and object storage images may be fetched: a protocol
-            (http, https), or the beginning of URLs, also of servers in this machine's own network (docs/store.md).
+            (http, https), or the beginning of URLs, also of servers in this machine's own network
+            (docs/guide/store.md).
         max_pixels: refuse images with more pixels than this, whatever the store says of them.
         backbone: a timm model with features at strides 4, 8, 16 and 32.
         init: weights to start from: "pretrained" (timm's hub), a state dict of the backbone, or a run's folder.

@@ -58,10 +58,11 @@ def check(
     that they are of, that every target can be decoded and fits its image and its set's space.
 
     Args:
-        store: the store's folder, or its URL (docs/objects.md).
+        store: the store's folder, or its URL (docs/guide/objects.md).
         deep: decode every image too, those kept by reference from where they lie.
         allow_remote: where else than from files of this machine and object storage images may be fetched: a protocol
-            (http, https), or the beginning of URLs, also of servers in this machine's own network (docs/store.md).
+            (http, https), or the beginning of URLs, also of servers in this machine's own network
+            (docs/guide/store.md).
         max_pixels: refuse images with more pixels than this, whatever the store says of them.
         progress: show a progress bar.
 
@@ -289,7 +290,7 @@ def info(store: tyro.conf.Positional[str | Path], *, score: float = 0.5, json: b
     would use none of them, as people's or another teacher's win on every image.
 
     Args:
-        store: the store's folder, or its URL (docs/objects.md).
+        store: the store's folder, or its URL (docs/guide/objects.md).
         score: threshold of a teacher's answers.
         json: print JSON instead of tables.
 
@@ -461,7 +462,7 @@ def split(
     stopped goes on when the same command is given again.
 
     Args:
-        store: the store's folder, or its URL (docs/objects.md).
+        store: the store's folder, or its URL (docs/guide/objects.md).
         fractions: of the images, by split: train=0.8 val=0.1 test=0.1. They add up to 1.
         seed: another one divides otherwise.
         group: a regular expression that is searched in each id; images for which what it finds in round brackets is
@@ -525,7 +526,7 @@ def drop_labels(
     """Delete label sets. Images and other sets stay as they are.
 
     Args:
-        store: the store's folder, or its URL (docs/objects.md).
+        store: the store's folder, or its URL (docs/guide/objects.md).
         sets: which, by NAME or TASK/NAME.
         yes: do it; without it what would go is said, and nothing is done.
 
@@ -575,11 +576,11 @@ def repair(
     again. Images that are lost go with their labels.
 
     Args:
-        store: the store's folder, or its URL (docs/objects.md).
+        store: the store's folder, or its URL (docs/guide/objects.md).
         deep: take out images that cannot be decoded, too. Those that cannot be read from here (a disk that is not
             there, a web server that may not be asked) stay, and are named.
         allow_remote: fetch images from the web that the store keeps by reference: protocols (http, https), or the
-            beginning of URLs, also of servers in this machine's own network (docs/store.md).
+            beginning of URLs, also of servers in this machine's own network (docs/guide/store.md).
         max_pixels: as `store check` was given it: images and maps with more pixels are taken out.
         progress: show a progress bar.
 

@@ -121,27 +121,28 @@ def train(
     A run that was stopped, in whatever way, goes on from its last checkpoint when the same command is given again,
     and ends in the same weights as an undisturbed one (byte for byte on the CPU).
 
-    Under `torchrun` several processes train one student, on one machine or on many (docs/torchrun.md). A run that was
-    stopped goes on with another number of processes too, and no image is seen twice or left out.
+    Under `torchrun` several processes train one student, on one machine or on many (docs/guide/torchrun.md). A run that
+    was stopped goes on with another number of processes too, and no image is seen twice or left out.
 
     Into `out` go student.safetensors and student.json (averaged weights where `ema` is on), config.json, log.jsonl
     (one line per step), rejects.jsonl (images that could not be read), checkpoints/, and at last train.json.
 
     Args:
-        stores: folders or URLs (docs/objects.md) made by `polyteach ingest` and filled by `polyteach label`.
+        stores: folders or URLs (docs/guide/objects.md) made by `polyteach ingest` and filled by `polyteach label`.
         out: folder of the run. A finished run is never overwritten, an unfinished one goes on.
         tasks: only label sets of these tasks.
         labels: only these label sets, by NAME or TASK/NAME; the first that labels an image wins (after people's).
         split: only images of these splits.
         allow_remote: where else than from files of this machine and object storage images may be fetched: a protocol
-            (http, https), or the beginning of URLs, also of servers in this machine's own network (docs/store.md).
+            (http, https), or the beginning of URLs, also of servers in this machine's own network
+            (docs/guide/store.md).
         max_pixels: refuse images with more pixels than this, whatever the store says of them.
         combine: of several teachers' answers to one image, for one head: first (in the order of `labels`, else by
             name), best (the one that its teacher is surest of), union (boxes less those that overlap a better one of
             their class, the mean of classes' probabilities, of each pixel the more probable class).
         map: file with a table of class names, YAML or JSON: TASK/SET: {their name: our name, ...}, or just the names,
             for label sets that name the same classes otherwise; "as they are" instead of names for sets whose classes
-            are numbers that mean the same. (docs/labels.md)
+            are numbers that mean the same. (docs/guide/labels.md)
         backbone: a timm model with features at strides 4, 8, 16 and 32.
         init: weights to start from: "pretrained" (timm's hub), a state dict of the backbone (.safetensors, .pth), or
             the folder of another run; random without it.

@@ -84,7 +84,7 @@ def transfer(
     again: no finished cell is trained twice. A finished one takes up further seeds.
 
     Args:
-        store: the downstream store, a folder or a URL (docs/objects.md), with people's labels and splits.
+        store: the downstream store, a folder or a URL (docs/guide/objects.md), with people's labels and splits.
         out: folder of the result.
         name: of the representation, in reports; without it the name of the run's folder, "scratch" without `init`.
         init: the representation: a run's folder, "pretrained" (timm's hub), a state dict of the backbone; none, to
@@ -101,7 +101,8 @@ def transfer(
         test_split: splits to score on; "test" without it.
         held_out: share of the training images that is held out for validation; 0.1 without it.
         allow_remote: where else than from files of this machine and object storage images may be fetched: a protocol
-            (http, https), or the beginning of URLs, also of servers in this machine's own network (docs/store.md).
+            (http, https), or the beginning of URLs, also of servers in this machine's own network
+            (docs/guide/store.md).
         max_pixels: refuse images with more pixels than this, whatever the store says of them.
         metric: the score that decides, by name; the task's first without it.
         mode: finetune (end to end), frozen (what comes from the representation stays as it is; for image classes

@@ -1,7 +1,8 @@
 """How right a pool's pseudo labels are: `python runs/label_quality.py POOL ORACLE [SET ...] [--part 5] [--count 300]`.
 
 Compares the label sets of one store with the exact labels, called "people", of the same pictures in another store, or
-in the same, on the first pictures of a part. For docs/proof.md: it looks at the pool, never at a downstream test.
+in the same, on the first pictures of a part. For docs/evidence/proof.md: it looks at the pool, never at a downstream
+test.
 """
 
 import argparse

@@ -537,7 +537,7 @@ def validation_table(folder: Path) -> str:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(
-        prog="bash runs/proof.sh", description="see the head of runs/proof.sh and docs/proof.md"
+        prog="bash runs/proof.sh", description="see the head of runs/proof.sh and docs/evidence/proof.md"
     )
     parser.add_argument("folder", metavar="DIR", type=Path)
     parser.add_argument("--quick", action="store_true", help="small, to see that it all runs")

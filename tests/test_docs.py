@@ -17,7 +17,8 @@ from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Space
 from tests.conftest import png
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs" / "guide"
 BLOCK = re.compile(r"(?:^`([^`\n]+)`:\n\n)?^```(\w+)\n(.*?)^```$", re.S | re.M)
 """A fenced block: the file that a line before it names, if any, its language and its text."""
 EXAMPLES = dict(
@@ -38,7 +39,7 @@ def test_blocks_of_the_stores_page_run(block, tmp_path, monkeypatch, recwarn):
         space = Space(("a", "b", "c"), task.kinds[0])
         labels = store.create_set(name, "t", space, {})
         labels.write(0, [r.id for r in rows], [task.truth(s, space) for s in scenes])
-    exec(compile(block, "docs/store.md", "exec"), {})
+    exec(compile(block, "docs/guide/store.md", "exec"), {})
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -69,7 +70,7 @@ def test_examples_of_datasets_are_read_as_they_stand(name, tmp_path, monkeypatch
 def test_every_formats_section_is_its_files_docstring():
     page = (DOCS / "datasets.md").read_text(encoding="utf-8")
     written = runpy.run_path(str(DOCS / "datasets.py"))
-    assert written["page"](page) == page, "the page is old; write it anew: python docs/datasets.py"
+    assert written["page"](page) == page, "the page is old; write it anew: python docs/guide/datasets.py"
     from polyteach.datasets import formats
 
     assert sorted(written["formats"]()) == formats()
@@ -118,16 +119,31 @@ def test_the_glossary_tells_each_word_with_an_example():
         assert entry.endswith(".")
 
 
-@pytest.mark.parametrize("page", ["datasets.md", "teachers.md", "glossary.md", "store.md", "transfer.md", "trust.md"])
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+
+
+def anchors(page):
+    """What a link to a heading of the page may say."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    return [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in heads]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
-    text = (DOCS / page).read_text()
-    for file, _, anchor in re.findall(r"\]\(([\w./-]+)(#([\w-]+))?\)", text):
-        target = DOCS / file
+    for file, _, anchor in re.findall(r"\]\(([\w./-]*)(#([\w-]+))?\)", page.read_text(encoding="utf-8")):
+        target = page.parent / file if file else page
         assert target.exists(), file
         if anchor:
-            heads = [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in
-                     re.findall(r"^#+ (.*)$", target.read_text(), re.M)]  # fmt: skip
-            assert anchor in heads
+            assert anchor in anchors(target)
+
+
+def test_pages_that_code_and_pages_name_exist():
+    """Messages, docstrings and scripts say docs/FOLDER/PAGE, which has to be there."""
+    rooms = ("polyteach", "runs", "tests", "benchmarks", "docs")
+    files = [f for r in rooms for end in ("py", "sh", "md") for f in (ROOT / r).rglob(f"*.{end}")]
+    named = {(n, f) for f in files for n in re.findall(r"\bdocs/[\w/-]+\.\w+", f.read_text(encoding="utf-8"))}
+    assert len(named) > 40
+    assert not [(n, str(f)) for n, f in named if not (ROOT / n).is_file()]
 
 
 def test_the_bounds_on_the_page_of_trust_are_those_of_the_code():

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from polyteach.tasks.contract import Objective, Space
 from polyteach.teachers import load_teacher, onnx_models
 
-ONNX = (Path(__file__).parent.parent / "docs" / "onnx.md").read_text(encoding="utf-8")
+ONNX = (Path(__file__).parent.parent / "docs" / "guide" / "onnx.md").read_text(encoding="utf-8")
 
 
 def described(name):

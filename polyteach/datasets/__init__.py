@@ -39,7 +39,8 @@ _MOST_CLASSES = 100_000
 
 _OTHER_FORMAT = (
     "YOLO's, LabelMe's or CVAT's labels: convert them to COCO's JSON and give coco:ROOT; classes alone: a folder for "
-    "each class and folder:ROOT; pictures without labels: the folder alone. What each looks like: docs/datasets.md"
+    "each class and folder:ROOT; pictures without labels: the folder alone. What each looks like: "
+    "docs/guide/datasets.md"
 )
 _JUNK = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
 """Folders that systems make and nobody means: macOS's archives, Synology's thumbnails, Windows' and Unix' own."""

@@ -3,7 +3,7 @@
     rooms:DOMAIN?count=train:1000,val:200,test:300&seed=0&size=64&tasks=own&furniture=DIR&views=4&outlines=no
 
 DOMAIN is one of `DOMAINS`: worlds for four teachers, a pool, and six downstream worlds. The furniture is that of
-Debian's sweethome3d-furniture (docs/rooms.md says how to get it and under which licences); nothing of it is here.
+Debian's sweethome3d-furniture (docs/guide/rooms.md says how to get it and under which licences); nothing of it is here.
 An image follows from (domain, seed, split, number), its size, views and the furniture alone, so that more images later
 leave the first as they are. Its bytes also depend on the versions of embreex, numpy and Pillow.
 
@@ -187,7 +187,7 @@ SORTS: dict[str, tuple[str, ...]] = {
     "vehicle": CLASSES["vehicle"],
 }
 """What "teach-classes" names. Teachers name little: of sixteen classes one that learned from a thousand pictures got
-42 % right in rooms like its own, and 16 % on the pool (docs/proof.md)."""
+42 % right in rooms like its own, and 16 % on the pool (docs/evidence/proof.md)."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "seating": SEATS,
@@ -228,7 +228,7 @@ PIECES: dict[str, tuple[str, ...]] = {
     "light": THINGS["light"],
     "living": THINGS["living"],
 }
-"""What "down-boxes" names: of twenty names a small network learned none from 1,000 pictures (docs/proof.md)."""
+"""What "down-boxes" names: a small network learned none of twenty names from 1,000 images (docs/evidence/proof.md)."""
 
 USES: dict[str, tuple[str, ...]] = {
     "to sit or lie on": PIECES["to sit or lie on"],

@@ -1,7 +1,7 @@
 """ONNX files as teachers: `onnx:FILE`, with a description beside it in FILE.json or FILE.yaml (or without .onnx).
 
-docs/onnx.md has complete examples. What the graph itself says (type and rank of the input, its size, whether it takes
-batches) is taken from it, and a description that says otherwise is refused.
+docs/guide/onnx.md has complete examples. What the graph itself says (type and rank of the input, its size, whether it
+takes batches) is taken from it, and a description that says otherwise is refused.
 
 task: classification, detection, segmentation or depth
 names: class names in the order of the outputs, or a file with one name per line; none for depth
@@ -86,10 +86,10 @@ _TYPES = {
 }
 """ONNX Runtime's names of the types of an input that can be given."""
 _ADVICE = {
-    False: "Boxes and classes in one output, as YOLO exports them, are not read: split them in the graph (docs/onnx.md "
-    "shows how)",
+    False: "Boxes and classes in one output, as YOLO exports them, are not read: split them in the graph "
+    "(docs/guide/onnx.md shows how)",
     True: "A grid (batch, channels, rows, columns) holds boxes that are not decoded yet: decode them in the graph, or "
-    "ask the network from a function of your own, python:FILE.py:FUNCTION (docs/teachers.md)",
+    "ask the network from a function of your own, python:FILE.py:FUNCTION (docs/guide/teachers.md)",
 }
 """What to do with a detector's output that is no list of boxes; by whether it is a grid."""
 
@@ -638,7 +638,7 @@ def _describe(file: Path) -> _Description:
     if found is None:
         raise ValueError(
             f"{file} has no description beside it ({places[0].name} or {places[1].name}): task, names, input and"
-            " output; docs/onnx.md has examples, and the head of polyteach/teachers/onnx_models.py lists its keys"
+            " output; docs/guide/onnx.md has examples, and the head of polyteach/teachers/onnx_models.py lists its keys"
         )
     if found.suffix == ".json":
         return _Description(read_json(found), found, "", _TOP)

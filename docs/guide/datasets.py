@@ -1,6 +1,6 @@
-"""Writes the second half of docs/datasets.md: what each format's file in polyteach/datasets says of its tree.
+"""Writes the second half of docs/guide/datasets.md: what each format's file in polyteach/datasets says of its tree.
 
-    python docs/datasets.py
+    python docs/guide/datasets.py
 
 tests/test_docs.py fails where the page is not what this writes.
 """
@@ -9,8 +9,8 @@ import ast
 from pathlib import Path
 
 PAGE = Path(__file__).with_suffix(".md")
-FORMATS = Path(__file__).parent.parent / "polyteach" / "datasets"
-MARK = "<!-- what follows is written by docs/datasets.py -->\n"
+FORMATS = Path(__file__).parent.parent.parent / "polyteach" / "datasets"
+MARK = "<!-- what follows is written by docs/guide/datasets.py -->\n"
 
 
 def formats() -> dict[str, str]:
