@@ -78,6 +78,18 @@ def test_depth_is_known_where_the_mask_and_the_value_say_so(root):
     assert np.array_equal(target.value.numpy(), np.where(expected, DEPTH[..., 0], 0))
 
 
+@pytest.mark.parametrize("value", [1e300, np.inf, np.nan])
+def test_depth_that_float32_cannot_hold_is_not_known(root, value):
+    deep = DEPTH.astype(np.float64)
+    deep[5] = value
+    np.save(f"{start(root, SPLITS[0])}_depth.npy", deep)
+    first, second = (e.targets((H, W))["depth"] for e in load_dataset(f"diode:{root}").entries(0, 2))
+    assert not first.valid[5].any()
+    assert not first.value[5].any()
+    assert torch.equal(first.value[6:], second.value[6:])
+    assert torch.equal(first.valid[6:], second.valid[6:])
+
+
 def test_depth_without_a_channel_is_the_same(root):
     np.save(f"{start(root, SPLITS[0])}_depth.npy", DEPTH[..., 0])
     first, second = (e.targets((H, W))["depth"] for e in load_dataset(f"diode:{root}").entries(0, 2))
@@ -196,6 +208,36 @@ def test_a_missing_file(root, tmp_path, ending):
 def test_a_wrong_file(root, tmp_path, ending, content, match):
     np.save(f"{start(root, 'val/outdoor', 10)}{ending}", content, allow_pickle=True)
     refused(root, tmp_path, match)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "got"),
+    [
+        (np.float32, 1e38, r"1\.73205e\+38"),  # squares, which float32 cannot hold
+        (np.float32, -3e38, r"5\.19615e\+38"),
+        (np.float64, 1e39, r"1\.73205e\+39"),  # nor this itself
+        (np.float64, 1e300, r"1\.73205e\+300"),
+        (np.float16, 6e4, r"103923"),
+        (np.int64, 2**62, r"7\.98767e\+18"),
+    ],
+)
+def test_normals_of_any_size_are_refused(root, tmp_path, dtype, value, got):
+    normal = np.nan_to_num(NORMAL).astype(dtype)
+    normal[3, 3] = value
+    np.save(f"{start(root, 'val/outdoor', 10)}_normal.npy", normal)
+    refused(root, tmp_path, rf"_normal\.npy: normals must have length 1, or 0 where invalid; got {got}\b")
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_normals_that_are_no_numbers_are_not_known(root, value):
+    normal = NORMAL.copy()
+    normal[3, 3, 1] = value
+    np.save(f"{start(root, SPLITS[0])}_normal.npy", normal)
+    (entry,) = load_dataset(f"diode:{root}").entries(0, 1)
+    target = entry.targets((H, W))["normals"]
+    assert not target.valid[3, 3]
+    assert not target.normal[:, 3, 3].any()
+    assert target.valid[3].sum() == W - 1
 
 
 @pytest.mark.parametrize("kept", [0, 40, 300])

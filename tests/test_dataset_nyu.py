@@ -162,6 +162,15 @@ def test_the_crop_of_another_size_is_in_proportion(tmp_path):
     assert valid.sum() == 35
 
 
+@pytest.mark.parametrize("value", [1e300, -1e300, np.inf, np.nan])
+def test_depth_that_float32_cannot_hold_is_not_known(tmp_path, value):
+    deep = np.ones((2, 8, 6))
+    deep[0, 4, 3] = value
+    _, found = entries(f"nyu:{small(tmp_path, depths=deep)}?crop=none")
+    valid = found[0].targets((6, 8))["depth"].valid
+    assert (~valid).nonzero().tolist() == [[3, 4]]
+
+
 def test_a_file_may_be_given(made):
     assert len(load_dataset(f"nyu:{made / 'nyu_depth_v2_labeled.mat'}").names) == COUNT
 

@@ -29,6 +29,7 @@ degrees of pitch, and the ground before a raised camera has z > 0 where it is se
 are; Metric3D turns them round.
 """
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -131,22 +132,23 @@ def _part(row: _Row) -> str:
 
 def _depth(start: str, size: tuple[int, int]) -> DepthTarget:
     value, mask = (_array(start + ending, size, 1).squeeze(-1) for ending in (_DEPTH, _MASK))
-    with np.errstate(invalid="ignore"):  # NaN is not above 0
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN is not above 0; what float32 cannot hold is infinite
+        value = value.astype(np.float32)
         valid = (mask > 0) & (value > 0) & np.isfinite(value)
-    return DepthTarget(
-        value=torch.from_numpy(np.where(valid, value, 0).astype(np.float32)), valid=torch.from_numpy(valid)
-    )
+    return DepthTarget(value=torch.from_numpy(np.where(valid, value, 0)), valid=torch.from_numpy(valid))
 
 
 def _facing(path: str, size: tuple[int, int], signs: np.ndarray) -> NormalsTarget:
-    vector = _array(path, size, 3).astype(np.float32) * signs
-    length = np.linalg.norm(vector, axis=-1)
-    with np.errstate(invalid="ignore"):
-        valid = np.isfinite(length) & (length > 0)
-    wrong = valid & (np.abs(length - 1) > 0.1)
-    if wrong.any():
-        raise ValueError(f"{path}: normals must have length 1, or 0 where invalid; got {length[wrong][0]:g}")
-    unit = np.where(valid[..., None], vector / np.where(valid, length, 1)[..., None], 0)
+    given = _array(path, size, 3)
+    with np.errstate(invalid="ignore", over="ignore"):  # of finite numbers that are too large the length is infinite
+        vector = given.astype(np.float32) * signs
+        length = np.linalg.norm(vector, axis=-1)
+        valid = np.isfinite(given).all(-1) & (length > 0)
+        wrong = valid & (np.abs(length - 1) > 0.1)
+        if wrong.any():
+            got = math.hypot(*given[wrong][0].astype(float))  # which does not square what is large
+            raise ValueError(f"{path}: normals must have length 1, or 0 where invalid; got {got:g}")
+        unit = np.where(valid[..., None], vector / np.where(valid, length, 1)[..., None], 0)
     away = valid & ((unit * _rays(*size)).sum(-1) > _CLEARLY)
     if away.sum() > _AWAY * max(valid.sum(), _FEWEST * valid.size):
         raise ValueError(f"{path}: nearly every normal faces away from the camera: its axes are others; see ?axes=")

@@ -124,8 +124,8 @@ class Nyu(Dataset):
             yield Entry(data=_png(picture.transpose(2, 1, 0)), split=split, targets=partial(self._targets, i))
 
     def _targets(self, i: int, size: tuple[int, int]) -> Labels:
-        value = self._read(self._depth, i).T.astype(np.float32)
-        with np.errstate(invalid="ignore"):  # NaN is neither near nor far
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are out of range
+            value = self._read(self._depth, i).T.astype(np.float32)
             valid = (value >= _NEAREST) & (value <= _FARTHEST)
         if self._crop:
             inside = np.zeros_like(valid)
