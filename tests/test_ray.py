@@ -129,7 +129,8 @@ def test_what_reading_may_do_is_said_to_the_workers(cluster, teacher, tmp_path):
         label(str(store.path), **options, ray_workers=1, allow_remote=address, retry=True)
         assert {s for part in states(store).values() for s in part} == {"labelled"}
         assert server.asked == [f"/{rows[1].id}.png"]
-        label(str(store.path), **options | {"teachers": {"u": teacher + "mean"}}, ray_workers=1, max_pixels=80)
+        with pytest.raises(ValueError, match="classification/u: all 22 images failed, the first with 'image: 24x20 is"):
+            label(str(store.path), **options | {"teachers": {"u": teacher + "mean"}}, ray_workers=1, max_pixels=80)
     few = next(s for s in store.sets() if s.name == "u")
     assert "is more than max_pixels=80" in next(a for a in few.read(1) if isinstance(a, str))
 
