@@ -34,17 +34,17 @@ from harness import RESULTS, machine, scratch
 from objects import KINDS, server
 from torchvision.io import encode_png
 
-from polyteach import storage
-from polyteach.files import write_json
-from polyteach.label import label
-from polyteach.scene import random_scene, render
-from polyteach.storage import to_path
+from polyteach.curation.stores import faults as faults_of
+from polyteach.ground import storage
+from polyteach.ground.files import write_json
+from polyteach.ground.scene import random_scene, render
+from polyteach.ground.storage import to_path
 from polyteach.store import ImageRow, Store
-from polyteach.stores import faults as faults_of
-from polyteach.stores import repair
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Space
-from polyteach.train import train
+from polyteach.verbs.label import label
+from polyteach.verbs.store.repair import repair
+from polyteach.verbs.train import train
 
 IMAGES, PART, SIZE = 48, 4, 64
 TEACHER = '''

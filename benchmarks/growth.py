@@ -16,7 +16,7 @@ READ = """
 import json, resource, sys, time
 start = time.perf_counter()
 from polyteach.store import Store
-from polyteach.batches import *
+from polyteach.loading.batches import *
 from polyteach.tasks.contract import Policy
 imported = time.perf_counter()
 chosen = plan([Store.open(sys.argv[1])], (), (), ())

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from polyteach.jackknife import KEPT, draws, groups, left_out
-from polyteach.precision import Judged, Ranking
+from polyteach.ground.jackknife import KEPT, draws, groups, left_out
+from polyteach.tasks._average_precision import Judged, Ranking
 from polyteach.tasks.classification import TopK
 from polyteach.tasks.normals import Angles
 from polyteach.tasks.segmentation import MeanIoU

@@ -97,7 +97,7 @@ def server() -> Iterator[Layer]:
     from moto.server import ThreadedMotoServer
     from s3fs import S3FileSystem
 
-    from polyteach import storage
+    from polyteach.ground import storage
 
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.io import decode_jpeg
 from worlds import photographs, rendered
 
-from polyteach.batches import Augment, Samples, batches, plan
+from polyteach.loading.batches import Augment, Samples, batches, plan
 from polyteach.store import Store
 from polyteach.tasks.contract import Policy
 

@@ -73,7 +73,7 @@ def main() -> int:
     """The command."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name, server() as layer:
-        from polyteach import storage
+        from polyteach.ground import storage
 
         storage._client("s3://").mkdir("counted")
         folder = Path(name)

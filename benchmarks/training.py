@@ -10,11 +10,11 @@ from harness import Peer, Row, against, alone, interleaved, medians, ready
 from trainers import BACKBONE, LOOPS, WARM, by_class, per_second, steps_noted
 from worlds import rendered
 
-from polyteach.batches import Augment, Batch, Samples, batches, plan
-from polyteach.loop import Mixture, Settings, fit
+from polyteach.loading.batches import Augment, Batch, Samples, batches, plan
+from polyteach.model.student import Student
 from polyteach.store import Store
-from polyteach.student import Student
 from polyteach.tasks.contract import Policy
+from polyteach.training.loop import Mixture, Settings, fit
 
 
 def run(

@@ -5,7 +5,6 @@ A verb's module is imported when its command is called, so that `polyteach --hel
 
 import errno
 import functools
-import importlib
 import inspect
 import os
 import re
@@ -16,34 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from polyteach.names import unknown_name
-from polyteach.texts import say
+from polyteach.ground.names import unknown_name
+from polyteach.ground.texts import say
+from polyteach.verbs import is_group, load_verb, verbs
+from polyteach.version import __version__
 
-VERBS = {
-    "ingest": "images (a folder, a list, a tar, a Parquet file) -> store",
-    "label": "store + teachers -> pseudo labels in the store",
-    "train": "stores -> student (or, from people's labels, a teacher)",
-    "pretrain": "images -> backbone, without labels (SimCLR, VICReg): the rivals",
-    "transfer": "student + a downstream store -> scores, by one protocol for every rival",
-    "predict": "student + images -> targets and pictures",
-    "report": "scores of many transfers -> one page of tables, curves and pictures",
-    "store": "look after a store: check, info, split, merge, drop-labels, repair",
-    "demo": "the whole method on real photographs with real packaged teachers",
-}
-GROUPS = {
-    "store": (
-        "stores",
-        {
-            "check": "verify every part, and say what is broken",
-            "info": "what is in it: images, label sets, their statistics and classes",
-            "split": "divide the images into training, validation and test",
-            "merge": "several stores into a new one",
-            "drop-labels": "delete label sets",
-            "repair": "take out what is broken, and nothing else",
-        },
-    )
-}
-"""Verbs of verbs: the module, and what there is in it."""
 OF_A_PATH = (
     errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG,
     errno.ELOOP, errno.ENXIO,
@@ -53,7 +29,7 @@ OF_A_PATH = (
 
 def usage() -> str:
     """The top-level help text."""
-    lines = [f"  {verb:9}{what}" for verb, what in VERBS.items()]
+    lines = [f"  {verb:9}{what}" for verb, what in verbs().items()]
     return "\n".join(
         [
             "usage: polyteach VERB [ARGUMENTS]   (polyteach VERB --help tells them, with examples)",
@@ -109,29 +85,27 @@ def _main(argv: list[str] | None) -> int:
         say(*usage().split("\n"), stream=sys.stdout)
         return 0 if argv else 2
     if argv[0] == "--version":
-        import polyteach
-
-        say(f"polyteach {polyteach.__version__}", stream=sys.stdout)
+        say(f"polyteach {__version__}", stream=sys.stdout)
         return 0
-    if argv[0] not in VERBS:
-        say(f"polyteach: {unknown_name('verb', argv[0], VERBS)}")
+    known = verbs()
+    if argv[0] not in known:
+        say(f"polyteach: {unknown_name('verb', argv[0], known)}")
         return 2
     if argv[0] != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         say(f"polyteach {argv[0]}: is one process's work; start it without torchrun")
         return 2
-    module, name, prog, rest = argv[0], argv[0], argv[0], argv[1:]
-    if argv[0] in GROUPS:
-        module, known = GROUPS[argv[0]]
+    group, name, prog, rest = "", argv[0], argv[0], argv[1:]
+    if is_group(name):
+        group, known = name, verbs(name)
         if not rest or rest[0] not in known:
             asked = bool(rest) and rest[0] in ("-h", "--help")
-            lines = [f"usage: polyteach {argv[0]} VERB [ARGUMENTS]", "", *(f"  {k:12}{v}" for k, v in known.items())]
+            lines = [f"usage: polyteach {group} VERB [ARGUMENTS]", "", *(f"  {k:12}{v}" for k, v in known.items())]
             if rest and not asked:
-                lines.insert(0, f"polyteach {argv[0]}: {unknown_name('verb', rest[0], known)}")
+                lines.insert(0, f"polyteach {group}: {unknown_name('verb', rest[0], known)}")
             say(*lines, stream=sys.stdout if asked else sys.stderr)
             return 0 if asked else 2
-        prog, name, rest = f"{argv[0]} {rest[0]}", rest[0].replace("-", "_"), rest[1:]
-    home = importlib.import_module(f"polyteach.{module}")
-    verb: Callable[..., Any] = getattr(home, name)
+        prog, name, rest = f"{group} {rest[0]}", rest[0], rest[1:]
+    verb, status = load_verb(name, group)
     try:
         result = _call(verb, prog, rest)
     except KeyboardInterrupt as e:
@@ -142,7 +116,7 @@ def _main(argv: list[str] | None) -> int:
         _complain(prog, e)
         return int(getattr(e, "status", 2))
     except OSError as e:
-        from polyteach.storage import StorageError
+        from polyteach.ground.storage import StorageError
 
         if e.filename and e.errno in OF_A_PATH:
             say(f"polyteach {prog}: {_paths(e)}: {e.strerror}")
@@ -158,8 +132,7 @@ def _main(argv: list[str] | None) -> int:
             "command again and it goes on"
         )
         return 1
-    # a verb whose work may be done in part says so by a function of its module
-    return int(home.status(result)) if hasattr(home, "status") else 0
+    return status(result)
 
 
 def _paths(error: OSError) -> str:
@@ -213,7 +186,7 @@ def _description(verb: Callable[..., Any]) -> str:
     before, _, arguments = (inspect.getdoc(verb) or "").partition("\nArgs:\n")
     sections = re.split(r"\n(?=\S)", arguments)
     examples = [x for x in sections if x.startswith("Examples:")]
-    from polyteach.tables import width_of, wrapped
+    from polyteach.ground.tables import width_of, wrapped
 
     # tyro joins a paragraph's lines, unless they begin with a space, and leaves it to the terminal to break words
     width = min(width_of(sys.stdout), 120)
@@ -246,7 +219,7 @@ def _config_option(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
             file, rest = word.partition("=")[2], argv[:i] + argv[i + 1 :]
     if file is None:
         return rest, {}
-    from polyteach.files import read_text, yaml_value
+    from polyteach.ground.files import read_text, yaml_value
 
     try:
         text = read_text(Path(file))

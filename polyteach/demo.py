@@ -4,7 +4,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from polyteach.texts import say
+from polyteach.ground.texts import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,7 +130,7 @@ def _begin(folder: "Path", config: dict[str, Any], rows: int) -> None:
     Raises:
         ValueError: a number out of range, a demo that is finished, or one that was started otherwise.
     """
-    from polyteach.files import differences, read_json, write_json
+    from polyteach.ground.files import differences, read_json, write_json
 
     if (folder / "report.json").exists():
         raise ValueError(f"{folder} holds a finished demo (report.json); choose another folder")
@@ -148,7 +148,7 @@ def _begin(folder: "Path", config: dict[str, Any], rows: int) -> None:
 
 def _train(folder: "Path", backbone: "Path", steps: int, seed: int, progress: bool) -> None:
     import polyteach
-    from polyteach.devices import find_device, quick_precision
+    from polyteach.ground.devices import find_device, quick_precision
 
     if (folder / "student" / "train.json").exists():
         return
@@ -181,7 +181,7 @@ def _report(
     import torch
 
     import polyteach
-    from polyteach.files import write_json
+    from polyteach.ground.files import write_json
 
     report = {
         "polyteach": polyteach.__version__,
@@ -206,7 +206,7 @@ class _Stages:
     """Says what is done now and about how long it will take; keeps the seconds of each, added up over restarts."""
 
     def __init__(self, file: "Path") -> None:
-        from polyteach.files import read_json
+        from polyteach.ground.files import read_json
 
         self.file = file
         self.seconds: dict[str, float] = read_json(file) if file.exists() else {}
@@ -219,7 +219,7 @@ class _Stages:
         """expected: seconds on two cores."""
         import time
 
-        from polyteach.files import write_json
+        from polyteach.ground.files import write_json
 
         self.number += 1
         before = f", {self.seconds[name]:.0f} s of it done before" if name in self.seconds else ""
@@ -241,7 +241,7 @@ def _minutes(seconds: int | float) -> str:
 
 
 def _finished(file: "Path") -> bool:
-    from polyteach.files import read_json
+    from polyteach.ground.files import read_json
 
     return file.exists() and bool(read_json(file).get("finished"))
 
@@ -250,8 +250,8 @@ def _photographs(folder: "Path", own: str | None, debian: bool, limit: int) -> d
     """Copies of the photographs in photos/train and photos/heldout; how many came from where."""
     from hashlib import sha256
 
-    from polyteach.files import read_json, replacing, write_json
-    from polyteach.images import BadImage, decode
+    from polyteach.ground.files import read_json, replacing, write_json
+    from polyteach.ground.images import BadImage, decode
 
     done = folder / "photos" / "sources.json"
     if done.exists():
@@ -312,7 +312,7 @@ def _look(pixels: "Tensor") -> "Tensor":
 def _own(folder: str, limit: int) -> "Iterator[tuple[str, str, bytes]]":
     from pathlib import Path
 
-    from polyteach.images import extensions
+    from polyteach.ground.images import extensions
 
     if not Path(folder).is_dir():
         raise ValueError(f"photos {folder} is not a folder")
@@ -414,7 +414,7 @@ def _backbone(folder: "Path") -> "Path":
     """The packaged classifier's weights under timm's names: the student starts from an already strong checkpoint."""
     from safetensors.torch import save_file
 
-    from polyteach.files import replacing
+    from polyteach.ground.files import replacing
     from polyteach.teachers.packaged_models import efficientnet_lite0_state
 
     file = folder / "backbone.safetensors"
@@ -449,7 +449,7 @@ def _held_out(folder: "Path") -> _HeldOut:
 
 def _scores(held: _HeldOut) -> dict[str, Any]:
     """The student against each teacher on the photographs that it never saw, by the task's own metric."""
-    from polyteach.geometry import whole
+    from polyteach.ground.geometry import whole
     from polyteach.tasks import load_task
     from polyteach.tasks.contract import Policy, Target
 
@@ -490,7 +490,7 @@ def _scores(held: _HeldOut) -> dict[str, Any]:
 
 def _spent(task: str, name: str, folder: "Path") -> float:
     """Seconds that the teacher of a label set took; without those of a network that another one had asked already."""
-    from polyteach.files import read_json
+    from polyteach.ground.files import read_json
 
     spent = [read_json(folder / store / "labels" / task / name / "label.json")["compute"] for store in _STORES]
     return round(sum(s["seconds"] for s in spent), 1)
@@ -505,8 +505,8 @@ def _sheet(held: _HeldOut, rows: int, file: "Path") -> None:
     from PIL import Image, ImageDraw, ImageFont
     from torchvision.transforms.v2.functional import to_pil_image
 
-    from polyteach.files import replacing
-    from polyteach.geometry import whole
+    from polyteach.ground.files import replacing
+    from polyteach.ground.geometry import whole
     from polyteach.tasks import load_task
     from polyteach.tasks.contract import Policy, Target
 

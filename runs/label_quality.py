@@ -10,7 +10,7 @@ import sys
 
 import torch
 
-from polyteach.geometry import fit
+from polyteach.ground.geometry import fit
 from polyteach.store import LabelSet, Store
 from polyteach.tasks import load_task
 

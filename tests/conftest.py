@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from polyteach.scene import random_scene, render
+from polyteach.ground.scene import random_scene, render
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -101,7 +101,7 @@ def verbs(monkeypatch):
     """Calls of the verbs as (name, options): the command line is read as ever, and nothing is done."""
     calls = []
     for name in ("ingest", "train", "pretrain", "label", "transfer", "report"):
-        module = importlib.import_module(f"polyteach.{name}")
+        module = importlib.import_module(f"polyteach.verbs.{name}")
 
         def noted(*args, verb=name, **options):  # a verb may have an option "name"
             calls.append((verb, options))

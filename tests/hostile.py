@@ -54,7 +54,7 @@ from PIL import Image
 
 import polyteach
 from polyteach.__main__ import main as call
-from polyteach.label import label
+from polyteach.verbs.label import label
 from tests import hostile_cases as corpus
 from tests.hostile_cases import Case, Place, Run
 

@@ -155,7 +155,7 @@ def place(root: Path, seed: Path, url: str) -> Place:
 
 
 def _scenes(count: int) -> Any:
-    from polyteach.scene import random_scene, render
+    from polyteach.ground.scene import random_scene, render
 
     return [render(random_scene(i, (40, 48))) for i in range(count)]
 
@@ -178,8 +178,8 @@ def seed(folder: Path) -> None:
     """A small store with every task's labels, a network, an ONNX teacher and results of transfers, made once."""
     import torch
 
+    from polyteach.model.student import Student, save_student
     from polyteach.store import ImageRow, Store
-    from polyteach.student import Student, save_student
     from polyteach.tasks import load_task
     from polyteach.tasks.contract import Objective, Space
 
@@ -835,7 +835,7 @@ case("a folder of broken is a link", 1, "broken/labels is a link to somebody's f
 
 def _swept(here: Place) -> None:
     """A temporary file of a dead process of this machine, in a folder that is not the store's."""
-    from polyteach.files import _OWNER
+    from polyteach.ground.files import _OWNER
 
     _linked("images")(here)
     (here.root / "around" / "elsewhere" / f".x.{_OWNER}.999999.abcdef01.tmp").write_text("somebody's")
@@ -1669,7 +1669,7 @@ def _odd_overview(here: Place) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from polyteach.storage import stamps
+    from polyteach.ground.storage import stamps
     from polyteach.store import Overview, _digest
 
     _good(here)

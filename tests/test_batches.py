@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as kernels
 
-from polyteach import batches as module
-from polyteach import stores
-from polyteach.batches import PHOTOMETRIC, Augment, Order, Samples, batches, photometric, plan, unlearnable
-from polyteach.geometry import random_view
-from polyteach.scene import random_scene, render
+from polyteach.curation import stores
+from polyteach.ground.geometry import random_view
+from polyteach.ground.scene import random_scene, render
+from polyteach.loading import batches as module
+from polyteach.loading.batches import PHOTOMETRIC, Augment, Order, Samples, batches, photometric, plan, unlearnable
 from polyteach.store import ImageRow, Store
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.classification import ClassificationTarget

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from polyteach.__main__ import GROUPS, VERBS, main
+from polyteach.__main__ import main
 from polyteach.store import ImageRow, Store
+from polyteach.verbs import is_group, load_verb, verbs
 from tests.conftest import png
 
-WORDS = [v for v in VERBS if v not in GROUPS] + [f"{g} {v}" for g, (_, verbs) in GROUPS.items() for v in verbs]
+VERBS = verbs()
+GROUPS = [v for v in VERBS if is_group(v)]
+WORDS = [v for v in VERBS if v not in GROUPS] + [f"{g} {v}" for g in GROUPS for v in verbs(g)]
 
 
 @pytest.mark.parametrize("verb", WORDS)
@@ -40,12 +43,10 @@ def test_help_breaks_no_word_at_80_columns(verb, capsys, monkeypatch):
 
 @pytest.mark.parametrize("verb", WORDS)
 def test_every_option_is_explained(verb, capsys):
-    import importlib
     import inspect
 
-    first, *more = verb.split()
-    module = GROUPS[first][0] if more else first
-    function = getattr(importlib.import_module(f"polyteach.{module}"), (more or [first])[0].replace("-", "_"))
+    *group, name = verb.split()
+    function, _ = load_verb(name, *group)
     arguments = (inspect.getdoc(function) or "").partition("Args:")[2]
     for name in inspect.signature(function).parameters:
         assert f"\n    {name}: " in arguments, f"{verb} does not explain {name}"
@@ -65,7 +66,7 @@ def test_top_level(capsys):
 def test_verbs_of_verbs(group, capsys):
     assert main([group, "--help"]) == 0
     said = capsys.readouterr().out
-    assert all(verb in said for verb in GROUPS[group][1])
+    assert all(verb in said for verb in verbs(group))
     assert main([group]) == 2
     assert main([group, "mend"]) == 2
     assert "unknown verb 'mend'" in capsys.readouterr().err
@@ -155,7 +156,7 @@ def test_who_stops_reading_gets_no_traceback(words, tmp_path):
 
 def test_another_broken_pipe_is_no_end(monkeypatch):
     """As of a connection to a server, while somebody reads what is said."""
-    module = importlib.import_module("polyteach.train")
+    module = importlib.import_module("polyteach.training.train")
 
     @functools.wraps(module.train)
     def broken(*_, **__):
@@ -218,7 +219,7 @@ def test_an_error_that_is_of_no_path_is_not_hidden(error, monkeypatch):
 
 def fails(error, monkeypatch):
     """Let `polyteach train` raise it."""
-    module = importlib.import_module("polyteach.train")  # the package's `train` is the verb
+    module = importlib.import_module("polyteach.training.train")  # the package's `train` is the verb
 
     @functools.wraps(module.train)
     def refused(*_, **__):

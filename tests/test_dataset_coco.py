@@ -18,8 +18,8 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from polyteach.datasets import _coco, load_dataset
-from polyteach.ingest import ingest
 from polyteach.tasks.contract import Space
+from polyteach.verbs.ingest import ingest
 
 IGNORE = 65535
 H, W = 24, 32

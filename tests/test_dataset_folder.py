@@ -10,7 +10,7 @@ import pytest
 from torchvision.datasets import ImageFolder
 
 from polyteach.datasets import formats, load_dataset, numbered, of_class, split_of
-from polyteach.ingest import ingest
+from polyteach.verbs.ingest import ingest
 from tests.classes import seen, stored, tree
 
 

@@ -13,7 +13,7 @@ from polyteach.datasets import _furniture, load_dataset, rooms
 from polyteach.datasets._furniture import Model, catalogue, models, properties, simplified
 from polyteach.datasets._interior import aimed
 from polyteach.datasets.rooms import DOMAINS, kind, shared
-from polyteach.scene import WALL
+from polyteach.ground.scene import WALL
 from polyteach.tasks import all_tasks, load_task
 
 BOX = [(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]

@@ -12,11 +12,11 @@ from PIL import Image
 
 from polyteach.datasets import load_dataset, shapes
 from polyteach.datasets.shapes import DOMAINS, Film, Light, Skin, World, plane, solid, stream, truth, view
-from polyteach.ingest import ingest
-from polyteach.scene import WALL
+from polyteach.ground.scene import WALL
 from polyteach.store import Store
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Space
+from polyteach.verbs.ingest import ingest
 
 SIZE, ANGLE = 64, 50
 FOCAL = SIZE / 2 / np.tan(np.radians(ANGLE / 2))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from polyteach.__main__ import main
 from polyteach.demo import SIDE, TEACHERS, _minutes, _photographs, _Stages
-from polyteach.scene import random_scene, render
+from polyteach.ground.scene import random_scene, render
 from polyteach.store import Store
 from tests.conftest import png
 

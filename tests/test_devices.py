@@ -12,11 +12,11 @@ import torch
 import torchvision
 from PIL import Image
 
-from polyteach import devices
-from polyteach.label import label
-from polyteach.predict import predict
+from polyteach.ground import devices
 from polyteach.teachers import load_teacher
-from polyteach.train import train
+from polyteach.verbs.label import label
+from polyteach.verbs.predict import predict
+from polyteach.verbs.train import train
 from tests.conftest import TEACHER
 from tests.test_label import pictures, store_of
 from tests.test_train import options, world

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from polyteach.__main__ import main
-from polyteach.scene import random_scene, render
+from polyteach.ground.scene import random_scene, render
 from polyteach.store import ImageRow, Store
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Space
@@ -147,8 +147,10 @@ def test_pages_that_code_and_pages_name_exist():
 
 
 def test_the_bounds_on_the_page_of_trust_are_those_of_the_code():
-    from polyteach import files, limits, names, store, student
+    from polyteach import store
     from polyteach.datasets import _archive, _files, cifar, nyu
+    from polyteach.ground import files, limits, names
+    from polyteach.model import student
     from polyteach.tasks import contract, detection
     from polyteach.teachers import onnx_models, transformers_models
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as kernels
 
-from polyteach import geometry
-from polyteach.geometry import View, area, fit, random_view, whole
+from polyteach.ground import geometry
+from polyteach.ground.geometry import View, area, fit, random_view, whole
 
 SIDE = st.integers(1, 40)
 SIZES = st.tuples(SIDE, SIDE)
@@ -258,7 +258,7 @@ def test_a_picture_put_together_is_what_padding_makes_of_it(seed, source, size, 
 
 SEES = """
 import random, resource, torch
-from polyteach.geometry import fit, random_view
+from polyteach.ground.geometry import fit, random_view
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

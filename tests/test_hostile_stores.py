@@ -11,12 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from polyteach import stores
 from polyteach.__main__ import main
+from polyteach.curation import stores
+from polyteach.curation.stores import faults
 from polyteach.store import ImageRow, Overview, Store
-from polyteach.stores import drop_labels, faults, repair
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import PEOPLE, Space
+from polyteach.verbs.store.drop_labels import drop_labels
+from polyteach.verbs.store.repair import repair
 from tests.classes import picture
 
 IMAGES, SET = "images/part-00000.parquet", "labels/classification/people"

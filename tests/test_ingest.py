@@ -28,12 +28,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import polyteach.datasets
-from polyteach import images, limits
 from polyteach.__main__ import main
+from polyteach.curation.ingest import unique
 from polyteach.datasets import Dataset, Entry, _archive, formats, load_dataset, locate
-from polyteach.ingest import ingest, unique
+from polyteach.ground import images, limits
 from polyteach.store import Store
 from polyteach.tasks.classification import ClassificationTarget
+from polyteach.verbs.ingest import ingest
 
 RNG = np.random.default_rng(0)
 
@@ -664,7 +665,7 @@ def test_killed_before_the_state_was_written(folder, tmp_path):
     Store.create(tmp_path / "store", 7)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    owner = polyteach.files._OWNER
+    owner = polyteach.ground.files._OWNER
     (tmp_path / "store" / f".ingest.json.{owner}.{dead.pid}.abcdef01.tmp").write_text("{")
     store = ingest(str(folder), str(tmp_path / "store"), part_size=4, progress=False)
     assert store.part_size == 4
@@ -695,11 +696,11 @@ def test_killed_at_random_moments(tmp_path):
     # one process imports everything, then forks: or the kills would only hit the imports. Every second child or so is
     # waited for until it has written a part: on a busy machine it may not come so far in any fixed time
     code = """
-        import os, random, signal, sys, time, tyro, polyteach.datasets, polyteach.images, polyteach.store
+        import os, random, signal, sys, time, tyro, polyteach.datasets, polyteach.ground.images, polyteach.store
         from polyteach.__main__ import main
 
-        real = polyteach.images.measure
-        polyteach.images.measure = lambda *a: time.sleep(0.1) or real(*a)
+        real = polyteach.ground.images.measure
+        polyteach.ground.images.measure = lambda *a: time.sleep(0.1) or real(*a)
         def written():
             return len(os.listdir(sys.argv[3] + "/images")) if os.path.exists(sys.argv[3] + "/images") else 0
 
@@ -1248,7 +1249,7 @@ def test_a_tar_in_streams_of_lzma(tmp_path, pack):
 
 
 def test_pictures_that_wait_are_bounded_in_bytes(tmp_path, monkeypatch):
-    module = importlib.import_module("polyteach.ingest")
+    module = importlib.import_module("polyteach.curation.ingest")
     held, most = 0, 0
     one = module._Run._one
 

@@ -9,12 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyteach.batches import plan
-from polyteach.evaluate import evaluate
-from polyteach.jackknife import GROUPS, KEPT, draws, error, groups, interval, left_out
+from polyteach.ground.jackknife import GROUPS, KEPT, draws, error, groups, interval, left_out
+from polyteach.loading.batches import plan
 from polyteach.store import ImageRow, Store
 from polyteach.tasks.contract import PEOPLE, Space
 from polyteach.tasks.segmentation import SegmentationTarget
+from polyteach.transferring.scoring import evaluate
 from tests.conftest import png
 
 VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=40)

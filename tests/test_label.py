@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import polyteach
-import polyteach.stores
+import polyteach.curation.stores
 from polyteach.__main__ import main
 from polyteach.store import ImageRow, LabelSet, Store
 from polyteach.tasks import load_task
@@ -429,8 +429,8 @@ def test_two_runs_at_once_lose_nothing_and_differ_in_nothing(tmp_path, teacher):
 
 def test_a_network_gives_the_same_bytes_to_a_run_that_goes_on(tmp_path):
     """Its first batch is like any other: counting operations once changed the last bits of depth and normals."""
+    from polyteach.model.student import Student, save_student
     from polyteach.store import Space
-    from polyteach.student import Student, save_student
     from polyteach.tasks.contract import Objective
 
     torch.manual_seed(0)
@@ -491,7 +491,7 @@ def test_a_second_teacher_of_the_same_classes_is_told_that_it_would_not_be_used(
     said = " ".join(capsys.readouterr().err.split())
     assert "WARNING: classification/b teaches classification_a nothing" in said
     assert "(classification/a). Leave it out with --labels, put it first in --labels, or combine" in said
-    polyteach.stores.info(str(store.path))
+    polyteach.curation.stores.info(str(store.path))
     said = " ".join(capsys.readouterr().out.split())
     assert "WARNING: classification/b teaches classification_a nothing" in said
     assert "WARNING: classification/a" not in said
@@ -512,7 +512,7 @@ def test_a_retry_asks_again_where_what_is_kept_is_no_target(tmp_path, teacher):
 
 
 def test_large_images_come_in_smaller_batches(monkeypatch):
-    module = importlib.import_module("polyteach.label")
+    module = importlib.import_module("polyteach.labelling.label")
     monkeypatch.setattr(module, "BATCH_PIXELS", 100)
     rows = [ImageRow(id=f"{i}", height=10, width=w) for i, w in enumerate((1, 1, 1, 8, 2, 3, 200, 1))]
     batches = module._Run._batches(SimpleNamespace(batch_size=3), rows, [0, 1, 2, 3, 4, 5, 6, 7])

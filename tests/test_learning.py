@@ -5,16 +5,16 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from polyteach.batches import plan
-from polyteach.evaluate import evaluate
-from polyteach.geometry import whole
-from polyteach.predict import predict
-from polyteach.scene import random_scene, render
+from polyteach.ground.geometry import whole
+from polyteach.ground.scene import random_scene, render
+from polyteach.loading.batches import plan
 from polyteach.store import ImageRow, Store
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import PEOPLE, Space
 from polyteach.teachers import load_teacher
-from polyteach.train import train
+from polyteach.transferring.scoring import evaluate
+from polyteach.verbs.predict import predict
+from polyteach.verbs.train import train
 from tests.conftest import png
 
 NAMES = ("red", "green", "blue")

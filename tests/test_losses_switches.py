@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from polyteach.batches import plan
-from polyteach.loop import FIRST, Interrupted, Mixture
+from polyteach.loading.batches import plan
 from polyteach.store import Store
 from polyteach.tasks import load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import PEOPLE, Policy
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
-from polyteach.train import train
+from polyteach.training.loop import FIRST, Interrupted, Mixture
+from polyteach.verbs.train import train
 from tests.test_train import log_of, options, weights_of, world
 
 
@@ -79,7 +79,7 @@ def test_dropping_goes_on_exactly_where_it_stopped(tmp_path, monkeypatch):
     store = world(tmp_path / "store", tasks=("classification", "depth", "segmentation"))
     more = options(steps=FIRST + 6, drop=0.5, save_every=2)
     whole = train([store], out=str(tmp_path / "whole"), **more)
-    from polyteach import loop
+    from polyteach.training import loop
 
     step, done = loop._Run.update, []
 

@@ -18,12 +18,17 @@ from s3fs import S3FileSystem
 
 import polyteach
 from benchmarks import objects
-from polyteach import storage
 from polyteach.__main__ import main
-from polyteach.batches import plan
-from polyteach.storage import ObjectPath, StorageError, to_path
+from polyteach.curation.stores import faults
+from polyteach.ground import storage
+from polyteach.ground.storage import ObjectPath, StorageError, to_path
+from polyteach.loading.batches import plan
 from polyteach.store import ImageRow, Overview, Store
-from polyteach.stores import check, drop_labels, faults, info, merge, repair
+from polyteach.verbs.store.check import check
+from polyteach.verbs.store.drop_labels import drop_labels
+from polyteach.verbs.store.info import info
+from polyteach.verbs.store.merge import merge
+from polyteach.verbs.store.repair import repair
 from tests.conftest import forked, png
 
 TRAINING = {"backbone": "test_resnet", "channels": 8, "size": 64, "batch_size": 4, "steps": 2, "device": "cpu"}
@@ -286,7 +291,7 @@ def test_a_killed_label_goes_on(layer, tmp_path, teacher, monkeypatch):
     some = list((store.path / "labels").rglob("part-*.parquet"))
     assert 3 <= len(some) < 6
     (storage.spool()).mkdir(exist_ok=True)
-    left = storage.spool() / f".part-00003.parquet.{polyteach.files._OWNER}.{pid}.12345678.tmp"
+    left = storage.spool() / f".part-00003.parquet.{polyteach.ground.files._OWNER}.{pid}.12345678.tmp"
     left.write_bytes(b"of one that was killed")
     polyteach.label(str(store.path), **run)
     assert not list(storage.spool().iterdir())

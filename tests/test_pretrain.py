@@ -10,11 +10,12 @@ import torch
 from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss, VICRegLoss
 from safetensors.torch import load_file
 
-from polyteach.batches import all_images, batches
-from polyteach.pretrain import distorted, nt_xent, pairs, pretrain, siamese
+from polyteach.loading.batches import all_images, batches
+from polyteach.model.student import Student
 from polyteach.store import ImageRow, Store
-from polyteach.student import Student
 from polyteach.teachers import load_teacher
+from polyteach.training.pretrain import distorted, nt_xent, pairs, siamese
+from polyteach.verbs.pretrain import pretrain
 from tests.conftest import png
 
 
@@ -188,7 +189,7 @@ def test_loss_goes_down(tmp_path):
 def test_a_run_that_was_stopped_ends_in_the_same_weights(tmp_path, monkeypatch):
     store = pictures(tmp_path / "store")
     pretrain(store, out=str(tmp_path / "whole"), **options(steps=6))
-    import polyteach.loop as loop
+    import polyteach.training.loop as loop
 
     real, steps = loop._Run.update, []
 

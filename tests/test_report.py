@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from polyteach import charts, page
-from polyteach.jackknife import interval
-from polyteach.report import report
+from polyteach.ground.jackknife import interval
+from polyteach.reporting import charts, page
+from polyteach.verbs.report import report
 
 R = 400
 TASKS = {

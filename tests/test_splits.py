@@ -12,14 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from polyteach import splits
 from polyteach.__main__ import main
-from polyteach.splits import drawn
+from polyteach.curation import splits
+from polyteach.curation.splits import drawn
+from polyteach.curation.stores import described, faults
 from polyteach.store import ImageRow, Overview, Store
-from polyteach.stores import described, faults, merge, split
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import PEOPLE, Space
 from polyteach.tasks.detection import DetectionTarget
+from polyteach.verbs.store.merge import merge
+from polyteach.verbs.store.split import split
 
 THREE = {"train": 0.8, "val": 0.1, "test": 0.1}
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from polyteach import store as module
-from polyteach.scene import random_scene, render
+from polyteach.ground.scene import random_scene, render
 from polyteach.store import ImageRow, Overview, Store, decode, encode
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.classification import ClassificationTarget
@@ -255,7 +255,8 @@ def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
 def test_a_killed_writer_leaves_a_temporary_file_that_the_next_run_removes(tmp_path):
     store, _ = store_with(tmp_path)
     folder = store.path / "images"
-    code = f"from polyteach.files import replacing; import os; w = replacing({str(folder / 'part-00009.parquet')!r});"
+    part = str(folder / "part-00009.parquet")
+    code = f"from polyteach.ground.files import replacing; import os; w = replacing({part!r});"
     code += "p = w.__enter__(); p.write_bytes(b'half'); os._exit(9)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
     assert len(list(folder.glob(".*.tmp"))) == 1
@@ -651,7 +652,7 @@ import io, sys
 import numpy as np
 import torch
 from PIL import Image
-from polyteach.images import BadImage, decode
+from polyteach.ground.images import BadImage, decode
 from polyteach.store import decode as unpacked
 from polyteach.tasks.contract import Column
 Image.init()

@@ -9,16 +9,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import polyteach
-from polyteach import stores
 from polyteach.__main__ import main
-from polyteach.scene import random_scene, render
+from polyteach.curation import stores
+from polyteach.curation.stores import described, faults
+from polyteach.ground.scene import random_scene, render
 from polyteach.store import ImageRow, Store
-from polyteach.stores import check, described, drop_labels, faults, info, merge, repair
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import PEOPLE, Space
 from polyteach.tasks.detection import DetectionTarget
-from polyteach.train import train
+from polyteach.verbs.store.check import check
+from polyteach.verbs.store.drop_labels import drop_labels
+from polyteach.verbs.store.info import info
+from polyteach.verbs.store.merge import merge
+from polyteach.verbs.store.repair import repair
+from polyteach.verbs.train import train
 from tests.conftest import png
 from tests.test_train import options, world
 
@@ -298,7 +303,7 @@ def test_the_store_named_first_wins(tmp_path):
 def test_a_merge_goes_on(tmp_path, monkeypatch):
     a, b = world(tmp_path / "a", 8), world(tmp_path / "b", 8, first=8)
     merge(str(tmp_path / "undisturbed"), [a, b], progress=False)
-    from polyteach import stores
+    from polyteach.curation import stores
 
     original, left = stores._merge_part, [2]
 

@@ -12,8 +12,8 @@ import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from polyteach.geometry import View, fit, random_view, whole
-from polyteach.scene import random_scene, render
+from polyteach.ground.geometry import View, fit, random_view, whole
+from polyteach.ground.scene import random_scene, render
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Column, Policy, Space
 from polyteach.tasks.detection import DetectionTarget

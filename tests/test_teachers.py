@@ -27,8 +27,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.transforms.v2 import functional as kernels
 
-from polyteach import checkpoints
-from polyteach.files import sha256
+from polyteach.ground.files import sha256
+from polyteach.ground.weights import state_dict
 from polyteach.tasks import load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space
@@ -43,7 +43,7 @@ from polyteach.teachers import (
     transformers_models,
 )
 from polyteach.teachers.onnx_models import _hashed
-from polyteach.weights import state_dict
+from polyteach.training import checkpoints
 
 SHAPES = [(48, 64), (64, 40), (48, 64), (30, 90)]
 
@@ -541,8 +541,8 @@ def test_weights_that_do_not_fit_into_memory(tmp_path):
     script = f"""if True:
         import resource
         from pathlib import Path
-        from polyteach.student import _fits
-        from polyteach.weights import state_dict
+        from polyteach.model.student import _fits
+        from polyteach.ground.weights import state_dict
         resource.setrlimit(resource.RLIMIT_AS, (2**36, 2**36))
         for read in (state_dict, lambda file: _fits(file, None)):
             try:

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from polyteach.__main__ import main
-from polyteach.batches import Augment, Samples, all_images, batches, plan
+from polyteach.loading.batches import Augment, Samples, all_images, batches, plan
 from polyteach.store import Store
 from polyteach.tasks.contract import Policy
-from polyteach.train import train
+from polyteach.verbs.train import train
 from tests.test_train import log_of, options, world
 
 OPTIONS = [

@@ -18,20 +18,34 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from polyteach import batches as batches_module
-from polyteach import checkpoints, compute
-from polyteach.batches import Batch, plan
-from polyteach.geometry import View
-from polyteach.label import label
-from polyteach.loop import Average, Copies, Interrupted, Mixture, NonFinite, Settings, check, fit, latest, logged, rate
-from polyteach.scene import random_scene, render
+from polyteach.ground import flops
+from polyteach.ground.geometry import View
+from polyteach.ground.scene import random_scene, render
+from polyteach.loading import batches as batches_module
+from polyteach.loading.batches import Batch, plan
+from polyteach.model.student import Student, load_student
 from polyteach.store import ImageRow, Store
-from polyteach.student import Student, load_student
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Objective, Policy, Space
 from polyteach.tasks.detection import DetectionTarget, rows
 from polyteach.teachers import load_teacher
-from polyteach.train import _frozen, _pairs, loss_weights, train
+from polyteach.training import checkpoints
+from polyteach.training.loop import (
+    Average,
+    Copies,
+    Interrupted,
+    Mixture,
+    NonFinite,
+    Settings,
+    check,
+    fit,
+    latest,
+    logged,
+    rate,
+)
+from polyteach.training.train import _frozen, _pairs, loss_weights
+from polyteach.verbs.label import label
+from polyteach.verbs.train import train
 from tests.conftest import forked, png
 from tests.test_task_contract import every_case
 
@@ -349,18 +363,18 @@ def test_starts_from_another_run_and_learns_a_teacher_of_one_task(tmp_path):
 
 def test_operations_are_counted_on_two_images_and_a_run_that_died_there_goes_on(tmp_path, monkeypatch):
     store, run = world(tmp_path / "store", 8, ["classification", "depth"]), tmp_path / "run"
-    sizes, real = [], compute.step_flops
+    sizes, real = [], flops.step_flops
 
     def dies(model, images, targets):
         sizes.append(len(images))
         raise MemoryError("as of a batch that is too large to be counted")
 
-    monkeypatch.setattr(compute, "step_flops", dies)
+    monkeypatch.setattr(flops, "step_flops", dies)
     with pytest.raises(MemoryError):
         train(store, out=str(run), **options(batch_size=6, steps=3))
     weights, log = weights_of(run), log_of(run)
     assert not (run / "train.json").exists()
-    monkeypatch.setattr(compute, "step_flops", lambda *a: sizes.append(len(a[1])) or real(*a))
+    monkeypatch.setattr(flops, "step_flops", lambda *a: sizes.append(len(a[1])) or real(*a))
     train(store, out=str(run), **options(batch_size=6, steps=3))
     assert sizes == [2, 2]
     assert weights_of(run) == weights
@@ -1174,7 +1188,7 @@ def test_a_gradient_that_is_not_finite_stops(tmp_path):
 
 
 def test_decay_spares_norms_and_biases(tmp_path):
-    from polyteach.loop import _optimizer
+    from polyteach.training.loop import _optimizer
 
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     for optimizer in ("sgd", "adamw"):

@@ -14,24 +14,25 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cosine_similarity
 
-from polyteach import jackknife
-from polyteach.batches import Augment, Samples, digest, plan
-from polyteach.compare import pool
 from polyteach.datasets import protocols
-from polyteach.evaluate import evaluate, score_names
-from polyteach.geometry import fit
-from polyteach.loop import NonFinite
-from polyteach.scene import random_scene, render
-from polyteach.scores import read
+from polyteach.ground import jackknife
+from polyteach.ground.geometry import fit
+from polyteach.ground.scene import random_scene, render
+from polyteach.loading.batches import Augment, Samples, digest, plan
+from polyteach.model.student import Student, load_student, save_student
+from polyteach.reporting.compare import pool
+from polyteach.reporting.scores import read
 from polyteach.store import ImageRow, Store
-from polyteach.student import Student, load_student, save_student
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.classification import ClassificationTarget, neighbours, regression
 from polyteach.tasks.contract import Objective, Policy, Space
-from polyteach.transfer import ranked, transfer
+from polyteach.training.loop import NonFinite
+from polyteach.transferring.scoring import evaluate, score_names
+from polyteach.transferring.transfer import ranked
+from polyteach.verbs.transfer import transfer
 from tests.conftest import png
 
-module = importlib.import_module("polyteach.transfer")  # the package gives the function of that name
+module = importlib.import_module("polyteach.transferring.transfer")  # the package gives the function of that name
 NAMES = ("red", "green", "blue")
 
 
@@ -264,17 +265,17 @@ def test_a_resample_without_a_score_is_kept_as_null(tmp_path, monkeypatch):
 
 
 def test_cost_counts_what_was_trained_and_probes_a_few_images(tmp_path, monkeypatch):
-    from polyteach import compute
+    from polyteach.ground import flops
 
     store = downstream(tmp_path / "store", tasks=["normals"])
     sizes = []
-    real = compute.step_flops
+    real = flops.step_flops
 
     def noted(model, images, targets):
         sizes.append(len(images))
         return real(model, images, targets)
 
-    monkeypatch.setattr(compute, "step_flops", noted)
+    monkeypatch.setattr(flops, "step_flops", noted)
     transfer(store, out=str(tmp_path / "out"), **options(seeds=(0,), lrs=(1e30, 0.01), clip=0.0))
     (found,) = result(tmp_path / "out")["results"]
     assert set(sizes) == {2}

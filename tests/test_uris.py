@@ -15,16 +15,16 @@ import pytest
 import torch
 
 import polyteach
-import polyteach.stores
-from polyteach import limits as bounds
-from polyteach import uris
-from polyteach.batches import plan
-from polyteach.evaluate import evaluate
-from polyteach.limits import Limits, WebAddress
+import polyteach.curation.stores
+from polyteach.ground import limits as bounds
+from polyteach.ground import uris
+from polyteach.ground.limits import Limits, WebAddress
+from polyteach.ground.uris import read_uri
+from polyteach.loading.batches import plan
 from polyteach.store import ImageRow, Store
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Space
-from polyteach.uris import read_uri
+from polyteach.transferring.scoring import evaluate
 from tests.conftest import png
 
 PIXELS = torch.full((3, 16, 20), 90, dtype=torch.uint8)
@@ -240,7 +240,7 @@ def test_protocols_are_allowed_by_name(uri, monkeypatch):
 
 
 def test_objects(monkeypatch):
-    from polyteach import storage
+    from polyteach.ground import storage
 
     storage._client("memory://b").pipe_file("/b/a b.png", PICTURE)
     assert read_uri("memory://b/a b.png") == PICTURE
@@ -253,7 +253,7 @@ def test_any_error_of_a_client_is_the_images(monkeypatch):
     def boom(*_):
         raise KeyError("no such thing")
 
-    monkeypatch.setattr("polyteach.storage.ObjectPath.about", boom)
+    monkeypatch.setattr("polyteach.ground.storage.ObjectPath.about", boom)
     assert "KeyError" in refused("s3://bucket/a.png")
 
 
@@ -577,24 +577,24 @@ def test_check_names_each(tmp_path, web, capsys):
     address, _ = web
     store = store_with(tmp_path / "s", *BAD, f"{address}a.png")
     with pytest.raises(ValueError, match=f"{len(BAD) + 1} images of .* cannot be read from here"):
-        polyteach.stores.check(store.path, deep=True, progress=False)
+        polyteach.curation.stores.check(store.path, deep=True, progress=False)
     said = capsys.readouterr().out
     assert all(f"image 'bad{i}': " in said for i in range(len(BAD) + 1))
     with pytest.raises(ValueError, match=f"{len(BAD)} images of"):
-        polyteach.stores.check(store.path, deep=True, allow_remote=[address], progress=False)
+        polyteach.curation.stores.check(store.path, deep=True, allow_remote=[address], progress=False)
     with pytest.raises(ValueError, match=f"{len(BAD) + 3} faults"):
-        polyteach.stores.check(store.path, deep=True, max_pixels=319, progress=False)
+        polyteach.curation.stores.check(store.path, deep=True, max_pixels=319, progress=False)
 
 
 def test_repair_takes_away_nothing_that_it_cannot_look_at(tmp_path, web, capsys):
     address, server = web
     store = store_with(tmp_path / "s", str(tmp_path / "gone.png"), f"{address}a.png")
-    polyteach.stores.repair(store.path, deep=True, progress=False)
+    polyteach.curation.stores.repair(store.path, deep=True, progress=False)
     left = [id for part in store.parts() for id in store.ids(part)]
     assert {"bad0", "bad1"} <= set(left)
     assert "is whole, but for 2 images that cannot be read from here" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"2 images of .* cannot be read from here, which no repair mends"):
-        polyteach.stores.check(store.path, deep=True, progress=False)
+        polyteach.curation.stores.check(store.path, deep=True, progress=False)
     assert not server.asked
 
 

@@ -10,8 +10,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from polyteach import cluster, files, storage
-from polyteach.files import downloading
+from polyteach.ground import files, storage
+from polyteach.ground.files import downloading
+from polyteach.labelling import cluster
 
 
 def test_a_lock_that_another_process_holds_is_given_up(tmp_path, monkeypatch):

@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from polyteach.images import extensions
-from polyteach.limits import Limits
-from polyteach.names import did_you_mean, unknown_name
+from polyteach.ground.images import extensions
+from polyteach.ground.limits import Limits
+from polyteach.ground.names import did_you_mean, unknown_name
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Space, Target
 

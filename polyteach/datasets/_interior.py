@@ -19,7 +19,7 @@ from PIL import Image
 
 from polyteach.datasets._furniture import TEXTURE, Model, Piece
 from polyteach.datasets._raycast import Film, Meshes, Pair, facing, rays
-from polyteach.scene import WALL, Render
+from polyteach.ground.scene import WALL, Render
 
 SURFACES = ("floor", "wall", "ceiling")
 """The room itself: pictures on a wall, windows and rugs are part of these."""

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from polyteach.datasets import Dataset, Entry, Labels
-from polyteach.scene import WALL, Render
+from polyteach.ground.scene import WALL, Render
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Space
 

@@ -39,8 +39,8 @@ from polyteach.datasets import (
     split_of,
     unshared,
 )
+from polyteach.ground.uris import read_uri
 from polyteach.tasks.contract import Space
-from polyteach.uris import read_uri
 
 _BATCH = 32
 _UNPACKED, _RATIO = 2**28, 20

@@ -67,8 +67,8 @@ from polyteach.datasets._raycast import (
     tasks_named,
     with_outlines,
 )
-from polyteach.names import unknown_name
-from polyteach.scene import WALL
+from polyteach.ground.names import unknown_name
+from polyteach.ground.scene import WALL
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Space
 from polyteach.tasks.segmentation import SegmentationTarget

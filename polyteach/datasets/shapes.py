@@ -55,8 +55,8 @@ from polyteach.datasets._raycast import (
     tasks_named,
     with_outlines,
 )
-from polyteach.names import unknown_name
-from polyteach.scene import WALL, Render
+from polyteach.ground.names import unknown_name
+from polyteach.ground.scene import WALL, Render
 from polyteach.tasks.contract import Space
 from polyteach.tasks.segmentation import SegmentationTarget
 

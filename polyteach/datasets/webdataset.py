@@ -48,7 +48,7 @@ from polyteach.datasets import (
     unshared,
 )
 from polyteach.datasets._archive import Archive, members
-from polyteach.images import extensions
+from polyteach.ground.images import extensions
 from polyteach.tasks.contract import Space
 
 _BASE = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")

@@ -5,13 +5,13 @@ import pkgutil
 from functools import cache
 from typing import Any
 
-from polyteach.names import unknown_name
+from polyteach.ground.names import unknown_name
 from polyteach.tasks.contract import Task
 
 
 def all_tasks() -> list[str]:
     """Names of the tasks in this folder, sorted."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "contract")
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "contract" and not m.name.startswith("_"))
 
 
 @cache  # every target of every image asks

@@ -14,10 +14,10 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from polyteach.geometry import View
-from polyteach.images import caption
-from polyteach.layers import Pyramid
-from polyteach.scene import Render
+from polyteach.ground.geometry import View
+from polyteach.ground.images import caption
+from polyteach.ground.layers import Pyramid
+from polyteach.ground.scene import Render
 from polyteach.tasks.contract import Policy, Probe, Space, Target, Task, column, weighted_mean, within
 
 

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from polyteach.geometry import View
-from polyteach.scene import Render
+from polyteach.ground.geometry import View
+from polyteach.ground.scene import Render
 
 MAP = 2**24
 """Cells that a map may have whatever its image's size: models answer small images at their own size, up to 4096x4096.

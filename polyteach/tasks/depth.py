@@ -20,10 +20,10 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from polyteach.geometry import View, whole
-from polyteach.images import caption
-from polyteach.layers import PixelHead, Pyramid
-from polyteach.scene import Render
+from polyteach.ground.geometry import View, whole
+from polyteach.ground.images import caption
+from polyteach.ground.layers import PixelHead, Pyramid
+from polyteach.ground.scene import Render
 from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column, within
 
 RELATIVE, METRIC = "relative inverse", "metric"

@@ -34,11 +34,11 @@ from torchvision.ops import MultiScaleRoIAlign, batched_nms, box_iou
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import draw_segmentation_masks
 
-from polyteach.geometry import View, area, whole
-from polyteach.images import caption, palette
-from polyteach.layers import GroupNorm, Pyramid
-from polyteach.precision import Judged, Ranking, judge_coco, judge_voc, overlap
-from polyteach.scene import Render
+from polyteach.ground.geometry import View, area, whole
+from polyteach.ground.images import caption, palette
+from polyteach.ground.layers import GroupNorm, Pyramid
+from polyteach.ground.scene import Render
+from polyteach.tasks._average_precision import Judged, Ranking, judge_coco, judge_voc, overlap
 from polyteach.tasks.contract import Policy, Review, Space, Target, Task, check_map, column, weighted_mean, within
 
 BOXES, MASKS = "boxes", "boxes and masks"
@@ -295,7 +295,7 @@ class AveragePrecision(MeanAveragePrecision):
     (area), at an overlap of one half. Ignored boxes, which are COCO's crowds and VOC's difficult objects, count neither
     way. Mask scores are of the images whose truth has masks; a prediction without masks misses them all.
 
-    torchmetrics keeps the answers, and its masks as run-length codes; `polyteach/precision.py` scores them.
+    torchmetrics keeps the answers, and its masks as run-length codes; `_average_precision.py` scores them.
     """
 
     outlined: list[Tensor]

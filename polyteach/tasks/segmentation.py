@@ -13,11 +13,11 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from polyteach.geometry import View, whole
-from polyteach.images import caption, palette
-from polyteach.layers import PixelHead
-from polyteach.names import plain
-from polyteach.scene import WALL, Render
+from polyteach.ground.geometry import View, whole
+from polyteach.ground.images import caption, palette
+from polyteach.ground.layers import PixelHead
+from polyteach.ground.names import plain
+from polyteach.ground.scene import WALL, Render
 from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column, weighted_mean, within
 
 IGNORE = 65535

@@ -25,12 +25,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from polyteach.devices import PRECISIONS
-from polyteach.files import downloading, read_json, read_text
-from polyteach.names import did_you_mean, unknown_name
+from polyteach.ground.devices import PRECISIONS
+from polyteach.ground.files import downloading, read_json, read_text
+from polyteach.ground.names import did_you_mean, unknown_name
+from polyteach.ground.weights import AVERAGED, StateDict
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
-from polyteach.weights import AVERAGED, StateDict
 
 
 class Teacher(ABC):

@@ -49,9 +49,9 @@ from torchvision.ops import batched_nms, box_convert
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as kernels
 
-from polyteach.devices import NoDevice
-from polyteach.fields import short
-from polyteach.files import read_json, read_text, sha256, yaml_value
+from polyteach.ground.devices import NoDevice
+from polyteach.ground.fields import short
+from polyteach.ground.files import read_json, read_text, sha256, yaml_value
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.depth import DepthTarget

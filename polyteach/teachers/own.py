@@ -8,10 +8,10 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from polyteach.devices import PRECISIONS
-from polyteach.fields import Fields
-from polyteach.files import sha256
-from polyteach.student import DESCRIPTION, WEIGHTS, costs, describe_student, load_student
+from polyteach.ground.devices import PRECISIONS
+from polyteach.ground.fields import Fields
+from polyteach.ground.files import sha256
+from polyteach.model.student import DESCRIPTION, WEIGHTS, costs, describe_student, load_student
 from polyteach.tasks.contract import Target
 from polyteach.teachers import Teacher
 

@@ -34,10 +34,11 @@ from torchvision.models._meta import _IMAGENET_CATEGORIES
 from torchvision.ops import batched_nms
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from polyteach.devices import NoDevice
-from polyteach.files import sha256
-from polyteach.geometry import area
-from polyteach.names import unknown_name
+from polyteach.ground.devices import NoDevice
+from polyteach.ground.files import sha256
+from polyteach.ground.geometry import area
+from polyteach.ground.names import unknown_name
+from polyteach.ground.weights import state_dict
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.detection import FLOOR, DetectionTarget, rows
@@ -50,7 +51,6 @@ from polyteach.teachers import (
     resized,
     size_of,
 )
-from polyteach.weights import state_dict
 
 # the ids of COCO's 80 classes go to 90, because ten classes were dropped
 _DROPPED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)

@@ -14,7 +14,7 @@ from typing import Any, final
 from jaxtyping import UInt8
 from torch import Tensor
 
-from polyteach.names import unknown_name
+from polyteach.ground.names import unknown_name
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Target
 from polyteach.teachers import Teacher

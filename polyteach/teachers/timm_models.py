@@ -13,8 +13,9 @@ from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, res
 from torch import Tensor
 from torchvision.transforms import Compose
 
-from polyteach.files import sha256
-from polyteach.names import unknown_name
+from polyteach.ground.files import sha256
+from polyteach.ground.names import unknown_name
+from polyteach.ground.weights import reason, state_dict, unpacked
 from polyteach.teachers import (
     Classifier,
     at_file,
@@ -26,7 +27,6 @@ from polyteach.teachers import (
     preprocessing,
     where,
 )
-from polyteach.weights import reason, state_dict, unpacked
 
 _ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
 

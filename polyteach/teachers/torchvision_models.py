@@ -15,8 +15,9 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.transforms import Compose
 from torchvision.transforms.v2 import functional as kernels
 
-from polyteach.files import sha256
-from polyteach.names import unknown_name
+from polyteach.ground.files import sha256
+from polyteach.ground.names import unknown_name
+from polyteach.ground.weights import state_dict
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.detection import DetectionTarget
 from polyteach.tasks.segmentation import SegmentationTarget
@@ -37,7 +38,6 @@ from polyteach.teachers import (
     size_of,
     where,
 )
-from polyteach.weights import state_dict
 
 MASK_SIDE = 640
 """Longest side of an instance mask, in cells: one answer of 100 masks is then at most 41 MB."""

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from torchvision.ops import masks_to_boxes
 
-from polyteach.files import read_json, sha256, yaml_value
+from polyteach.ground.files import read_json, sha256, yaml_value
+from polyteach.ground.weights import reason, unpacked
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.depth import DepthTarget
@@ -34,7 +35,6 @@ from polyteach.teachers import (
     resized,
     size_of,
 )
-from polyteach.weights import reason, unpacked
 
 LARGEST_MAP = 640
 """Longest side of the maps and masks of panoptic models, which hold as many floats for each of 100 queries."""

@@ -1,0 +1,78 @@
+"""Modules under the names that they had up to version 0.2: `from polyteach.batches import plan` keeps working."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+MOVED: dict[str, tuple[str, ...]] = {
+    "ingest": ("verbs.ingest", "curation.ingest"),
+    "stores": (
+        "verbs.store.check", "verbs.store.info", "verbs.store.split", "verbs.store.merge", "verbs.store.drop_labels",
+        "verbs.store.repair", "curation.stores",
+    ),
+    "splits": ("curation.splits",),
+    "label": ("verbs.label", "labelling.label"),
+    "cluster": ("labelling.cluster",),
+    "predict": ("verbs.predict", "labelling.predict"),
+    "train": ("verbs.train", "training.train"),
+    "pretrain": ("verbs.pretrain", "training.pretrain"),
+    "loop": ("training.loop",),
+    "checkpoints": ("training.checkpoints",),
+    "processes": ("training.distributed",),
+    "transfer": ("verbs.transfer", "transferring.transfer"),
+    "evaluate": ("transferring.scoring",),
+    "report": ("verbs.report", "reporting.report"),
+    "compare": ("reporting.compare",),
+    "charts": ("reporting.charts",),
+    "page": ("reporting.page",),
+    "scores": ("reporting.scores",),
+    "batches": ("loading.batches",),
+    "objectives": ("loading.objectives",),
+    "student": ("model.student",),
+    "precision": ("tasks._average_precision",),
+    "compute": ("ground.flops",),
+    "arguments": ("ground.options",),
+} | {
+    name: (f"ground.{name}",)
+    for name in (
+        "geometry", "jackknife", "files", "images", "names", "tables", "progress", "devices", "weights", "uris",
+        "storage", "limits", "texts", "fields", "scene", "layers",
+    )
+}  # fmt: skip
+"""Old name -> where what it held lives now; the first that has an attribute gives it."""
+
+
+class _Forward(ModuleType):
+    """A module whose attributes are those of others, looked up when they are asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if not (name.startswith("__") and name.endswith("__")):
+            for home in MOVED[self.__name__.removeprefix("polyteach.")]:
+                module = importlib.import_module(f"polyteach.{home}")
+                if hasattr(module, name):
+                    return getattr(module, name)
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+
+class _Finder(MetaPathFinder, Loader):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        package, _, name = fullname.partition(".")
+        return ModuleSpec(fullname, self) if package == "polyteach" and name in MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Forward(spec.name, f"Moved: see {', '.join(MOVED[spec.name.removeprefix('polyteach.')])}.")
+
+    def exec_module(self, module: ModuleType) -> None:
+        """There is nothing to be run: what it forwards to is imported when it is asked for."""
+
+
+def forward() -> None:
+    """Let the old names be imported; once for the process."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())

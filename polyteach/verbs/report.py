@@ -1,0 +1,5 @@
+"""scores of many transfers -> one page of tables, curves and pictures"""
+
+from polyteach.reporting.report import report
+
+__all__ = ["report"]

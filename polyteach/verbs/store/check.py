@@ -1,0 +1,5 @@
+"""verify every part, and say what is broken"""
+
+from polyteach.curation.stores import check
+
+__all__ = ["check"]
