@@ -215,7 +215,7 @@ class _Stages:
         """How long the last stage took, as a multiple of what it was thought to take; for the stages after it."""
 
     @contextmanager
-    def __call__(self, name: str, what: str, expected: int | float) -> "Iterator[None]":
+    def __call__(self, name: str, what: str, expected: float) -> "Iterator[None]":
         """expected: seconds on two cores."""
         import time
 
@@ -235,7 +235,7 @@ class _Stages:
             self.pace = spent / expected
 
 
-def _minutes(seconds: int | float) -> str:
+def _minutes(seconds: float) -> str:
     """For people: whole seconds below two minutes, else minutes and their half."""
     return f"{max(round(seconds), 1)} s" if seconds < 120 else f"{round(seconds / 30) / 2:g} min"
 

@@ -31,7 +31,7 @@ Group = Callable[[str], str]
 """From an image's id to what is kept together with it."""
 
 
-def drawn(key: str, fractions: Mapping[str, int | float], seed: int) -> str:
+def drawn(key: str, fractions: Mapping[str, float], seed: int) -> str:
     """The split of an image or group called `key`: SHA-256 of the seed and the key as a number in 0..1, which falls
     into one of the fractions, laid end to end in their order.
     """
@@ -114,7 +114,7 @@ def _by_file(file: str) -> Group:
 
 def divide(
     path: str,
-    fractions: Mapping[str, int | float],
+    fractions: Mapping[str, float],
     seed: int = 0,
     pattern: str | None = None,
     file: str | None = None,
@@ -167,7 +167,7 @@ def divide(
     return Store.open(path)
 
 
-def _check(fractions: Mapping[str, int | float]) -> None:
+def _check(fractions: Mapping[str, float]) -> None:
     if not fractions:
         raise ValueError("no fractions; give them as train=0.8 val=0.1 test=0.1")
     for name, value in fractions.items():

@@ -103,10 +103,10 @@ class Protocol:
     test: tuple[str, ...]
     metric: str
     size: int
-    lrs: tuple[int | float, ...]
+    lrs: tuple[float, ...]
     steps: tuple[int, ...]
     batch_size: int
-    few: dict[str, int | float]
+    few: dict[str, float]
 
 
 class Dataset(ABC):

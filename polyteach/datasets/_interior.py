@@ -99,9 +99,7 @@ def _noise(draw: np.random.Generator, *cells: int) -> np.ndarray:
     return (out - out.min()) / np.ptp(out)
 
 
-def _tiled(
-    draw: np.random.Generator, rows: int, columns: int, shift: float | int, joint: int, spread: int | float
-) -> np.ndarray:
+def _tiled(draw: np.random.Generator, rows: int, columns: int, shift: float, joint: int, spread: float) -> np.ndarray:
     """Bricks, tiles, planks: each of its own brightness, with darker joints of `joint` pixels."""
     y, x = np.mgrid[:TEXTURE, :TEXTURE]
     row = y * rows // TEXTURE
@@ -118,7 +116,7 @@ def _grain(draw: np.random.Generator) -> np.ndarray:
     return 0.75 + 0.25 * (lines - lines.min()) / np.ptp(lines)
 
 
-def _waves(draw: np.random.Generator, x: int, y: int, wobble: int | float) -> np.ndarray:
+def _waves(draw: np.random.Generator, x: int, y: int, wobble: float) -> np.ndarray:
     v, u = np.mgrid[:TEXTURE, :TEXTURE] / TEXTURE
     return 0.5 + 0.5 * np.sin(2 * np.pi * (x * u + y * v + wobble * _noise(draw, 2, 4, 8)))
 
@@ -175,7 +173,7 @@ class Prop:
     colour: np.ndarray
     texture: np.ndarray
     size: np.ndarray
-    elevation: int | float
+    elevation: float
     flat_top: bool
 
 
@@ -265,21 +263,21 @@ class Domain:
     group: str
     names: Mapping[str, tuple[str, ...]]
     surfaces: tuple[str, ...]
-    centric: float | int = 0
+    centric: float = 0
     objects: tuple[int, int] = (4, 8)
     things: tuple[int, int] = (2, 6)
     room: Pair = (3, 6)
-    own: int | float = 0.25
-    papered: int | float = 0.35
-    plain: int | float = 0.3
+    own: float = 0.25
+    papered: float = 0.35
+    plain: float = 0.3
     colour: Pair = (0.0, 0.8)
-    photographs: int | float = 0.4
+    photographs: float = 0.4
     lamps: tuple[int, int] = (1, 3)
-    tint: int | float = 0.2
+    tint: float = 0.2
     ambient: Pair = (0.3, 0.6)
     angle: Pair = (50, 70)
     height: Pair = (0.5, 2.2)
-    roll: float | int = 12
+    roll: float = 12
     exposure: Pair = (0.8, 1.25)
     blur: Pair = (0.0, 0.2)
     noise: Pair = (0, 5)
@@ -302,7 +300,7 @@ class Placed:
 
     prop: Prop
     at: np.ndarray
-    turn: int | float
+    turn: float
     low: np.ndarray
     high: np.ndarray
     on: int | None = None
@@ -406,13 +404,13 @@ def _place(
     return None
 
 
-def _about(turn: int | float) -> np.ndarray:
+def _about(turn: float) -> np.ndarray:
     """A rotation (3, 3) about y that takes +z to (sin, 0, cos)."""
     s, c = np.sin(turn), np.cos(turn)
     return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
 
 
-def _half(one: Prop, turn: int | float) -> np.ndarray:
+def _half(one: Prop, turn: float) -> np.ndarray:
     """Half the size of the box around a turned prop."""
     out: np.ndarray = np.abs(_about(turn)) @ one.size / 2
     return out
@@ -431,15 +429,15 @@ class Coat:
     colour: np.ndarray
     grey: bool = False
     flat: bool = True
-    repeats: int | float = 1.0
+    repeats: float = 1.0
 
 
-def _colour(domain: Domain, draw: np.random.Generator, value: Pair = (0.25, 0.95), calm: int | float = 1) -> np.ndarray:
+def _colour(domain: Domain, draw: np.random.Generator, value: Pair = (0.25, 0.95), calm: float = 1) -> np.ndarray:
     saturation = calm * draw.uniform(*domain.colour)
     return np.power(colorsys.hsv_to_rgb(draw.uniform(), saturation, draw.uniform(*value)), 1.8)
 
 
-def _coat(domain: Domain, paper: Paper, draw: np.random.Generator, photographs: int | float, value: Pair) -> Coat:
+def _coat(domain: Domain, paper: Paper, draw: np.random.Generator, photographs: float, value: Pair) -> Coat:
     """For a wall, a floor or a rug, or a material that is painted anew."""
     repeats = float(np.exp(draw.uniform(*np.log((0.4, 2)))))
     if draw.uniform() < domain.plain:
@@ -478,10 +476,10 @@ class Camera:
 
     at: np.ndarray
     axes: np.ndarray
-    angle: int | float
+    angle: float
 
 
-def aimed(at: np.ndarray, target: np.ndarray, roll: float | int, angle: float | int) -> Camera:
+def aimed(at: np.ndarray, target: np.ndarray, roll: float, angle: float) -> Camera:
     """A camera at `at` that looks at `target`, rolled by degrees."""
     away = (target - at) / np.linalg.norm(target - at)
     right = np.cross(away, [0, 1, 0])
@@ -571,7 +569,7 @@ class Room(Meshes):
         for grown in (1.0, 1.004):  # the second one closes the cracks between the sides of the first
             middle = np.array([0, h / 2, 0])
 
-            def at(point: np.ndarray, grown: int | float = grown, middle: np.ndarray = middle) -> np.ndarray:
+            def at(point: np.ndarray, grown: float = grown, middle: np.ndarray = middle) -> np.ndarray:
                 return middle + grown * (point - middle)
 
             soup.quad(at(low), grown * w * x, grown * d * z, floor, 0)

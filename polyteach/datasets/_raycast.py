@@ -25,14 +25,14 @@ from polyteach.tasks.contract import Space
 SLIVER = 1 / 400
 """Share of the picture below which an object is too small to be found: 10 pixels of 64 x 64."""
 
-Pair = tuple[float | int, float | int]
+Pair = tuple[float, float]
 """Least and most."""
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Rays
 
 
-def rays(size: int, angle: int | float, fine: int = 1) -> np.ndarray:
+def rays(size: int, angle: float, fine: int = 1) -> np.ndarray:
     """Directions (R, 3) float32 with z = 1, through the centres of `fine` x `fine` cells of every pixel, row by row.
 
     angle: of the camera's field of view, degrees.
@@ -99,7 +99,7 @@ class Film:
 
     exposure: float = 1.0
     blur: float = 0.0
-    noise: int | float = 0.0
+    noise: float = 0.0
 
     def developed(self, light: np.ndarray, draw: np.random.Generator) -> np.ndarray:
         """The picture (h, w, 3) uint8 of the light (h, w, 3), 1 for white; `draw` makes the sensor's noise."""

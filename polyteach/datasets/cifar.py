@@ -211,8 +211,8 @@ def _from_buffer(data: bytes | bytearray, dtype: _Dtype, shape: tuple[int, ...],
     return made
 
 
-def _scalar(dtype: _Dtype, data: bytes | bytearray) -> int | float:
-    number: int | float = np.frombuffer(data, dtype.dtype)[0].item()
+def _scalar(dtype: _Dtype, data: bytes | bytearray) -> float:
+    number: float = np.frombuffer(data, dtype.dtype)[0].item()
     return number
 
 

@@ -81,37 +81,37 @@ def _upright(mesh: Any) -> Any:
     return mesh.apply_transform(np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], dtype=float))
 
 
-def _moved(mesh: Any, x: int | float = 0, y: int | float = 0, z: int | float = 0) -> Any:
+def _moved(mesh: Any, x: float = 0, y: float = 0, z: float = 0) -> Any:
     return mesh.apply_translation((x, y, z))
 
 
-def _box(x: int | float, y: int | float, z: int | float) -> Any:
+def _box(x: float, y: float, z: float) -> Any:
     return _trimesh().box((x, y, z))
 
 
-def _ball(radius: int | float = 1) -> Any:
+def _ball(radius: float = 1) -> Any:
     return _trimesh().icosphere(3, radius)
 
 
-def _rod(radius: int | float, height: int | float, sides: int = 32) -> Any:
+def _rod(radius: float, height: float, sides: int = 32) -> Any:
     return _upright(_trimesh().cylinder(radius, height, sections=sides))
 
 
-def _spike(radius: int | float, height: int | float, sides: int = 32) -> Any:
+def _spike(radius: float, height: float, sides: int = 32) -> Any:
     """Its base at y = 0, its tip at y = -height."""
     return _upright(_trimesh().cone(radius, height, sections=sides))
 
 
-def _ring(major: int | float, minor: int | float) -> Any:
+def _ring(major: float, minor: float) -> Any:
     return _upright(_trimesh().torus(major, minor, major_sections=32, minor_sections=16))
 
 
-def _capsule(height: int | float, radius: int | float) -> Any:
+def _capsule(height: float, radius: float) -> Any:
     """height: between the centres of its round ends."""
     return _upright(_trimesh().capsule(height, radius, count=(16, 16)))
 
 
-def _tube(inner: float | int, outer: float | int, height: int | float) -> Any:
+def _tube(inner: float, outer: float, height: float) -> Any:
     return _upright(_trimesh().annulus(inner, outer, height, sections=32))
 
 
@@ -119,7 +119,7 @@ def _egg() -> Any:
     return _ball().apply_transform(np.diag([0.7, 1.1, 0.7, 1]))
 
 
-def _legs(x: int | float, y: int | float, z: int | float, height: int | float) -> list[tuple[Any, str]]:
+def _legs(x: float, y: float, z: float, height: float) -> list[tuple[Any, str]]:
     return [(_moved(_rod(0.1, height, 12), i * x, y, j * z), "rod") for i in (-1, 1) for j in (-1, 1)]
 
 
@@ -319,7 +319,7 @@ class Thing:
     category: int | None
 
 
-def solid(name: str, category: int, turn: np.ndarray, scale: float | int, at: np.ndarray, skin: Skin) -> Thing:
+def solid(name: str, category: int, turn: np.ndarray, scale: float, at: np.ndarray, skin: Skin) -> Thing:
     """An object. turn: (3, 3) rotation. scale: metres per unit of the shape, which is about 2 wide. at: its centre."""
     shape = _solid(name)
     vertices = shape.vertices @ turn.T * scale + at
@@ -345,7 +345,7 @@ class Light:
 
     towards: np.ndarray
     colour: np.ndarray
-    ambient: int | float
+    ambient: float
     shadows: bool
 
 
@@ -381,16 +381,14 @@ class World(Meshes):
             raise ValueError(f"{int((face < 0).sum())} rays leave the world: put a plane behind it")
         return face, z
 
-    def truth(self, size: int, angle: int | float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def truth(self, size: int, angle: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """At the pixels' centres: face (h, w), depth (h, w) in metres, normal (h, w, 3) towards the camera."""
         directions = rays(size, angle)
         face, z = self.look(directions)
         normal = facing(self.normal[face], directions)
         return face.reshape(size, size), z.reshape(size, size), normal.reshape(size, size, 3)
 
-    def photograph(
-        self, size: int, angle: int | float, light: Light, film: Film, draw: np.random.Generator
-    ) -> np.ndarray:
+    def photograph(self, size: int, angle: float, light: Light, film: Film, draw: np.random.Generator) -> np.ndarray:
         """The picture (h, w, 3) uint8, four rays a pixel; `draw` makes the sensor's noise."""
         directions = rays(size, angle, fine=2)
         face, z = self.look(directions)
@@ -419,7 +417,7 @@ class World(Meshes):
                 out[mine] = thing.skin.at(own)
         return out
 
-    def see(self, size: int, angle: int | float, light: Light, film: Film, draw: np.random.Generator) -> View:
+    def see(self, size: int, angle: float, light: Light, film: Film, draw: np.random.Generator) -> View:
         """The picture, and everything about it."""
         image = self.photograph(size, angle, light, film, draw)
         face, depth, normal = self.truth(size, angle)
@@ -461,19 +459,19 @@ class Domain:
     shapes: tuple[str, ...]
     textures: tuple[str, ...]
     objects: tuple[int, int] = (2, 6)
-    centric: float | int = 0
-    resting: float | int = 0.5
+    centric: float = 0
+    resting: float = 0.5
     tilt: Pair = (0, 40)
     pitch: Pair = (15, 50)
-    roll: float | int = 25
+    roll: float = 25
     walls: tuple[int, int] = (0, 1)
     colour: Pair = (0.1, 0.9)
-    plain: float | int = 0.6
+    plain: float = 0.6
     contrast: Pair = (0.1, 0.5)
     lights: tuple[int, int] = (1, 3)
-    tint: float | int = 0.2
+    tint: float = 0.2
     ambient: Pair = (0.2, 0.4)
-    shadows: float | int = 0.5
+    shadows: float = 0.5
     angle: Pair = (45, 65)
     exposure: Pair = (0.8, 1.2)
     blur: Pair = (0.0, 0.2)
@@ -553,7 +551,7 @@ def view(domain: Domain, draw: np.random.Generator, size: int) -> View:
     return world.see(size, angle, light, film, draw)
 
 
-def _shows(world: World, angle: int | float, centric: bool) -> bool:
+def _shows(world: World, angle: float, centric: bool) -> bool:
     """Whether the scene shows what it is about: the object in the middle more than all others, or any; nothing near."""
     side = 24
     face, z = world.look(rays(side, angle))
@@ -621,7 +619,7 @@ def _put_down(thing: Thing, below: Thing | None, ground: np.ndarray, normal: np.
     return replace(thing, vertices=thing.vertices + (at - thing.at), at=at)
 
 
-def _leaning(draw: np.random.Generator, least: float | int, most: float | int) -> np.ndarray:
+def _leaning(draw: np.random.Generator, least: float, most: float) -> np.ndarray:
     """A unit normal that leans from the camera's direction, `least` to `most` degrees, to any side."""
     lean, side = np.radians(draw.uniform(least, most)), draw.uniform(0, 2 * np.pi)
     return np.array([np.sin(lean) * np.cos(side), np.sin(lean) * np.sin(side), -np.cos(lean)])
@@ -641,7 +639,7 @@ def _up(draw: np.random.Generator, domain: Domain) -> tuple[np.ndarray, bool]:
     return np.array([np.sin(roll) * np.cos(pitch), -np.cos(roll) * np.cos(pitch), z]), floor
 
 
-def _wall(draw: np.random.Generator, up: np.ndarray, turn: float | int) -> np.ndarray:
+def _wall(draw: np.random.Generator, up: np.ndarray, turn: float) -> np.ndarray:
     """The normal of an upright plane that faces the camera, turned by at most `turn` degrees to either side."""
     face = np.array([0.0, 0, -1]) + up[2] * up
     face /= np.linalg.norm(face)
@@ -660,7 +658,7 @@ def _turned(draw: np.random.Generator, up: np.ndarray) -> np.ndarray:
     return out
 
 
-def _skin(draw: np.random.Generator, domain: Domain, periods: Pair, plain: float | int) -> Skin:
+def _skin(draw: np.random.Generator, domain: Domain, periods: Pair, plain: float) -> Skin:
     """A random surface. periods: per metre, or per unit of a shape. plain: how often it has no texture."""
 
     def colour() -> np.ndarray:

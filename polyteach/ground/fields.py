@@ -80,11 +80,11 @@ class Fields:
         """True or false."""
         return self.get(key, (bool,), "true or false", null)
 
-    def number(self, key: str, null: bool = False, low: int | float = -math.inf, high: int | float = math.inf) -> Any:
+    def number(self, key: str, null: bool = False, low: float = -math.inf, high: float = math.inf) -> Any:
         """A finite number from `low` to `high`."""
         return self._within(key, self.get(key, (int, float), "a number", null), low, high)
 
-    def count(self, key: str, null: bool = False, low: int | float = -math.inf, high: int | float = math.inf) -> Any:
+    def count(self, key: str, null: bool = False, low: float = -math.inf, high: float = math.inf) -> Any:
         """A whole number from `low` to `high`."""
         return self._within(key, self.get(key, (int,), "a whole number", null), low, high)
 
@@ -116,7 +116,7 @@ class Fields:
     def _place(self, key: str) -> str:
         return f"{self.where}.{key}".lstrip(".")
 
-    def _within(self, key: str, value: Any, low: int | float, high: int | float) -> Any:
+    def _within(self, key: str, value: Any, low: float, high: float) -> Any:
         if value is not None and not low <= value <= high:
             bounds = f"at least {low:,}" if high == math.inf else f"{low:,} to {high:,}"
             raise self.error(key, f"must be {bounds}", value)

@@ -29,10 +29,10 @@ class View:
     """
 
     source: tuple[int, int]
-    top: int | float
-    left: int | float
-    height: int | float
-    width: int | float
+    top: float
+    left: float
+    height: float
+    width: float
     size: tuple[int, int]
     mirrored: bool = False
     zoom: float = 1.0
@@ -54,7 +54,7 @@ class View:
             out = _resized(image, (top, left), (height, width), self.size)
         return out.flip(-1) if self.mirrored else out
 
-    def dense(self, field: Shaped[Tensor, "*C M N"], fill: int | float = 0) -> Shaped[Tensor, "*C h w"]:
+    def dense(self, field: Shaped[Tensor, "*C M N"], fill: float = 0) -> Shaped[Tensor, "*C h w"]:
         """A map seen through the view, by nearest neighbour: values are moved, never blended or changed.
 
         The map covers the whole source but may be of any resolution. Pixels beyond the source get `fill`.
@@ -146,7 +146,7 @@ def _nearest(view: View, cells: tuple[int, int]) -> tuple[Tensor, Tensor, bool]:
     Kept for the other maps of the same image. Not to be written to.
     """
 
-    def along(start: int | float, length: int | float, out: int, source: int, count: int) -> tuple[Tensor, Tensor]:
+    def along(start: float, length: float, out: int, source: int, count: int) -> tuple[Tensor, Tensor]:
         """Index into `count` cells for each of `out` pixel centres, and whether the centre lies in the source."""
         at = start + (torch.arange(out, dtype=torch.float64) + 0.5) * (length / out)
         index = (at * (count / source)).floor().long()
@@ -181,8 +181,8 @@ def random_view(
     source: tuple[int, int],
     size: tuple[int, int],
     draw: random.Random,
-    scale: tuple[int | float, int | float] = (0.5, 2.0),
-    mirror: int | float = 0.5,
+    scale: tuple[float, float] = (0.5, 2.0),
+    mirror: float = 0.5,
 ) -> View:
     """Flip and scale jitter: the source is fitted into `size`, scaled by a factor from `scale`, then cropped or padded.
 

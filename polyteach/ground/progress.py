@@ -49,7 +49,7 @@ class Progress:
         say(self.line())
 
 
-def duration(seconds: int | float) -> str:
+def duration(seconds: float) -> str:
     """A span of time in the unit that people would say it in: "95 s", "12 min", "3.4 h", "2.5 days"."""
     if seconds < 120:
         return f"{seconds:.0f} s"

@@ -30,7 +30,7 @@ def work(
     aside: Callable[[int, str], None],
     workers: int = 0,
     tries: int = 3,
-    timeout: int | float | None = None,
+    timeout: float | None = None,
     gpus: int = 1,
 ) -> None:
     """Do every part once, on several workers at a time.
@@ -100,7 +100,7 @@ class _Pool:
         make: Callable[[], Callable[[int], Any]],
         workers: int,
         tries: int,
-        timeout: int | float | None,
+        timeout: float | None,
         gpus: int = 1,
     ) -> None:
         self.ray, self.make, self.tries, self.timeout = ray, make, tries, timeout
@@ -186,7 +186,7 @@ class _Pool:
                 self.ray.kill(actor)
 
     @property
-    def limit(self) -> int | float:
+    def limit(self) -> float:
         """Seconds that a part may take."""
         if self.timeout is not None:
             return self.timeout or math.inf

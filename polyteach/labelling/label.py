@@ -162,7 +162,7 @@ def label(
     run.report(score)
 
 
-def _check(teachers: Mapping[str, str], counts: Mapping[str, int], others: Mapping[str, int | float]) -> None:
+def _check(teachers: Mapping[str, str], counts: Mapping[str, int], others: Mapping[str, float]) -> None:
     """Raises:
     ValueError: no teacher, one called "people", a count below 1, or another number below 0.
     """
@@ -358,7 +358,7 @@ class _Run:
         given: tuple[Any, ...],
         workers: int,
         tries: int,
-        timeout: int | float | None,
+        timeout: float | None,
         gpus: int,
     ) -> None:
         """As `go`, by workers on Ray. given: arguments of `_loaded`. The others: of `cluster.work`."""

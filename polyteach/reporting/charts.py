@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 from polyteach.ground.texts import in_html
 
-Number = int | float
-
 COLOURS = 6
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "10 4 2 4 2 4")
 WIDTH, HEIGHT = 400, 250
@@ -39,10 +37,10 @@ svg .trace { fill: none; stroke-width: 2; }
 class Point:
     """A point with, where it is known, its interval."""
 
-    x: Number
-    y: Number
-    low: Number | None = None
-    high: Number | None = None
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class _Axis:
     stop: float
     log: bool = False
 
-    def __call__(self, value: Number) -> float:
+    def __call__(self, value: float) -> float:
         low, high, v = (math.log(x) if self.log else x for x in (self.low, self.high, value))
         return self.start + (v - low) / (high - low) * (self.stop - self.start)
 
@@ -130,7 +128,7 @@ def lines(
     return _svg(title, f"{y_label} over {x_label}: {names}.", key, HEIGHT, out)
 
 
-def intervals(title: str, rows: Sequence[Series], label: str, key: str, marks: Sequence[Number] = ()) -> str:
+def intervals(title: str, rows: Sequence[Series], label: str, key: str, marks: Sequence[float] = ()) -> str:
     """One line of text and one point with its interval per series, which has one point each (its x is not used).
 
     Args:
@@ -177,12 +175,12 @@ def swatch(index: int) -> str:
     )
 
 
-def number(value: Number) -> str:
+def number(value: float) -> str:
     """A number for people: four significant digits."""
     return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e7 else f"{value:.4g}"
 
 
-def _axis(values: Sequence[Number], start: Number, stop: Number, log: bool, margin: float) -> _Axis:
+def _axis(values: Sequence[float], start: float, stop: float, log: bool, margin: float) -> _Axis:
     low, high = float(min(values)), float(max(values))
     if low == high:  # one value gets room on both sides
         low, high = (low / 2, high * 2) if log else (low - (abs(low) / 10 or 1), high + (abs(high) / 10 or 1))
@@ -193,7 +191,7 @@ def _axis(values: Sequence[Number], start: Number, stop: Number, log: bool, marg
     return _Axis(low - room, high + room, float(start), float(stop))
 
 
-def _x_axis(axis: _Axis, at: Sequence[Number], bottom: Number) -> list[str]:
+def _x_axis(axis: _Axis, at: Sequence[float], bottom: float) -> list[str]:
     """Ticks at the measured x where they are few, else at round numbers; labels that would touch are left out."""
     out = [f'<path class="grid" d="M{axis.start:.1f} {bottom}H{axis.stop:.1f}"/>']
     free = -math.inf
@@ -216,7 +214,7 @@ def _y_axis(axis: _Axis) -> list[str]:
     return out
 
 
-def _text(x: Number, y: Number, text: str, anchor: str = "start") -> str:
+def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{in_html(text)}</text>'
 
 
@@ -228,7 +226,7 @@ def _range(p: Point) -> str:
     return "" if p.low is None or p.high is None else f" [{number(p.low)}, {number(p.high)}]"
 
 
-def _marker(x: float | int, y: float | int, index: int, said: str) -> str:
+def _marker(x: float, y: float, index: int, said: str) -> str:
     corners = {"x": x, "y": y, "l": x - 4, "r": x + 4, "t": y - 4, "b": y + 4}
     shape = (
         "M{l} {y}A4 4 0 1 1 {r} {y}A4 4 0 1 1 {l} {y}Z",  # circle

@@ -31,7 +31,7 @@ from polyteach.reporting.compare import (
 )
 from polyteach.reporting.compare import Cell as Pooled
 from polyteach.reporting.page import Beside, Block, Cell, Charts, Pictures, Points, Section, Table, Text
-from polyteach.reporting.scores import BOOTSTRAP, MODES, PARTS, Downstream, Number, Run, Test, read
+from polyteach.reporting.scores import BOOTSTRAP, MODES, PARTS, Downstream, Run, Test, read
 from polyteach.version import __version__
 
 FILES = ("report.json", "report.md", "report.html")
@@ -806,7 +806,7 @@ def _difference(x: Difference | None, decimals: int) -> Cell:
     )
 
 
-def _point(x: Number, y: Number, found: Interval | None) -> charts.Point:
+def _point(x: float, y: float, found: Interval | None) -> charts.Point:
     return charts.Point(x, y, *(found or (None, None)))
 
 
@@ -817,7 +817,7 @@ def _points(pairs: Sequence[tuple[float, float]]) -> tuple[charts.Point, ...]:
     return tuple(charts.Point(x, y) for x, y in kept)
 
 
-def _amount(value: Number | None) -> str:
+def _amount(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
 
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from polyteach.ground.fields import Fields
 from polyteach.ground.files import read_json
 
-Number = int | float
 Samples = NDArray[np.float64]
 
 MODES: dict[str, str] = {
@@ -39,9 +38,9 @@ class Try:
     at: what was tried: lr and steps, or a probe's setting.
     """
 
-    at: dict[str, Number]
+    at: dict[str, float]
     seed: int | None
-    validation: Number | None
+    validation: float | None
     failed: str | None
 
 
@@ -55,7 +54,7 @@ class Test:
     """
 
     seed: int
-    scores: dict[str, Number]
+    scores: dict[str, float]
     resamples: Samples
     drawn: str
     curve: tuple[tuple[float, float], ...]
@@ -112,9 +111,9 @@ class Spent:
     """What something cost; None where it is not known."""
 
     name: str
-    images: Number | None
-    flops: Number | None
-    seconds: Number | None
+    images: float | None
+    flops: float | None
+    seconds: float | None
 
 
 @dataclass(frozen=True)

@@ -620,7 +620,7 @@ class LabelSet:
                 one.text(key, null=True)
         return about.value
 
-    def statistics(self, score: float | int = 0.5, sample: int = 4096) -> tuple[int, int, dict[str, float]]:
+    def statistics(self, score: float = 0.5, sample: int = 4096) -> tuple[int, int, dict[str, float]]:
         """Images labelled, images failed, and the task's statistics averaged over the first `sample` labelled images.
 
         score: the threshold that the statistics are about.

@@ -77,9 +77,7 @@ TEMPERATURE = 0.07
 """Of the votes of neighbours (Wu et al., CVPR 2018)."""
 
 
-def neighbours(
-    features: Float[Tensor, "N C"], targets: Sequence[ClassificationTarget], setting: int | float
-) -> Answers:
+def neighbours(features: Float[Tensor, "N C"], targets: Sequence[ClassificationTarget], setting: float) -> Answers:
     """Weighted nearest neighbours by cosine, as Wu et al. (CVPR 2018) and DINO (Caron et al., ICCV 2021) measure.
 
     setting: how many neighbours vote.
@@ -97,9 +95,7 @@ def neighbours(
     return answer
 
 
-def regression(
-    features: Float[Tensor, "N C"], targets: Sequence[ClassificationTarget], setting: int | float
-) -> Answers:
+def regression(features: Float[Tensor, "N C"], targets: Sequence[ClassificationTarget], setting: float) -> Answers:
     """Multinomial logistic regression on standardised features by L-BFGS: the linear probe of CLIP (ICML 2021).
 
     setting: weight of the L2 penalty, which is setting / 2 times the squared norm, beside the mean cross-entropy.

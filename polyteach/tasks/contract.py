@@ -134,7 +134,7 @@ def check_map(name: str, field: Tensor, size: tuple[int, int], channels: int = 0
         raise ValueError(f"{name} has shape {shape}: too large for an image of {h}x{w}; give it at the image's size")
 
 
-def within(values: Tensor, low: int | float, high: int | float) -> bool:
+def within(values: Tensor, low: float, high: float) -> bool:
     """Whether all values lie in low..high; none is NaN. True where there are none."""
     if not values.numel():
         return True
@@ -171,8 +171,8 @@ class Probe(Generic[T]):
     returns features (M, C) -> M targets.
     """
 
-    settings: tuple[int | float, ...]
-    fit: Callable[[Tensor, Sequence[T], int | float], Callable[[Tensor], list[T]]]
+    settings: tuple[float, ...]
+    fit: Callable[[Tensor, Sequence[T], float], Callable[[Tensor], list[T]]]
 
 
 class Task(ABC, Generic[T]):

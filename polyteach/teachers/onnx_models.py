@@ -113,13 +113,13 @@ class _Description(dict[str, Any]):
             raise ValueError(f"{self.file}: {self.place}{key} is {short(value)}; allowed are {', '.join(allowed)}")
         return str(value)
 
-    def number(self, key: str, default: int | float) -> int | float:
+    def number(self, key: str, default: float) -> float:
         value = self.get(key, default)
         if not _real(value):
             raise ValueError(f"{self.file}: {self.place}{key} must be a number; got {short(value)}")
         return value
 
-    def numbers(self, key: str, default: Sequence[int | float], lengths: Sequence[int]) -> list[int | float]:
+    def numbers(self, key: str, default: Sequence[float], lengths: Sequence[int]) -> list[float]:
         value = self.get(key, default)
         many = list(value) if isinstance(value, list | tuple) else [value]
         if len(many) not in lengths or not all(map(_real, many)):

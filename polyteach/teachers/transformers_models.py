@@ -263,7 +263,7 @@ class Detector(_HubTeacher):
                     "or pad_size to null in its preprocessor_config.json"
                 )
 
-    def _target(self, found: dict[str, Tensor], corner: tuple[int | float, int | float]) -> DetectionTarget:
+    def _target(self, found: dict[str, Tensor], corner: tuple[float, float]) -> DetectionTarget:
         """corner: x and y of the image's corner in pixels of the image, from that of all that the model saw."""
         box = found["boxes"].float().cpu()
         if box.dim() != 2 or box.shape[1] != 4:

@@ -139,9 +139,7 @@ class Mixture(nn.Module):
     seed: of the draws. They follow from (seed, number of the forward pass, name) alone.
     """
 
-    def __init__(
-        self, weights: Mapping[str, float], learned: bool = False, drop: int | float = 0.0, seed: int = 0
-    ) -> None:
+    def __init__(self, weights: Mapping[str, float], learned: bool = False, drop: float = 0.0, seed: int = 0) -> None:
         super().__init__()
         self.weights = dict(weights)
         names = self.weights if learned else {}

@@ -690,7 +690,7 @@ class _Job:
         start = time.monotonic()
         known: dict[str, Any] = {}
 
-        def answer(setting: int | float, seed: int) -> Any:
+        def answer(setting: float, seed: int) -> Any:
             key = f"{seed}" if g["shots"] or g["fraction"] else ""
             if key not in known:
                 known[key] = self._features(student, self.train(seed))
@@ -883,7 +883,7 @@ def _trained(file: "Path") -> dict[str, Any]:
     return about.value
 
 
-def _probe(file: "Path", setting: int | float) -> dict[str, Any]:
+def _probe(file: "Path", setting: float) -> dict[str, Any]:
     _spent(file)
     about = _read(file)
     if type(about.value.get("validation")) not in (int, float):  # which may be NaN
