@@ -12,10 +12,12 @@ import select
 import sys
 import typing
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass, make_dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Annotated, Any, NamedTuple, TextIO
 
 from polyteach.ground.names import unknown_name
+from polyteach.ground.options import explained, from_file
 from polyteach.ground.texts import say
 from polyteach.verbs import is_group, load_verb, verbs
 from polyteach.version import __version__
@@ -154,26 +156,16 @@ def _call(verb: Callable[..., Any], prog: str, argv: list[str]) -> Any:
     """
     import tyro
 
-    argv, config = _config_option(argv)
+    argv, file, config = _config_option(argv)
     options = _options(verb)
     _known(argv, options)
-    words: list[str] = []
-    positional: dict[str, Any] = {}
-    for name, value in config.items():
-        if name not in options:
-            raise unknown_name("key of --config", name, sorted(options), f"{verb.__name__} knows")
-        parameter = options[name]
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            words += _words(name, value)
-        else:
-            listed = isinstance(value, list)
-            positional[parameter.name] = tuple(map(str, value)) if listed else str(value)
     call, unknown = tyro.cli(
-        _entry(verb, positional),
+        _entry(verb, _configured(file, config, options)),
         prog=f"polyteach {prog}",
         description=_description(verb),
-        args=_merge(words, argv),
+        args=argv,
         return_unknown_args=True,
+        config=(tyro.conf.OmitArgPrefixes,),
     )
     if unknown:  # tyro would print them as they are
         several = "words are" if len(unknown) > 1 else "word is"
@@ -181,9 +173,22 @@ def _call(verb: Callable[..., Any], prog: str, argv: list[str]) -> Any:
     return call()
 
 
+def _configured(file: str, config: dict[str, Any], options: dict[str, "Option"]) -> dict[str, Any]:
+    """Parameter or option of a group -> its value in the configuration."""
+    values = {}
+    for name, value in config.items():
+        if name not in options:
+            raise unknown_name("key of --config", name, sorted(options), "it knows")
+        try:
+            values[options[name].name] = from_file(value, options[name].hint)
+        except ValueError as e:
+            raise ValueError(f"--config {file}: {name}: {e}; got {value!r}") from e
+    return values
+
+
 def _description(verb: Callable[..., Any]) -> str:
     """The docstring without its list of arguments, which tyro shows beside the options."""
-    before, _, arguments = (inspect.getdoc(verb) or "").partition("\nArgs:\n")
+    before, _, arguments = (inspect.getdoc(inspect.unwrap(verb)) or "").partition("\nArgs:\n")
     sections = re.split(r"\n(?=\S)", arguments)
     examples = [x for x in sections if x.startswith("Examples:")]
     from polyteach.ground.tables import width_of, wrapped
@@ -194,21 +199,8 @@ def _description(verb: Callable[..., Any]) -> str:
     return "\n".join(["\n\n".join(told), "", *examples, "", "--config FILE.yaml gives options from a file."])
 
 
-def _merge(words: list[str], argv: list[str]) -> list[str]:
-    """Options of the configuration that the command line does not give itself, behind the command line's words."""
-    given = {w.split("=")[0].replace("--no-", "--").replace("_", "-") for w in argv if w.startswith("--")}
-    out = list(argv)
-    take = False
-    for word in words:
-        if word.startswith("--"):
-            take = word.replace("--no-", "--").replace("_", "-") not in given
-        if take:
-            out.append(word)
-    return out
-
-
-def _config_option(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """The command line without --config FILE, and what that file says."""
+def _config_option(argv: list[str]) -> tuple[list[str], str, dict[str, Any]]:
+    """The command line without --config FILE, the file, and what it says."""
     rest, file = list(argv), None
     for i, word in enumerate(argv):
         if word == "--config":
@@ -218,7 +210,7 @@ def _config_option(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
         elif word.startswith("--config="):
             file, rest = word.partition("=")[2], argv[:i] + argv[i + 1 :]
     if file is None:
-        return rest, {}
+        return rest, "", {}
     from polyteach.ground.files import read_text, yaml_value
 
     try:
@@ -238,14 +230,16 @@ def _config_option(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
             f"--config {file} is the record of a run, and not a file of options: write those of its 'options' that you "
             "want into one, NAME: VALUE lines"
         )
-    return rest, {str(k).replace("-", "_"): v for k, v in config.items()}
+    return rest, file, {str(k).replace("-", "_"): v for k, v in config.items()}
 
 
-def _known(argv: list[str], options: dict[str, inspect.Parameter]) -> None:
-    """Raises:
-    ValueError: an option that the verb does not have; lists those it has, and the one that was meant.
+def _known(argv: list[str], options: "dict[str, Option]") -> None:
+    """Refuse options that the verb does not have.
+
+    Raises:
+        ValueError: lists those it has, and the one that was meant.
     """
-    named = [n for n, p in options.items() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    named = [n for n, o in options.items() if not o.positional]
     before = argv[: argv.index("--")] if "--" in argv else argv  # what stands behind it is no option
     for word in (w.partition("=")[0] for w in before if w.startswith("--")):
         name = word[2:].replace("-", "_")
@@ -253,41 +247,71 @@ def _known(argv: list[str], options: dict[str, inspect.Parameter]) -> None:
             raise unknown_name("option", word, ["--" + n.replace("_", "-") for n in (*named, "config")])
 
 
-def _options(verb: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Option name -> parameter; the option's name may be set in the annotation."""
-    hints = typing.get_type_hints(_entry(verb, {}), include_extras=True)
+class Option(NamedTuple):
+    """name: of the verb's parameter, or of the field of a group. hint: its type. positional: it needs no --NAME."""
+
+    name: str
+    hint: Any
+    positional: bool
+
+
+def _options(verb: Callable[..., Any]) -> dict[str, Option]:
+    """Name on the command line -> the option; the name may be set in the annotation."""
+    verb = inspect.unwrap(verb)
+    hints = typing.get_type_hints(verb, include_extras=True)
     out = {}
     for name, parameter in inspect.signature(verb).parameters.items():
-        named = [getattr(m, "name", None) for m in getattr(hints[name], "__metadata__", ())]
-        out[next((n for n in named if n), name)] = parameter
+        if is_dataclass(parameter.default):
+            of = typing.get_type_hints(type(parameter.default), include_extras=True)
+            found = [Option(f.name, of[f.name], False) for f in fields(parameter.default)]
+        else:
+            found = [Option(name, hints[name], parameter.kind is not inspect.Parameter.KEYWORD_ONLY)]
+        for option in found:
+            named = [getattr(m, "name", None) for m in getattr(option.hint, "__metadata__", ())]
+            out[next((n for n in named if n), option.name)] = option
     return out
 
 
-def _words(name: str, value: Any) -> list[str]:
-    option = "--" + name.replace("_", "-")
-    if isinstance(value, bool):
-        return [option if value else "--no-" + option[2:]]
-    if isinstance(value, dict):
-        return [option, *(f"{k}={v}" for k, v in value.items())]
-    if isinstance(value, list):
-        return [option, *map(str, value)]
-    return [option, str(value)]
+def _entry(verb: Callable[..., Any], given: dict[str, Any]) -> Callable[..., Any]:
+    """The verb's call, not made yet, for tyro. given: other defaults, of parameters and of options of groups.
 
-
-def _entry(verb: Callable[..., Any], defaults: dict[str, Any]) -> Callable[..., Any]:
-    """The verb's call, not made yet; with other defaults, and no return type, as its classes are imported late."""
-    signature = inspect.signature(verb)
-    replaced = [p.replace(default=defaults.get(n, p.default)) for n, p in signature.parameters.items()]
+    tyro gets twins of the groups that check nothing: what a group refuses is told as everything else is.
+    """
+    inner = inspect.unwrap(verb)
+    signature = inspect.signature(inner)
+    hints = {k: v for k, v in typing.get_type_hints(inner, include_extras=True).items() if k != "return"}
+    parameters = []
+    groups = set()
+    for name, parameter in signature.parameters.items():
+        default = given.get(name, parameter.default)
+        if is_dataclass(parameter.default):
+            groups.add(name)
+            default = _twin(parameter.default, given)
+            hints[name] = type(default)
+        parameters.append(parameter.replace(default=default, annotation=hints[name]))
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return functools.partial(verb, *args, **kwargs)
+        options: dict[str, Any] = {}
+        for name, value in kwargs.items():
+            options |= vars(value) if name in groups else {name: value}
+        return functools.partial(verb, *args, **options)
 
-    # no functools.wraps, and no wrapper that a type checker adds: tyro would look through it, to the return type
-    call.__dict__.pop("__wrapped__", None)
-    call.__name__, call.__doc__ = verb.__name__, verb.__doc__
-    call.__annotations__ = {k: v for k, v in verb.__annotations__.items() if k != "return"}
-    call.__signature__ = signature.replace(parameters=replaced, return_annotation=None)  # type: ignore[attr-defined]
+    # no functools.wraps: tyro would look through it
+    call.__name__, call.__doc__, call.__annotations__ = inner.__name__, inner.__doc__, hints
+    call.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
     return call
+
+
+def _twin(group: Any, given: dict[str, Any]) -> Any:
+    """A group of the same options, whose values nothing has checked."""
+    import tyro
+
+    hints = typing.get_type_hints(type(group), include_extras=True)
+    told = explained(type(group))
+    described = [(f.name, Annotated[hints[f.name], tyro.conf.arg(help=told.get(f.name))]) for f in fields(group)]
+    twin = make_dataclass(type(group).__name__, described)
+    twin.__doc__ = (type(group).__doc__ or "").partition("\n")[0]
+    return twin(**{f.name: given.get(f.name, getattr(group, f.name)) for f in fields(group)})
 
 
 if __name__ == "__main__":
