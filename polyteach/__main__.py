@@ -14,6 +14,7 @@ import typing
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, make_dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, NamedTuple, TextIO
 
 from polyteach.ground.names import unknown_name
@@ -258,7 +259,7 @@ class Option(NamedTuple):
 def _options(verb: Callable[..., Any]) -> dict[str, Option]:
     """Name on the command line -> the option; the name may be set in the annotation."""
     verb = inspect.unwrap(verb)
-    hints = typing.get_type_hints(verb, include_extras=True)
+    hints = _hints(verb)
     out = {}
     for name, parameter in inspect.signature(verb).parameters.items():
         if is_dataclass(parameter.default):
@@ -272,6 +273,12 @@ def _options(verb: Callable[..., Any]) -> dict[str, Option]:
     return out
 
 
+def _hints(verb: Callable[..., Any]) -> dict[str, Any]:
+    """The types of its parameters. Not of what it returns, which a door does not import."""
+    taken = SimpleNamespace(__annotations__={k: v for k, v in verb.__annotations__.items() if k != "return"})
+    return typing.get_type_hints(taken, verb.__globals__, include_extras=True)
+
+
 def _entry(verb: Callable[..., Any], given: dict[str, Any]) -> Callable[..., Any]:
     """The verb's call, not made yet, for tyro. given: other defaults, of parameters and of options of groups.
 
@@ -279,7 +286,7 @@ def _entry(verb: Callable[..., Any], given: dict[str, Any]) -> Callable[..., Any
     """
     inner = inspect.unwrap(verb)
     signature = inspect.signature(inner)
-    hints = {k: v for k, v in typing.get_type_hints(inner, include_extras=True).items() if k != "return"}
+    hints = _hints(inner)
     parameters = []
     groups = set()
     for name, parameter in signature.parameters.items():
@@ -296,7 +303,8 @@ def _entry(verb: Callable[..., Any], given: dict[str, Any]) -> Callable[..., Any
             options |= vars(value) if name in groups else {name: value}
         return functools.partial(verb, *args, **options)
 
-    # no functools.wraps: tyro would look through it
+    # no functools.wraps, and no wrapper that a type checker adds: tyro would look through it
+    call.__dict__.pop("__wrapped__", None)
     call.__name__, call.__doc__, call.__annotations__ = inner.__name__, inner.__doc__, hints
     call.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
     return call

@@ -104,9 +104,8 @@ def test_config_file_errors(tmp_path, capsys):
     assert main(["label", "--config", str(tmp_path / "none.yaml")]) == 2
     assert "No such file" in capsys.readouterr().err
     file.write_text("store: a\nteacher: {x: y}\nbatch_size: many\n")
-    with pytest.raises(SystemExit):
-        main(["label", "--config", str(file)])
-    assert "many" in capsys.readouterr().err
+    assert main(["label", "--config", str(file)]) == 2
+    assert f"--config {file}: batch_size: must be int; got 'many'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -156,7 +155,7 @@ def test_who_stops_reading_gets_no_traceback(words, tmp_path):
 
 def test_another_broken_pipe_is_no_end(monkeypatch):
     """As of a connection to a server, while somebody reads what is said."""
-    module = importlib.import_module("polyteach.training.train")
+    module = importlib.import_module("polyteach.verbs.train")
 
     @functools.wraps(module.train)
     def broken(*_, **__):
@@ -219,7 +218,7 @@ def test_an_error_that_is_of_no_path_is_not_hidden(error, monkeypatch):
 
 def fails(error, monkeypatch):
     """Let `polyteach train` raise it."""
-    module = importlib.import_module("polyteach.training.train")  # the package's `train` is the verb
+    module = importlib.import_module("polyteach.verbs.train")  # the package's `train` is the verb
 
     @functools.wraps(module.train)
     def refused(*_, **__):

@@ -292,10 +292,13 @@ def from_file(value: Any, hint: Any) -> Any:
         return _first_that_fits(value, inner, hint)
     if isinstance(origin, type) and issubclass(origin, Sequence):
         return _several(value, inner)
-    if hint is float and isinstance(value, str | int | float) and not isinstance(value, bool):
-        return float(value) if isinstance(value, str) else value
-    if hint is int and isinstance(value, str):
-        return int(value)
+    if hint in (int, float) and isinstance(value, str):  # YAML takes 1e-3 for a text
+        try:
+            return hint(value)
+        except ValueError:
+            raise ValueError(f"must be {hint.__name__}") from None
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return value
     if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if hint in (NoneType, None) and value is None:
