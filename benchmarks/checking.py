@@ -10,7 +10,7 @@ from reading import BATCH, samples
 from worlds import rendered
 
 from polyteach import store as module
-from polyteach.loading.batches import batches
+from polyteach.loading.transport import batches
 from polyteach.store import LabelSet, Store
 from polyteach.tasks import all_tasks
 

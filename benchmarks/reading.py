@@ -11,7 +11,10 @@ from PIL import Image
 from torchvision.io import decode_jpeg
 from worlds import photographs, rendered
 
-from polyteach.loading.batches import Augment, Samples, batches, plan
+from polyteach.loading.plan import plan
+from polyteach.loading.reader import Samples
+from polyteach.loading.transport import batches
+from polyteach.loading.views import Augment
 from polyteach.store import Store
 from polyteach.tasks.contract import Policy
 

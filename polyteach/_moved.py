@@ -20,7 +20,10 @@ MOVED: dict[str, tuple[str, ...]] = {
     "predict": ("verbs.predict", "labelling.predict"),
     "train": ("verbs.train", "training.train"),
     "pretrain": ("verbs.pretrain", "training.pretrain"),
-    "loop": ("training.loop",),
+    "loop": (
+        "training.loop", "training.settings", "training.mixture", "training.averaging", "training.log",
+        "training.alone", "training.checkpoints",
+    ),
     "checkpoints": ("training.checkpoints",),
     "processes": ("training.distributed",),
     "transfer": ("verbs.transfer", "transferring.transfer"),
@@ -30,7 +33,9 @@ MOVED: dict[str, tuple[str, ...]] = {
     "charts": ("reporting.charts",),
     "page": ("reporting.page",),
     "scores": ("reporting.scores",),
-    "batches": ("loading.batches",),
+    "batches": (
+        "loading.plan", "loading.sampler", "loading.views", "loading.reader", "loading.transport", "loading.objectives",
+    ),
     "objectives": ("loading.objectives",),
     "student": ("model.student",),
     "precision": ("tasks._average_precision",),
@@ -44,6 +49,8 @@ MOVED: dict[str, tuple[str, ...]] = {
     )
 }  # fmt: skip
 """Old name -> where what it held lives now; the first that has an attribute gives it."""
+RENAMED = {("batches", "Order"): "Sampler"}
+"""Old module and name in it -> what that is called now."""
 
 
 class _Forward(ModuleType):
@@ -51,7 +58,9 @@ class _Forward(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         if not (name.startswith("__") and name.endswith("__")):
-            for home in MOVED[self.__name__.removeprefix("polyteach.")]:
+            old = self.__name__.removeprefix("polyteach.")
+            name = RENAMED.get((old, name), name)
+            for home in MOVED[old]:
                 module = importlib.import_module(f"polyteach.{home}")
                 if hasattr(module, name):
                     return getattr(module, name)

@@ -7,7 +7,7 @@ import torch
 
 from polyteach.ground.geometry import whole
 from polyteach.ground.scene import random_scene, render
-from polyteach.loading.batches import plan
+from polyteach.loading.plan import plan
 from polyteach.store import ImageRow, Store
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import PEOPLE, Space

@@ -10,7 +10,8 @@ import torch
 from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss, VICRegLoss
 from safetensors.torch import load_file
 
-from polyteach.loading.batches import all_images, batches
+from polyteach.loading.plan import all_images
+from polyteach.loading.transport import batches
 from polyteach.model.student import Student
 from polyteach.store import ImageRow, Store
 from polyteach.teachers import load_teacher
@@ -191,7 +192,7 @@ def test_a_run_that_was_stopped_ends_in_the_same_weights(tmp_path, monkeypatch):
     pretrain(store, out=str(tmp_path / "whole"), **options(steps=6))
     import polyteach.training.loop as loop
 
-    real, steps = loop._Run.update, []
+    real, steps = loop._Loop.update, []
 
     def update(self, stream):
         if len(steps) == 3:
@@ -200,7 +201,7 @@ def test_a_run_that_was_stopped_ends_in_the_same_weights(tmp_path, monkeypatch):
         return real(self, stream)
 
     with monkeypatch.context() as m:
-        m.setattr(loop._Run, "update", update)
+        m.setattr(loop._Loop, "update", update)
         with pytest.raises(KeyboardInterrupt):
             pretrain(store, out=str(tmp_path / "run"), **options(steps=6))
     with pytest.raises(ValueError, match=r"was started otherwise: .*method"):

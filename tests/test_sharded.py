@@ -379,7 +379,7 @@ def test_a_process_holds_its_part_alone(stores, tmp_path):
 
     def work():
         sizes = {}
-        real = loop._Run.apply
+        real = loop._Loop.apply
 
         def apply(self, losses, ids):
             held = self.model.parameters()
@@ -393,7 +393,7 @@ def test_a_process_holds_its_part_alone(stores, tmp_path):
             sizes["all"] = sum(p.numel() for p in self.model.parameters())
             return out
 
-        loop._Run.apply = apply  # the process is a fork that ends with it
+        loop._Loop.apply = apply  # the process is a fork that ends with it
         more = options(batch_size=2, steps=2, optimizer="adamw", ema=0.9, shard=True)
         train(stores, out=str(tmp_path / "run"), **more)
         (tmp_path / f"{distributed.rank()}.json").write_text(json.dumps(sizes))
@@ -468,14 +468,14 @@ def test_a_checkpoint_is_the_same_to_the_bit_for_any_number_of_processes(tmp_pat
 
 def stop_after(step):
     """The last process of this fork gets SIGTERM in that step."""
-    real = loop._Run.update
+    real = loop._Loop.update
 
     def update(self, stream):
         if self.step + 1 == step and distributed.rank() == distributed.size() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return real(self, stream)
 
-    loop._Run.update = update  # the process is a fork that ends with it
+    loop._Loop.update = update  # the process is a fork that ends with it
 
 
 def test_a_run_in_parts_goes_on_with_other_numbers_of_processes(stores, tmp_path):

@@ -15,7 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from polyteach.__main__ import main
-from polyteach.loading.batches import Augment, Samples, all_images, batches, plan
+from polyteach.loading.plan import all_images, plan
+from polyteach.loading.reader import Samples
+from polyteach.loading.transport import batches
+from polyteach.loading.views import Augment
 from polyteach.store import Store
 from polyteach.tasks.contract import Policy
 from polyteach.verbs.train import train

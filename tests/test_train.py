@@ -21,8 +21,11 @@ from torch import nn
 from polyteach.ground import flops
 from polyteach.ground.geometry import View
 from polyteach.ground.scene import random_scene, render
-from polyteach.loading import batches as batches_module
-from polyteach.loading.batches import Batch, plan
+from polyteach.loading import transport
+from polyteach.loading.plan import plan
+from polyteach.loading.reader import Samples
+from polyteach.loading.transport import Batch
+from polyteach.loading.views import Augment
 from polyteach.model.student import Student, load_student
 from polyteach.store import ImageRow, Store
 from polyteach.tasks import all_tasks, load_task
@@ -30,19 +33,12 @@ from polyteach.tasks.contract import Objective, Policy, Space
 from polyteach.tasks.detection import DetectionTarget, rows
 from polyteach.teachers import load_teacher
 from polyteach.training import checkpoints
-from polyteach.training.loop import (
-    Average,
-    Copies,
-    Interrupted,
-    Mixture,
-    NonFinite,
-    Settings,
-    check,
-    fit,
-    latest,
-    logged,
-    rate,
-)
+from polyteach.training.averaging import Average
+from polyteach.training.checkpoints import latest
+from polyteach.training.log import logged
+from polyteach.training.loop import Copies, Interrupted, NonFinite, fit
+from polyteach.training.mixture import Mixture
+from polyteach.training.settings import Settings, check, rate
 from polyteach.training.train import _frozen, _pairs, loss_weights
 from polyteach.verbs.label import label
 from polyteach.verbs.train import train
@@ -409,8 +405,8 @@ def test_a_head_that_few_images_have_labels_for_costs_as_little(tmp_path):
 def test_batches_of_workers_do_not_stay_in_shared_memory(tmp_path):
     """A step holds all of its passes, and there may be little of it."""
     chosen = plan([Store.open(world(tmp_path / "store", 4))])
-    samples = batches_module.Samples(chosen, batches_module.Augment((64, 64)), Policy(), 0)
-    here, there = (next(batches_module.batches(samples, 4, 0, 1, workers)) for workers in (0, 1))
+    samples = Samples(chosen, Augment((64, 64)), Policy(), 0)
+    here, there = (next(transport.batches(samples, 4, 0, 1, workers)) for workers in (0, 1))
     assert there.images.equal(here.images)
     tensors = [v for ts in there.targets.values() for t in ts for v in vars(t).values() if isinstance(v, torch.Tensor)]
     assert len(tensors) > 8
@@ -482,14 +478,14 @@ def test_a_worker_without_shared_memory_is_an_error_that_says_what_to_do(tmp_pat
 
 def test_a_worker_that_is_killed_or_silent_is_an_error_that_says_what_to_do(tmp_path, monkeypatch):
     store, trainer = world(tmp_path / "store", 8, ["depth"]), os.getpid()
-    real = batches_module.Samples.__getitem__
+    real = Samples.__getitem__
 
     def dies(self, place):
         if os.getpid() != trainer and place >= 8:
             os.kill(os.getpid(), signal.SIGKILL)
         return real(self, place)
 
-    monkeypatch.setattr(batches_module.Samples, "__getitem__", dies)
+    monkeypatch.setattr(Samples, "__getitem__", dies)
     with pytest.raises(ValueError, match=r"a data worker was killed \(DataLoader .*memory runs out; give --workers 0"):
         train(store, out=str(tmp_path / "run"), **options(workers=1))
 
@@ -498,8 +494,8 @@ def test_a_worker_that_is_killed_or_silent_is_an_error_that_says_what_to_do(tmp_
             time.sleep(600)
         return real(self, place)
 
-    monkeypatch.setattr(batches_module.Samples, "__getitem__", sleeps)
-    monkeypatch.setattr(batches_module, "PATIENCE", 3)
+    monkeypatch.setattr(Samples, "__getitem__", sleeps)
+    monkeypatch.setattr(transport, "PATIENCE", 3)
     with pytest.raises(ValueError, match=r"no batch came from the 1 data workers within 0\.05 minutes"):
         train(store, out=str(tmp_path / "run"), **options(workers=1))
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
     from torch import Tensor, nn
 
-    from polyteach.loading.batches import Batch, Plan, Samples
+    from polyteach.loading.plan import Plan
+    from polyteach.loading.reader import Samples
+    from polyteach.loading.transport import Batch
     from polyteach.model.student import Student
 
 METHODS = ("simclr", "vicreg")
@@ -120,10 +122,14 @@ def pretrain(
     from polyteach.ground.devices import find_device
     from polyteach.ground.files import sweep, write_json
     from polyteach.ground.flops import COUNTED, step_flops
-    from polyteach.loading.batches import REJECTS, all_images, batches, explained, noted
+    from polyteach.loading.plan import all_images
+    from polyteach.loading.transport import REJECTS, batches, explained, noted
     from polyteach.model.student import Student, costs_before, save_student
     from polyteach.store import Store
-    from polyteach.training.loop import Mixture, Settings, check, fit, logged
+    from polyteach.training.log import logged
+    from polyteach.training.loop import fit
+    from polyteach.training.mixture import Mixture
+    from polyteach.training.settings import Settings, check
 
     given, init = listed(stores), None if init is None else str(init)
     limits = Limits(listed(allow_remote), max_pixels)
@@ -222,7 +228,7 @@ def _config(arguments: dict[str, Any], settings: Any, plan: "Plan") -> dict[str,
     import json
 
     from polyteach.ground.files import sha256
-    from polyteach.loading.batches import digest
+    from polyteach.loading.plan import digest
     from polyteach.model.student import WEIGHTS
 
     resolved = {k: getattr(settings, k) for k in ("steps", "lr", "warmup", "device")}
@@ -320,7 +326,8 @@ def siamese(student: "Student", method: str, temperature: float) -> "nn.Module":
 
 def pairs(plan: "Plan", seed: int, size: int, crop: tuple[float, float], method: str) -> "Samples":
     """A stream in which places 2k and 2k + 1 are two random views of the same image."""
-    from polyteach.loading.batches import Augment, Sample, Samples
+    from polyteach.loading.reader import Sample, Samples
+    from polyteach.loading.views import Augment
     from polyteach.tasks.contract import Policy
 
     class Pairs(Samples):

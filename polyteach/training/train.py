@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from polyteach.loading.batches import Batch, Plan, Samples
+    from polyteach.loading.plan import Plan
+    from polyteach.loading.reader import Samples
+    from polyteach.loading.transport import Batch
     from polyteach.model.student import Student
     from polyteach.store import LabelSet
     from polyteach.tasks.contract import Policy
-    from polyteach.training.loop import Settings
+    from polyteach.training.settings import Settings
 
 RULES = ("rule", "equal", "learned")
 NEW: dict[str, Any] = {"combine": "first", "map": None, "freeze": [], "max_pixels": MAX_PIXELS}
@@ -240,12 +242,18 @@ def train(
     import torch
 
     from polyteach.ground.devices import arithmetic, find_device
-    from polyteach.loading.batches import REJECTS, Augment, Samples, batches, explained, members, noted, plan
     from polyteach.loading.objectives import read_map
+    from polyteach.loading.plan import members, plan
+    from polyteach.loading.reader import Samples
+    from polyteach.loading.transport import REJECTS, batches, explained, noted
+    from polyteach.loading.views import Augment
     from polyteach.model.student import Student, costs_before, save_student
     from polyteach.store import Store
     from polyteach.tasks.contract import Policy
-    from polyteach.training.loop import Mixture, check, fit, logged
+    from polyteach.training.log import logged
+    from polyteach.training.loop import fit
+    from polyteach.training.mixture import Mixture
+    from polyteach.training.settings import check
 
     policy = Policy(soft=soft, score=score, confidence=confidence)
     arguments["map"] = table = None if map is None else read_map(map)
@@ -321,7 +329,7 @@ def train(
 
 def _settings(a: dict[str, Any], images: int, device: str) -> "Settings":
     """How to optimise, with what follows from the number of images where nothing is said."""
-    from polyteach.training.loop import Settings
+    from polyteach.training.settings import Settings
 
     batch, adaptive = a["batch_size"] * a["accumulate"], a["optimizer"] == "adamw"
     steps = a["steps"]
@@ -350,7 +358,7 @@ def _flops(student: "Student", samples: "Samples", batch_size: int) -> float | N
     from statistics import fmean
 
     from polyteach.ground.flops import COUNTED, step_flops
-    from polyteach.loading.batches import batches
+    from polyteach.loading.transport import batches
 
     sparse = any(n < len(samples.plan) for n in samples.plan.labelled.values())
     passes = batches(samples, min(COUNTED, batch_size), 0, PASSES if sparse else 1)
@@ -383,7 +391,7 @@ def _meaningful(plan: "Plan", confidence: bool, drop: float) -> None:
     """Raises:
     ValueError: an option that is on could change nothing for these label sets.
     """
-    from polyteach.loading.batches import by_people
+    from polyteach.loading.objectives import by_people
     from polyteach.tasks import load_task
 
     sets = [s for mine in plan.sets.values() for by_store in mine for s in by_store]
@@ -489,7 +497,8 @@ def loss_weights(
 
 def _rule(name: str, plan: "Plan", learning_rate: float, batch_size: int, optimizer: str) -> tuple[float | None, str]:
     """What the rule says of an objective, None where it says nothing; and why."""
-    from polyteach.loading.batches import by_people, members
+    from polyteach.loading.objectives import by_people
+    from polyteach.loading.plan import members
 
     # a teacher whose answers count for no image says nothing of how to step
     teachers = [s for objective, _, s, n in members(plan) if objective == name and n and not by_people(s)]
@@ -539,7 +548,8 @@ def _teachers(plan: "Plan") -> list[dict[str, Any]]:
     Not of those whose answers count for no image.
     A teacher that labelled several stores was trained once.
     """
-    from polyteach.loading.batches import by_people, members
+    from polyteach.loading.objectives import by_people
+    from polyteach.loading.plan import members
 
     spent: dict[str, dict[str, Any]] = {}
     for labels in (s for _, _, s, n in members(plan) if n and not by_people(s)):
@@ -562,7 +572,7 @@ def _config(
     import json
 
     from polyteach.ground.files import sha256
-    from polyteach.loading.batches import members
+    from polyteach.loading.plan import members
     from polyteach.model.student import WEIGHTS
 
     resolved = {k: getattr(settings, k) for k in ("steps", "lr", "weight_decay", "warmup", "device")}
@@ -637,7 +647,7 @@ def _learnable(plan: "Plan", policy: "Policy") -> None:
     import sys
 
     from polyteach.ground.tables import fitted
-    from polyteach.loading.batches import unlearnable
+    from polyteach.loading.reader import unlearnable
 
     known, likely = unlearnable(plan, policy)
     if known:
@@ -657,7 +667,8 @@ def _tell(
 
     from polyteach.ground.tables import fitted
     from polyteach.ground.texts import say
-    from polyteach.loading.batches import by_people, members
+    from polyteach.loading.objectives import by_people
+    from polyteach.loading.plan import members
 
     lines = [f"{len(plan):,} images, {settings.steps:,} steps, lr {settings.lr:g}, {settings.device}; loss weights:"]
     if plan.unlabelled:
@@ -680,7 +691,7 @@ def _where(plan: "Plan", store: int, labels: "LabelSet") -> str:
 
 def _warnings(plan: "Plan", policy: "Policy") -> list[str]:
     """What of the label sets is likely not what was meant: it teaches nothing, or hardly anything, or not together."""
-    from polyteach.loading.batches import idle, members
+    from polyteach.loading.plan import idle, members
 
     out, reasons = [], idle(plan)
     for name, i, labels, _ in members(plan):
