@@ -37,7 +37,7 @@ MOVED: dict[str, tuple[str, ...]] = {
         "loading.plan", "loading.sampler", "loading.views", "loading.reader", "loading.transport", "loading.objectives",
     ),
     "objectives": ("loading.objectives",),
-    "student": ("model.student",),
+    "student": ("model.student", "model.provenance"),
     "precision": ("tasks._average_precision",),
     "compute": ("ground.flops",),
     "arguments": ("ground.options",),

@@ -18,27 +18,28 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from polyteach.ground.fields import Fields, cost
-from polyteach.ground.files import downloading, replacing, sha256, write_json
+from polyteach.ground.fields import Fields
+from polyteach.ground.files import downloading, replacing, write_json
 from polyteach.ground.geometry import fit
 from polyteach.ground.layers import Adapter, Pyramid
 from polyteach.ground.names import fit_name, unknown_name
 from polyteach.ground.weights import state_dict
+from polyteach.model.provenance import DESCRIPTION as DESCRIPTION
+from polyteach.model.provenance import FIX
+from polyteach.model.provenance import PARTS as PARTS
+from polyteach.model.provenance import WEIGHTS as WEIGHTS
+from polyteach.model.provenance import costs as costs
+from polyteach.model.provenance import costs_before as costs_before
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.version import __version__
 
 STRIDES = (4, 8, 16, 32)
-WEIGHTS, DESCRIPTION = "student.safetensors", "student.json"
 ADAPTER = "adapter"
 MOST_CHANNELS = 8192
 """Of a pyramid level, and of an adapter."""
 MOST_SIDE = 8192
 """Pixels of a side of the images that a network takes."""
-PARTS = ("backbone", "pyramid", "heads")
-"""The modules of a student. A run's student.json lists under "trained" which of them were learned, all without it."""
-
-_FIX = "Take the run as `polyteach train` wrote it, or train it again"
 
 
 class _LastLevels(LastLevelP6P7):
@@ -344,33 +345,6 @@ def save_student(student: Student, folder: str | Path, extra: dict[str, Any]) ->
     write_json(folder / DESCRIPTION, about | extra)
 
 
-def costs(run: str | Path, name: str) -> list[dict[str, Any]]:
-    """What the training in the folder `run`, called `name`, has cost, and all that it stood on.
-
-    One dictionary each: of (tells the same training from others), name, images, flops, seconds; None where unknown.
-    Empty where the run does not say.
-
-    Raises:
-        ValueError: its train.json or pretrain.json does not hold such numbers.
-    """
-    files = [f for f in (Path(run) / "train.json", Path(run) / "pretrain.json") if f.is_file()]
-    top = Fields.read(files[0], _FIX) if files else None
-    if top is None or "compute" not in top:
-        return []
-    said = top.object("compute")
-    own = {k: said.number(k, null=True) for k in ("images", "flops", "seconds")}
-    teachers = [cost(t) for t in said.objects("teachers", null=True)]
-    return [{"of": sha256(Path(run) / WEIGHTS), "name": f"{name}: training"} | own, *teachers]
-
-
-def costs_before(init: str | None) -> list[dict[str, Any]]:
-    """`costs` of the weights that a training starts from; of those that are not a run's nothing is known."""
-    if init is None:
-        return []
-    unknown = {"of": init, "name": f"{Path(init).name}: training", "images": None, "flops": None, "seconds": None}
-    return costs(init, f"start {Path(init).name}") or [unknown]
-
-
 def describe_student(run: str | Path) -> dict[str, Any]:
     """What student.json of a run says: backbone, channels, objectives, size, provenance. All that is read is checked.
 
@@ -386,7 +360,7 @@ def _described(run: str | Path) -> tuple[Fields, dict[str, Objective]]:
     file = Path(run) / DESCRIPTION
     if not file.exists():
         raise ValueError(f"{run} holds no finished student (no {DESCRIPTION}); train one with: polyteach train")
-    about = Fields.read(file, _FIX)
+    about = Fields.read(file, FIX)
     about.text("backbone")
     about.count("channels", low=1, high=MOST_CHANNELS)
     about.count("adapters", null=True, low=0, high=MOST_CHANNELS)
@@ -456,7 +430,7 @@ def _fits(file: Path, built: Callable[[], Student]) -> None:
         with safe_open(file, "pt") as weights:
             have = {k: tuple(weights.get_slice(k).get_shape()) for k in weights.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, MemoryError) as e:  # the last of a sparse file, which would be mapped whole
-        raise ValueError(f"{file} cannot be read as weights: {e}. {_FIX}") from e
+        raise ValueError(f"{file} cannot be read as weights: {e}. {FIX}") from e
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         wanted = {k: tuple(v.shape) for k, v in built().state_dict().items()}
     if have == wanted:
@@ -465,4 +439,4 @@ def _fits(file: Path, built: Callable[[], Student]) -> None:
     wrong = [f"{k} is {have[k]}, not {wanted[k]}" for k in sorted(wanted.keys() & have.keys()) if have[k] != wanted[k]]
     said = (("has other shapes:", wrong), ("lacks", lacks), ("has unknown", unknown))
     what = "; ".join(f"{how} {', '.join(names[:3])}{', ...' if names[3:] else ''}" for how, names in said if names)
-    raise ValueError(f"{file} does not fit {DESCRIPTION}: it {what}. {_FIX}")
+    raise ValueError(f"{file} does not fit {DESCRIPTION}: it {what}. {FIX}")

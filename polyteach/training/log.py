@@ -6,16 +6,15 @@ from typing import Any
 
 from polyteach.ground.fields import Fields
 from polyteach.ground.files import replacing
-from polyteach.training.settings import Settings
 
 LOG = "log.jsonl"
 """File of a run with a line per step."""
 
 
-def summary(line: dict[str, Any], s: Settings) -> str:
+def summary(line: dict[str, Any], steps: int) -> str:
     """What the progress bar says of a step's line."""
     parts = ", ".join(f"{k} {v:.4g}" for k, v in line["losses"].items())
-    return f"step {line['step']}/{s.steps}, {line['images_per_second']:.1f} images/s, loss {line['loss']:.4g} ({parts})"
+    return f"step {line['step']}/{steps}, {line['images_per_second']:.1f} images/s, loss {line['loss']:.4g} ({parts})"
 
 
 def truncate(log: Path, step: int) -> None:

@@ -209,7 +209,7 @@ class _Loop:
                     due = stop or late or self.step % s.save_every == 0 or self.step == s.steps
                     log.write(json.dumps(line) + "\n")
                     log.flush()
-                    bar.advance(note=summary(line, s))
+                    bar.advance(note=summary(line, s.steps))
                     self.writer.look()
                     if writes and due:
                         os.fsync(log.fileno())
