@@ -31,8 +31,8 @@ MOVED: dict[str, tuple[str, ...]] = {
     "report": ("verbs.report", "reporting.report"),
     "compare": ("reporting.compare",),
     "charts": ("reporting.charts",),
-    "page": ("reporting.page",),
-    "scores": ("reporting.scores",),
+    "page": ("reporting.page", "reporting.blocks", "reporting.markdown"),
+    "scores": ("reporting.results",),
     "batches": (
         "loading.plan", "loading.sampler", "loading.views", "loading.reader", "loading.transport", "loading.objectives",
     ),

@@ -440,10 +440,10 @@ MUTANTS = (
     mutant("reporting/compare.py", "return statistics.stdev(self.values)", "return statistics.pstdev(self.values)",
            "the spread is that of a whole population",
            f"{REPORT}::test_seeds_and_pretrainings_are_pooled_and_the_interval_is_about_test_images"),
-    mutant("reporting/scores.py", "if t.at == self.chosen and", "if t.at != self.chosen and",
+    mutant("reporting/results.py", "if t.at == self.chosen and", "if t.at != self.chosen and",
            "parts are chosen by cells that were not",
            f"{REPORT}::test_the_better_parts_are_judged_by_the_cell_that_was_chosen"),
-    mutant("reporting/scores.py", 't.at["lr"] == self.chosen.get("lr")', 't.at["lr"] != self.chosen.get("lr")',
+    mutant("reporting/results.py", 't.at["lr"] == self.chosen.get("lr")', 't.at["lr"] != self.chosen.get("lr")',
            "curves over steps are of another rate",
            f"{REPORT}::test_validation_over_steps_is_that_of_the_chosen_rate"),
     # average precision

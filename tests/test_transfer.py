@@ -21,7 +21,7 @@ from polyteach.ground.scene import random_scene, render
 from polyteach.loading.batches import Augment, Samples, digest, plan
 from polyteach.model.student import Student, load_student, save_student
 from polyteach.reporting.compare import pool
-from polyteach.reporting.scores import read
+from polyteach.reporting.results import read
 from polyteach.store import ImageRow, Store
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.classification import ClassificationTarget, neighbours, regression

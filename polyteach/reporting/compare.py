@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from polyteach.ground.jackknife import interval
-from polyteach.reporting.scores import BOOTSTRAP, EVERY, MODES, PARTS, Downstream, Run, Samples, Spent, Test
+from polyteach.reporting.results import BOOTSTRAP, EVERY, MODES, PARTS, Downstream, Run, Samples, Spent, Test
 
 Interval = tuple[float, float]
 
