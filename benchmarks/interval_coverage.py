@@ -21,9 +21,9 @@ import torch
 
 from polyteach.ground.jackknife import KEPT, draws, groups, left_out
 from polyteach.tasks._average_precision import Judged, Ranking
-from polyteach.tasks.classification import TopK
-from polyteach.tasks.normals import Angles
-from polyteach.tasks.segmentation import MeanIoU
+from polyteach.tasks._classification_metric import TopK
+from polyteach.tasks._normals_metric import Angles
+from polyteach.tasks._segmentation_metric import MeanIoU
 
 RESULTS = Path(__file__).resolve().parent / "results"
 METHODS = ("percentile", "Bayesian", "jackknife")

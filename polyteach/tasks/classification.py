@@ -12,13 +12,12 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from polyteach.ground.geometry import View
 from polyteach.ground.images import caption
 from polyteach.ground.layers import Pyramid
 from polyteach.ground.scene import Render
-from polyteach.tasks.contract import Policy, Probe, Space, Target, Task, column, weighted_mean, within
+from polyteach.tasks.contract import Metric, Policy, Probe, Space, Target, Task, column, weighted_mean, within
 
 
 @final
@@ -44,31 +43,6 @@ class ClassificationHead(nn.Module):
     def forward(self, pyramid: Pyramid) -> Float[Tensor, "B K"]:
         logits: Tensor = self.out(pyramid["c5"].mean((-2, -1)))
         return logits.float()
-
-
-class TopK(Metric):
-    """Share of images whose true class is among the k most probable, in percent."""
-
-    hits1: Tensor
-    hits5: Tensor
-    images: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for state in ("hits1", "hits5", "images"):
-            self.add_state(state, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, predicted: Sequence[ClassificationTarget], true: Sequence[ClassificationTarget]) -> None:
-        for p, t in zip(predicted, true, strict=True):
-            best = p.probability.topk(min(5, len(p.probability))).indices
-            hit = best == t.probability.argmax()
-            self.hits1 += hit[:1].any()
-            self.hits5 += hit.any()
-            self.images += 1
-
-    def compute(self) -> dict[str, float]:
-        n = max(int(self.images), 1)
-        return {"top-1": 100 * int(self.hits1) / n, "top-5": 100 * int(self.hits5) / n}
 
 
 Answers = Callable[[Tensor], list[ClassificationTarget]]
@@ -195,6 +169,8 @@ class Classification(Task[ClassificationTarget]):
         return [ClassificationTarget(probability=p) for p in prediction.detach().float().softmax(-1).cpu()]
 
     def metric(self, space: Space) -> Metric:
+        from polyteach.tasks._classification_metric import TopK  # torchmetrics takes seconds
+
         return TopK()
 
     def statistics(self, target: ClassificationTarget, policy: Policy) -> dict[str, float]:

@@ -7,12 +7,11 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from polyteach.ground.geometry import View
 from polyteach.ground.scene import Render
@@ -175,6 +174,17 @@ class Probe(Generic[T]):
     fit: Callable[[Tensor, Sequence[T], float], Callable[[Tensor], list[T]]]
 
 
+@runtime_checkable
+class Metric(Protocol):
+    """What a task's metric can do, which is one of torchmetrics': its states add up over batches and processes."""
+
+    def update(self, predicted: Sequence[Any], true: Sequence[Any]) -> None:
+        """Count a batch: one predicted and one true target per image."""
+
+    def compute(self) -> dict[str, float]:
+        """Scores of all that was counted, by name; the first is the summary."""
+
+
 class Task(ABC, Generic[T]):
     """Abstract; every subclass is final and lives in the file that bears its name, as `TASK`."""
 
@@ -304,10 +314,7 @@ class Task(ABC, Generic[T]):
 
     @abstractmethod
     def metric(self, space: Space) -> Metric:
-        """A metric: `update(predicted: Sequence[T], true: Sequence[T])`; `compute() -> dict[str, float]`.
-
-        The first name of the dictionary is the summary. States add up over batches and processes.
-        """
+        """A metric of torchmetrics that has seen nothing; in a file of its own, as that library is slow to import."""
 
     @abstractmethod
     def statistics(self, target: T, policy: Policy) -> dict[str, float]:

@@ -68,8 +68,7 @@ def evaluate(
         ValueError: the metric has no such score; lists those it has. No image could be read; gives the first reason.
     """
     about = plan.objectives[objective]
-    task = load_task(about.task)
-    whole = task.metric(about.space)
+    whole = _metric(about)
     of = iter(groups(len(plan)).tolist())
     parts: dict[int, Metric] = {}
     ids: list[str] = []
@@ -87,7 +86,7 @@ def evaluate(
                 whole.update([guess], [target])
                 if resamples and not isinstance(whole, Resampled):
                     if group not in parts:
-                        parts[group] = task.metric(about.space)
+                        parts[group] = _metric(about)
                     parts[group].update([guess], [target])
             bar.advance(len(found))
     if not ids:
@@ -106,9 +105,15 @@ def evaluate(
 
 def score_names(objective: Objective) -> list[str]:
     """What the objective's metric says, by name; the first is its summary."""
-    metric = load_task(objective.task).metric(objective.space)
+    metric = _metric(objective)
     metric._update_count = 1  # torchmetrics warns of a metric that has seen nothing
     return list(metric.compute())
+
+
+def _metric(objective: Objective) -> Metric:
+    metric = load_task(objective.task).metric(objective.space)
+    assert isinstance(metric, Metric)
+    return metric
 
 
 def _without(whole: Metric, parts: dict[int, Metric], of: "Int[np.ndarray, ' N']") -> Iterator[dict[str, float]]:
