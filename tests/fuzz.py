@@ -788,7 +788,7 @@ def _tables(folder: Path) -> None:
 
 
 def _read_tables(folder: Path) -> Any:
-    from polyteach.__main__ import _config_option
+    from polyteach.command import _config_option
     from polyteach.curation.splits import grouping
     from polyteach.loading.objectives import apart, join, read_map
     from polyteach.store import Store
