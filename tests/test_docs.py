@@ -1,10 +1,15 @@
 """What the pages show is so: code blocks run as they stand, examples are made and read, lists are complete."""
 
+import contextlib
 import importlib
+import io
 import math
+import os
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,6 +122,40 @@ def test_the_glossary_tells_each_word_with_an_example():
     for entry in entries:
         assert "for example, " in entry
         assert entry.endswith(".")
+
+
+def given(line):
+    """What a line of a page's commands prints, on either stream."""
+    if not line.startswith("polyteach "):
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+        return done.stdout + done.stderr
+    stream = io.StringIO()
+    with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream), contextlib.suppress(SystemExit):
+        main(shlex.split(line)[1:])
+    return stream.getvalue()
+
+
+@pytest.mark.slow
+def test_errors_on_the_page_of_troubleshooting_are_printed_so(tmp_path, monkeypatch):
+    """Every command is given in the page's order; what stands below it is printed, but for how lines are broken."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    Path("photos").mkdir()
+    for i in range(6):
+        Path(f"photos/{i}.png").write_bytes(png(render(random_scene(i, (48, 64))).image))
+    printed, shown = "", 0
+    for path, language, text in BLOCK.findall((DOCS / "troubleshooting.md").read_text()):
+        if path:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).write_text(text)
+        elif language == "bash":
+            printed = " ".join("".join(map(given, text.splitlines())).split()).replace(str(tmp_path), "/home/me")
+        else:
+            for line in text.splitlines():
+                assert re.search(re.escape(" ".join(line.split())).replace(r"\.\.\.", ".*"), printed), (line, printed)
+            shown += 1
+    assert shown >= 40
 
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
