@@ -49,7 +49,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     )
 }  # fmt: skip
 """Old name -> where what it held lives now; the first that has an attribute gives it."""
-RENAMED = {("batches", "Order"): "Sampler"}
+RENAMED = {("batches", "Order"): "Sampler", ("store", "Overview"): "Index", ("store", "height"): "count_rows"}
 """Old module and name in it -> what that is called now."""
 
 

@@ -1410,9 +1410,9 @@ def _map_of(*values: Any) -> Callable[[], bytes]:
     def make() -> bytes:
         import numpy as np
 
-        from polyteach.store import _map
+        from polyteach.store.maps import encode_map
 
-        return _map(np.array(values[0], values[1]))
+        return encode_map(np.array(values[0], values[1]))
 
     return make
 
@@ -1420,9 +1420,9 @@ def _map_of(*values: Any) -> Callable[[], bytes]:
 def _filled(value: Any, kind: str, shape: tuple[int, ...] = (40, 48)) -> bytes:
     import numpy as np
 
-    from polyteach.store import _map
+    from polyteach.store.maps import encode_map
 
-    return _map(np.full(shape, value, kind))
+    return encode_map(np.full(shape, value, kind))
 
 
 _NAN, _INF = float("nan"), float("inf")
@@ -1670,15 +1670,15 @@ def _odd_overview(here: Place) -> None:
     import pyarrow.parquet as pq
 
     from polyteach.ground.storage import stamps
-    from polyteach.store import Overview, _digest
+    from polyteach.store.index import Index, digest
 
     _good(here)
     folder = here.work / "store" / "images"
     stamp = stamps(folder)["part-00000.parquet"]
     table = pa.table(
-        {"part": [0], "stamp": [stamp], "values": [["train"]], "lengths": [[2_000_000_000]]}, schema=Overview.SCHEMA
+        {"part": [0], "stamp": [stamp], "values": [["train"]], "lengths": [[2_000_000_000]]}, schema=Index.SCHEMA
     )
-    pq.write_table(table.replace_schema_metadata({"sha256": _digest(table)}), folder / Overview.NAME)
+    pq.write_table(table.replace_schema_metadata({"sha256": digest(table)}), folder / Index.NAME)
 
 
 case("store file: overview lies", 6, "an overview that says that a part has 2 billion rows", _odd_overview,

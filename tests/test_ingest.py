@@ -568,7 +568,7 @@ def test_other_folders_are_not_touched(folder, tmp_path):
 
 def interrupt_after(monkeypatch, writes, error):
     """The store's writer fails with `error` at the `writes`-th file of images or rejects that it is to write."""
-    real, left = polyteach.store._write, [writes]
+    real, left = polyteach.store.folder.write_part, [writes]
 
     def write(path, *args, **kwargs):
         if not left[0]:
@@ -576,7 +576,7 @@ def interrupt_after(monkeypatch, writes, error):
         left[0] -= 1
         return real(path, *args, **kwargs)
 
-    monkeypatch.setattr(polyteach.store, "_write", write)
+    monkeypatch.setattr(polyteach.store.folder, "write_part", write)
 
 
 @pytest.mark.parametrize("writes", range(6))

@@ -135,8 +135,10 @@ def test_what_was_labelled_is_counted_and_known_to_who_comes_next(tmp_path, teac
     assert (done, failed) == (8, 2)
     assert means["top probability"] == pytest.approx(float(sum(right[:5]) / 5), abs=1e-3)
     opened = []
-    read = polyteach.store._read
-    monkeypatch.setattr(polyteach.store, "_read", lambda path, *a, **k: opened.append(path.name) or read(path, *a, **k))
+    read = polyteach.store.index.read_part
+    monkeypatch.setattr(
+        polyteach.store.index, "read_part", lambda path, *a, **k: opened.append(path.name) or read(path, *a, **k)
+    )
     states = labels.every_state()
     assert [i for p in range(3) for i in 4 * p + states.among(p, ("failed",)).nonzero()[0]] == [3, 7]
     assert opened == ["_overview.parquet"]

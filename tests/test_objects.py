@@ -23,7 +23,7 @@ from polyteach.curation.stores import faults
 from polyteach.ground import storage
 from polyteach.ground.storage import ObjectPath, StorageError, to_path
 from polyteach.loading.batches import plan
-from polyteach.store import ImageRow, Overview, Store
+from polyteach.store import ImageRow, Index, Store
 from polyteach.verbs.store.check import check
 from polyteach.verbs.store.drop_labels import drop_labels
 from polyteach.verbs.store.info import info
@@ -82,7 +82,7 @@ def content(store):
     """Name -> bytes of a store's files, without what tells seconds, or when files were written."""
     path = to_path(store)
     files = {str(f).removeprefix(f"{path}/"): f for f in path.rglob("*.*")}
-    return {name: f.read_bytes() for name, f in files.items() if f.name not in ("label.json", Overview.NAME)}
+    return {name: f.read_bytes() for name, f in files.items() if f.name not in ("label.json", Index.NAME)}
 
 
 def weights_of(run):
@@ -327,7 +327,7 @@ def test_without_a_cache_nothing_is_kept(layer, tmp_path, monkeypatch):
     rows = images()
     store = store_of("s3://bucket/store", rows)
     assert [r for p in store.parts() for r in store.images(p)] == rows
-    assert store.soon(0)
+    assert store.prefetch(0)
     assert [f.name for f in (tmp_path / "cache").iterdir()] == ["spool"]
     monkeypatch.setenv("POLYTEACH_CACHE_GB", "much")
     with pytest.raises(ValueError, match=r"POLYTEACH_CACHE_GB must be a number.*'much'"):
@@ -355,14 +355,14 @@ def test_a_part_that_was_rewritten_is_read_anew(layer):
 def test_what_will_be_read_is_fetched_before(layer, tmp_path, teacher):
     rows = images()
     store = store_of("s3://bucket/store", rows)
-    assert store.soon(1)
+    assert store.prefetch(1)
     settled()
     layer.reset()
     assert store.images(1) == rows[2:4]
     assert not [x for x in layer.requests if x[0] == "GET"]
     polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, progress=False)
     labels = store.sets()[0]
-    assert labels.soon(2, [0])
+    assert labels.prefetch(2, [0])
     settled()
     layer.reset()
     assert len(labels.read(2, [1])) == 1

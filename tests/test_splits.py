@@ -16,7 +16,7 @@ from polyteach.__main__ import main
 from polyteach.curation import splits
 from polyteach.curation.splits import drawn
 from polyteach.curation.stores import described, faults
-from polyteach.store import ImageRow, Overview, Store
+from polyteach.store import ImageRow, Index, Store
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import PEOPLE, Space
 from polyteach.tasks.detection import DetectionTarget
@@ -87,7 +87,7 @@ def test_all_readers_see_it_and_nothing_else_changes(tmp_path, embed, place):
     assert {k: r.split for k, r in now.items()} == {i: drawn(i, THREE, 0) for i in IDS}
     assert counts == described(store)["splits"] == {k: list(where(path).values()).count(k) for k in sorted(THREE)}
     assert store.splits().values(0) <= set(THREE)
-    assert (store.path / "images" / Overview.NAME).exists() or place == "memory"
+    assert (store.path / "images" / Index.NAME).exists() or place == "memory"
     assert [str(s.read(p)) for s in store.sets() for p in s.parts()] == [str(x) for v in told.values() for x in v]
     assert list(faults(store)) == []
     if place == "folder":

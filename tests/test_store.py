@@ -18,9 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from polyteach import store as module
 from polyteach.ground.scene import random_scene, render
-from polyteach.store import ImageRow, Overview, Store, decode, encode
+from polyteach.store import ImageRow, Index, Store, decode, encode, index, maps, masks, parts, rows
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Column, Policy, Space
@@ -138,14 +137,14 @@ def test_maps_are_unpacked_as_pillow_does_it(dtype, height, width, seed):
     kept = encode(value.float() if dtype == "float16" else value, how)
     assert kept[:4] == (b"\x89PNG" if dtype == "bool" else b"RIFF")
     quick = decode(kept, how)
-    module._same_again.cache_clear()
+    maps._same_again.cache_clear()
     without = RuntimeError("built without it")
     with (
-        mock.patch.object(module, "decode_png", side_effect=without),
-        mock.patch.object(module, "decode_webp", side_effect=without),
+        mock.patch.object(maps, "decode_png", side_effect=without),
+        mock.patch.object(maps, "decode_webp", side_effect=without),
     ):
         assert torch.equal(decode(kept, how), quick)
-    module._same_again.cache_clear()
+    maps._same_again.cache_clear()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int8", "float16"])
@@ -158,7 +157,7 @@ def test_maps_of_earlier_versions_and_very_long_ones_are_png(dtype):
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(bits.get(dtype, np.asarray)(array))).save(out, format="PNG")
     assert torch.equal(decode(out.getvalue(), how).double(), torch.from_numpy(array.astype(np.float64)))
-    long = torch.zeros(*array.shape[:-2], 1, module.WEBP_SIDE + 1)
+    long = torch.zeros(*array.shape[:-2], 1, maps.WEBP_SIDE + 1)
     long[..., 5] = 3
     kept = encode(long, how)
     assert kept[:4] == b"\x89PNG"
@@ -311,8 +310,8 @@ def test_parts_are_not_opened_again_once_there_is_an_overview(tmp_path, monkeypa
     assert [first.values(p) for p in range(3)] == [{"a"}] * 3
     first.save()
     opened = []
-    read = module._read
-    monkeypatch.setattr(module, "_read", lambda path, *a, **k: opened.append(path.name) or read(path, *a, **k))
+    read = index.read_part
+    monkeypatch.setattr(index, "read_part", lambda path, *a, **k: opened.append(path.name) or read(path, *a, **k))
     again = store.splits()
     assert [again.among(p, ["a"]).tolist() for p in range(3)] == [[True] * 3] * 3
     again.save()
@@ -340,7 +339,7 @@ def test_a_broken_overview_is_not_believed(tmp_path):
     for part in range(3):
         first.values(part)
     first.save()
-    file = store.path / "images" / Overview.NAME
+    file = store.path / "images" / Index.NAME
     whole = file.read_bytes()
     draw = np.random.default_rng(5)
     believed = 0
@@ -363,11 +362,11 @@ def test_a_store_that_may_only_be_read_has_no_overview_and_no_error(tmp_path, mo
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_write", full)
+    monkeypatch.setattr(index, "write_part", full)
     found = store.splits()
     assert found.values(0) == {"a"}
     found.save()
-    assert not (store.path / "images" / Overview.NAME).exists()
+    assert not (store.path / "images" / Index.NAME).exists()
 
 
 # ---- what labels are worth ----
@@ -509,9 +508,9 @@ def runs(*numbers):
 def test_runs_that_make_up_a_mask_are_let_through(numbers):
     cells = sum(numbers)
     if cells:
-        module._check_runs([runs(*numbers), runs(cells)], cells)
+        masks.check_runs([runs(*numbers), runs(cells)], cells)
         with pytest.raises(ValueError, match="do not make up"):
-            module._check_runs([runs(*numbers)], cells + 1)
+            masks.check_runs([runs(*numbers)], cells + 1)
 
 
 @pytest.mark.parametrize(
@@ -554,7 +553,7 @@ def test_a_part_of_more_images_than_the_store_says_is_not_read(tmp_path):
             look(0)
     with pytest.raises(ValueError, match="at most 262,144"):
         Store.create(tmp_path / "huge", 10**12)
-    assert Store(store.path, 10**12).most == module.MOST_IMAGES  # as a stranger's store.json may say
+    assert Store(store.path, 10**12).most == rows.MOST_IMAGES  # as a stranger's store.json may say
 
 
 def test_rows_that_would_be_looked_for_in_the_wrong_place_are_not_read(tmp_path):
@@ -588,7 +587,7 @@ def test_what_unpacks_to_far_more_than_it_has_bytes_is_not_unpacked(tmp_path, mo
     labels = store.create_set("classification", "t", Space(("a",)), {})
     labels.write(0, [r.id for r in rows[:3]], [ClassificationTarget(torch.ones(1))] * 3)
     part = labels.path / "part-00000.parquet"
-    monkeypatch.setattr(module, "UNPACKED", 2**20)
+    monkeypatch.setattr(parts, "UNPACKED", 2**20)
     assert len(labels.read(0)) == 3
     long = pa.array(["x" * 30_000] * 3)  # a dictionary of one text, for which every row stands
     rewritten(part, lambda t: t.set_column(2, "reason", long), compression="zstd")

@@ -19,7 +19,7 @@ from polyteach.ground.texts import say
 
 if TYPE_CHECKING:
     from polyteach.ground.storage import AnyPath
-    from polyteach.store import Answer, ImageRow, LabelSet, Store
+    from polyteach.store import Answer, ImageRow, LabelSet, Store, StoreFolder
 
 BROKEN = "broken"
 """Folder of a store into which `repair` moves what cannot be read."""
@@ -181,7 +181,7 @@ def _below(store: "Store", file: str) -> "AnyPath":
     return path
 
 
-def _shaped(store: "Store", folder: "AnyPath", part: int, schema: Any) -> Iterator[Fault]:
+def _shaped(store: "StoreFolder", folder: "AnyPath", part: int, schema: Any) -> Iterator[Fault]:
     """What is wrong with a part by its footer; and with its pages, where it is one of rejects."""
     from polyteach.ground.storage import StorageError
     from polyteach.store import REJECTS, part_name, shaped
@@ -197,7 +197,7 @@ def _shaped(store: "Store", folder: "AnyPath", part: int, schema: Any) -> Iterat
         yield Fault(file, _plain(e, store, file))
 
 
-def _file(folder: "AnyPath", part: int, store: "Store") -> str:
+def _file(folder: "AnyPath", part: int, store: "StoreFolder") -> str:
     from polyteach.store import part_name
 
     return str(folder / part_name(part)).removeprefix(f"{store.path}/")
@@ -240,7 +240,7 @@ def _images(store: "Store", part: int, deep: bool) -> "tuple[list[ImageRow] | No
     return rows, wrong
 
 
-def _plain(error: Exception, store: "Store", file: str) -> str:
+def _plain(error: Exception, store: "StoreFolder", file: str) -> str:
     """What is wrong with a file of the store, without the file, which a fault names itself."""
     from polyteach.store import remedy
 
@@ -640,7 +640,7 @@ def _refuse(store: "Store", files: Collection[str]) -> None:
         raise ValueError(f"{home} is no folder; repair keeps there what it takes out: move it away")
 
 
-def _set_aside(store: "Store", file: str, keep: bool = False) -> None:
+def _set_aside(store: "StoreFolder", file: str, keep: bool = False) -> None:
     """Move into broken/, beside what is there already; copy, where it is replaced afterwards (`keep`)."""
     from polyteach.ground.storage import move
 
