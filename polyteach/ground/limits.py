@@ -1,8 +1,12 @@
 """How far reading goes for what a stranger may have made: where uris may lead, and what one image may cost."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import quote, unquote, urlsplit
+
+_W = TypeVar("_W", bound="WebAddress")
 
 MAX_PIXELS = 100_000_000
 """Pixels of an image from which on it is refused, unless more are allowed."""
@@ -30,8 +34,8 @@ class WebAddress:
     path: str
     query: str = ""
 
-    @staticmethod
-    def parsed(text: str) -> "WebAddress":
+    @classmethod
+    def parsed(cls: type[_W], text: str) -> _W:
         """The address that a text means.
 
         Raises:
@@ -51,14 +55,14 @@ class WebAddress:
             host = host.encode("idna").decode() if host else ""
             if not re.fullmatch(r"[a-z0-9._-]+", host):
                 raise ValueError("a URL whose host is none")
-        return WebAddress(protocol, host, port, _plain(parts.path), quote(parts.query, safe=_KEPT))
+        return cls(protocol, host, port, _plain(parts.path), quote(parts.query, safe=_KEPT))
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == WEB[self.protocol] else f":{self.port}"
         return f"{self.protocol}://{host}{port}{self.path}" + (f"?{self.query}" if self.query else "")
 
-    def within(self, beginning: "WebAddress") -> bool:
+    def within(self: _W, beginning: _W) -> bool:
         """Whether it begins so: the same server, and the same folder (or file), or one below."""
         if (self.protocol, self.host, self.port) != (beginning.protocol, beginning.host, beginning.port):
             return False
@@ -94,18 +98,22 @@ def _plain(path: str) -> str:
 class Limits:
     """What reading a store or a dataset may do. Whoever opens it says so; nothing that lies in it can widen them.
 
-    allow_remote: protocols ("https") and beginnings of URLs ("http://10.0.0.5:8000/") that its uris may be fetched
-    from, besides files of this machine and object storage. max_pixels: images of more pixels are refused, whatever
-    size is claimed for them.
+    Args:
+        allow_remote: where else than from files of this machine and object storage images may be fetched: a protocol
+            (http, https), or the beginning of URLs, also of servers in this machine's own network
+            (docs/guide/store.md).
+        max_pixels: refuse images with more pixels than this, whatever the store says of them.
 
     Raises:
         ValueError: a limit that is none.
     """
 
-    allow_remote: tuple[str, ...] = ()
+    allow_remote: Sequence[str] = ()
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
+        several = (self.allow_remote,) if isinstance(self.allow_remote, str) else tuple(self.allow_remote)
+        object.__setattr__(self, "allow_remote", several)  # a tuple, so that limits can be compared and hashed
         if self.max_pixels < 1:
             raise ValueError(f"max_pixels must be at least 1; got {self.max_pixels}")
         for given in self.allow_remote:

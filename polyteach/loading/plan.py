@@ -10,7 +10,7 @@ from torch import Tensor
 from polyteach.ground.names import did_you_mean, unknown_name
 from polyteach.ground.options import listed
 from polyteach.loading.objectives import Table, apart, by_people, join
-from polyteach.store import LABELLED, ROW_GROUP, LabelSet, Overview, Store, several
+from polyteach.store import LABELLED, ROW_GROUP, Index, LabelSet, Store, several
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective
 
@@ -397,7 +397,7 @@ def _unused(name: str, taken: list[str]) -> str:
     return name
 
 
-def _labelled(labels: LabelSet, states: Overview, part: int, images: int) -> np.ndarray:
+def _labelled(labels: LabelSet, states: Index, part: int, images: int) -> np.ndarray:
     if part not in states:
         return np.zeros(images, dtype=bool)
     labelled = states.among(part, (LABELLED,))

@@ -112,7 +112,7 @@ class Samples(Dataset[Sample]):
         rows = range(place.group * ROW_GROUP, place.group * ROW_GROUP + place.size)
         for n, file in enumerate(files):
             key = (place.store, place.part, place.group, n)
-            if key not in self._asked and file.soon(place.part, rows):
+            if key not in self._asked and file.prefetch(place.part, rows):
                 self._asked[key] = None
         while len(self._asked) > 2 * WINDOW * len(files):
             self._asked.popitem(last=False)

@@ -18,8 +18,8 @@ from polyteach.ground.scene import Render
 from polyteach.tasks.target import MAP, MOST_VALUES, PEOPLE, Column, Objective, Policy, Space, Target, column
 
 __all__ = [
-    "MAP", "MOST_VALUES", "PEOPLE", "Column", "Metric", "Objective", "Policy", "Probe", "Review", "Space", "Target", "Task",
-    "check_map", "column", "weighted_mean", "within",
+    "MAP", "MOST_VALUES", "PEOPLE", "Column", "Metric", "Objective", "Policy", "Probe", "Review", "Space", "Target",
+    "Task", "check_map", "column", "weighted_mean", "within",
 ]  # fmt: skip
 
 
