@@ -35,6 +35,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "scores": ("reporting.results",),
     "batches": (
         "loading.plan", "loading.sampler", "loading.views", "loading.reader", "loading.transport", "loading.objectives",
+        "loading.combine",
     ),
     "objectives": ("loading.objectives",),
     "student": ("model.student", "model.provenance"),

@@ -198,6 +198,41 @@ class Saving:
         above(0, save_minutes=self.save_minutes)
 
 
+@dataclass(frozen=True)
+class Policy:
+    """How a teacher's answer becomes a pseudo label; applied when training, so that it can change later.
+
+    Where a label counts by its teacher's confidence, a box does so by its score, a pixel by the probability of its
+    class, an image by that of its most probable class: 0 to 1. Otherwise, and for people's labels always, by 1; a
+    teacher that says only a value (of depth, of normals) counts by 1 too. SoftMatch (Chen et al., ICLR 2023) calls this
+    the sample weight, of which a threshold is the special case 0 or 1.
+
+    Of a class vector the confidence is the largest probability and not 1 - entropy / log(classes) (Iscen et al., CVPR
+    2019): it is the same quantity as a box's score and a pixel's probability, it does not depend on how many classes
+    the vocabulary has, and it is what the labelling reports.
+
+    The weighted losses are means: divided by the sum of the weights, not by the number of labels. So a weight of 0 is
+    the same as a label that is ignored, which is what a threshold does; and an unsure teacher's loss keeps its size:
+    confidence decides between the labels of one objective, and leaves the balance of the objectives to their weights.
+
+    Args:
+        soft: learn the teachers' class probabilities; --no-soft learns only the most probable class.
+        score: least score of a pseudo box, least probability of a pseudo label's pixel, 0 to 1.
+        confidence: let every pseudo label count by how probable its teacher found it (a box's score, the probability
+            of a pixel's class or of the image's likeliest class); people's labels count fully.
+
+    Raises:
+        ValueError: a score outside of 0 to 1.
+    """
+
+    soft: bool = True
+    score: float = 0.5
+    confidence: bool = False
+
+    def __post_init__(self) -> None:
+        within(0, 1, score=self.score)
+
+
 def grouped(verb: Callable[..., Result]) -> Callable[..., Result]:
     """The verb, whose groups may also be given field by field.
 

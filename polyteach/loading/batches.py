@@ -1,7 +1,7 @@
 """Where these names were before they moved to the modules beside this one."""
 
+from polyteach.loading.combine import COMBINE as COMBINE
 from polyteach.loading.objectives import by_people as by_people
-from polyteach.loading.plan import COMBINE as COMBINE
 from polyteach.loading.plan import LOOK as LOOK
 from polyteach.loading.plan import Place as Place
 from polyteach.loading.plan import Plan as Plan

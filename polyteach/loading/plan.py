@@ -9,13 +9,12 @@ from torch import Tensor
 
 from polyteach.ground.names import did_you_mean, unknown_name
 from polyteach.ground.options import listed
+from polyteach.loading.combine import COMBINE, check_combine
 from polyteach.loading.objectives import Table, apart, by_people, join
 from polyteach.store import LABELLED, ROW_GROUP, Index, LabelSet, Store, several
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective
 
-COMBINE = ("first", "best", "union")
-"""How the answers of several teachers of one objective to one image are combined; see `plan`."""
 LOOK = 4096
 """Images of an objective that are looked at for one that has something to be learned."""
 
@@ -163,11 +162,12 @@ def _joined(stores: Sequence[Store], chosen: Sequence[Sequence[LabelSet]], combi
 
 
 def _combinable(combine: str, sets_of: Mapping[str, list[list[LabelSet]]]) -> None:
-    """Raises:
-    ValueError: no such way to combine teachers, nothing to combine, or a task that cannot.
+    """Refuse to combine where that would change nothing or cannot be.
+
+    Raises:
+        ValueError: no such way to combine teachers, nothing to combine, or a task that cannot.
     """
-    if combine not in COMBINE:
-        raise ValueError(f"combine must be {', '.join(COMBINE[:-1])} or {COMBINE[-1]}; got {combine!r}")
+    check_combine(combine)
     if combine == COMBINE[0]:
         return
     several = {

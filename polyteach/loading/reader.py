@@ -10,8 +10,9 @@ from torch.utils.data import Dataset
 
 from polyteach.ground.geometry import random_view
 from polyteach.ground.images import BadImage
+from polyteach.loading.combine import COMBINE
 from polyteach.loading.objectives import by_people
-from polyteach.loading.plan import COMBINE, Place, Plan
+from polyteach.loading.plan import Place, Plan
 from polyteach.loading.sampler import WINDOW, Sampler
 from polyteach.loading.views import Augment, photometric
 from polyteach.store import ROW_GROUP, Answer, ImageRow, LabelSet, Store

@@ -1,15 +1,13 @@
 """The student: backbone, feature pyramid, one head per objective. A teacher is a student with one head.
 
-Shapes: B images of a batch, H W its pixels, both multiples of 32.
+Shapes: B images of a batch, H W its pixels, both multiples of what the backbone needs (32 for timm's).
 """
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from jaxtyping import Float, UInt8
 from safetensors import SafetensorError, safe_open
@@ -19,11 +17,12 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from polyteach.ground.fields import Fields
-from polyteach.ground.files import downloading, replacing, write_json
+from polyteach.ground.files import replacing, write_json
 from polyteach.ground.geometry import fit
 from polyteach.ground.layers import Adapter, Pyramid
-from polyteach.ground.names import fit_name, unknown_name
+from polyteach.ground.names import fit_name
 from polyteach.ground.weights import state_dict
+from polyteach.model.backbones import load_backbone, multiple_of
 from polyteach.model.provenance import DESCRIPTION as DESCRIPTION
 from polyteach.model.provenance import FIX
 from polyteach.model.provenance import PARTS as PARTS
@@ -34,7 +33,6 @@ from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.version import __version__
 
-STRIDES = (4, 8, 16, 32)
 ADAPTER = "adapter"
 MOST_CHANNELS = 8192
 """Of a pyramid level, and of an adapter."""
@@ -54,15 +52,15 @@ class _LastLevels(LastLevelP6P7):
 
 
 class Student(nn.Module):
-    """One timm backbone and one feature pyramid (Lin et al., CVPR 2017; P6, P7 as in RetinaNet) under all heads.
+    """One backbone and one feature pyramid (Lin et al., CVPR 2017; P6, P7 as in RetinaNet) under all heads.
 
-    backbone: a timm name whose features come at strides 4, 8, 16 and 32. objectives: name -> what a head answers.
-    channels: of every pyramid level. init: None (random), "pretrained" (timm's hub weights), a local state dict of
-    that timm model (.safetensors, .pth), or a run's folder. parts: which modules take weights from a run: of heads
-    what agrees in name and shape, of the backbone and the pyramid all, where the run has learned them. adapters: hidden
-    channels of a bottleneck per objective before its head, one for all pyramid levels and one for "c5", where the head
-    reads them: what tasks disagree on need not be in the features that they share (task adapters as in SAK, Lu et al.,
-    ICLR 2025, here on the feature maps alone). 0 for none. They belong to the heads.
+    backbone: a timm name whose features come at strides 4, 8, 16 and 32, or another of `backbones`. objectives: name ->
+    what a head answers. channels: of every pyramid level. init: None (random), "pretrained" (timm's hub weights), a
+    local state dict of that timm model (.safetensors, .pth), or a run's folder. parts: which modules take weights from
+    a run: of heads what agrees in name and shape, of the backbone and the pyramid all, where the run has learned them.
+    adapters: hidden channels of a bottleneck per objective before its head, one for all pyramid levels and one for
+    "c5", where the head reads them: what tasks disagree on need not be in the features that they share (task adapters
+    as in SAK, Lu et al., ICLR 2025, here on the feature maps alone). 0 for none. They belong to the heads.
 
     Raises:
         ValueError: unknown backbone, one without those strides, an objective whose name cannot become a file's, or
@@ -90,8 +88,8 @@ class Student(nn.Module):
         self._frozen: tuple[str, ...] = ()
         self.objectives = dict(objectives)
         self.channels = channels
-        self.backbone: Any = _backbone(backbone, init)
-        width = list(self.backbone.feature_info.channels())
+        self.backbone: Any = load_backbone(backbone, init)
+        width = list(self.backbone.channels)
         extra = _LastLevels(channels, channels)
         self.pyramid = FeaturePyramidNetwork(width, channels, extra_blocks=extra)
         widths = {"c5": width[-1]} | {f"p{k}": channels for k in range(2, 8)}
@@ -151,14 +149,15 @@ class Student(nn.Module):
         return out
 
     def levels(self, images: UInt8[Tensor, "B 3 H W"]) -> list[Tensor]:
-        """The backbone's maps of a batch, at strides 4, 8, 16 and 32."""
-        if images.shape[-2] % 32 or images.shape[-1] % 32:
-            raise ValueError(f"images must have sides that 32 divides; got {tuple(images.shape[-2:])}")
+        """The backbone's maps of a batch, at its strides: 4, 8, 16 and 32 of timm's."""
+        multiple = self.backbone.multiple
+        if images.shape[-2] % multiple or images.shape[-1] % multiple:
+            raise ValueError(f"images must have sides that {multiple} divides; got {tuple(images.shape[-2:])}")
         pixels = (images.to(self.mean.dtype) - self.mean) / self.std
         if next(self.backbone.parameters()).is_contiguous(memory_format=torch.channels_last):
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         levels = self.backbone(pixels)
-        wanted = self.backbone.feature_info.channels()
+        wanted = self.backbone.channels
         # some timm models (Swin) give channels last
         return [x if x.shape[1] == c else x.permute(0, 3, 1, 2) for x, c in zip(levels, wanted, strict=True)]
 
@@ -279,49 +278,6 @@ def _key(objective: str) -> str:
     return objective.replace(".", "-")
 
 
-def _backbone(name: str, init: str | None) -> Any:
-    if not timm.is_model(name):
-        raise unknown_name("backbone", name, timm.list_models(), fix="polyteach takes timm's names")
-    try:
-        probe: Any = timm.create_model(name, features_only=True, pretrained=False)
-        reductions = probe.feature_info.reduction()
-    except (RuntimeError, AttributeError, AssertionError) as e:
-        raise ValueError(f"backbone {name!r} gives no feature maps: {e}") from e
-    if not set(STRIDES) <= set(reductions):
-        raise ValueError(f"backbone {name!r} has features at strides {reductions}; a pyramid needs {STRIDES}")
-    last = {r: i for i, r in enumerate(reductions)}
-    wanted: dict[str, Any] = {"features_only": True, "out_indices": tuple(last[s] for s in STRIDES)}
-    if not init or Path(init).is_dir():
-        return timm.create_model(name, pretrained=False, **wanted)
-    if init == "pretrained":
-        with downloading():
-            return timm.create_model(name, pretrained=True, **wanted)
-    file = Path(init)
-    if not file.is_file():
-        raise ValueError(f"init {init!r} is neither 'pretrained', a file, nor a run's folder")
-    weights: dict[str, Tensor] = state_dict(file)
-    whole: Any = timm.create_model(name, pretrained=False)
-    head = whole.pretrained_cfg.get("classifier") or ()
-    head = (head,) if isinstance(head, str) else tuple(head)
-    weights = {k: v for k, v in weights.items() if not k.startswith(head or ("\0",))}  # its classes need not be ours
-    try:
-        missing, unknown = whole.load_state_dict(weights, strict=False)
-    except RuntimeError as e:
-        raise ValueError(f"{file} does not fit {name}: {e}") from e
-    missing = [k for k in missing if not k.startswith(head or ("\0",))]
-    if missing or unknown:
-        raise ValueError(f"{file} does not fit {name}: lacks {missing[:5]}, has unknown {unknown[:5]}")
-    # through timm, which knows how features_only renames layers
-    overlay: dict[str, Any] = {"state_dict": whole.state_dict()}
-    log = logging.getLogger("timm.models._builder")
-    level = log.level
-    log.setLevel(logging.ERROR)  # it warns of the classifier, which features have no use for; the rest is checked above
-    try:
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **wanted)
-    finally:
-        log.setLevel(level)
-
-
 def save_student(student: Student, folder: str | Path, extra: dict[str, Any]) -> None:
     """Weights as safetensors, then student.json with all that rebuilds them and `extra` (provenance, input size).
 
@@ -366,8 +322,9 @@ def _described(run: str | Path) -> tuple[Fields, dict[str, Objective]]:
     about.count("adapters", null=True, low=0, high=MOST_CHANNELS)
     if "size" in about:
         sides = about.get("size", (list,), "a list")
-        if len(sides) != 2 or any(type(x) is not int or x % 32 or not 32 <= x <= MOST_SIDE for x in sides):
-            raise about.error("size", f"must be height and width, multiples of 32 up to {MOST_SIDE:,}", sides)
+        step = multiple_of(about.text("backbone"))
+        if len(sides) != 2 or any(type(x) is not int or x % step or not step <= x <= MOST_SIDE for x in sides):
+            raise about.error("size", f"must be height and width, multiples of {step} up to {MOST_SIDE:,}", sides)
     if unknown := set(about.texts("trained") if "trained" in about.value else ()) - set(PARTS):
         raise about.error("trained", f"must be a list of {', '.join(PARTS)}", min(unknown))
     for key in ("optimizer", "licence"):

@@ -6,6 +6,8 @@ Nothing here needs torch, so that what only counts and lists labels starts quick
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from polyteach.ground.options import Policy as Policy
+
 MAP = 2**24
 """Cells that a map may have whatever its image's size: models answer small images at their own size, up to 4096x4096.
 Otherwise a map has no more than its image."""
@@ -75,29 +77,3 @@ class Objective:
 
     task: str
     space: Space
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How a teacher's answer becomes a pseudo label; applied when training, so that it can change later.
-
-    soft: keep the whole probability vector (else its argmax). score: the least score of a box and the least
-    probability of a pixel's class (MuST: 0.5).
-
-    confidence: let every pseudo label count in its loss by how probable the teacher found it, 0..1: a box by its score,
-    a pixel by the probability of its class, a picture by that of its most probable class. Otherwise, and for people's
-    labels always, by 1; a teacher that says only a value (of depth, of normals) counts by 1 too. SoftMatch (Chen et
-    al., ICLR 2023) calls this the sample weight, of which a threshold is the special case 0 or 1.
-
-    Of a class vector it is the largest probability and not 1 - entropy / log(classes) (Iscen et al., CVPR 2019): it is
-    the same quantity as a box's score and a pixel's probability, it does not depend on how many classes the vocabulary
-    has, and it is what the labelling reports.
-
-    The weighted losses are means: divided by the sum of the weights, not by the number of labels. So a weight of 0 is
-    the same as a label that is ignored, which is what a threshold does; and an unsure teacher's loss keeps its size:
-    confidence decides between the labels of one objective, and leaves the balance of the objectives to their weights.
-    """
-
-    soft: bool = True
-    score: float = 0.5
-    confidence: bool = False
