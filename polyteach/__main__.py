@@ -16,7 +16,9 @@ from polyteach.version import __version__
 
 def usage() -> str:
     """The top-level help text."""
-    lines = [f"  {verb:9}{what}" for verb, what in verbs().items()]
+    known = verbs()
+    width = max(map(len, known))
+    lines = [f"  {verb:{width}} {what}" for verb, what in known.items()]
     return "\n".join(
         [
             "usage: polyteach VERB [ARGUMENTS]   (polyteach VERB --help tells them, with examples)",
