@@ -610,8 +610,9 @@ def table(record: dict[str, Any]) -> str:
         "",
         "Written by `python -m tests.hostile --table` from hostile.json: what each verb did with each input of the",
         "corpus in tests/hostile_cases.py. **Bold** is what must not be: a traceback, a change outside of the folder",
-        "that was given, a request, more than 1.5 GB above what the verb takes with good input, good images that are",
-        "lost, or a message that does not name what is at fault. Stopped is what took too long, or 2.5 GB more.",
+        "that was given, a request, or good images that are lost. So are more than 1.5 GB above what the verb takes",
+        "with good input, and a message that does not name what is at fault. Stopped is what took too long, or 2.5 GB",
+        "more.",
         "",
     ]
     for column in columns:

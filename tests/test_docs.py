@@ -176,6 +176,30 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(target)
 
 
+def sentences(text):
+    """The sentences of a page's paragraphs and lists, without code, tables, headings and the addresses of links."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.S | re.M)
+    lines = ["" if x.lstrip().startswith(("|", "#", "!")) else x for x in text.splitlines()]
+    for block in re.split(r"\n\s*\n|\n(?=\s*(?:- |\d+\. ))", "\n".join(lines)):
+        plain = re.sub(r"\]\([^)]*\)", "]", re.sub(r"`[^`]*`", "code", " ".join(block.split())))
+        yield from re.split(r"(?<=[.!?])[\"*)]* ", plain)
+
+
+@pytest.mark.parametrize("name", ["demo", "performance", "proof", "scale", "toy"])
+def test_sentences_of_the_evidence_have_fewer_than_30_words(name):
+    found = list(sentences((ROOT / "docs" / "evidence" / f"{name}.md").read_text()))
+    assert len(found) > 10
+    assert not [s for s in found if len(re.findall(r"\S*\w\S*", s)) >= 30]
+
+
+def test_files_that_pages_name_exist():
+    """Of this repository: runs/toy.sh, polyteach/datasets/shapes.py, ..."""
+    named = {(n, p.name) for p in PAGES if p.name != "CHANGELOG.md" for n in
+             re.findall(r"\b(?:polyteach|runs|tests|benchmarks)/[\w/-]+\.(?:py|sh|json|md)\b", p.read_text())}  # fmt: skip
+    assert len(named) > 15
+    assert not [(n, page) for n, page in named if not (ROOT / n).is_file()]
+
+
 def test_pages_that_code_and_pages_name_exist():
     """Messages, docstrings and scripts say docs/FOLDER/PAGE, which has to be there."""
     rooms = ("polyteach", "runs", "tests", "benchmarks", "docs")
