@@ -34,7 +34,7 @@ from harness import RESULTS, machine, scratch
 from objects import KINDS, server
 from torchvision.io import encode_png
 
-from polyteach.curation.stores import faults as faults_of
+from polyteach.curation.check import faults as faults_of
 from polyteach.ground import storage
 from polyteach.ground.files import write_json
 from polyteach.ground.scene import random_scene, render

@@ -12,9 +12,9 @@ MOVED: dict[str, tuple[str, ...]] = {
     "ingest": ("verbs.ingest", "curation.ingest"),
     "stores": (
         "verbs.store.check", "verbs.store.info", "verbs.store.split", "verbs.store.merge", "verbs.store.drop_labels",
-        "verbs.store.repair", "curation.stores",
+        "verbs.store.repair", "curation.check", "curation.info", "curation.repair",
     ),
-    "splits": ("curation.splits",),
+    "splits": ("curation.split", "curation.grouping"),
     "label": ("verbs.label", "labelling.label"),
     "cluster": ("labelling.cluster",),
     "predict": ("verbs.predict", "labelling.predict"),

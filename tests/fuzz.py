@@ -200,7 +200,7 @@ def dataset(name: str, source: str, make: Callable[[Path], None], **more: Any) -
     """A target that ingests `source`, in which {} is the folder."""
 
     def read(folder: Path) -> Any:
-        from polyteach.curation.stores import faults
+        from polyteach.curation.check import faults
         from polyteach.verbs.ingest import ingest
 
         with tempfile.TemporaryDirectory(dir=folder.parent) as kept:
@@ -657,7 +657,8 @@ def _opened(path: Path) -> Any:
 
 def _read_store(folder: Path) -> Any:
     """What `faults` finds; and of a whole store everything, by every function."""
-    from polyteach.curation.stores import described, faults
+    from polyteach.curation.check import faults
+    from polyteach.curation.info import described
 
     store = _opened(folder / "store")
     wrong = [str(f) for f in faults(store, deep=True)]
@@ -692,7 +693,7 @@ def _everything(store: Any, about: Any) -> Any:
 
 def _mended(folder: Path) -> None:
     """`repair` does all or nothing: what it has mended is whole."""
-    from polyteach.curation.stores import faults
+    from polyteach.curation.check import faults
     from polyteach.verbs.store.repair import repair
 
     with tempfile.TemporaryDirectory(dir=folder.parent) as kept, contextlib.redirect_stdout(io.StringIO()):
@@ -789,7 +790,7 @@ def _tables(folder: Path) -> None:
 
 def _read_tables(folder: Path) -> Any:
     from polyteach.command import _config_option
-    from polyteach.curation.splits import grouping
+    from polyteach.curation.grouping import grouping
     from polyteach.loading.objectives import apart, join, read_map
     from polyteach.store import Store
 

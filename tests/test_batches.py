@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as kernels
 
-from polyteach.curation import stores
+from polyteach.curation.check import faults
 from polyteach.ground.geometry import random_view
 from polyteach.ground.scene import random_scene, render
 from polyteach.loading import plan as plan_module
@@ -26,6 +26,7 @@ from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Policy, Space
 from polyteach.tasks.detection import DetectionTarget, rows
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
+from polyteach.verbs.store.repair import repair
 from tests.conftest import png
 
 ABC = Space(("a", "b", "c"))
@@ -546,13 +547,13 @@ def test_nothing_is_learned_from_what_check_refuses(task, tmp_path):
     assert len(by_id(plan([store]))) == 4
     answers[2] = target(**kept(task) | wrong)
     labels.write(0, list("0123"), answers)
-    [fault] = stores.faults(store)
+    [fault] = faults(store)
     assert reason in str(fault)
     with pytest.raises(ValueError, match=f"part-00000.parquet: target of '2': {reason}.*polyteach store check .*/s, "):
         by_id(plan([store]))
     with pytest.raises(ValueError, match=f"target of '2': {reason}"):
         labels.read(0)
-    stores.repair(store.path, progress=False)
+    repair(store.path, progress=False)
     assert sorted(by_id(plan([store]))) == ["0", "1", "3"]
 
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from polyteach.__main__ import main
-from polyteach.curation import stores
-from polyteach.curation.stores import faults
+from polyteach.curation.check import faults
 from polyteach.store import ImageRow, Index, Store
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import PEOPLE, Space
 from polyteach.verbs.store.drop_labels import drop_labels
 from polyteach.verbs.store.repair import repair
+from polyteach.verbs.store.split import split
 from tests.classes import picture
 
 IMAGES, SET = "images/part-00000.parquet", "labels/classification/people"
@@ -337,7 +337,7 @@ def test_nothing_is_written_through_a_link(path, linked, name):
         lambda: store.create_set("classification", PEOPLE, Space(("a", "b")), {"teacher": PEOPLE}),
         lambda: store.create_set("classification", "new", Space(("a",)), {}),
         lambda: store.sets()[0].write(0, store.ids(0), [None] * ROWS),
-        lambda: stores.split(path, fractions={"train": 0.5, "val": 0.5}, progress=False),
+        lambda: split(path, fractions={"train": 0.5, "val": 0.5}, progress=False),
     ):
         try:
             write()

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 import polyteach
-import polyteach.curation.stores
 from polyteach.__main__ import main
 from polyteach.store import ImageRow, LabelSet, Store
 from polyteach.tasks import load_task
+from polyteach.verbs.store.info import info
 from tests.conftest import forked, png
 
 MORE = """
@@ -493,7 +493,7 @@ def test_a_second_teacher_of_the_same_classes_is_told_that_it_would_not_be_used(
     said = " ".join(capsys.readouterr().err.split())
     assert "WARNING: classification/b teaches classification_a nothing" in said
     assert "(classification/a). Leave it out with --labels, put it first in --labels, or combine" in said
-    polyteach.curation.stores.info(str(store.path))
+    info(str(store.path))
     said = " ".join(capsys.readouterr().out.split())
     assert "WARNING: classification/b teaches classification_a nothing" in said
     assert "WARNING: classification/a" not in said

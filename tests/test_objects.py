@@ -19,7 +19,7 @@ from s3fs import S3FileSystem
 import polyteach
 from benchmarks import objects
 from polyteach.__main__ import main
-from polyteach.curation.stores import faults
+from polyteach.curation.check import faults
 from polyteach.ground import storage
 from polyteach.ground.storage import ObjectPath, StorageError, to_path
 from polyteach.loading.batches import plan

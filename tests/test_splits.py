@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from polyteach.__main__ import main
-from polyteach.curation import splits
-from polyteach.curation.splits import drawn
-from polyteach.curation.stores import described, faults
-from polyteach.store import ImageRow, Index, Store
+from polyteach.curation import grouping as groups
+from polyteach.curation.check import faults
+from polyteach.curation.info import described
+from polyteach.curation.split import drawn
+from polyteach.store import DIVIDED, ImageRow, Index, Store
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import PEOPLE, Space
 from polyteach.tasks.detection import DetectionTarget
@@ -194,7 +195,7 @@ def test_what_does_not_fit_is_an_error_and_nothing_is_written(tmp_path, options,
     with pytest.raises(ValueError, match=why):
         split(path, progress=False, **options)
     assert set(where(path).values()) == {None}
-    assert splits.DIVIDED not in json.loads((tmp_path / "store" / "store.json").read_text())
+    assert DIVIDED not in json.loads((tmp_path / "store" / "store.json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def test_a_parquet_file_of_groups_that_does_not_fit(tmp_path, columns, why):
     table = pa.Table.from_arrays([pa.array(v) for _, v in columns], names=[n for n, _ in columns])
     pq.write_table(table, tmp_path / "g.parquet")
     with pytest.raises(ValueError, match=why):
-        splits.grouping(file=str(tmp_path / "g.parquet"))
+        groups.grouping(file=str(tmp_path / "g.parquet"))
 
 
 def test_what_is_printed_counts_the_classes(tmp_path, capsys, monkeypatch):

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 import polyteach
 from polyteach.__main__ import main
-from polyteach.curation import stores
-from polyteach.curation.stores import described, faults
+from polyteach.curation import merge as merging
+from polyteach.curation.check import faults
+from polyteach.curation.info import described
 from polyteach.ground.scene import random_scene, render
 from polyteach.store import ImageRow, Store
 from polyteach.tasks import all_tasks, load_task
@@ -23,6 +24,7 @@ from polyteach.verbs.store.drop_labels import drop_labels
 from polyteach.verbs.store.info import info
 from polyteach.verbs.store.merge import merge
 from polyteach.verbs.store.repair import repair
+from polyteach.verbs.store.split import split
 from polyteach.verbs.train import train
 from tests.conftest import png
 from tests.test_train import options, world
@@ -303,9 +305,7 @@ def test_the_store_named_first_wins(tmp_path):
 def test_a_merge_goes_on(tmp_path, monkeypatch):
     a, b = world(tmp_path / "a", 8), world(tmp_path / "b", 8, first=8)
     merge(str(tmp_path / "undisturbed"), [a, b], progress=False)
-    from polyteach.curation import stores
-
-    original, left = stores._merge_part, [2]
+    original, left = merging._merge_part, [2]
 
     def stops(*args):
         left[0] -= 1
@@ -314,7 +314,7 @@ def test_a_merge_goes_on(tmp_path, monkeypatch):
         original(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stores, "_merge_part", stops)
+        patch.setattr(merging, "_merge_part", stops)
         with pytest.raises(KeyboardInterrupt):
             merge(str(tmp_path / "all"), [a, b], progress=False)
     with pytest.raises(ValueError, match="is a merge of"):
@@ -376,10 +376,10 @@ def test_paths_from_python(tmp_path, capsys):
     rows = [ImageRow(f"{i}", 32, 48, png(render(random_scene(i, (32, 48))).image)) for i in range(4)]
     Store.create(store, 4).write_images(0, rows)
     polyteach.label(store, teachers={"a": f"python:{tmp_path / 'teacher.py'}:bright"}, device="cpu", progress=False)
-    stores.split(store, fractions={"train": 0.5, "val": 0.5}, progress=False)
-    stores.check(store, progress=False)
-    stores.repair(store, progress=False)
-    stores.info(store)
+    split(store, fractions={"train": 0.5, "val": 0.5}, progress=False)
+    check(store, progress=False)
+    repair(store, progress=False)
+    info(store)
     assert "classification/a" in capsys.readouterr().out
-    stores.drop_labels(store, ["a"], yes=True)
+    drop_labels(store, ["a"], yes=True)
     assert not Store.open(store).sets()

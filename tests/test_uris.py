@@ -15,7 +15,6 @@ import pytest
 import torch
 
 import polyteach
-import polyteach.curation.stores
 from polyteach.ground import limits as bounds
 from polyteach.ground import uris
 from polyteach.ground.limits import Limits, WebAddress
@@ -25,6 +24,8 @@ from polyteach.store import ImageRow, Store
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Space
 from polyteach.transferring.scoring import evaluate
+from polyteach.verbs.store.check import check
+from polyteach.verbs.store.repair import repair
 from tests.conftest import png
 
 PIXELS = torch.full((3, 16, 20), 90, dtype=torch.uint8)
@@ -577,24 +578,24 @@ def test_check_names_each(tmp_path, web, capsys):
     address, _ = web
     store = store_with(tmp_path / "s", *BAD, f"{address}a.png")
     with pytest.raises(ValueError, match=f"{len(BAD) + 1} images of .* cannot be read from here"):
-        polyteach.curation.stores.check(store.path, deep=True, progress=False)
+        check(store.path, deep=True, progress=False)
     said = capsys.readouterr().out
     assert all(f"image 'bad{i}': " in said for i in range(len(BAD) + 1))
     with pytest.raises(ValueError, match=f"{len(BAD)} images of"):
-        polyteach.curation.stores.check(store.path, deep=True, allow_remote=[address], progress=False)
+        check(store.path, deep=True, allow_remote=[address], progress=False)
     with pytest.raises(ValueError, match=f"{len(BAD) + 3} faults"):
-        polyteach.curation.stores.check(store.path, deep=True, max_pixels=319, progress=False)
+        check(store.path, deep=True, max_pixels=319, progress=False)
 
 
 def test_repair_takes_away_nothing_that_it_cannot_look_at(tmp_path, web, capsys):
     address, server = web
     store = store_with(tmp_path / "s", str(tmp_path / "gone.png"), f"{address}a.png")
-    polyteach.curation.stores.repair(store.path, deep=True, progress=False)
+    repair(store.path, deep=True, progress=False)
     left = [id for part in store.parts() for id in store.ids(part)]
     assert {"bad0", "bad1"} <= set(left)
     assert "is whole, but for 2 images that cannot be read from here" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"2 images of .* cannot be read from here, which no repair mends"):
-        polyteach.curation.stores.check(store.path, deep=True, progress=False)
+        check(store.path, deep=True, progress=False)
     assert not server.asked
 
 

@@ -6,29 +6,27 @@ frames of one video, have to be in one group: else what is tested on was as good
 """
 
 import hashlib
-import io
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 
+from polyteach.curation.grouping import grouping
+from polyteach.curation.info import first_ten
 from polyteach.ground.fields import Fields
 from polyteach.ground.files import differences, write_json
-from polyteach.ground.limits import WEB, Limits
 from polyteach.ground.progress import track
-from polyteach.ground.uris import read_uri
+from polyteach.ground.tables import table, width_of, wrapped
+from polyteach.ground.texts import say
 from polyteach.store import DIVIDED, Store, about_store
 from polyteach.tasks import load_task
-from polyteach.tasks.contract import PEOPLE, Target
+from polyteach.tasks.target import Target
 from polyteach.version import __version__
-
-Group = Callable[[str], str]
-"""From an image's id to what is kept together with it."""
 
 
 def drawn(key: str, fractions: Mapping[str, float], seed: int) -> str:
@@ -43,73 +41,6 @@ def drawn(key: str, fractions: Mapping[str, float], seed: int) -> str:
         if at < end:
             return name
     return list(fractions)[-1]  # where rounding leaves the sum a little below 1
-
-
-def grouping(pattern: str | None = None, file: str | None = None) -> Group:
-    """What images are kept together: all of one group are in one split. Each alone, without either argument.
-
-    pattern: a regular expression that is searched in the id; its groups, or the whole of it, name the group. file: a
-    CSV or Parquet file (path or fsspec URL) with the columns id and group.
-
-    Raises:
-        ValueError: both were given, a broken pattern or file. The returned function raises it for an id of no group.
-    """
-    if pattern is not None and file is not None:
-        raise ValueError("give a pattern or a file of groups, not both")
-    if pattern is not None:
-        return _by_pattern(pattern)
-    return _by_file(file) if file is not None else lambda id: id
-
-
-def _by_pattern(pattern: str) -> Group:
-    try:
-        find = re.compile(pattern)
-    except re.error as e:
-        raise ValueError(f"group {pattern!r} is no regular expression: {e}") from e
-
-    def group(id: str) -> str:
-        found = find.search(id)
-        if found is None:
-            raise ValueError(f"group {pattern!r} does not match image {id!r}; it has to match every id")
-        return "\0".join(x or "" for x in found.groups()) if found.groups() else found[0]
-
-    return group
-
-
-def _by_file(file: str) -> Group:
-    text = pa.string()
-    # whoever gives the command wrote this one, so that it may lead anywhere
-    web = file.partition("://")[0].lower() in WEB
-    try:
-        data = read_uri(file, Limits((*WEB, file.partition("?")[0])) if web else None)
-        if file.endswith(".parquet"):
-            table = pq.read_table(io.BytesIO(data))
-        else:
-            options = pa.csv.ConvertOptions(column_types={"id": text, "group": text}, strings_can_be_null=False)
-            table = pa.csv.read_csv(io.BytesIO(data), convert_options=options)
-        names = table.column_names
-    except (OSError, ValueError) as e:  # ArrowInvalid is one of them, and names that are no UTF-8 are another
-        raise ValueError(f"groups {file} cannot be read: {getattr(e, 'strerror', None) or e}") from e
-    if lacks := [name for name in ("id", "group") if names.count(name) != 1]:
-        count = "several columns" if lacks[0] in names else "no column"
-        there = ", ".join(names)
-        raise ValueError(f"groups {file} has {count} {lacks[0]!r}; it has {there}. Name them id and group")
-    try:
-        ids, groups = (pc.cast(table[name], text).to_pylist() for name in ("id", "group"))
-    except (pa.ArrowException, ValueError) as e:  # a list or a structure; bytes that are no text
-        raise ValueError(f"groups {file}: id and group must be text or numbers: {e}") from e
-    known: dict[str, str] = {}
-    for id, name in zip(ids, groups, strict=True):
-        if not name or known.setdefault(id, name) != name:  # all that are left blank would be one group
-            what = "no group" if not name else f"two groups, {known[id]!r} and {name!r}"
-            raise ValueError(f"groups {file} gives image {id!r} {what}")
-
-    def group(id: str) -> str:
-        if id not in known:
-            raise ValueError(f"groups {file} has no line for image {id!r}; every image needs its group")
-        return known[id]
-
-    return group
 
 
 def divide(
@@ -186,10 +117,10 @@ def _write(store: Store, split: Callable[[str], str], progress: bool) -> None:
             if any(row.split != split(row.id) for row in store.images(part, data=False)):
                 store.write_images(part, [replace(row, split=split(row.id)) for row in store.images(part)])
             bar.advance()
-    overview = store.splits()
+    index = store.splits()
     for part in parts:
-        overview.values(part)
-    overview.save()
+        index.values(part)
+    index.save()
 
 
 def images_by_split(store: Store) -> dict[str, int]:
@@ -201,10 +132,10 @@ def images_by_split(store: Store) -> dict[str, int]:
 def classes_by_split(store: Store) -> Iterator[tuple[str, dict[str, Counter[str]]]]:
     """For each label set of people's that is cheap to read: its name, and by class the images of each split.
 
-    Cheap is what keeps no picture an image, such as a class a pixel; outlines are not unpacked.
+    Cheap is what keeps no map an image, such as a class a pixel; outlines are not unpacked.
     """
     for labels in store.sets():
-        if labels.name != PEOPLE and labels.info.get("teacher") != PEOPLE:
+        if not labels.by_people:
             continue
         kinds = labels.kinds()
         if not labels.space.names or "map" in kinds.values():
@@ -222,3 +153,40 @@ def classes_by_split(store: Store) -> Iterator[tuple[str, dict[str, Counter[str]
                     for c in load_task(labels.task).classes(target):
                         found[labels.space.names[c]][row.split or ""] += 1
         yield f"{labels.task}/{labels.name}", found
+
+
+def divide_and_tell(
+    store: str | Path,
+    fractions: Mapping[str, float],
+    seed: int,
+    pattern: str | None,
+    file: str | None,
+    overwrite: bool,
+    progress: bool,
+) -> dict[str, int]:
+    """`divide`, and print how many images, and of people's classes how many each, a split has. Images by split."""
+    opened = divide(str(store), fractions, seed, pattern, file, overwrite, progress)
+    counts = images_by_split(opened)
+    lines = _divided(counts, list(classes_by_split(opened)), width_of(sys.stdout))
+    old = [f"{s.task}/{s.name}" for s in opened.sets() if s.info.get("split")]
+    if old:
+        lines.append(f"made for splits as they were before, so look at them or drop them: {', '.join(old)}")
+    say(*lines, stream=sys.stdout)
+    return counts
+
+
+def _divided(counts: dict[str, int], classes: list[tuple[str, Any]], width: int) -> list[str]:
+    """What a division has come to, as lines: images by split, and of people's classes the images in each."""
+    whole = sum(counts.values())
+    rows = [[name, f"{n:,}", f"{n / whole:.1%}"] for name, n in counts.items()]
+    lines = table(("split", "images", "share"), rows, width).split("\n")
+    for name, found in classes:
+        rare = sorted((c for c in found if found[c].total()), key=lambda c: found[c].total())
+        most = 20
+        lines += ["", f"{name}, images by class{f': the {most} rarest of {len(rare)}' if len(rare) > most else ''}"]
+        rows = [[c, *(f"{found[c][s]:,}" for s in counts)] for c in rare[:most]]
+        lines += table(("class", *counts), rows, width).split("\n")
+        for where in counts:
+            if lacks := [c for c in rare if not found[c][where]]:
+                lines += wrapped(first_ten(lacks), width, "", f"no image in {where}: ")
+    return lines
