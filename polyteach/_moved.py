@@ -26,7 +26,10 @@ MOVED: dict[str, tuple[str, ...]] = {
     ),
     "checkpoints": ("training.checkpoints",),
     "processes": ("training.distributed",),
-    "transfer": ("verbs.transfer", "transferring.transfer"),
+    "transfer": (
+        "verbs.transfer", "transferring.protocol", "transferring.options", "transferring.budget",
+        "transferring.transfer",
+    ),
     "evaluate": ("transferring.scoring",),
     "report": ("verbs.report", "reporting.report"),
     "compare": ("reporting.compare",),

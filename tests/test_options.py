@@ -36,7 +36,7 @@ def brew(
     out: str | Path,
     split: Sequence[str] = (),
     optimisation: Longer = Longer(seed=3),
-    hardware: Hardware = Hardware(),  # noqa: B008
+    hardware: Hardware = Hardware(),
     title: str = "none",
 ) -> tuple:
     """Brew it.

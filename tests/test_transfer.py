@@ -1,11 +1,10 @@
 """Transfer: what is taken, frozen and chosen; nothing done twice; scores against hand computations."""
 
-import importlib
 import inspect
 import json
 import math
 import warnings
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,11 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cosine_similarity
 
+from polyteach import datasets
 from polyteach.datasets import protocols
 from polyteach.ground import jackknife
 from polyteach.ground.geometry import fit
+from polyteach.ground.protocols import stated_protocols
 from polyteach.ground.scene import random_scene, render
 from polyteach.loading.batches import Augment, Samples, digest, plan
 from polyteach.model.student import Student, load_student, save_student
@@ -27,12 +28,15 @@ from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.classification import ClassificationTarget, neighbours, regression
 from polyteach.tasks.contract import Objective, Policy, Space
 from polyteach.training.loop import NonFinite
+from polyteach.training.run import Run
+from polyteach.transferring.budget import ranked
+from polyteach.transferring.job import Job, open_job
+from polyteach.transferring.options import Given
+from polyteach.transferring.protocol import LRS, resolve
 from polyteach.transferring.scoring import evaluate, score_names
-from polyteach.transferring.transfer import ranked
 from polyteach.verbs.transfer import transfer
 from tests.conftest import png
 
-module = importlib.import_module("polyteach.transferring.transfer")  # the package gives the function of that name
 NAMES = ("red", "green", "blue")
 
 
@@ -170,15 +174,15 @@ def test_nothing_is_done_twice(tmp_path, monkeypatch):
     whole = options(seeds=(0, 1))
     transfer(store, out=str(tmp_path / "whole"), **whole)
     trained = []
-    real = module._Job._fit
+    real = Run.fit
 
-    def counted(self, student, samples, settings, cell):
-        trained.append(cell.name)
+    def counted(self, *given):
+        trained.append(self.folder.name)
         if len(trained) == 3:
             raise KeyboardInterrupt
-        return real(self, student, samples, settings, cell)
+        return real(self, *given)
 
-    monkeypatch.setattr(module._Job, "_fit", counted)
+    monkeypatch.setattr(Run, "fit", counted)
     with pytest.raises(KeyboardInterrupt):
         transfer(store, out=str(tmp_path / "out"), **whole)
     assert not (tmp_path / "out" / "transfer.json").exists()
@@ -227,15 +231,15 @@ def test_a_cell_whose_loss_is_not_finite_is_recorded_and_not_chosen(tmp_path):
 
 def test_a_further_seed_that_diverges_is_recorded_and_stops_nothing(tmp_path, monkeypatch):
     store = downstream(tmp_path / "store", tasks=["normals"])
-    real = module._Job._fit
+    real = Run.fit
 
-    def breaks(self, student, samples, settings, cell):
+    def breaks(self, student, mixture, samples, settings, passes):
         if settings.seed == 1:
-            cell.mkdir(parents=True)
+            self.folder.mkdir(parents=True)
             raise NonFinite("the loss is not finite")
-        real(self, student, samples, settings, cell)
+        real(self, student, mixture, samples, settings, passes)
 
-    monkeypatch.setattr(module._Job, "_fit", breaks)
+    monkeypatch.setattr(Run, "fit", breaks)
     transfer(store, out=str(tmp_path / "out"), **options(seeds=(0, 1), lrs=(0.01,)))
     found = result(tmp_path / "out")
     first, second = found["results"][0]["tests"]
@@ -248,13 +252,13 @@ def test_a_further_seed_that_diverges_is_recorded_and_stops_nothing(tmp_path, mo
 
 def test_a_resample_without_a_score_is_kept_as_null(tmp_path, monkeypatch):
     store = downstream(tmp_path / "store", tasks=["normals"])
-    real = module._Job._score
+    real = Job.score
 
     def one_undefined(self, student, plan, resamples):
         found = real(self, student, plan, resamples)
         return replace(found, resamples=[math.nan, *found.resamples[1:]]) if resamples else found
 
-    monkeypatch.setattr(module._Job, "_score", one_undefined)
+    monkeypatch.setattr(Job, "score", one_undefined)
     transfer(store, out=str(tmp_path / "out"), **options(seeds=(0, 1), lrs=(0.01,)))
     (found,) = result(tmp_path / "out")["results"]
     assert [t["resamples"].count(None) for t in found["tests"]] == [1, 1]
@@ -349,15 +353,40 @@ def test_nothing_readable_is_an_error_that_says_why(tmp_path):
         evaluate(lambda images: [], chosen, "classification_people")
 
 
+def setup(store, **more):
+    """The options, resolved, as the verb resolves them."""
+    groups = {f.name: f.default for f in fields(Given) if is_dataclass(f.default)}
+    for name, group in groups.items():
+        mine = {k: more.pop(k) for k in list(more) if hasattr(group, k)}
+        groups[name] = replace(group, **mine)
+    return resolve(Given(str(store), "out", **groups, **more))
+
+
 @pytest.mark.parametrize(("optimizer", "rates"), [("sgd", "protocol"), ("adamw", "own")])
 def test_a_protocols_rates_are_those_of_sgd(optimizer, rates):
     name, protocol = next(iter(protocols().items()))
-    arguments = {k: p.default for k, p in inspect.signature(transfer).parameters.items()}
-    arguments |= {"store": "store", "out": "out", "protocol": name, "optimizer": optimizer, "mode": "finetune"}
-    found = module._resolved(arguments)["lrs"]
-    assert found == list(protocol.lrs if rates == "protocol" else module.LRS["adamw"])
-    arguments["validation_split"] = "mine"  # wins over a share that the protocol holds out
-    assert module._resolved(arguments)["validation_split"] == ("mine",)
+    found = setup("store", protocol=name, optimizer=optimizer)
+    assert found.lrs == (protocol.lrs if rates == "protocol" else LRS["adamw"])
+    # wins over a share that the protocol holds out
+    assert setup("store", protocol=name, validation_split="mine").validation_split == ("mine",)
+
+
+def test_a_protocol_says_what_nobody_gave_and_its_few_labels_are_a_budget():
+    protocol = protocols()["voc-detection"]
+    found = setup("store", protocol="voc-detection-few", size=64)
+    assert (found.downstream, found.task, found.metric) == ("voc-detection-few", protocol.task, protocol.metric)
+    assert (found.train_split, found.test_split, found.held_out) == (protocol.train, protocol.test, protocol.validation)
+    assert (found.size, found.steps, found.shots, found.fraction) == (64, protocol.steps, protocol.few["shots"], None)
+    assert setup("store", protocol="voc-detection-few", fraction=0.5).shots is None
+    assert setup("store", protocol="voc-detection").shots is None
+
+
+def test_the_record_has_every_option_of_the_verb():
+    assert sorted(setup("store").options()) == sorted(inspect.signature(transfer).parameters)
+
+
+def test_protocols_are_read_as_they_are_imported():
+    assert stated_protocols(Path(datasets.__file__).parent) == protocols()
 
 
 @pytest.mark.parametrize(
@@ -378,7 +407,7 @@ def test_a_protocols_rates_are_those_of_sgd(optimizer, rates):
         ({"parts": ("heads",)}, "parts must be backbone or pyramid"),
         ({"held_out": 1.0}, "held_out must be between 0 and 1"),
         ({"held_out": 0.99}, "leaves none to train on"),
-        ({"workers": -1}, "workers must be 0 or more; got -1"),
+        ({"workers": -1}, "workers must be at least 0; got -1"),
         ({"precision": "fp8"}, "unknown precision 'fp8'; there are fp32, fp16, bf16"),
         ({"clip": -1.0}, "clip must be at least 0"),
         ({"backbone": "resnet81"}, "unknown backbone 'resnet81'"),
@@ -410,9 +439,7 @@ def test_budgets_nest_and_shots_count_classes(tmp_path):
     store = downstream(tmp_path / "store", train=40, test=4, tasks=["classification"])
 
     def drawn(seed=0, **budget):
-        defaults = {k: p.default for k, p in inspect.signature(transfer).parameters.items()}
-        given = module._resolved(defaults | {"store": store, "out": "x"} | options(**budget))
-        job = module._Job(given)
+        job = open_job(setup(store, **options(**budget)))
         return job, job.train(seed)
 
     _, five = drawn(fraction=0.2)
@@ -422,10 +449,10 @@ def test_budgets_nest_and_shots_count_classes(tmp_path):
     assert set(drawn(fraction=0.2)[1].ids()) == set(five.ids())
     assert set(drawn(1, fraction=0.2)[1].ids()) != set(five.ids())
     job, two = drawn(shots=2)
-    assert not set(two.ids()) & set(job.validation.ids())
+    assert not set(two.ids()) & set(job.downstream.images.validation.ids())
     labels = {id: a for part in (0, 1, 2, 3, 4, 5, 6, 7) for id, a in _answers(store, part)}
     counts = torch.stack([labels[i].probability for i in two.ids()]).sum(0)
-    available = torch.stack([labels[i].probability for i in job.train_ids]).sum(0)
+    available = torch.stack([labels[i].probability for i in job.downstream.images.train]).sum(0)
     assert counts.tolist() == available.clamp(max=2).tolist()
 
 

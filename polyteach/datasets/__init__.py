@@ -20,6 +20,7 @@ import torch
 from polyteach.ground.images import extensions
 from polyteach.ground.limits import Limits
 from polyteach.ground.names import did_you_mean, unknown_name
+from polyteach.ground.protocols import Protocol as Protocol
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Space, Target
 
@@ -83,30 +84,6 @@ class Entry:
     split: str | None = None
     licence: str | None = None
     targets: Callable[[tuple[int, int]], Labels] | None = None
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How the field measures transfer to a dataset: what `transfer --protocol NAME` stands for.
-
-    A dataset's file lists its own as `PROTOCOLS: dict[str, Protocol]`; names are unique over all files.
-
-    task: the one that is measured. train, test: splits of the store. validation: splits too, or the share of the
-        training images (0..1) that is held out where the dataset has none to spare. metric: the task's, by name.
-    size: side of the views in pixels. lrs, steps: the grid that every representation is swept over. batch_size: per
-    step. few: the few-label variant, NAME-few: {"shots": images per class} or {"fraction": share of the images}.
-    """
-
-    task: str
-    train: tuple[str, ...]
-    validation: tuple[str, ...] | float
-    test: tuple[str, ...]
-    metric: str
-    size: int
-    lrs: tuple[float, ...]
-    steps: tuple[int, ...]
-    batch_size: int
-    few: dict[str, float]
 
 
 class Dataset(ABC):

@@ -3,6 +3,7 @@
 What stands in them is text, as `texts.shown`: it neither steers the terminal nor ends a line.
 """
 
+import os
 import shutil
 from collections.abc import Sequence
 from typing import Any
@@ -25,8 +26,6 @@ def width_of(stream: Any) -> int:
 
     COLUMNS of the environment wins.
     """
-    import os
-
     if "COLUMNS" in os.environ:
         return shutil.get_terminal_size((80, 24)).columns
     try:

@@ -15,6 +15,18 @@ FIX = "Take the run as `polyteach train` wrote it, or train it again"
 """What to do about a run whose files are not as they should be."""
 
 
+def description(run: str | Path) -> Fields:
+    """A run's student.json, of which nothing is looked at yet.
+
+    Raises:
+        ValueError: the run holds no finished student, or its file is no JSON object.
+    """
+    file = Path(run) / DESCRIPTION
+    if not file.exists():
+        raise ValueError(f"{run} holds no finished student (no {DESCRIPTION}); train one with: polyteach train")
+    return Fields.read(file, FIX)
+
+
 def init_sha256(init: str | None) -> str | None:
     """The hash of the weights that a training starts from: of a run's, or of a file; None where they are no file."""
     place = Path(init) if init not in (None, "pretrained") else None

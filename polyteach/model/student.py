@@ -24,7 +24,7 @@ from polyteach.ground.names import fit_name
 from polyteach.ground.weights import state_dict
 from polyteach.model.backbones import load_backbone, multiple_of
 from polyteach.model.provenance import DESCRIPTION as DESCRIPTION
-from polyteach.model.provenance import FIX
+from polyteach.model.provenance import FIX, description
 from polyteach.model.provenance import PARTS as PARTS
 from polyteach.model.provenance import WEIGHTS as WEIGHTS
 from polyteach.model.provenance import costs as costs
@@ -313,10 +313,7 @@ def describe_student(run: str | Path) -> dict[str, Any]:
 
 def _described(run: str | Path) -> tuple[Fields, dict[str, Objective]]:
     """The checked description, and its objectives."""
-    file = Path(run) / DESCRIPTION
-    if not file.exists():
-        raise ValueError(f"{run} holds no finished student (no {DESCRIPTION}); train one with: polyteach train")
-    about = Fields.read(file, FIX)
+    about = description(run)
     about.text("backbone")
     about.count("channels", low=1, high=MOST_CHANNELS)
     about.count("adapters", null=True, low=0, high=MOST_CHANNELS)

@@ -18,7 +18,9 @@ from torchmetrics import Metric
 from polyteach.ground.jackknife import draws, groups, left_out
 from polyteach.ground.names import unknown_name
 from polyteach.ground.progress import track
-from polyteach.loading.batches import Augment, Plan, Samples
+from polyteach.loading.plan import Plan
+from polyteach.loading.reader import Samples
+from polyteach.loading.views import Augment
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Policy, Target
 
@@ -30,7 +32,7 @@ Answer = Callable[[list[Tensor]], list[Any]]
 class Resampled(Protocol):
     """A metric that can score a weighted choice of its images without looking at their targets again."""
 
-    def resampled(self, counts: "Int[np.ndarray, ' N']") -> dict[str, float]:
+    def resampled(self, counts: Int[np.ndarray, " N"]) -> dict[str, float]:
         """`compute()` as if image i had been seen counts[i] times."""
 
 
@@ -116,7 +118,7 @@ def _metric(objective: Objective) -> Metric:
     return metric
 
 
-def _without(whole: Metric, parts: dict[int, Metric], of: "Int[np.ndarray, ' N']") -> Iterator[dict[str, float]]:
+def _without(whole: Metric, parts: dict[int, Metric], of: Int[np.ndarray, " N"]) -> Iterator[dict[str, float]]:
     """What `whole` says when each group of images in turn is left out.
 
     parts: the metric of each group's images, whose states are sums; not needed by a `Resampled` one. of: which group
