@@ -13,7 +13,7 @@ from polyteach.ground.fields import Fields
 from polyteach.ground.files import sha256
 from polyteach.model.student import DESCRIPTION, WEIGHTS, costs, describe_student, load_student
 from polyteach.tasks.contract import Target
-from polyteach.teachers import Teacher
+from polyteach.teachers.contract import Teacher
 
 
 class OwnTeacher(Teacher):

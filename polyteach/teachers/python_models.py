@@ -8,7 +8,6 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, final
 
 from jaxtyping import UInt8
@@ -17,7 +16,8 @@ from torch import Tensor
 from polyteach.ground.names import unknown_name
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Target
-from polyteach.teachers import Teacher
+from polyteach.teachers._python_check import parsed, python_file
+from polyteach.teachers.contract import Teacher
 
 _RECORDED = ("origin", "sha256", "licence", "learning_rate", "batch_size", "optimizer")
 
@@ -58,9 +58,7 @@ def load(name: str, device: str, precision: str) -> PythonTeacher:
     Raises:
         ValueError: not MODULE:FUNCTION, no such module, file or function, or it returned no teacher.
     """
-    module_name, colon, function_name = name.rpartition(":")
-    if not colon or not module_name or not function_name:
-        raise ValueError(f"python:{name} is not python:MODULE:FUNCTION or python:FILE.py:FUNCTION")
+    module_name, function_name = parsed(name)
     module = _module(module_name)
     function: Callable[..., Any] | None = getattr(module, function_name, None)
     if not callable(function):
@@ -71,10 +69,7 @@ def load(name: str, device: str, precision: str) -> PythonTeacher:
 
 
 def _module(name: str) -> Any:
-    if name.endswith(".py"):
-        file = Path(name).expanduser().resolve()
-        if not file.is_file():
-            raise ValueError(f"no file {file}")
+    if (file := python_file(name)) is not None:
         key = f"polyteach_python_{file.stem}"
         spec = importlib.util.spec_from_file_location(key, file)
         assert spec is not None
