@@ -4,7 +4,6 @@
 `load(path) -> Dataset`.
 """
 
-import importlib
 import os
 import pkgutil
 import re
@@ -20,6 +19,7 @@ import torch
 from polyteach.ground.images import extensions
 from polyteach.ground.limits import Limits
 from polyteach.ground.names import did_you_mean, unknown_name
+from polyteach.ground.plugins import Family
 from polyteach.ground.protocols import Protocol as Protocol
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Space, Target
@@ -122,13 +122,20 @@ class Dataset(ABC):
         """
 
 
+_FAMILY = Family(__name__, "dataset format", "load")
+
+
+def _own() -> dict[str, str]:
+    return {m.name: m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")}
+
+
 def formats() -> list[str]:
-    """The formats there are: the files in this folder."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    """The formats there are: files of this folder, and what other distributions bring (`ground.plugins`); sorted."""
+    return _FAMILY.names(_own())
 
 
 def _format(name: str) -> Any:
-    return importlib.import_module(f"polyteach.datasets.{name}")
+    return _FAMILY.module(_own(), name)
 
 
 def locate(source: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from polyteach.ground.names import did_you_mean, unknown_name
 from polyteach.ground.options import PRECISIONS
+from polyteach.ground.plugins import Family
 
 if TYPE_CHECKING:
     from polyteach.teachers._files import at_file, class_names, inside, no_names
@@ -34,10 +35,22 @@ _HOMES = ("contract", "_load", "_torch", "_maps", "_files", "_weights")
 """Where the names of `__all__` live; they are imported when they are asked for."""
 
 
-def families() -> dict[str, str]:
-    """Family -> module in this folder."""
+_FAMILY = Family(__name__, "teacher family", "load")
+
+
+def _own() -> dict[str, str]:
     found = (m.name for m in pkgutil.iter_modules(__path__))
     return {name.removesuffix("_models"): name for name in found if name != "contract" and not name.startswith("_")}
+
+
+def families() -> list[str]:
+    """The families there are: files of this folder, and what other distributions bring (`ground.plugins`); sorted."""
+    return _FAMILY.names(_own())
+
+
+def family_module(family: str) -> Any:
+    """The module of a family, imported."""
+    return _FAMILY.module(_own(), family)
 
 
 def check_teacher(spec: str, precision: str = "fp32") -> tuple[str, str]:
@@ -59,7 +72,7 @@ def check_teacher(spec: str, precision: str = "fp32") -> tuple[str, str]:
 
 def _no_family(spec: str, family: str, colon: str) -> ValueError:
     """The error for what is no FAMILY:NAME: what is wrong with it, the families, the closest, and what to do."""
-    known = sorted(families())
+    known = families()
     if family in known:
         wrong = "names a family and no model"
     else:

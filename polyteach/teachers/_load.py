@@ -1,10 +1,7 @@
 """From a spec to a teacher that answers."""
 
-import importlib
-from typing import Any
-
 from polyteach.ground.files import downloading
-from polyteach.teachers import check_teacher, families
+from polyteach.teachers import check_teacher, family_module
 from polyteach.teachers.contract import Teacher
 
 
@@ -17,7 +14,7 @@ def load_teacher(spec: str, device: str = "cpu", precision: str = "fp32") -> Tea
         ValueError: unknown family, model or precision, missing weights; the message lists what there is.
     """
     family, name = check_teacher(spec, precision)
-    module: Any = importlib.import_module(f"polyteach.teachers.{families()[family]}")
+    module = family_module(family)
     with downloading():
         teacher: Teacher = module.load(name, device, precision)
     teacher.spec = spec
