@@ -638,7 +638,7 @@ MUTANTS = (
     mutant("datasets/_files.py", "if (height, width) != size:", "if False:",
            "a class map is unpacked at whatever size its head says",
            "test_dataset_coco.py::test_panoptic_maps_that_are_missing_or_no_map"),
-    mutant("datasets/_coco.py", "> _EDGES:", "> 1e30:", "an outline takes as much memory as its points are apart",
+    mutant("datasets/_coco_outlines.py", "> _EDGES:", "> 1e30:", "an outline takes as much memory as its points are apart",
            "test_dataset_coco.py::test_a_broken_annotation_spoils_its_image_only[edges without end]"),
 )  # fmt: skip
 """In the order of the method."""

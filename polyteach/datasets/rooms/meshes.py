@@ -1,9 +1,4 @@
-"""Furniture catalogues of Sweet Home 3D: .sh3f files in, textured meshes of a known size in metres out.
-
-A .sh3f file is a zip of `PluginFurnitureCatalog.properties` (`name#N`, `category#N`, `model#N`, `width#N`, `depth#N`,
-`height#N` and `elevation#N` in centimetres, `modelRotation#N`), and of Wavefront OBJ and MTL files with their textures.
-http://www.sweethome3d.com/importModels.jsp; Debian ships five of them as sweethome3d-furniture. In the OBJ files y
-points up; that is kept here.
+"""Textured meshes of a known size in metres, of a catalogue's Wavefront OBJ and MTL files.
 
 Reading an OBJ file takes about a tenth of a second, so what became of it is kept in a cache folder.
 
@@ -14,11 +9,10 @@ import hashlib
 import io
 import os
 import posixpath
-import re
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from polyteach.datasets._arrays import read_arrays
+from polyteach.datasets.rooms.catalogue import Piece
 
 FORMAT = 2
 """Version of the cached arrays; goes up when `Model` or how it is made changes."""
@@ -39,26 +34,6 @@ HEAVIEST = 60_000
 
 FACES = 2_500
 """Faces to which a model is simplified, about: at 64 pixels no more can be seen."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One model as its catalogue describes it.
-
-    id: the catalogue's, unique. size: width (x), height (y), depth (z) in metres. rotation: (3, 3) or None, applied to
-    the model's own axes first. file: the .sh3f. model: path inside of it.
-    """
-
-    id: str
-    name: str
-    category: str
-    creator: str
-    licence: str
-    size: tuple[float, float, float]
-    elevation: float
-    rotation: tuple[float, ...] | None
-    file: str
-    model: str
 
 
 @dataclass(frozen=True)
@@ -82,121 +57,48 @@ class Model:
 _FIELDS = ("vertices", "faces", "uv", "material", "colour", "texture", "textures")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The catalogue
-
-
-def properties(data: bytes) -> dict[str, str]:
-    """The keys and values of a Java .properties file: ISO-8859-1, `\\uXXXX`, continued lines, # and ! comments.
-
-    As java.util.Properties.load(InputStream) reads it.
-    """
-    found: dict[str, str] = {}
-    for line in _logical(data.decode("latin-1")):
-        match = re.match(r"((?:\\.|[^\\=: \t\f])*)[ \t\f]*[=:]?[ \t\f]*", line, re.DOTALL)
-        assert match is not None  # it matches the empty text
-        found[_unescaped(match[1])] = _unescaped(line[match.end() :])
-    return found
-
-
-def _logical(text: str) -> Iterator[str]:
-    """Lines without comments and blank ones; one that ends in an odd number of backslashes goes on in the next."""
-    held: str | None = None
-    for raw in re.split(r"\r\n|\n|\r", text):
-        line = raw.lstrip(" \t\f")
-        if held is None and (not line or line[0] in "#!"):
-            continue
-        line = (held or "") + line
-        ending = len(line) - len(line.rstrip("\\"))
-        held = line[:-1] if ending % 2 else None
-        if held is None:
-            yield line
-    if held is not None:
-        yield held
-
-
-def _unescaped(text: str) -> str:
-    def one(match: re.Match[str]) -> str:
-        code = match[1]
-        if len(code) == 5:
-            return chr(int(code[1:], 16))
-        return {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}.get(code, code)
-
-    return re.sub(r"\\(u[0-9a-fA-F]{4}|.)", one, text, flags=re.DOTALL)
-
-
-def catalogue(folder: str) -> list[Piece]:
-    """The pieces of all .sh3f files in a folder, by file and number; no doors and windows, and only OBJ models.
-
-    Of pieces that share a model file (by its checksum) only the first counts: they would be the same thing twice.
-
-    Raises:
-        ValueError: no .sh3f file, one that is broken, or a piece whose fields are unusable; names file and field.
-    """
-    files = sorted(Path(folder).glob("*.sh3f"))
-    if not files:
-        raise ValueError(f"{folder} holds no .sh3f file")
-    found: dict[tuple[int, int], Piece] = {}
-    for file in files:
-        try:
-            with zipfile.ZipFile(file) as archive:
-                fields = properties(archive.read("PluginFurnitureCatalog.properties"))
-                members = {posixpath.normpath(i.filename).lower(): i for i in archive.infolist()}
-        except (zipfile.BadZipFile, KeyError, OSError) as e:
-            raise ValueError(f"{file} is no furniture catalogue: {e}") from e
-        numbers = sorted(int(k[5:]) for k in fields if re.fullmatch(r"name#[0-9]+", k))
-        for number in numbers:
-            piece = _piece(str(file), number, fields)
-            if piece is None or not piece.model.lower().endswith(".obj"):
-                continue
-            member = members.get(piece.model.lower())
-            if member is None:
-                raise ValueError(f"{file}: model#{number}: {piece.model} is not in it")
-            found.setdefault((member.CRC, member.file_size), piece)
-    return list(found.values())
-
-
-def _piece(file: str, number: int, fields: dict[str, str]) -> Piece | None:
-    def get(name: str) -> str:
-        return fields.get(f"{name}#{number}", "").strip()
-
-    def numbers(name: str, count: int) -> tuple[float, ...]:
-        try:
-            out = tuple(float(x) for x in get(name).split())
-        except ValueError:
-            out = ()
-        if len(out) != count or not np.isfinite(out).all():
-            raise ValueError(f"{file}: {name}#{number}: must be {count} numbers; got {get(name)!r}")
-        return out
-
-    if get("doorOrWindow").lower() == "true" or get("doorOrWindowCutOutShape"):
-        return None
-    width, depth, height = (numbers(n, 1)[0] / 100 for n in ("width", "depth", "height"))
-    if min(width, depth, height) <= 0:
-        raise ValueError(f"{file}: width#{number}, depth#{number}, height#{number}: must be above 0 cm")
-    return Piece(
-        id=get("id") or f"{Path(file).stem}#{get('model')}",
-        name=get("name"),
-        category=get("category"),
-        creator=get("creator"),
-        licence=fields.get("license", ""),
-        size=(width, height, depth),
-        elevation=numbers("elevation", 1)[0] / 100 if get("elevation") else 0.0,
-        rotation=numbers("modelRotation", 9) if get("modelRotation") else None,
-        file=file,
-        model=posixpath.normpath(get("model").lstrip("/")),
-    )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# OBJ
-
-
 @dataclass
 class _Material:
     colour: tuple[float, ...] = (0.7, 0.7, 0.7)
     opacity: float = 1.0
     texture: str = ""
+
+
+@dataclass
+class _Obj:
+    """What an OBJ file says, so far.
+
+    vertices: points. corners: of textures; the first is for corners of faces without any. faces: triangles, of each the
+    vertices, the textures' corners, and the material as an index into `order`.
+    """
+
+    vertices: list[list[float]] = field(default_factory=list)
+    corners: list[list[float]] = field(default_factory=lambda: [[0.0, 0.0]])
+    faces: list[tuple[int, ...]] = field(default_factory=list)
+    materials: dict[str, _Material] = field(default_factory=dict)
+    order: dict[str, int] = field(default_factory=lambda: {"": 0})
+    current: int = 0
+
+    def add(self, word: str, rest: str, library: Callable[[str], str | None]) -> None:
+        """One line of the file. library: the text of a file of materials, or None where there is no such file.
+
+        Raises:
+            ValueError, IndexError: the line is broken.
+        """
+        if word == "v":
+            self.vertices.append([float(x) for x in rest.split()[:3]])
+        elif word == "vt":
+            self.corners.append([float(x) for x in rest.split()[:2]])
+        elif word == "f":
+            at = [_corner(c, len(self.vertices), len(self.corners)) for c in rest.split()]
+            self.faces += [
+                (at[0][0], at[k][0], at[k + 1][0], at[0][1], at[k][1], at[k + 1][1], self.current)
+                for k in range(1, len(at) - 1)
+            ]
+        elif word == "usemtl":
+            self.current = self.order.setdefault(rest.strip(), len(self.order))
+        elif word == "mtllib" and (text := library(rest.strip())) is not None:
+            self.materials |= _materials(text)
 
 
 def parse(piece: Piece, archive: zipfile.ZipFile) -> Model | None:
@@ -206,55 +108,33 @@ def parse(piece: Piece, archive: zipfile.ZipFile) -> Model | None:
         ValueError: the OBJ file is broken; says where.
     """
     members = {posixpath.normpath(n).lower(): n for n in archive.namelist()}
+    folder = posixpath.dirname(piece.model)
 
     def read(path: str) -> bytes:
         # names differ in case from what the files say; some are written on Windows
         return archive.read(members[posixpath.normpath(path.replace("\\", "/")).lower()])
 
-    folder = posixpath.dirname(piece.model)
+    def library(name: str) -> str | None:
+        path = posixpath.join(folder, name)
+        return read(path).decode("latin-1") if posixpath.normpath(path).lower() in members else None
+
     text = read(piece.model)
     if not 0 < text.count(b"\nf ") + text.startswith(b"f ") <= HEAVIEST:
         return None
-    vertices: list[list[float]] = []
-    corners: list[list[float]] = [[0.0, 0.0]]  # the first is for corners without any
-    faces: list[tuple[int, ...]] = []
-    materials: dict[str, _Material] = {}
-    order: dict[str, int] = {}
-    current = order.setdefault("", 0)
+    obj = _Obj()
     for number, line in enumerate(text.decode("latin-1").replace("\\\r\n", " ").replace("\\\n", " ").splitlines(), 1):
         word, _, rest = line.strip().partition(" ")
         try:
-            if word == "v":
-                vertices.append([float(x) for x in rest.split()[:3]])
-            elif word == "vt":
-                corners.append([float(x) for x in rest.split()[:2]])
-            elif word == "f":
-                at = [_corner(c, len(vertices), len(corners)) for c in rest.split()]
-                faces += [
-                    (at[0][0], at[k][0], at[k + 1][0], at[0][1], at[k][1], at[k + 1][1], current)
-                    for k in range(1, len(at) - 1)
-                ]
-            elif word == "usemtl":
-                current = order.setdefault(rest.strip(), len(order))
-            elif word == "mtllib" and posixpath.normpath(posixpath.join(folder, rest.strip())).lower() in members:
-                materials |= _materials(read(posixpath.join(folder, rest.strip())).decode("latin-1"))
+            obj.add(word, rest, library)
         except (ValueError, IndexError) as e:
             raise ValueError(f"{piece.file}: {piece.model}, line {number}: {line.strip()[:60]!r}: {e}") from e
-    if not 0 < len(faces) <= HEAVIEST:
+    if not 0 < len(obj.faces) <= HEAVIEST:
         return None
-    skins = [materials.get(name, _Material()) for name in order]
-    textures: dict[str, int] = {}
-    pictures: list[np.ndarray] = []
-    for skin in skins:
-        if skin.texture and skin.texture not in textures:
-            try:
-                pictures.append(_picture(read(posixpath.join(folder, skin.texture))))
-            except (KeyError, OSError, ValueError):
-                continue  # the colour stands in
-            textures[skin.texture] = len(pictures) - 1
-    table = np.array(faces, dtype=np.int64)
-    points = np.array(vertices, dtype=np.float64)
-    coordinates = np.array([c + [0.0] * (2 - len(c)) for c in corners], dtype=np.float64)
+    skins = [obj.materials.get(name, _Material()) for name in obj.order]
+    textures, images = _textures(skins, lambda name: read(posixpath.join(folder, name)))
+    table = np.array(obj.faces, dtype=np.int64)
+    points = np.array(obj.vertices, dtype=np.float64)
+    coordinates = np.array([c + [0.0] * (2 - len(c)) for c in obj.corners], dtype=np.float64)
     shown = np.array([skin.opacity > 0.1 for skin in skins])[table[:, 6]]
     if not shown.any() or table[:, :3].max() >= len(points) or table.min() < 0:
         return None
@@ -266,9 +146,23 @@ def parse(piece: Piece, archive: zipfile.ZipFile) -> Model | None:
             material=table[shown, 6].astype(np.int32),
             colour=np.array([skin.colour for skin in skins], dtype=np.float32).clip(0, 1),
             texture=np.array([textures.get(skin.texture, -1) for skin in skins], dtype=np.int32),
-            textures=np.stack(pictures) if pictures else np.zeros((0, TEXTURE, TEXTURE, 4), np.uint8),
+            textures=np.stack(images) if images else np.zeros((0, TEXTURE, TEXTURE, 4), np.uint8),
         )
     )
+
+
+def _textures(skins: Sequence[_Material], read: Callable[[str], bytes]) -> tuple[dict[str, int], list[np.ndarray]]:
+    """The textures that the materials name: index by name, and each (TEXTURE, TEXTURE, 4) uint8."""
+    found: dict[str, int] = {}
+    images: list[np.ndarray] = []
+    for skin in skins:
+        if skin.texture and skin.texture not in found:
+            try:
+                images.append(_image(read(skin.texture)))
+            except (KeyError, OSError, ValueError):
+                continue  # the colour stands in
+            found[skin.texture] = len(images) - 1
+    return found, images
 
 
 def _corner(text: str, vertices: int, corners: int) -> tuple[int, int]:
@@ -299,7 +193,7 @@ def _materials(text: str) -> dict[str, _Material]:
     return found
 
 
-def _picture(data: bytes) -> np.ndarray:
+def _image(data: bytes) -> np.ndarray:
     """(TEXTURE, TEXTURE, 4) uint8."""
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA").resize((TEXTURE, TEXTURE), Image.Resampling.BOX))
 
@@ -356,10 +250,6 @@ def _compact(model: Model) -> Model:
         model.vertices[used], faces.reshape(-1, 3).astype(np.int32), model.uv[keep], model.material[keep],
         model.colour, model.texture, model.textures,
     )  # fmt: skip
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The cache
 
 
 def cache_folder() -> Path:
