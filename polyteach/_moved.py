@@ -36,6 +36,10 @@ MOVED: dict[str, tuple[str, ...]] = {
     "charts": ("reporting.charts",),
     "page": ("reporting.page", "reporting.blocks", "reporting.markdown"),
     "scores": ("reporting.results",),
+    "demo": (
+        "verbs.demo", "demonstration.run", "demonstration.photographs", "demonstration.held_out",
+        "demonstration.stages",
+    ),
     "batches": (
         "loading.plan", "loading.sampler", "loading.views", "loading.reader", "loading.transport", "loading.objectives",
         "loading.combine",
