@@ -194,8 +194,9 @@ def test_sentences_of_the_evidence_have_fewer_than_30_words(name):
 
 def test_files_that_pages_name_exist():
     """Of this repository: runs/toy.sh, polyteach/datasets/shapes.py, ..."""
-    named = {(n, p.name) for p in PAGES if p.name != "CHANGELOG.md" for n in
-             re.findall(r"\b(?:polyteach|runs|tests|benchmarks)/[\w/-]+\.(?:py|sh|json|md)\b", p.read_text())}  # fmt: skip
+    path = r"\b(?:polyteach|runs|tests|benchmarks)/[\w/-]+\.(?:py|sh|json|md)\b"
+    pages = [p for p in PAGES if p.name != "CHANGELOG.md"]
+    named = {(n, p.name) for p in pages for n in re.findall(path, p.read_text(encoding="utf-8"))}
     assert len(named) > 15
     assert not [(n, page) for n, page in named if not (ROOT / n).is_file()]
 

@@ -138,7 +138,7 @@ def _data(store: str, d: Downstream, protocol: Protocol | None) -> dict[str, Any
     if protocol is not None and isinstance(protocol.validation, tuple):
         if held_out is None:
             validation = validation or protocol.validation
-    elif protocol is not None and not validation and held_out is None:
+    elif protocol is not None and isinstance(protocol.validation, float) and not validation and held_out is None:
         held_out = protocol.validation
     if held_out is None and not validation:
         held_out = 0.1
