@@ -28,7 +28,7 @@ BLOCK = re.compile(r"(?:^`([^`\n]+)`:\n\n)?^```(\w+)\n(.*?)^```$", re.S | re.M)
 """A fenced block: the file that a line before it names, if any, its language and its text."""
 EXAMPLES = dict(
     section.split("\n", 1)
-    for section in (DOCS / "datasets.md").read_text().split("# Every format")[0].split("\n### ")[1:]
+    for section in (DOCS / "datasets.md").read_text().split("## Every format")[0].split("\n### ")[1:]
 )
 
 
@@ -81,7 +81,7 @@ def test_every_formats_section_is_its_files_docstring():
     assert sorted(written["formats"]()) == formats()
     for name in formats():
         text = importlib.import_module(f"polyteach.datasets.{name}").__doc__
-        assert text.splitlines()[0] in page.split(f"## `{name}:`")[1]
+        assert text.splitlines()[0] in page.split(f"### `{name}:`")[1]
 
 
 def column(page, head):

@@ -22,7 +22,7 @@ def formats() -> dict[str, str]:
 
 def page(before: str) -> str:
     """The page with the first half as it is in `before`."""
-    sections = [f"## `{name}:`\n\n```text\n{text}\n```\n" for name, text in formats().items()]
+    sections = [f"### `{name}:`\n\n```text\n{text}\n```\n" for name, text in formats().items()]
     return before.partition(MARK)[0] + MARK + "\n" + "\n".join(sections)
 
 
