@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 MOVED: dict[str, tuple[str, ...]] = {
-    "ingest": ("verbs.ingest", "curation.ingest"),
+    "ingest": ("verbs.ingest", "curation.look", "curation.ingest"),
     "stores": (
         "verbs.store.check", "verbs.store.info", "verbs.store.split", "verbs.store.merge", "verbs.store.drop_labels",
         "verbs.store.repair", "curation.check", "curation.info", "curation.repair",

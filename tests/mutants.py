@@ -569,7 +569,7 @@ MUTANTS = (
     mutant("datasets/tar.py", "if problem is None and size > most:", "if False:", "a member of any size is unpacked",
            "test_ingest.py::test_a_tar_member_that_is_too_large_is_skipped"),
     # people's boxes
-    mutant("curation/ingest.py", "review(answer, size, self.sets[task].space, drawn.where.get(task, ()))",
+    mutant("curation/look.py", "review(answer, size, self.sets[task].space, drawn.where.get(task, ()))",
            "review(load_task(task).check(answer, size, self.sets[task].space), size, self.sets[task].space)",
            "people's mistakes are tidied away",
            "test_ingest.py::test_people_are_taken_at_their_word_whatever_the_format"),

@@ -29,7 +29,7 @@ from PIL import Image
 
 import polyteach.datasets
 from polyteach.__main__ import main
-from polyteach.curation.ingest import unique
+from polyteach.curation.look import unique
 from polyteach.datasets import Dataset, Entry, _archive, formats, load_dataset, locate
 from polyteach.ground import images, limits
 from polyteach.store import Store
@@ -605,7 +605,7 @@ def test_ctrl_c_anywhere_then_going_on(folder, tmp_path, monkeypatch, writes, so
     kept = Store.open(tmp_path / "store").parts()
     looked = Counter()
     real = images.measure
-    monkeypatch.setattr(images, "measure", lambda *a: looked.update(["x"]) or real(*a))
+    monkeypatch.setattr("polyteach.curation.look.measure", lambda *a: looked.update(["x"]) or real(*a))
     assert main(command) == 0
     assert looked["x"] <= state(whole)["entries"] - 4 * len(kept)  # nothing is decoded twice
     assert digest(tmp_path / "store") == digest(whole)
@@ -746,7 +746,7 @@ def test_memory_is_bounded_however_slow_the_first_picture_is(folder, tmp_path, m
 
     Many.entries = entries
     Many.__abstractmethods__ = frozenset()
-    monkeypatch.setattr(polyteach.datasets, "load_dataset", lambda _: Many([str(i) for i in range(200)]))
+    monkeypatch.setattr("polyteach.curation.ingest.load_dataset", lambda _: Many([str(i) for i in range(200)]))
     real, most = images.measure, []
 
     def measure(data, *limits):
@@ -756,7 +756,7 @@ def test_memory_is_bounded_however_slow_the_first_picture_is(folder, tmp_path, m
             most[0] = len(asked)
         return real(data, *limits)
 
-    monkeypatch.setattr(images, "measure", measure)
+    monkeypatch.setattr("polyteach.curation.look.measure", measure)
     store = ingest(str(folder), str(tmp_path / "store"), workers=2, progress=False, embed=True)
     assert len(rows(store)) == 200
     assert most[0] <= 12
@@ -1250,13 +1250,14 @@ def test_a_tar_in_streams_of_lzma(tmp_path, pack):
 
 def test_pictures_that_wait_are_bounded_in_bytes(tmp_path, monkeypatch):
     module = importlib.import_module("polyteach.curation.ingest")
+    looker = importlib.import_module("polyteach.curation.look").Looker
     held, most = 0, 0
-    one = module._Run._one
+    one = looker.look
 
-    def slow(self, i, entry):
+    def slow(self, id, entry):
         nonlocal held, most
         most = max(most, held)
-        found = one(self, i, entry)
+        found = one(self, id, entry)
         held -= len(entry.data)
         return found
 
@@ -1271,8 +1272,8 @@ def test_pictures_that_wait_are_bounded_in_bytes(tmp_path, monkeypatch):
                 yield Entry(data=data)
 
     monkeypatch.setattr(module, "_AHEAD", (4, 3 * 10**5))
-    monkeypatch.setattr(module._Run, "_one", slow)
-    monkeypatch.setattr(polyteach.datasets, "load_dataset", lambda *_: Toy([str(i) for i in range(40)]))
-    monkeypatch.setattr(polyteach.datasets, "locate", lambda s: ("toy", s))
+    monkeypatch.setattr(looker, "look", slow)
+    monkeypatch.setattr(module, "load_dataset", lambda *_: Toy([str(i) for i in range(40)]))
+    monkeypatch.setattr(module, "locate", lambda s: ("toy", s))
     ingest("x", tmp_path / "store", workers=8, progress=False)
     assert most < 6 * 10**5
