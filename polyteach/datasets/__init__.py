@@ -1,7 +1,7 @@
 """Datasets: files on disk in, pictures and people's targets out. One file per format, found by its name.
 
 `tar:PATH` is read by `datasets/tar.py`; a plain path picks its format by its ending. A format's file has one function
-`load(path) -> Dataset`.
+`load(path) -> Dataset`. Nothing of this file needs torch, so that a wrong source is told at once.
 """
 
 import os
@@ -14,15 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-
-from polyteach.ground.images import extensions
+from polyteach.ground.endings import extensions
 from polyteach.ground.limits import Limits
 from polyteach.ground.names import did_you_mean, unknown_name
 from polyteach.ground.plugins import Family
 from polyteach.ground.protocols import Protocol as Protocol
-from polyteach.tasks.classification import ClassificationTarget
-from polyteach.tasks.contract import Space, Target
+from polyteach.tasks.target import Space, Target
 
 _ENDINGS = {
     ".txt": "list",
@@ -289,21 +286,6 @@ def kind(name: str) -> str | None:
     return None if ending in extensions() else ending or "no ending"
 
 
-def of_class(index: int, classes: int, where: str) -> Labels:
-    """The labels of a picture that people gave one class of `classes`.
-
-    Raises:
-        ValueError: no such class; says `where` it stands.
-    """
-    if not 0 <= index < classes:
-        raise ValueError(
-            f"{where}: class index {index} is out of range; there are {classes:,} classes, 0..{classes - 1}"
-        )
-    probability = torch.zeros(classes)
-    probability[index] = 1
-    return {"classification": ClassificationTarget(probability=probability)}
-
-
 def split_of(name: str) -> str | None:
     """The split that a file's path within its dataset tells, in the file's own word, or None.
 
@@ -390,3 +372,11 @@ def printable(name: str) -> str:
     """A file name as text that UTF-8 can hold: bytes that are none are escaped (\\udce9)."""
     # the same object where it can be: there may be millions
     return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "of_class":  # readers of other distributions may have it from here; it needs torch
+        from polyteach.datasets._classes import of_class
+
+        return of_class
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -25,8 +25,9 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from polyteach.datasets import Dataset, Entry, Labels, Protocol, of_class, options, printable
+from polyteach.datasets import Dataset, Entry, Labels, Protocol, options, printable
 from polyteach.datasets._archive import unpacked
+from polyteach.datasets._classes import of_class
 from polyteach.datasets._files import contents, shown
 from polyteach.datasets._pickles import check
 from polyteach.tasks.contract import Space

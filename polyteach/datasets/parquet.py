@@ -33,12 +33,12 @@ from polyteach.datasets import (
     Entry,
     Labels,
     numbered,
-    of_class,
     options,
     printable,
     split_of,
     unshared,
 )
+from polyteach.datasets._classes import of_class
 from polyteach.ground.uris import read_uri
 from polyteach.tasks.contract import Space
 

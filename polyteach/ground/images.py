@@ -17,6 +17,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 from torch import Tensor
 
+from polyteach.ground.endings import extensions as extensions
+from polyteach.ground.endings import readable_formats
 from polyteach.ground.limits import MAX_PIXELS
 
 MIN_SIDE = 8
@@ -26,9 +28,6 @@ _FAINT = (
     "are of 16 bits a channel and use less than an eighth of their range, so that every model sees them nearly black: "
     "if their values are of 10 or 12 bits, scale them to 16 first"
 )
-_UNREAD = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC"}
-"""Formats that Pillow knows but reads only through an outside program or not at all; and IPTC, which holds a picture of
-any of all these."""
 _DEAR = {"WEBP": 2, "AVIF": 2, "JPEG2000": 2, "FITS": 10}
 """Formats whose pixels count more than once against `max_pixels`: their decoders take 15 to 20 bytes for each of them,
 where 4 are usual; for a packed FITS, Pillow takes minutes."""
@@ -119,17 +118,6 @@ def faint(data: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
     return _FAINT if top < 32 else None
 
 
-def extensions() -> frozenset[str]:
-    """Endings of files that `decode` can read, such as ".jpg", in small letters."""
-    known = _formats()
-    return frozenset(end for end, name in Image.registered_extensions().items() if name in known)
-
-
-def _formats() -> list[str]:
-    Image.init()
-    return [name for name in Image.ID if name not in _UNREAD]
-
-
 @contextmanager
 def _opened(data: bytes, max_pixels: int, min_side: int, size: tuple[int, int] | None = None) -> Iterator[Image.Image]:
     """The picture with its header read and its size allowed; what goes wrong inside becomes a BadImage."""
@@ -138,7 +126,7 @@ def _opened(data: bytes, max_pixels: int, min_side: int, size: tuple[int, int] |
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     try:
-        with _quiet(), Image.open(io.BytesIO(data), formats=_formats()) as picture:
+        with _quiet(), Image.open(io.BytesIO(data), formats=readable_formats()) as picture:
             _look(picture, data, max_pixels, min_side, size)
             yield picture
     except BadImage:

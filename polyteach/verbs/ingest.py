@@ -86,6 +86,10 @@ def ingest(
     """
     at_least(1, part_size=part_size, min_side=min_side)
     at_least(0, workers=workers)
+    from polyteach.datasets import locate
+
+    locate(str(source))  # a wrong source is told before torch is imported
+
     from polyteach.curation.ingest import fill_store
 
     return fill_store(str(source), store, embed, part_size, limits, min_side, workers, licence, skip_bad, progress)
