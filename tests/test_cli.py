@@ -225,3 +225,42 @@ def fails(error, monkeypatch):
         raise error
 
     monkeypatch.setattr(module, "train", refused)
+
+
+MISTAKES = [
+    (["train", "{store}", "--out", "{run}", "--backbone", "resnet81"], "unknown backbone 'resnet81'; did you mean"),
+    (["train", "{store}", "--out", "{run}", "--size", "100"], "size must be a multiple of 32; got 100"),
+    (["train", "{store}", "--out", "{run}", "--init", "/nowhere"], "init '/nowhere' is neither 'pretrained', a file"),
+    (["train", "/nowhere", "--out", "{run}"], "/nowhere is not a store (no store.json)"),
+    (["train", "{store}", "--out", "{run}", "--weights", "best"], "weights 'best' is neither one of rule"),
+    (["train", "{store}", "--out", "{run}", "--map", "/nowhere"], "map /nowhere: No such file"),
+    (["train", "{store}", "--out", "{done}"], "holds a finished run; choose another folder"),
+    (["train", "{store}", "--out", "{run}", "--shard"], "shard: there is one process"),
+    (
+        ["pretrain", "{store}", "--out", "{run}", "--method", "magic"],
+        "unknown method 'magic'; there are simclr, vicreg",
+    ),
+    (["pretrain", "{store}", "--out", "{run}", "--optimizer", "lion"], "unknown optimizer 'lion'"),
+    (["pretrain", "{store}", "--out", "{done}"], "holds a finished run; choose another folder"),
+]
+
+
+def test_what_a_training_cannot_do_is_said_before_torch_is_imported(tmp_path):
+    """Of every mistake the message, in one process that has no torch at its end."""
+    store, done = tmp_path / "store", tmp_path / "done"
+    (store / "images").mkdir(parents=True)
+    (store / "store.json").write_text('{"format": 1, "part_size": 4}')
+    done.mkdir()
+    for name in ("train.json", "pretrain.json"):
+        (done / name).write_text("{}")
+    places = {"store": store, "run": tmp_path / "run", "done": done}
+    words = [[w.format(**places) for w in given] for given, _ in MISTAKES]
+    code = (
+        "import sys, json\nfrom polyteach.__main__ import main\n"
+        f"for words in {words!r}:\n    print(main(words), 'torch' in sys.modules, file=sys.stderr)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    for _, message in MISTAKES:
+        assert message in " ".join(said.split()), said
+    assert said.count("2 False\n") == len(MISTAKES), said
+    assert not (tmp_path / "run").exists()

@@ -105,7 +105,7 @@ def test_signature_and_help_tell_every_option():
 
 
 def test_two_options_of_one_name_are_refused():
-    def twice(*, seed: int = 0, optimisation: Optimisation = Optimisation()) -> None:  # noqa: B008
+    def twice(*, seed: int = 0, optimisation: Optimisation = Optimisation()) -> None:
         """Nothing."""
 
     with pytest.raises(TypeError, match="option seed of optimisation is there already"):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss, VICRegLoss
 from safetensors.torch import load_file
 
@@ -74,6 +75,14 @@ def test_nt_xent_is_equation_1_of_the_paper():
     assert float(nt_xent(one, other, 0.2)) == pytest.approx(np.mean(losses), abs=1e-5)
     library = SelfSupervisedLoss(NTXentLoss(temperature=0.2))(one, other)
     assert float(nt_xent(one, other, 0.2)) == pytest.approx(float(library), abs=1e-5)
+
+
+def test_the_shapes_and_types_of_the_losses_are_checked():
+    whole = torch.ones(4, 3, dtype=torch.int64)
+    with pytest.raises(TypeCheckError):
+        nt_xent(whole, whole, 0.1)
+    with pytest.raises(TypeCheckError):
+        nt_xent(torch.ones(4, 3), torch.ones(4, 2), 0.1)
 
 
 def test_vicreg_is_the_paper_s_sum_over_neighbouring_pairs():

@@ -38,8 +38,10 @@ from polyteach.training.checkpoints import latest
 from polyteach.training.log import logged
 from polyteach.training.loop import Copies, Interrupted, NonFinite, fit
 from polyteach.training.mixture import Mixture
+from polyteach.training.options import StudentHardware, weight_pairs
+from polyteach.training.request import check_frozen
 from polyteach.training.settings import Settings, check, rate
-from polyteach.training.train import _frozen, _pairs, loss_weights
+from polyteach.training.weights import loss_weights
 from polyteach.verbs.label import label
 from polyteach.verbs.train import train
 from tests.conftest import forked, png
@@ -163,9 +165,9 @@ def test_what_cannot_be_frozen(tmp_path, wrong, said):
     with pytest.raises(ValueError, match=said):
         train(store, out=str(tmp_path / "run"), **options(**wrong))
     assert not (tmp_path / "run").exists()
-    for name, on in (("sync_batch_norm", (True, False)), ("shard", (False, True))):
+    for name in ("sync_batch_norm", "shard"):
         with pytest.raises(ValueError, match=f"{name} and freeze"):
-            _frozen(("backbone",), "pretrained", *on)
+            check_frozen(("backbone",), StudentHardware(**{name: True}))
 
 
 def test_the_cost_of_a_run_includes_its_teachers(tmp_path):
@@ -854,11 +856,11 @@ def test_a_run_says_how_it_was_trained_and_as_a_teacher_is_compared(tmp_path, ca
 
 
 def test_weights_on_the_command_line():
-    assert _pairs(["rule"]) == "rule"
-    assert _pairs(["a=1,b=0.5", "c=2e-1"]) == {"a": 1.0, "b": 0.5, "c": 0.2}
+    assert weight_pairs(["rule"]) == "rule"
+    assert weight_pairs(["a=1,b=0.5", "c=2e-1"]) == {"a": 1.0, "b": 0.5, "c": 0.2}
     for wrong in (["a=x"], ["=1"], ["a=1", "b"]):
         with pytest.raises(ValueError, match="NAME=NUMBER"):
-            _pairs(wrong)
+            weight_pairs(wrong)
 
 
 @pytest.mark.parametrize(("passes", "whole"), [({}, 4), ({"accumulate": 3}, 12)])

@@ -23,9 +23,9 @@ from typing import Any
 import yaml
 
 from polyteach.ground.files import read_text, yaml_value
-from polyteach.store import LabelSet
+from polyteach.store.label_folder import LabelFolder
 from polyteach.tasks import load_task
-from polyteach.tasks.contract import PEOPLE, Objective, Space
+from polyteach.tasks.target import PEOPLE, Objective, Space
 
 AS_THEY_ARE = "as they are"
 """In a table, instead of names: that those of a label set count, also where they are numbers."""
@@ -92,12 +92,12 @@ class _Named:
     why: str
 
 
-def by_people(labels: LabelSet) -> bool:
+def by_people(labels: LabelFolder) -> bool:
     """Whether humans made this label set."""
     return labels.name == PEOPLE or labels.info.get("teacher") == PEOPLE
 
 
-def join(sets: Sequence[LabelSet], table: Table | None = None) -> list[Joint]:
+def join(sets: Sequence[LabelFolder], table: Table | None = None) -> list[Joint]:
     """The objectives of these label sets, in the order in which they come.
 
     An objective has the names of its first set of people, or else of its first set. table: see `read_map`.
@@ -120,7 +120,7 @@ def join(sets: Sequence[LabelSet], table: Table | None = None) -> list[Joint]:
     return [_joint(sets, named, group) for group in order]
 
 
-def _joint(sets: Sequence[LabelSet], named: Sequence[_Named], group: list[int]) -> Joint:
+def _joint(sets: Sequence[LabelFolder], named: Sequence[_Named], group: list[int]) -> Joint:
     first = next((m for m in group if by_people(sets[m])), group[0])
     names, task = named[first].names, sets[first].task
     at = {_composed(name): i for i, name in enumerate(names)}
@@ -135,7 +135,7 @@ def _joint(sets: Sequence[LabelSet], named: Sequence[_Named], group: list[int]) 
     return Joint(Objective(task, Space(names, kind)), group, index, first)
 
 
-def _named(labels: LabelSet, given: Mapping[str, str] | None) -> _Named:
+def _named(labels: LabelFolder, given: Mapping[str, str] | None) -> _Named:
     """given: the table's names of this set; None where it says nothing of it."""
     given = given or {}
     given_by_table = set(given.values())
@@ -174,7 +174,7 @@ def numbered(names: Sequence[str]) -> list[bool]:
     return [bool(_NUMBER.fullmatch(n.strip())) for n in names]
 
 
-def _origin(labels: LabelSet) -> Any:
+def _origin(labels: LabelFolder) -> Any:
     """Where the numbers of a set's classes come from: sets of one origin number them alike."""
     teacher = labels.info.get("teacher")
     if isinstance(teacher, dict) and teacher.get("sha256"):
@@ -243,7 +243,7 @@ def _brief(value: Any) -> str:
     return repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
 
 
-def _by_set(sets: Sequence[LabelSet], table: Table) -> list[dict[str, str] | None]:
+def _by_set(sets: Sequence[LabelFolder], table: Table) -> list[dict[str, str] | None]:
     """What the table says of each label set, None where it says nothing."""
     out: list[dict[str, str] | None] = [None] * len(sets)
     plain = {k: v for k, v in table.items() if isinstance(v, str) and v != AS_THEY_ARE}
@@ -270,7 +270,7 @@ def _by_set(sets: Sequence[LabelSet], table: Table) -> list[dict[str, str] | Non
     return out
 
 
-def _misspelt(sets: Sequence[LabelSet], given: Sequence[Mapping[str, str] | None]) -> None:
+def _misspelt(sets: Sequence[LabelFolder], given: Sequence[Mapping[str, str] | None]) -> None:
     """Raises:
     ValueError: a name that a table gives is nobody's else, and nearly another set's.
     """
@@ -288,14 +288,14 @@ def _misspelt(sets: Sequence[LabelSet], given: Sequence[Mapping[str, str] | None
                 )
 
 
-def _full(labels: LabelSet) -> str:
+def _full(labels: LabelFolder) -> str:
     return f"{labels.store.path}/{labels.task}/{labels.name}"
 
 
 # --- what is not one objective, and why ---
 
 
-def apart(sets: Sequence[LabelSet], joints: Sequence[Joint], table: Table | None = None) -> list[str]:
+def apart(sets: Sequence[LabelFolder], joints: Sequence[Joint], table: Table | None = None) -> list[str]:
     """Sentences about objectives of one task that look alike and are not one: why, and the table that would join them.
 
     People's come first in each. Nothing is said of those that have no class in common, or the background alone.
@@ -310,7 +310,7 @@ def apart(sets: Sequence[LabelSet], joints: Sequence[Joint], table: Table | None
     return out
 
 
-def _why(sets: Sequence[LabelSet], named: Sequence[_Named], a: Joint, b: Joint) -> str:
+def _why(sets: Sequence[LabelFolder], named: Sequence[_Named], a: Joint, b: Joint) -> str:
     one, other = named[a.first], named[b.first]
     kinds = (a.objective.space.kind, b.objective.space.kind)
     if load_task(a.objective.task).joint_kind(set(kinds)) is None:
@@ -345,7 +345,7 @@ def _why(sets: Sequence[LabelSet], named: Sequence[_Named], a: Joint, b: Joint) 
     return f"they share {len(match)} class{'es' if len(match) > 1 else ''}{more}, but {' and '.join(unlabelled)}{table}"
 
 
-def _incomparable(sets: Sequence[LabelSet], named: Sequence[_Named], a: Joint, b: Joint) -> str:
+def _incomparable(sets: Sequence[LabelFolder], named: Sequence[_Named], a: Joint, b: Joint) -> str:
     one, other = named[a.first], named[b.first]
     common = set(map(_composed, one.names)) & set(map(_composed, other.names))
     if not common or len(one.names) != len(other.names):
@@ -403,7 +403,7 @@ def _singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("e") else word  # buses is buse, and horses horse
 
 
-def _table(sets: Sequence[LabelSet], named: Sequence[_Named], joint: Joint, names: Mapping[str, str]) -> str:
+def _table(sets: Sequence[LabelFolder], named: Sequence[_Named], joint: Joint, names: Mapping[str, str]) -> str:
     """The lines that give the classes of `joint` other names."""
     lines: dict[str, dict[str, str]] = {}
     for m in joint.members:
@@ -414,7 +414,7 @@ def _table(sets: Sequence[LabelSet], named: Sequence[_Named], joint: Joint, name
     return _indented(text)
 
 
-def _key(sets: Sequence[LabelSet], joint: Joint, member: int) -> str:
+def _key(sets: Sequence[LabelFolder], joint: Joint, member: int) -> str:
     """What a table calls a label set: the shortest that means no other objective's."""
     whole = _full(sets[member])
     words = whole.split("/")
@@ -429,7 +429,7 @@ def _indented(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 
-def _listed(sets: Sequence[LabelSet], joint: Joint) -> str:
+def _listed(sets: Sequence[LabelFolder], joint: Joint) -> str:
     return ", ".join(dict.fromkeys(_key(sets, joint, m) for m in joint.members))
 
 

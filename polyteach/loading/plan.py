@@ -1,5 +1,6 @@
 """Plan: which images of the stores are seen, and which label sets answer for them."""
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -268,8 +269,6 @@ def idle_sets(store: Store) -> dict[tuple[str, str], str]:
 
 def digest(ids: Sequence[str]) -> str:
     """A hash of a set of images."""
-    import hashlib
-
     return hashlib.sha256("\0".join(sorted(ids)).encode("utf-8", "backslashreplace")).hexdigest()
 
 

@@ -27,6 +27,25 @@ def description(run: str | Path) -> Fields:
     return Fields.read(file, FIX)
 
 
+def check_init(init: str | None, backbone: str) -> None:
+    """Refuse weights that are not there, or a run of another backbone.
+
+    Raises:
+        ValueError: they are neither a name, a file nor a finished run's folder, or of another backbone.
+    """
+    if init in (None, "pretrained"):
+        return
+    place = Path(str(init))
+    if not place.exists():
+        raise ValueError(f"init {init!r} is neither 'pretrained', a file, nor a run's folder")
+    if place.is_dir():
+        there = (place / DESCRIPTION).exists()
+        has = Fields.read(place / DESCRIPTION, FIX).text("backbone") if there else None
+        if has != backbone:
+            what = f"has backbone {has}, not {backbone}" if there else "is no finished run"
+            raise ValueError(f"init {init} {what}")
+
+
 def init_sha256(init: str | None) -> str | None:
     """The hash of the weights that a training starts from: of a run's, or of a file; None where they are no file."""
     place = Path(init) if init not in (None, "pretrained") else None

@@ -6,7 +6,7 @@ Shapes: B images of a batch, H W its pixels, both multiples of what the backbone
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, UInt8
@@ -32,6 +32,8 @@ from polyteach.model.provenance import costs_before as costs_before
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.version import __version__
+
+_S = TypeVar("_S", bound="Student")
 
 ADAPTER = "adapter"
 MOST_CHANNELS = 8192
@@ -111,14 +113,14 @@ class Student(nn.Module):
         if init and Path(init).is_dir():
             self._take(Path(init), parts)
 
-    def freeze(self, parts: Sequence[str]) -> "Student":
+    def freeze(self: _S, parts: Sequence[str]) -> _S:
         """Keep these of `PARTS` as they are: no gradients, and normalisation by the statistics learned before."""
         self._frozen = tuple(parts)
         for part in parts:
             getattr(self, part).requires_grad_(False)
         return self.train(self.training)
 
-    def train(self, mode: bool = True) -> "Student":
+    def train(self: _S, mode: bool = True) -> _S:
         """As in torch; what is frozen stays in evaluation mode."""
         super().train(mode)
         for part in self._frozen:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -28,6 +28,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from polyteach.ground.fields import Fields
 from polyteach.ground.files import sync
+
+_W = TypeVar("_W", bound="Writer")
 
 STATE = "state.json"
 Tensors = Mapping[str, Mapping[str, Tensor]]
@@ -172,7 +174,7 @@ class Writer:
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._written: Future[None] | None = None
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self: _W) -> _W:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:

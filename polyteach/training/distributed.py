@@ -12,16 +12,22 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
+
+from polyteach.training.processes import rank as rank
+from polyteach.training.processes import size as size
+
+_J = TypeVar("_J", bound="Joint")
 
 ANCHOR = ""
 """Key of what `Joint` adds to a model's losses."""
@@ -31,16 +37,6 @@ ROOM = 1024
 """Bytes that a message of `gathered` has room for, until one is longer."""
 
 _room = ROOM
-
-
-def size() -> int:
-    """How many processes there are."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def rank() -> int:
-    """Which of them this one is, from 0."""
-    return int(os.environ.get("RANK", "0"))
 
 
 def own_device(name: str) -> str:
@@ -251,8 +247,6 @@ def synchronise(module: nn.Module, device: torch.device) -> int:
     Names and values of the parameters stay. On GPUs they become torch's own layers, which are quicker there. All
     processes must run `module` equally often, forwards and backwards: see `Joint`.
     """
-    from timm.layers import convert_sync_batchnorm
-
     found = {n: m for n, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
     for name, layer in found.items():
         new: nn.Module
@@ -287,7 +281,7 @@ class Joint:
             model.register_forward_hook(self._add),
         ]
 
-    def __enter__(self) -> "Joint":
+    def __enter__(self: _J) -> _J:
         return self
 
     def __exit__(self, *_: Any) -> None:

@@ -33,7 +33,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from polyteach.ground.devices import PRECISIONS, warn_if_slow
+from polyteach.ground.devices import PRECISIONS, find_device, warn_if_slow
 from polyteach.ground.fields import Fields
 from polyteach.ground.progress import track
 from polyteach.ground.storage import below
@@ -105,6 +105,7 @@ def fit(
         BlockingIOError: another process trains in `folder`.
     """
     check(settings)
+    find_device(settings.device)
     for name in (LOCK, LOG, CHECKPOINTS):
         below(folder, name)
     device = torch.device(settings.device)

@@ -15,7 +15,7 @@ from polyteach.version import __version__
 CONFIG = "config.json"
 """File of a run with everything that made it."""
 
-Compared = Callable[[dict[str, Any], dict[str, Any]], Sequence[str]]
+Compared = Callable[[Fields, dict[str, Any]], Sequence[str]]
 """A comparison of what was recorded with what would be now; returns what differs, in words."""
 
 
@@ -96,19 +96,20 @@ class Record:
             if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
                 raise ValueError(f"{self.folder} exists and is no {self.kind.called}; choose another folder")
             return
-        old = began.value | {"options": began.object("options").value}
+        said = began.object("options")
+        old = began.value | {"options": said.value}
         then, now = (
             {k: v for k, v in (dict(self.kind.new) | c["options"]).items() if k not in self.kind.free}
             for c in (old, config)
         )
-        differ = [*differences(then, now), *options(old["options"], config["options"])]
+        differ = [*differences(then, now), *options(said, config["options"])]
         if not differ:  # the same command; then something that it reads has changed
             then, now = ({k: v for k, v in c.items() if k not in ("options", "data")} for c in (old, config))
             differ = differences(then, now)
             if data is None:
                 differ += differences(old.get("data"), config["data"], "data")
             else:
-                differ += data(began.object("data").value, config["data"])
+                differ += data(began.object("data"), config["data"])
         if differ:
             raise ValueError(
                 f"{self.folder} was started otherwise: {'; '.join(differ)}. Give the same command to go on, or "

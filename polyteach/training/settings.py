@@ -3,11 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from polyteach.ground.devices import PRECISIONS, find_device
-from polyteach.ground.names import unknown_name
-from polyteach.training import distributed
-
-OPTIMIZERS = ("sgd", "adamw")
+from polyteach.ground.options import OPTIMIZERS, PRECISIONS, above, at_least, one_of
+from polyteach.training import processes
 
 
 @dataclass(frozen=True)
@@ -58,33 +55,36 @@ def check(settings: Settings) -> None:
     Raises:
         ValueError: a setting that does not exist or is out of range; says which are allowed.
     """
-    allowed = {"optimizer": OPTIMIZERS, "precision": tuple(PRECISIONS)}
-    for name, values in allowed.items():
-        if getattr(settings, name) not in values:
-            raise unknown_name(name, getattr(settings, name), values)
-    least = {"steps": 1, "accumulate": 1, "save_every": 1, "keep": 1}
-    least |= dict.fromkeys(("warmup", "clip", "weight_decay", "momentum"), 0)
-    for name, low in least.items():
-        if getattr(settings, name) < low:
-            raise ValueError(f"{name} must be at least {low}; got {getattr(settings, name)}")
-    for name in ("lr", "save_minutes"):
-        if not getattr(settings, name) > 0:
-            raise ValueError(f"{name} must be above 0; got {getattr(settings, name)}")
+    one_of(OPTIMIZERS, optimizer=settings.optimizer)
+    one_of(PRECISIONS, precision=settings.precision)
+    least = ("steps", "accumulate", "save_every", "keep")
+    at_least(1, **{name: getattr(settings, name) for name in least})
+    at_least(0, **{name: getattr(settings, name) for name in ("warmup", "clip", "weight_decay", "momentum")})
+    above(0, lr=settings.lr, save_minutes=settings.save_minutes)
     for name in ("ema", "momentum"):
         if not 0 <= getattr(settings, name) < 1:
             raise ValueError(f"{name} must be 0 or more and below 1; got {getattr(settings, name)}")
-    find_device(settings.device)
-    if settings.shard and distributed.size() == 1:
+    check_processes(settings.shard, settings.precision, settings.channels_last, settings.accumulate)
+
+
+def check_processes(shard: bool, precision: str, channels_last: bool, accumulate: int) -> None:
+    """Refuse what the processes that there are cannot do together; see `Settings`.
+
+    Raises:
+        ValueError: parts of weights that no other process could hold the rest of, or that something else does not
+            know; or passes that the processes cannot share.
+    """
+    if shard and processes.size() == 1:
         raise ValueError(
             "shard: there is one process, with nothing to share; start several with torchrun, or leave it out (a "
             "sharded run goes on without it too)"
         )
-    if settings.shard and settings.precision == "fp16":
+    if shard and precision == "fp16":
         raise ValueError("shard and precision fp16: the gradient scaler does not know parts of gradients; take bf16")
-    if settings.shard and settings.channels_last:
+    if shard and channels_last:
         raise ValueError("shard and channels_last: FSDP takes parameters in torch's usual layout alone; give one")
-    if settings.accumulate % distributed.size():
+    if accumulate % processes.size():
         raise ValueError(
-            f"accumulate: {settings.accumulate} forward passes per step cannot be shared by {distributed.size()} "
+            f"accumulate: {accumulate} forward passes per step cannot be shared by {processes.size()} "
             "processes; start a number that divides it"
         )

@@ -59,7 +59,7 @@ def check_name(name: str) -> None:
 
 def multiple_of(name: str) -> int:
     """What has to divide the sides of images, as far as it is known without loading the backbone; 1 where it is not."""
-    return MULTIPLE if _divided(name)[0] == TIMM else 1
+    return 1 if ":" in name and _divided(name)[0] != TIMM else MULTIPLE
 
 
 def check_size(size: int, multiple: int) -> None:
