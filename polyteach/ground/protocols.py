@@ -37,7 +37,7 @@ def stated_protocols(folder: Path) -> dict[str, Protocol]:
     The files are read and not imported, so that a mistyped name is told before anything slow is.
     """
     found: dict[str, Protocol] = {}
-    for file in sorted(folder.glob("[a-z]*.py")):
+    for file in sorted([*folder.glob("[a-z]*.py"), *folder.glob("[a-z]*/__init__.py")]):
         text = file.read_text(encoding="utf-8")
         for node in ast.parse(text).body if "\nPROTOCOLS" in text else ():
             names = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from polyteach.ground.limits import Limits
-from polyteach.ground.options import OPTIMIZERS, Hardware, Views, at_least, one_of
+from polyteach.ground.options import OPTIMIZERS, Hardware, Views, above, at_least, one_of
 
 TRAINED = ("finetune", "frozen")
 """Modes that train a network; the others are probes that tasks offer."""
@@ -161,10 +161,7 @@ class Training:
 
     def __post_init__(self) -> None:
         one_of(OPTIMIZERS, optimizer=self.optimizer)
-        if self.size is not None and (self.size < 32 or self.size % 32):
-            raise ValueError(f"size must be a multiple of 32; got {self.size}")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size must be above 0; got {self.batch_size}")
+        above(0, batch_size=self.batch_size)
         at_least(0, weight_decay=self.weight_decay, clip=self.clip)
 
 

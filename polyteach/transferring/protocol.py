@@ -1,18 +1,23 @@
 """What a transfer does, once a protocol and the defaults have filled in what nobody gave; it imports no torch."""
 
 from dataclasses import dataclass, fields
+from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from polyteach.ground.names import unknown_name
 from polyteach.ground.protocols import Protocol, stated_protocols
 from polyteach.ground.storage import to_path
+from polyteach.model.backbones import check_name, check_size, multiple_of
 from polyteach.model.provenance import description
 from polyteach.transferring.options import TRAINED, Downstream, Given, Representation, texts
 
 LRS = {"sgd": (0.003, 0.01, 0.03), "adamw": (1e-4, 3e-4, 1e-3)}
 STEPS = (1000, 4000)
 WEIGHT_DECAY = {"sgd": 4e-5, "adamw": 0.05}
+DATASETS = "polyteach.datasets"
+"""Also the group of entry points by which other distributions bring formats."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,8 @@ def resolve(given: Given) -> Setup:
     """The options with a protocol's values and defaults where none were given.
 
     Raises:
-        ValueError: an unknown protocol, or a representation that does not exist; says what there is.
+        ValueError: an unknown protocol or backbone, a representation that does not exist, or a size that its backbone
+            cannot take; says what there is.
     """
     d, s, t = given.downstream, given.sweep, given.training
     protocol = known_protocol(d.protocol)
@@ -104,13 +110,15 @@ def resolve(given: Given) -> Setup:
         "parts": texts(s.parts) if trains else ("backbone",),
         "seeds": tuple(s.seeds),
         "scale": (given.views.scale[0], given.views.scale[1]),
-        "size": t.size or (protocol.size if protocol else 512),
+        "size": t.size if t.size is not None else protocol.size if protocol else 512,
         "batch_size": t.batch_size or (protocol.batch_size if protocol else 16),
         "weight_decay": WEIGHT_DECAY[t.optimizer] if t.weight_decay is None else t.weight_decay,
         "progress": given.progress,
     }
     if protocol and d.protocol != _base(d.protocol) and given.budget.shots is None and given.budget.fraction is None:
         options |= protocol.few
+    check_name(options["backbone"])
+    check_size(options["size"], multiple_of(options["backbone"]))
     return Setup(**options)
 
 
@@ -123,6 +131,8 @@ def known_protocol(name: str | None) -> Protocol | None:
     if name is None:
         return None
     known = stated_protocols(Path(__file__).parent.parent / "datasets")
+    if _base(name) not in known and entry_points(group=DATASETS):
+        known = import_module(DATASETS).protocols()  # those of other distributions too, which are imported for it
     if _base(name) not in known:
         raise unknown_name("protocol", name, sorted(known), "there are, each also as NAME-few,")
     return known[str(_base(name))]

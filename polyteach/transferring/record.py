@@ -8,6 +8,7 @@ from typing import Any
 from polyteach.ground.fields import Fields, cost
 from polyteach.ground.files import differences
 from polyteach.ground.limits import MAX_PIXELS
+from polyteach.store.folder import StoreFolder
 from polyteach.training.record import CONFIG, Kind, Record
 from polyteach.transferring.options import Given
 from polyteach.transferring.protocol import Setup, resolve
@@ -24,13 +25,14 @@ _FIX = "It is not as `polyteach transfer` wrote it: take it away, or give anothe
 
 
 def prepare(given: Given) -> Setup:
-    """The options, resolved, after everything has been refused that can be without looking into the store.
+    """The options, resolved, after everything has been refused that can be without torch.
 
     Raises:
         ValueError: an option, or what it names, is none; or the folder holds the same transfer, finished, or something
             that is no transfer.
     """
     setup = resolve(given)
+    StoreFolder.open(setup.store, limits=given.limits)
     record = Record(setup.out, TRANSFER)
     began = record.options()
     if began is None:

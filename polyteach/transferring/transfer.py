@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from polyteach.model.backbones import check_size
 from polyteach.training.record import Record
 from polyteach.transferring.job import Job, open_job
 from polyteach.transferring.options import TRAINED
@@ -49,4 +50,5 @@ def _check(job: Job) -> None:
         for steps in setup.steps:
             job.settings(lr, steps, setup.seeds[0])
     for part in job.brought():
-        job.network(part, setup.seeds[0])
+        network = job.network(part, setup.seeds[0])
+        check_size(setup.size, network.backbone.multiple)
