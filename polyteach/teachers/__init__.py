@@ -13,6 +13,7 @@ import importlib.util
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
+from polyteach._moved import RENAMED
 from polyteach.ground.names import did_you_mean, unknown_name
 from polyteach.ground.options import PRECISIONS
 from polyteach.ground.plugins import Family
@@ -86,9 +87,10 @@ def _no_family(spec: str, family: str, colon: str) -> ValueError:
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
+    now = RENAMED.get(("teachers", name), name)
+    if now in __all__:
         for home in _HOMES:
             module = importlib.import_module(f"{__name__}.{home}")
-            if name in vars(module):
-                return vars(module)[name]
+            if now in vars(module):
+                return vars(module)[now]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

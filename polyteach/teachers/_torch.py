@@ -40,7 +40,7 @@ class TorchTeacher(Teacher):
     def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
         with torch.inference_mode():
             answers = self.answer(images)
-        return [{k: _ordinary(t) for k, t in answer.items()} for answer in answers]
+        return [{k: ordinary(t) for k, t in answer.items()} for answer in answers]
 
     @abstractmethod
     def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
@@ -82,7 +82,7 @@ def _floats(found: Any) -> Any:
     return found
 
 
-def _ordinary(target: Target) -> Target:
+def ordinary(target: Target) -> Target:
     """The target with tensors that autograd may keep, which those born in inference mode forbid."""
     values = {f.name: getattr(target, f.name) for f in fields(target)}
     return replace(target, **{k: v.clone() for k, v in values.items() if isinstance(v, Tensor)})

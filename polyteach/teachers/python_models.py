@@ -35,6 +35,8 @@ class PythonTeacher(Teacher):
                 setattr(self, name, getattr(model, name))
 
     def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
+        if not images:
+            return []
         answers = self.model(images)
         if not isinstance(answers, Sequence) or len(answers) != len(images):
             got = f"{len(answers)} answers" if isinstance(answers, Sequence) else f"a {type(answers).__name__}"
