@@ -15,9 +15,12 @@ MOVED: dict[str, tuple[str, ...]] = {
         "verbs.store.repair", "curation.check", "curation.info", "curation.repair",
     ),
     "splits": ("curation.split", "curation.grouping"),
-    "label": ("verbs.label", "labelling.label"),
+    "label": (
+        "verbs.label", "labelling.label", "labelling.options", "labelling.asking", "labelling.part", "labelling.team",
+        "labelling.costs", "labelling.handout", "loading.stream",
+    ),
     "cluster": ("labelling.cluster",),
-    "predict": ("verbs.predict", "labelling.predict"),
+    "predict": ("verbs.predict", "labelling.predict", "labelling.unreadable"),
     "train": ("verbs.train", "training.train"),
     "pretrain": ("verbs.pretrain", "training.pretrain"),
     "loop": (
@@ -57,7 +60,10 @@ MOVED: dict[str, tuple[str, ...]] = {
     )
 }  # fmt: skip
 """Old name -> where what it held lives now; the first that has an attribute gives it."""
-RENAMED = {("batches", "Order"): "Sampler", ("store", "Overview"): "Index", ("store", "height"): "count_rows"}
+RENAMED = {
+    ("batches", "Order"): "Sampler", ("store", "Overview"): "Index", ("store", "height"): "count_rows",
+    ("teachers", "picture"): "as_pillow",
+}  # fmt: skip
 """Old module and name in it -> what that is called now."""
 
 

@@ -100,7 +100,7 @@ def asked(monkeypatch, cards):
             raise devices.NoDevice(f"no {place} for this one")
         return real(spec, place, precision)
 
-    monkeypatch.setattr("polyteach.teachers.load_teacher", noted)
+    monkeypatch.setattr("polyteach.labelling.team.load_teacher", noted)
     return seen
 
 

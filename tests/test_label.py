@@ -1,7 +1,6 @@
 """Labelling: nothing is lost, one bad image or answer stops nothing, a kill costs at most the part in hand."""
 
 import hashlib
-import importlib
 import json
 import os
 import random
@@ -9,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +15,8 @@ import torch
 
 import polyteach
 from polyteach.__main__ import main
+from polyteach.loading import stream
+from polyteach.loading.stream import Decoded, Stream
 from polyteach.store import ImageRow, LabelSet, Store
 from polyteach.tasks import load_task
 from polyteach.verbs.store.info import info
@@ -203,7 +203,8 @@ def test_a_retry_asks_each_teacher_only_for_what_it_owes(tmp_path, monkeypatch):
             at = {"a": 0, "b": 3}[self.name]
             return [{"classification": bad if len(images) == 4 and i == at else good} for i in range(len(images))]
 
-    monkeypatch.setattr("polyteach.teachers.load_teacher", lambda spec, *_: Moody(spec))
+    monkeypatch.setattr("polyteach.labelling.start.check_teacher", lambda *_: None)
+    monkeypatch.setattr("polyteach.labelling.team.load_teacher", lambda spec, *_: Moody(spec))
     polyteach.label(str(store.path), teachers={"a": "a", "b": "b"}, progress=False)
     assert [isinstance(x, str) for x in labels_of(store, "a")] == [True, False, False, False]
     polyteach.label(str(store.path), teachers={"a": "a", "b": "b"}, progress=False, retry=True)
@@ -514,11 +515,12 @@ def test_a_retry_asks_again_where_what_is_kept_is_no_target(tmp_path, teacher):
 
 
 def test_large_images_come_in_smaller_batches(monkeypatch):
-    module = importlib.import_module("polyteach.labelling.label")
-    monkeypatch.setattr(module, "BATCH_PIXELS", 100)
-    rows = [ImageRow(id=f"{i}", height=10, width=w) for i, w in enumerate((1, 1, 1, 8, 2, 3, 200, 1))]
-    batches = module._Run._batches(SimpleNamespace(batch_size=3), rows, [0, 1, 2, 3, 4, 5, 6, 7])
-    assert batches == [[0, 1, 2], [3, 4], [5], [6], [7]]
+    monkeypatch.setattr(stream, "BATCH_PIXELS", 100)
+    widths = (1, 1, 1, 8, 2, 3, 200, 1)
+    batches = Stream(
+        range(8), lambda i: Decoded(f"no image {i}"), batch_size=3, threads=2, pixels=lambda i: 10 * widths[i]
+    )
+    assert [[i for i, _ in batch] for batch in batches] == [[0, 1, 2], [3, 4], [5], [6], [7]]
 
 
 @pytest.mark.parametrize("where", ["check", "encode", "picture"])

@@ -1,6 +1,5 @@
 """Every teacher family keeps the contract: each has a tiny teacher here, and all pass the same checks."""
 
-import importlib
 import importlib.util
 import inspect
 import json
@@ -15,7 +14,7 @@ from torch import nn
 from polyteach.ground.geometry import View
 from polyteach.tasks import load_task
 from polyteach.tasks.target import Objective, Space
-from polyteach.teachers import Teacher, check_teacher, families, load_teacher
+from polyteach.teachers import Teacher, check_teacher, families, family_module, load_teacher
 from tests.conftest import TEACHER
 
 NAMES = ("ant", "bee", "cat")
@@ -106,7 +105,7 @@ CASES = {
     "torchvision": Case(torchvision_file, "resnet_50", "resnet50"),
     "transformers": Case(transformers_folder, "./missing", needs="transformers"),
 }
-every_family = pytest.mark.parametrize("family", sorted(families()))
+every_family = pytest.mark.parametrize("family", families())
 
 
 @pytest.fixture(scope="module")
@@ -145,13 +144,13 @@ def assert_same(a, b, tolerance):
 
 
 def test_every_family_has_a_case():
-    assert sorted(CASES) == sorted(families())
+    assert sorted(CASES) == families()
 
 
 @every_family
 def test_its_file_has_what_is_asked_for(family):
     pytest.importorskip(CASES[family].needs or "torch")
-    module = importlib.import_module(f"polyteach.teachers.{families()[family]}")
+    module = family_module(family)
     assert list(inspect.signature(module.load).parameters) == ["name", "device", "precision"]
     assert "Raises:" in inspect.getdoc(module.load)
     assert f"{family}:" in module.__doc__
@@ -227,7 +226,7 @@ def test_a_name_that_there_is_not_is_told_at_once_and_in_the_same_words(family, 
     pytest.importorskip(case.needs or "torch")
     monkeypatch.chdir(tmp_path)
     said = []
-    module = importlib.import_module(f"polyteach.teachers.{families()[family]}")
+    module = family_module(family)
     for load in (lambda: check_teacher(f"{family}:{case.unknown}"), lambda: module.load(case.unknown, "cpu", "fp32")):
         if load.__code__.co_names[0] == "check_teacher" and family in ("timm", "torchvision"):
             continue  # asks the library itself where that is imported already; see test_names.py

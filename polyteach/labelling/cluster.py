@@ -125,64 +125,19 @@ class _Pool:
 
     def go(self, todo: deque[int], done: Callable[[int, Any], None], aside: Callable[[int, str], None]) -> None:
         """As `work`."""
-        failed: dict[int, int] = {}
-        waiting: dict[Any, tuple[Any, int | None, float]] = {}  # what is being computed -> actor, part, since when
-
-        def staff() -> None:
-            """As many workers as there may be, but none that starts without a part to be done."""
-            starting = sum(part is None for _, part, _ in waiting.values())
-            for _ in range(min(self.count - len(waiting), len(todo) - starting)):
-                actor = self.kind.remote(self.make)
-                waiting[actor.ready.remote()] = (actor, None, time.monotonic())
-
-        def give(actor: Any) -> None:
-            if todo:
-                part = todo.popleft()
-                waiting[actor.do.remote(part)] = (actor, part, time.monotonic())
-            else:
-                self.ray.kill(actor)
-
-        def fail(part: int, reason: str) -> None:
-            failed[part] = failed.get(part, 0) + 1
-            if failed[part] < self.tries:
-                todo.append(part)
-            else:
-                aside(part, f"{reason} ({self.tries} times)")
-
+        shift = _Shift(self, todo, done, aside)
         try:
-            staff()
-            while waiting:
-                ready, _ = self.ray.wait(list(waiting), num_returns=1, timeout=1)
+            shift.staff()
+            while shift.waiting:
+                ready, _ = self.ray.wait(list(shift.waiting), num_returns=1, timeout=1)
                 for ref in ready:
-                    actor, part, since = waiting.pop(ref)
-                    try:
-                        value = self.ray.get(ref)
-                    except self.ray.exceptions.RayActorError as e:
-                        if part is None:
-                            self.lost(e)
-                        else:
-                            fail(part, "its worker died")
-                        continue
-                    except self.ray.exceptions.RayTaskError as e:
-                        assert part is not None
-                        fail(part, str(e.cause).splitlines()[0] if str(e.cause) else type(e.cause).__name__)
-                        if isinstance(e.cause, Broken):
-                            self.ray.kill(actor)  # it would fail at every other part; `staff` hires another
-                            self.broke(e.cause)
-                            continue
-                    else:
-                        self.failures = 0
-                        if part is not None:
-                            self.broken = 0
-                            self.longest = max(self.longest, time.monotonic() - since)
-                            done(part, value)
-                    give(actor)
-                for part in self.overdue(waiting):
-                    fail(part, f"took more than {self.limit:g} s")
-                self.stuck([(part, since) for _, part, since in waiting.values()])
-                staff()  # instead of those that died, and for parts that came back
+                    shift.receive(ref)
+                for part in self.overdue(shift.waiting):
+                    shift.fail(part, f"took more than {self.limit:g} s")
+                self.stuck([(part, since) for _, part, since in shift.waiting.values()])
+                shift.staff()  # instead of those that died, and for parts that came back
         finally:
-            for actor, _, _ in waiting.values():
+            for actor, _, _ in shift.waiting.values():
                 self.ray.kill(actor)
 
     @property
@@ -230,3 +185,72 @@ class _Pool:
         self.broken += 1
         if self.broken > max(self.tries, self.count):
             raise ValueError(f"{self.broken} workers broke in a row, the last with: {error}")
+
+
+class _Shift:
+    """One hand-out of parts to a pool's workers.
+
+    todo: parts that nobody has. waiting: what is being computed -> its actor, its part (None while the actor starts),
+    and since when.
+    """
+
+    def __init__(
+        self, pool: _Pool, todo: deque[int], done: Callable[[int, Any], None], aside: Callable[[int, str], None]
+    ) -> None:
+        self.pool, self.todo, self.done, self.aside = pool, todo, done, aside
+        self.waiting: dict[Any, tuple[Any, int | None, float]] = {}
+        self._failed: dict[int, int] = {}
+
+    def staff(self) -> None:
+        """Start as many workers as there may be, but none without a part to be done."""
+        starting = sum(part is None for _, part, _ in self.waiting.values())
+        for _ in range(min(self.pool.count - len(self.waiting), len(self.todo) - starting)):
+            actor = self.pool.kind.remote(self.pool.make)
+            self.waiting[actor.ready.remote()] = (actor, None, time.monotonic())
+
+    def give(self, actor: Any) -> None:
+        """Give a worker its next part, or let it go."""
+        if self.todo:
+            part = self.todo.popleft()
+            self.waiting[actor.do.remote(part)] = (actor, part, time.monotonic())
+        else:
+            self.pool.ray.kill(actor)
+
+    def fail(self, part: int, reason: str) -> None:
+        """Have a part tried again, or set aside where it failed too often."""
+        self._failed[part] = self._failed.get(part, 0) + 1
+        if self._failed[part] < self.pool.tries:
+            self.todo.append(part)
+        else:
+            self.aside(part, f"{reason} ({self.pool.tries} times)")
+
+    def receive(self, ref: Any) -> None:
+        """Take what a worker has computed, or why it did not.
+
+        Raises:
+            ValueError: too many workers died, or were broken.
+        """
+        pool = self.pool
+        actor, part, since = self.waiting.pop(ref)
+        try:
+            value = pool.ray.get(ref)
+        except pool.ray.exceptions.RayActorError as e:
+            if part is None:
+                pool.lost(e)
+            else:
+                self.fail(part, "its worker died")
+            return
+        except pool.ray.exceptions.RayTaskError as e:
+            assert part is not None
+            self.fail(part, str(e.cause).splitlines()[0] if str(e.cause) else type(e.cause).__name__)
+            if isinstance(e.cause, Broken):
+                pool.ray.kill(actor)  # it would fail at every other part; `staff` hires another
+                pool.broke(e.cause)
+                return
+        else:
+            pool.failures = 0
+            if part is not None:
+                pool.broken = 0
+                pool.longest = max(pool.longest, time.monotonic() - since)
+                self.done(part, value)
+        self.give(actor)

@@ -5,7 +5,6 @@ Shapes: N images, G groups of them, R draws.
 
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +19,7 @@ from polyteach.ground.names import unknown_name
 from polyteach.ground.progress import track
 from polyteach.loading.plan import Plan
 from polyteach.loading.reader import Samples
+from polyteach.loading.stream import Decoded, Stream
 from polyteach.loading.views import Augment
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Policy, Target
@@ -143,15 +143,11 @@ def _without(whole: Metric, parts: dict[int, Metric], of: Int[np.ndarray, " N"])
 def _labelled(plan: Plan, objective: str, batch_size: int) -> Iterator[list[tuple[str, Tensor | str, Target | None]]]:
     """Batches of (id, image or the reason why there is none, target), decoded one batch ahead."""
     samples = Samples(plan, Augment((32, 32)), Policy(), 0)
-    groups = [range(i, min(i + batch_size, len(plan))) for i in range(0, len(plan), batch_size)]
 
-    def load(group: range) -> list[tuple[str, Tensor | str, Target | None]]:
-        found = [samples.picture(i) for i in group]
-        return [(row.id, pixels, samples.target(i, objective)) for i, (row, pixels) in zip(group, found, strict=True)]
+    def load(image: int) -> Decoded:
+        row, pixels = samples.picture(image)
+        return Decoded(pixels, (row.id, samples.target(image, objective)))
 
-    with ThreadPoolExecutor(1) as pool:  # one: the samples' cache is not made for more
-        ahead = [pool.submit(load, g) for g in groups[:1]]
-        for n in range(len(groups)):
-            if n + 1 < len(groups):
-                ahead.append(pool.submit(load, groups[n + 1]))
-            yield ahead.pop(0).result()
+    # one thread: the samples' cache is not made for more
+    for batch in Stream(range(len(plan)), load, batch_size=batch_size, threads=1):
+        yield [(found.target[0], found.image, found.target[1]) for _, found in batch]
