@@ -20,9 +20,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from polyteach._moved import forward
-from polyteach.version import __version__
+from polyteach.version import __version__ as __version__
 
-__all__ = ["__version__", "ingest", "label", "load_student", "predict", "pretrain", "report", "train", "transfer"]
+__all__ = ["ingest", "label", "load_student", "predict", "pretrain", "report", "train", "transfer"]
 
 if TYPE_CHECKING:
     from polyteach.model.student import load_student

@@ -80,7 +80,7 @@ def shown(verb):
     """What `--help` shows: per option its names, what it takes, and its default, or None where it is required."""
     said = io.StringIO()
     width = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "400"
+    os.environ["COLUMNS"] = "129"  # the widest of which tyro makes one column
     try:
         with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
             main([*verb.split(), "--help"])
