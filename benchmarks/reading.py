@@ -12,7 +12,7 @@ from torchvision.io import decode_jpeg
 from worlds import photographs, rendered
 
 from polyteach.loading.plan import plan
-from polyteach.loading.reader import Samples
+from polyteach.loading.samples import Samples
 from polyteach.loading.transport import batches
 from polyteach.loading.views import Augment
 from polyteach.store import Store

@@ -11,7 +11,7 @@ from trainers import BACKBONE, LOOPS, WARM, by_class, per_second, steps_noted
 from worlds import rendered
 
 from polyteach.loading.plan import plan
-from polyteach.loading.reader import Samples
+from polyteach.loading.samples import Samples
 from polyteach.loading.transport import Batch, batches
 from polyteach.loading.views import Augment
 from polyteach.model.student import Student

@@ -44,7 +44,8 @@ MOVED: dict[str, tuple[str, ...]] = {
         "demonstration.stages",
     ),
     "batches": (
-        "loading.plan", "loading.sampler", "loading.views", "loading.reader", "loading.transport", "loading.objectives",
+        "loading.plan", "loading.sampler", "loading.views", "loading.reader", "loading.samples", "loading.transport",
+        "loading.objectives",
         "loading.combine",
     ),
     "objectives": ("loading.objectives",),
@@ -61,9 +62,15 @@ MOVED: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Old name -> where what it held lives now; the first that has an attribute gives it."""
 RENAMED = {
-    ("batches", "Order"): "Sampler", ("store", "Overview"): "Index", ("store", "height"): "count_rows",
+    ("batches", "Order"): "Sampler",
+    ("geometry", "fit"): "letterbox",
+    ("processes", "share"): "all_reduce",
+    ("processes", "gathered"): "all_gather",
+    ("processes", "wait"): "barrier",
+    ("store", "Overview"): "Index",
+    ("store", "height"): "count_rows",
     ("teachers", "picture"): "as_pillow",
-}  # fmt: skip
+}
 """Old module and name in it -> what that is called now."""
 
 

@@ -10,7 +10,7 @@ import sys
 
 import torch
 
-from polyteach.ground.geometry import fit
+from polyteach.ground.geometry import letterbox
 from polyteach.store import LabelSet, Store
 from polyteach.tasks import load_task
 
@@ -58,7 +58,7 @@ def told(labels: LabelSet, truth: LabelSet, part: int, count: int) -> str:
             f"{found / there:.1%} kept as some object, {right / there:.1%} as the right one"
         )
     metric, size = task.metric(truth.space), (64, 64)
-    metric.update([task.view(a, fit(size, size)) for a, _ in pairs], [t for _, t in pairs])
+    metric.update([task.view(a, letterbox(size, size)) for a, _ in pairs], [t for _, t in pairs])
     return ", ".join(f"{k} {float(v):.3g}" for k, v in metric.compute().items())
 
 

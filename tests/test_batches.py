@@ -16,8 +16,9 @@ from polyteach.ground.scene import random_scene, render
 from polyteach.loading import plan as plan_module
 from polyteach.loading import reader, transport
 from polyteach.loading.plan import plan
-from polyteach.loading.reader import Samples, unlearnable
+from polyteach.loading.reader import unlearnable
 from polyteach.loading.sampler import WINDOW, Sampler
+from polyteach.loading.samples import Samples
 from polyteach.loading.transport import batches
 from polyteach.loading.views import PHOTOMETRIC, Augment, photometric
 from polyteach.store import ImageRow, Store
@@ -311,9 +312,9 @@ def test_a_picture_that_could_not_be_read_is_tried_again(tmp_path):
     store.write_images(0, [ImageRow("late", 16, 16, uri=str(file))])
     label(store, "people", [soft(1, 0, 0)])
     s = samples(plan([store]))
-    assert isinstance(s.picture(0)[1], str)
+    assert isinstance(s.image(0)[1], str)
     file.write_bytes(png(torch.full((3, 16, 16), 7, dtype=torch.uint8)))
-    assert torch.equal(s.picture(0)[1], torch.full((3, 16, 16), 7, dtype=torch.uint8))
+    assert torch.equal(s.image(0)[1], torch.full((3, 16, 16), 7, dtype=torch.uint8))
 
 
 def test_unreadable_images_are_replaced_the_same_way(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyteach.ground.jackknife import GROUPS, KEPT, draws, error, groups, interval, left_out
-from polyteach.loading.batches import plan
+from polyteach.loading.plan import plan
 from polyteach.store import ImageRow, Store
 from polyteach.tasks.contract import PEOPLE, Space
 from polyteach.tasks.segmentation import SegmentationTarget

@@ -82,7 +82,7 @@ def test_a_folder_whose_name_has_a_colon_is_a_folder(tmp_path, monkeypatch):
 
 
 def test_splits_that_no_image_has():
-    from polyteach.loading.batches import no_split
+    from polyteach.loading.plan import no_split
 
     assert str(no_split("trian", {"train", "val"})) == (
         "no image has split 'trian'; there are train, val. Did you mean train?"
@@ -104,7 +104,7 @@ def test_the_device_that_was_meant(device, meant):
 
 def test_the_precision_and_the_optimizer_that_were_meant():
     from polyteach.teachers import load_teacher
-    from polyteach.training.loop import Settings, check
+    from polyteach.training.settings import Settings, check
 
     for wrong in (lambda: check(Settings(1, precision="bf_16")), lambda: load_teacher("timm:x", precision="bf_16")):
         with pytest.raises(ValueError, match=r"unknown precision 'bf_16'; .* fp32, fp16, bf16\. Did you mean bf16"):

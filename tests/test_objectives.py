@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 
-from polyteach.loading.batches import plan
 from polyteach.loading.objectives import AS_THEY_ARE, apart, join, numbered, read_map
+from polyteach.loading.plan import plan
 from polyteach.store import Store
 from polyteach.tasks import load_task
 from polyteach.tasks.classification import ClassificationTarget

@@ -22,7 +22,7 @@ from polyteach.__main__ import main
 from polyteach.curation.check import faults
 from polyteach.ground import storage
 from polyteach.ground.storage import ObjectPath, StorageError, to_path
-from polyteach.loading.batches import plan
+from polyteach.loading.plan import plan
 from polyteach.store import ImageRow, Index, Store
 from polyteach.verbs.store.check import check
 from polyteach.verbs.store.drop_labels import drop_labels

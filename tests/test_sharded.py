@@ -102,9 +102,9 @@ def test_messages_of_any_length_arrive(tmp_path):
         with distributed.together(torch.device("cpu")):
             for lengths in ([0, 0, 0], [3, 5000, 0], [10, 20, 30], [40000, 9000, 1], [40000, 39999, 40001]):
                 mine = "é" * lengths[distributed.rank()]
-                assert distributed.gathered(mine) == ["é" * n for n in lengths]
+                assert distributed.all_gather(mine) == ["é" * n for n in lengths]
 
-    assert distributed.gathered({"alone": 1}) == [{"alone": 1}]
+    assert distributed.all_gather({"alone": 1}) == [{"alone": 1}]
     by(3, work, tmp_path)
 
 
@@ -118,7 +118,7 @@ def test_gradients_statistics_and_flags_are_shared_together(tmp_path):
         if rank == 1:
             second.bias.grad = torch.ones(3)
         with distributed.together(torch.device("cpu")):
-            said = distributed.share(
+            said = distributed.all_reduce(
                 list(net.parameters()), None, distributed.statistics(net), [rank == 2, False, True]
             )
         assert said == [True, False, True]
@@ -128,7 +128,7 @@ def test_gradients_statistics_and_flags_are_shared_together(tmp_path):
         assert torch.equal(norm.running_mean, torch.ones(2))
 
     by(3, work, tmp_path)
-    assert distributed.share([], None, [], [True, False]) == [True, False]
+    assert distributed.all_reduce([], None, [], [True, False]) == [True, False]
 
 
 # ---- processes that find each other ----
@@ -151,7 +151,7 @@ def test_processes_that_are_started_again_do_not_find_the_dead(tmp_path):
             os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": port}
             time.sleep(0.5 * distributed.rank())  # so that the first one looks before the second one says anything
             with distributed.together(torch.device("cpu")):
-                assert distributed.gathered(distributed.rank()) == [0, 1, 2]
+                assert distributed.all_gather(distributed.rank()) == [0, 1, 2]
                 then()
 
         return inside
@@ -243,7 +243,7 @@ def test_batch_normalisation_over_processes_is_that_of_the_whole_batch(tmp_path)
                 assert len(found) == {"x": 6, "y": 5, "": 0}[names[rank]]
                 (anchor if real is None else real + anchor).backward()
             everything = set(map(id, model.parameters()))
-            distributed.share(list(model.parameters()), everything)
+            distributed.all_reduce(list(model.parameters()), everything)
         assert not model.trunk._forward_hooks
         grads = {k: p.grad for k, p in model.named_parameters()}
         model.eval()
@@ -451,7 +451,7 @@ def test_a_checkpoint_is_the_same_to_the_bit_for_any_number_of_processes(tmp_pat
                 group = distributed.another_group()
                 what = {"model": parts, "rest": rest}, {"step": step}
                 checkpoints.write_parts(tmp_path, step, *what, 9, group)
-                distributed.wait()  # until the first one has given it its name
+                distributed.barrier()  # until the first one has given it its name
 
         return inside
 

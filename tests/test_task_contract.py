@@ -12,7 +12,7 @@ import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from polyteach.ground.geometry import View, fit, random_view, whole
+from polyteach.ground.geometry import View, letterbox, random_view, whole
 from polyteach.ground.scene import random_scene, render
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Column, Policy, Space
@@ -324,7 +324,7 @@ def test_predictions_become_checked_targets_of_the_original_size(case):
     for original in ((50, 60), (200, 97), SIZE):
         for target in decoded:
             case.task.check(target, SIZE, case.space)
-            back = case.task.view(target, fit(original, SIZE).inverse())
+            back = case.task.view(target, letterbox(original, SIZE).inverse())
             back = case.task.check(back, original, case.space)
             for f in fields(back):
                 value = getattr(back, f.name)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from polyteach.__main__ import main
 from polyteach.loading.plan import all_images, plan
-from polyteach.loading.reader import Samples
+from polyteach.loading.samples import Samples
 from polyteach.loading.transport import batches
 from polyteach.loading.views import Augment
 from polyteach.store import Store

@@ -23,7 +23,7 @@ from polyteach.ground.geometry import View
 from polyteach.ground.scene import random_scene, render
 from polyteach.loading import transport
 from polyteach.loading.plan import plan
-from polyteach.loading.reader import Samples
+from polyteach.loading.samples import Samples
 from polyteach.loading.transport import Batch
 from polyteach.loading.views import Augment
 from polyteach.model.student import Student, load_student

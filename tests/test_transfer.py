@@ -16,10 +16,12 @@ from torch.nn.functional import cosine_similarity
 from polyteach import datasets
 from polyteach.datasets import protocols
 from polyteach.ground import jackknife
-from polyteach.ground.geometry import fit
+from polyteach.ground.geometry import letterbox
 from polyteach.ground.protocols import stated_protocols
 from polyteach.ground.scene import random_scene, render
-from polyteach.loading.batches import Augment, Samples, digest, plan
+from polyteach.loading.plan import digest, plan
+from polyteach.loading.samples import Samples
+from polyteach.loading.views import Augment
 from polyteach.model.student import Student, load_student, save_student
 from polyteach.reporting.compare import pool
 from polyteach.reporting.results import read
@@ -295,7 +297,7 @@ def answered(student, store, split, objective, ids):
     chosen = plan([Store.open(store)], labels=["people"], split=split, only=ids)
     samples = Samples(chosen, Augment((32, 32)), Policy(), 0)
     numbers = range(len(chosen))
-    guesses = [student.answer([samples.picture(i)[1]], (64, 64))[0][objective] for i in numbers]
+    guesses = [student.answer([samples.image(i)[1]], (64, 64))[0][objective] for i in numbers]
     return guesses, [samples.target(i, objective) for i in numbers]
 
 
@@ -505,7 +507,7 @@ def test_a_probe_chooses_the_best_setting_on_validation(tmp_path):
     features, classes = {}, {}
     for name, seen in chosen.items():
         samples = Samples(seen, Augment((32, 32)), Policy(), 0)
-        views = [fit((48, 64), (64, 64)).image(samples.picture(i)[1]) for i in range(len(seen))]
+        views = [letterbox((48, 64), (64, 64)).image(samples.image(i)[1]) for i in range(len(seen))]
         features[name] = torch.cat([student.pooled(v[None]) for v in views]).detach()
         classes[name] = torch.stack([samples.target(i, "classification_people").probability for i in range(len(seen))])
 

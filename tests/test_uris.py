@@ -19,7 +19,7 @@ from polyteach.ground import limits as bounds
 from polyteach.ground import uris
 from polyteach.ground.limits import Limits, WebAddress
 from polyteach.ground.uris import read_uri
-from polyteach.loading.batches import plan
+from polyteach.loading.plan import plan
 from polyteach.store import ImageRow, Store
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Space

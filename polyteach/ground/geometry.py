@@ -25,7 +25,7 @@ class View:
     The crop may reach beyond the source: there the view is filled. All sizes are (height, width).
 
     zoom: how many times as large things look as where the whole source is fitted into the view, which is how a student
-    is asked (`fit`): what says how far things are depends on it.
+    is asked (`letterbox`): what says how far things are depends on it.
     """
 
     source: tuple[int, int]
@@ -166,7 +166,7 @@ def area(xyxy: Float[Tensor, "K 4"]) -> Float[Tensor, " K"]:
     return (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
 
 
-def fit(source: tuple[int, int], size: tuple[int, int]) -> View:
+def letterbox(source: tuple[int, int], size: tuple[int, int]) -> View:
     """The whole source, as large as fits into `size` with its aspect kept, at the top left; the rest is fill."""
     scale = max(source[0] / size[0], source[1] / size[1])
     return View(source, 0, 0, size[0] * scale, size[1] * scale, size)

@@ -1,143 +1,51 @@
-"""Reader: rows of a store, and of its label sets, decoded to images and targets; a stream of random views of them."""
+"""Reader: rows of a store and its label sets, decoded to images and targets; what was read lately stays in memory."""
 
-import random
 from collections import Counter, OrderedDict
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from polyteach.ground.geometry import random_view
 from polyteach.ground.images import BadImage
 from polyteach.loading.combine import COMBINE
 from polyteach.loading.objectives import by_people
 from polyteach.loading.plan import Place, Plan
-from polyteach.loading.sampler import WINDOW, Sampler
-from polyteach.loading.views import Augment, photometric
-from polyteach.store import ROW_GROUP, Answer, ImageRow, LabelSet, Store
+from polyteach.store import ROW_GROUP, Answer, ImageRow, LabelSet
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Policy, Target
 
 CACHE = 256 * 2**20
 """Bytes of encoded rows that each worker keeps."""
 DECODED = 512 * 2**20
-"""Bytes of decoded pictures and targets that each worker keeps, if all of its images fit into them."""
-AHEAD = WINDOW * ROW_GROUP // 2
-"""How many samples ahead row groups are asked of object storage."""
-ATTEMPTS = 100
-"""Replacements that are tried for an image that cannot be read, before giving up."""
-Reject = dict[str, str | int]
-"""An image that could not be read: store, part, id, reason."""
+"""Bytes of decoded images and targets that each worker keeps, if all of its images fit into them."""
 
 
-def unlearnable(plan: Plan, policy: Policy) -> tuple[dict[str, str], dict[str, str]]:
-    """Objectives of which no image has anything to be learned, by name with the reason.
-
-    At most `LOOK` images of each are looked at, and no more than it takes to find one that has.
-
-    Returns:
-        Those of which this is known, and those of which only the first images were looked at.
-    """
-    samples = Samples(plan, Augment((32, 32)), policy, 0)
-    known: dict[str, str] = {}
-    likely: dict[str, str] = {}
-    for name, objective in plan.objectives.items():
-        task = load_task(objective.task)
-        reasons: Counter[str] = Counter()
-        for image in plan.first[name].tolist():
-            target = samples.target(image, name)
-            reason = "no label" if target is None else task.nothing(target, objective.space)
-            if not reason:
-                break
-            reasons[reason] += 1
-        else:
-            sets = dict.fromkeys(f"{s.task}/{s.name}" for mine in plan.sets[name] for s in mine)
-            told = ", ".join(f"{n:,} images with {reason}" for reason, n in reasons.most_common())
-            whole = len(plan.first[name]) == plan.labelled[name]
-            (known if whole else likely)[name] = f"{name} (of {', '.join(sets)}): {told}"
-    return known, likely
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One view of one image, its targets in the view's pixels, and what had to be replaced to get it."""
-
-    image: Tensor
-    targets: dict[str, Target | None]
-    id: str
-    rejects: list[Reject]
-
-
-class Samples(Dataset[Sample]):
-    """The stream of samples, by place. A sample follows from (seed, place) alone, whichever worker makes it.
+class Reader:
+    """Images and targets of a plan, by the number of the image.
 
     A target that `polyteach store check` would refuse is a ValueError that names its file and image.
+
+    policy: how a teacher's answer becomes a pseudo label.
     """
 
-    def __init__(self, plan: Plan, augment: Augment, policy: Policy, seed: int) -> None:
+    def __init__(self, plan: Plan, policy: Policy) -> None:
         self.plan = plan
-        self.augment = augment
         self.policy = policy
-        self.seed = seed
-        self.order = Sampler(plan.start, seed)
         self._kept: OrderedDict[Any, tuple[int, Any]] = OrderedDict()
         self._bytes = 0
         self._decoded: dict[tuple[int, str | None], Any] | None = {}
         self._decoded_bytes = 0
-        self._remote = any(store.remote for store in plan.stores)
-        self._asked: OrderedDict[tuple[int, int, int, int], None] = OrderedDict()
         self._last: tuple[int, Place] | None = None
         self._sizes: tuple[tuple[int, int, int], list[ImageRow]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without its caches, for workers that are spawned."""
-        return {k: getattr(self, k) for k in ("plan", "augment", "policy", "seed")}
+        return {k: getattr(self, k) for k in ("plan", "policy")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
-    def __getitem__(self, place: int) -> Sample:
-        return self.drawn(*self.at(place))
-
-    def at(self, place: int) -> tuple[int, int]:
-        """Epoch and image number at `place` of the stream; what comes later is read ahead from object storage."""
-        if self._remote:
-            self._ask(self.plan.place(self.order.at(place + AHEAD)[1]))
-        return self.order.at(place)
-
-    def _ask(self, place: Place) -> None:
-        """Have a row group and its labels fetched; what was asked for in the last two windows is not again."""
-        files: list[Store | LabelSet] = [self.plan.stores[place.store]]
-        files += [s for by_store in self.plan.sets.values() for s in by_store[place.store]]
-        rows = range(place.group * ROW_GROUP, place.group * ROW_GROUP + place.size)
-        for n, file in enumerate(files):
-            key = (place.store, place.part, place.group, n)
-            if key not in self._asked and file.prefetch(place.part, rows):
-                self._asked[key] = None
-        while len(self._asked) > 2 * WINDOW * len(files):
-            self._asked.popitem(last=False)
-
-    def drawn(self, epoch: int, image: int, salt: str = "") -> Sample:
-        """The view of image number `image` in an epoch; `salt` makes another one of it."""
-        rejects: list[Reject] = []
-        draw = random.Random(f"{self.seed}-{epoch}-{image}{salt}")
-        instead = random.Random(f"{self.seed}-{epoch}-{image}")  # no salt: views of one image get the same replacement
-        for _ in range(ATTEMPTS):
-            row, pixels = self.picture(image)
-            if not isinstance(pixels, str):
-                return self.sample(image, row, pixels, draw, rejects)
-            place = self.plan.place(image)
-            store = str(self.plan.stores[place.store].path)
-            rejects.append({"store": store, "part": place.part, "id": row.id, "reason": pixels})
-            image = instead.randrange(len(self.plan))
-        last = rejects[-1]
-        raise ValueError(
-            f"{ATTEMPTS} images in a row could not be read, the last, {last['id']!r} in part {last['part']} of "
-            f"{last['store']}: {last['reason']}"
-        )
-
-    def picture(self, image: int) -> tuple[ImageRow, Tensor | str]:
+    def image(self, image: int) -> tuple[ImageRow, Tensor | str]:
         """The image's row, and its pixels or the reason why there are none."""
         found: tuple[ImageRow, Tensor | str] = self._once(image, None)
         return found
@@ -148,13 +56,13 @@ class Samples(Dataset[Sample]):
         return found
 
     def _once(self, image: int, objective: str | None) -> Any:
-        """The picture, or the target of an objective. Small datasets, as of a fine-tuning, are decoded only once.
+        """The image, or the target of an objective. Small datasets, as of a fine-tuning, are decoded only once.
 
         Whether all of it fits is judged by the mean of what was seen. Nobody changes these tensors: a view is another.
         """
         if self._decoded is not None and (image, objective) in self._decoded:
             return self._decoded[image, objective]
-        found: Any = self._picture(image) if objective is None else self._target(image, objective)
+        found: Any = self._image(image) if objective is None else self._target(image, objective)
         failed = objective is None and isinstance(found[1], str)  # tried again: a storage may be back then
         if self._decoded is not None and not failed:
             self._decoded[image, objective] = found
@@ -164,27 +72,13 @@ class Samples(Dataset[Sample]):
                 self._decoded = None
         return found
 
-    def _picture(self, image: int) -> tuple[ImageRow, Tensor | str]:
+    def _image(self, image: int) -> tuple[ImageRow, Tensor | str]:
         store = self.plan.stores[self._place(image).store]
         row: ImageRow = self._encoded(image, None)
         try:
-            return row, store.picture(row)
+            return row, store.image(row)
         except (OSError, BadImage) as e:
             return row, str(e)
-
-    def sample(self, image: int, row: ImageRow, pixels: Tensor, draw: random.Random, rejects: list[Reject]) -> Sample:
-        """A random view of an image that could be read, and of its targets."""
-        a = self.augment
-        view = random_view((row.height, row.width), a.size, draw, a.scale, a.mirror)
-        seen = photometric(view.image(pixels), a.magnitude, a.operations, draw)
-        targets: dict[str, Target | None] = {}
-        for name, objective in self.plan.objectives.items():
-            target = self.target(image, name)
-            task = load_task(objective.task)
-            if target is not None:
-                target = task.zoomed(task.view(target, view), view.zoom, objective.space)
-            targets[name] = target
-        return Sample(seen, targets, row.id, rejects)
 
     def _target(self, image: int, objective: str) -> Target | None:
         place, about = self._place(image), self.plan.objectives[objective]
@@ -269,3 +163,31 @@ def _size(value: Any) -> int:
     if isinstance(value, Target):
         return sum(_size(getattr(value, f.name)) for f in fields(value))
     return value.nbytes if isinstance(value, Tensor) else 0
+
+
+def unlearnable(plan: Plan, policy: Policy) -> tuple[dict[str, str], dict[str, str]]:
+    """Objectives of which no image has anything to be learned, by name with the reason.
+
+    At most `LOOK` images of each are looked at, and no more than it takes to find one that has.
+
+    Returns:
+        Those of which this is known, and those of which only the first images were looked at.
+    """
+    reader = Reader(plan, policy)
+    known: dict[str, str] = {}
+    likely: dict[str, str] = {}
+    for name, objective in plan.objectives.items():
+        task = load_task(objective.task)
+        reasons: Counter[str] = Counter()
+        for image in plan.first[name].tolist():
+            target = reader.target(image, name)
+            reason = "no label" if target is None else task.nothing(target, objective.space)
+            if not reason:
+                break
+            reasons[reason] += 1
+        else:
+            sets = dict.fromkeys(f"{s.task}/{s.name}" for mine in plan.sets[name] for s in mine)
+            told = ", ".join(f"{n:,} images with {reason}" for reason, n in reasons.most_common())
+            whole = len(plan.first[name]) == plan.labelled[name]
+            (known if whole else likely)[name] = f"{name} (of {', '.join(sets)}): {told}"
+    return known, likely

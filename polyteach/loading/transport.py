@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from polyteach.ground.storage import below
-from polyteach.loading.reader import Reject, Sample, Samples
+from polyteach.loading.samples import Reject, Sample, Samples
 from polyteach.tasks.contract import Target
 
 REJECTS = "rejects.jsonl"

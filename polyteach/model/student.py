@@ -18,7 +18,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from polyteach.ground.fields import Fields
 from polyteach.ground.files import replacing, write_json
-from polyteach.ground.geometry import fit
+from polyteach.ground.geometry import letterbox
 from polyteach.ground.layers import Adapter, Pyramid
 from polyteach.ground.names import fit_name
 from polyteach.ground.weights import state_dict
@@ -235,7 +235,7 @@ class Student(nn.Module):
         """
         was, device = self.training, self.mean.device
         self.eval()
-        views = [fit((int(i.shape[1]), int(i.shape[2])), size) for i in images]
+        views = [letterbox((int(i.shape[1]), int(i.shape[2])), size) for i in images]
         batch = torch.stack([v.image(i) for v, i in zip(views, images, strict=True)])
         predictions = self(batch.to(device))
         self.train(was)

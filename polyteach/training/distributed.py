@@ -34,7 +34,7 @@ ANCHOR = ""
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others before it gives up: they may read a store, or write a checkpoint."""
 ROOM = 1024
-"""Bytes that a message of `gathered` has room for, until one is longer."""
+"""Bytes that a message of `all_gather` has room for, until one is longer."""
 
 _room = ROOM
 
@@ -95,7 +95,7 @@ def _unused(store: dist.Store) -> dist.Store:
     return dist.PrefixStore(mine, store)
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until all processes are here."""
     if size() > 1:
         dist.barrier()
@@ -107,7 +107,7 @@ def another_group() -> dist.ProcessGroup:
     return group
 
 
-def gathered(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """What every process says, by rank; anything that pickle knows. Only among processes of one run.
 
     One round trip, where torch's all_gather_object takes two, of a message that has room for the longest so far; all
@@ -130,7 +130,7 @@ def gathered(value: Any) -> list[Any]:
         _room = 2 * max(lengths)
 
 
-def share(
+def all_reduce(
     parameters: Sequence[nn.Parameter],
     reached: Collection[int] | None = None,
     averaged: Sequence[Tensor] = (),

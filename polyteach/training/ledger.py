@@ -8,7 +8,7 @@ from torch import nn
 from polyteach.ground import flops
 from polyteach.loading.objectives import by_people
 from polyteach.loading.plan import Plan, members
-from polyteach.loading.reader import Samples
+from polyteach.loading.samples import Samples
 from polyteach.loading.transport import batches
 from polyteach.model.provenance import costs_before
 

@@ -43,10 +43,7 @@ from polyteach.training.alone import LOCK, SIGNALS, alone, signals_caught
 from polyteach.training.averaging import Average
 from polyteach.training.checkpoints import latest
 from polyteach.training.log import LOG, summary, truncate
-from polyteach.training.log import logged as logged
-from polyteach.training.mixture import FIRST as FIRST
 from polyteach.training.mixture import Amounts, Mixture, first_share, labelled, shares, weights_of_rest
-from polyteach.training.settings import OPTIMIZERS as OPTIMIZERS
 from polyteach.training.settings import Settings, check, rate
 from polyteach.training.state import check_fits, laid_out, moments, parameter_number, under
 
@@ -189,7 +186,7 @@ class _Loop:
         last = latest(self.folder / CHECKPOINTS)
         if last is not None:
             self.load(last)
-        distributed.wait()  # before the first one writes checkpoints of its own
+        distributed.barrier()  # before the first one writes checkpoints of its own
         writes = distributed.rank() == 0
         if writes:
             truncate(self.log_file, self.step)
@@ -219,7 +216,7 @@ class _Loop:
                         self.saved = time.monotonic()
                     if stop and self.step < s.steps:
                         self.writer.wait()
-                        distributed.wait()  # else torchrun ends all when the first one leaves, maybe while it writes
+                        distributed.barrier()  # else torchrun ends all when the first one leaves, maybe while it writes
                         name = signal.Signals(stop).name
                         raise Interrupted(f"{name}: checkpoint of step {self.step} of {s.steps} is in {self.folder}")
         if self.average is not None:
@@ -274,7 +271,7 @@ class _Loop:
         taken = [next(stream) for _ in range(s.accumulate // size)]
         counted: list[dict[str, tuple[float, ...]]] = [{} for _ in range(s.accumulate)]
         if s.accumulate > 1:
-            said = distributed.gathered([dict(self.amounts(batch.targets)) for batch in taken])
+            said = distributed.all_gather([dict(self.amounts(batch.targets)) for batch in taken])
             counted = shares([mine[i] for i in range(len(taken)) for mine in said])
         for i in range(len(taken)):
             yield self.step * s.accumulate + i * size, taken.pop(0), counted[i * size : (i + 1) * size]
@@ -301,7 +298,7 @@ class _Loop:
             losses: dict[str, Tensor] = self.model(images, targets, *weights_of_rest(counted[rank]))
         anchor = losses.pop(distributed.ANCHOR, None)
         values = torch.stack([v.detach().float() for v in losses.values()]).tolist() if losses else []
-        said = distributed.gathered((dict(zip(losses, values, strict=True)), batch.ids))
+        said = distributed.all_gather((dict(zip(losses, values, strict=True)), batch.ids))
         out = []
         for i, (parts, ids) in enumerate(said):
             if not all(map(math.isfinite, parts.values())):
@@ -324,7 +321,9 @@ class _Loop:
         """
         late = distributed.rank() == 0 and time.monotonic() - self.saved > 60 * self.settings.save_minutes
         flags = [*(number in self.caught for number in SIGNALS), late]
-        *signals, late = distributed.share(self.parameters, self.reached, distributed.statistics(self.model), flags)
+        *signals, late = distributed.all_reduce(
+            self.parameters, self.reached, distributed.statistics(self.model), flags
+        )
         stop = next((number for number, there in zip(SIGNALS, signals, strict=True) if there), None)
         if self.reached is not None:
             self.reached.clear()
@@ -350,7 +349,7 @@ class _Loop:
 
     def not_finite(self, what: str, parts: dict[str, float], ids: list[str]) -> NonFinite:
         self.writer.wait()
-        distributed.wait()  # as torchrun ends them all when the first one leaves
+        distributed.barrier()  # as torchrun ends them all when the first one leaves
         last = latest(self.folder / CHECKPOINTS)
         return NonFinite(
             f"step {self.step + 1}: {what} is not finite: {', '.join(f'{k}={v:g}' for k, v in parts.items())}; "

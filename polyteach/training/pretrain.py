@@ -19,7 +19,7 @@ from polyteach.ground.devices import find_device
 from polyteach.ground.flops import COUNTED
 from polyteach.ground.options import Policy
 from polyteach.loading.plan import Plan, all_images, digest
-from polyteach.loading.reader import Reject, Sample, Samples
+from polyteach.loading.samples import Reject, Sample, Samples
 from polyteach.loading.views import Augment
 from polyteach.model.student import Student
 from polyteach.store import ImageRow, Store
@@ -193,10 +193,10 @@ class Pairs(Samples):
     def __getstate__(self) -> dict[str, Any]:
         return {k: getattr(self, k) for k in ("plan", "seed", "size", "crop", "method")}
 
-    def picture(self, image: int) -> tuple[ImageRow, Tensor | str]:
+    def image(self, image: int) -> tuple[ImageRow, Tensor | str]:
         """As of all samples. An image's second view follows at once, so it is read and decoded once."""
         if image != self._read[0]:
-            self._read = (image, super().picture(image))
+            self._read = (image, super().image(image))
         found: tuple[ImageRow, Tensor | str] = self._read[1]
         return found
 

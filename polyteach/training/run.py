@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from polyteach.loading.reader import Samples
+from polyteach.loading.samples import Samples
 from polyteach.loading.transport import REJECTS, Batch, batches, explained, noted
 from polyteach.model.student import Student, save_student
 from polyteach.training import distributed, ledger

@@ -13,7 +13,7 @@ from polyteach.ground.fields import Fields
 from polyteach.ground.files import sha256
 from polyteach.ground.flops import COUNTED
 from polyteach.loading.plan import Plan, members, plan
-from polyteach.loading.reader import Samples
+from polyteach.loading.samples import Samples
 from polyteach.loading.views import Augment
 from polyteach.model.provenance import PARTS
 from polyteach.model.student import Student, describe_student

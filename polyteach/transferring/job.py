@@ -10,7 +10,8 @@ from torch import Tensor
 from polyteach.ground.devices import PRECISIONS, find_device
 from polyteach.ground.storage import below
 from polyteach.loading.plan import Plan
-from polyteach.loading.reader import Samples
+from polyteach.loading.reader import Reader
+from polyteach.loading.samples import Samples
 from polyteach.loading.views import Augment
 from polyteach.model.provenance import PARTS
 from polyteach.model.student import Student, describe_student
@@ -153,6 +154,6 @@ def open_job(setup: Setup) -> Job:
     return Job(setup, open_downstream(setup), device)
 
 
-def whole_images(plan: Plan) -> Samples:
+def whole_images(plan: Plan) -> Reader:
     """The images of a plan and their targets, as they are; no views are made of them."""
-    return Samples(plan, Augment((32, 32)), Policy(), 0)
+    return Reader(plan, Policy())

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polyteach.ground.files import write_json
-from polyteach.ground.geometry import fit
+from polyteach.ground.geometry import letterbox
 from polyteach.ground.progress import track
 from polyteach.loading.plan import Plan
 from polyteach.model.student import Student
@@ -59,7 +59,7 @@ class Features:
     def pooled(self, images: list[Tensor]) -> Float[Tensor, "N C"]:
         """Of images (3, h, w) uint8."""
         size = (self.job.setup.size, self.job.setup.size)
-        views = [fit((i.shape[1], i.shape[2]), size).image(i) for i in images]
+        views = [letterbox((i.shape[1], i.shape[2]), size).image(i) for i in images]
         with torch.inference_mode(), self.job.autocast():
             found = self.student.pooled(torch.stack(views).to(self.job.device))
         return found.cpu().clone()
@@ -82,7 +82,7 @@ class Features:
         with track("features", len(plan), "images", s.progress) as bar:
             for start in range(0, len(plan), s.batch_size):
                 group = range(start, min(start + s.batch_size, len(plan)))
-                found = [(i, samples.picture(i)[1]) for i in group]
+                found = [(i, samples.image(i)[1]) for i in group]
                 good = [(i, x) for i, x in found if not isinstance(x, str)]
                 if good:
                     features.append(self.pooled([x for _, x in good]))

@@ -18,9 +18,8 @@ from polyteach.ground.jackknife import draws, groups, left_out
 from polyteach.ground.names import unknown_name
 from polyteach.ground.progress import track
 from polyteach.loading.plan import Plan
-from polyteach.loading.reader import Samples
+from polyteach.loading.reader import Reader
 from polyteach.loading.stream import Decoded, Stream
-from polyteach.loading.views import Augment
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Policy, Target
 
@@ -142,10 +141,10 @@ def _without(whole: Metric, parts: dict[int, Metric], of: Int[np.ndarray, " N"])
 
 def _labelled(plan: Plan, objective: str, batch_size: int) -> Iterator[list[tuple[str, Tensor | str, Target | None]]]:
     """Batches of (id, image or the reason why there is none, target), decoded one batch ahead."""
-    samples = Samples(plan, Augment((32, 32)), Policy(), 0)
+    samples = Reader(plan, Policy())
 
     def load(image: int) -> Decoded:
-        row, pixels = samples.picture(image)
+        row, pixels = samples.image(image)
         return Decoded(pixels, (row.id, samples.target(image, objective)))
 
     # one thread: the samples' cache is not made for more

@@ -144,7 +144,7 @@ def _draw(job: Job, student: Student, part: str) -> None:
     samples = whole_images(d.images.test)
     for k in range(wanted):
         image = (2 * k + 1) * n // (2 * wanted)
-        _, pixels = samples.picture(image)
+        _, pixels = samples.image(image)
         if isinstance(pixels, str):
             continue
         guess = student.answer([pixels], (size, size))[0][d.name]
