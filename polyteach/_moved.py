@@ -69,6 +69,7 @@ RENAMED = {
     ("processes", "wait"): "barrier",
     ("store", "Overview"): "Index",
     ("store", "height"): "count_rows",
+    ("page", "Pictures"): "Images",
     ("teachers", "picture"): "as_pillow",
 }
 """Old module and name in it -> what that is called now."""

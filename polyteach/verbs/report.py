@@ -1,4 +1,4 @@
-"""scores of many transfers -> one page of tables, curves and pictures"""
+"""scores of many transfers -> one page of tables, curves and images"""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def report(
         ours: the representation that is compared with every other; without it "student", or where there is none, in
             every table the one that is best in the most tasks.
         title: heading of the page.
-        examples: pictures per downstream task.
+        examples: images per downstream task.
 
     Returns:
         The path of report.html.
