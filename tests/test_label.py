@@ -542,3 +542,32 @@ def test_memory_that_is_not_enough_for_one_image_costs_that_image_alone(tmp_path
     failed = [a for p in labels.parts() for a in labels.read(p) if isinstance(a, str)]
     assert len(failed) == 1
     assert "emory" in failed[0]
+
+
+def test_a_mistake_is_told_before_torch_is_imported(tmp_path):
+    """In the words of before, and a second at most, of which the interpreter takes most."""
+    store = str(store_of(tmp_path / "s", pictures(1)).path)
+    mistakes = {
+        ("label", f"{tmp_path}/none", "--teacher", "a=timm:resnet18"): "none is not a store (no store.json)",
+        ("label", store, "--teacher", "a=tim:resnet18"): "unknown family 'tim'",
+        ("label", store, "--teacher", "a=timm:resnet_18"): "unknown timm model 'resnet_18'; did you mean resnet18",
+        ("label", store, "--teacher", "a=torchvision:resnet_18"): "unknown torchvision model 'resnet_18'; did you mean",
+        ("label", store, "--teacher", "a=timm:resnet18@none.pth"): "no weights file none.pth",
+        ("label", store, "--teacher", "a=onnx:none.onnx"): "no ONNX file none.onnx",
+        ("label", store, "--teacher", "a=own:none"): "none holds no finished student (no student.json)",
+        ("label", store, "--teacher", "a=python:none.py:f"): "none.py",
+        ("label", store, "--teacher", "a=transformers:./none"): "no folder none",
+        ("label", store, "--teacher", "a=timm:resnet18", "--precision", "fp8"): "unknown precision 'fp8'",
+        ("label", store, "--teacher", "a=timm:resnet18", "--threads", "0"): "threads must be at least 1; got 0",
+        ("predict", f"{tmp_path}/none", "x.jpg"): "none holds no finished student (no student.json)",
+    }
+    code = (
+        "import json, sys; from polyteach.__main__ import main\n"
+        "for argv in json.loads(sys.argv[1]): assert main(argv) == 2; print('---', file=sys.stderr)\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, json.dumps(list(mistakes))]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    for said, wanted in zip(run.stderr.split("---\n"), mistakes.values(), strict=False):
+        assert wanted in said

@@ -3,6 +3,8 @@
 import importlib.util
 from pathlib import Path
 
+from polyteach.teachers._onnx_description import describe
+
 
 def onnx_file(name: str) -> Path:
     """The file.
@@ -22,6 +24,6 @@ def check(name: str) -> None:
     Raises:
         ValueError: says which.
     """
-    if importlib.util.find_spec("onnxruntime") is None:
+    if any(importlib.util.find_spec(package) is None for package in ("onnxruntime", "onnx")):
         raise ValueError("teachers of onnx: need the package: pip install 'polyteach[onnx]'")
-    onnx_file(name)
+    describe(onnx_file(name))

@@ -3,6 +3,7 @@
 Shapes: H W pixels of the image, h w of the input, M N m n cells of maps.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -128,22 +129,7 @@ class Preprocessing:
 
     def __init__(self, about: Description, graphs: GraphInput) -> None:
         self.layout = about.choice("layout", "NCHW", "NHWC")
-        spatial = graphs.sides(self.layout)
-        graph = [int(s) for s in spatial if isinstance(s, int) and s > 0]
-        fixed = graph if len(graph) == 2 else None
-        size = about.get("size")
-        if size is not None:
-            size = [int(s) for s in about.numbers("size", (), (2,))]
-            if any(isinstance(s, int) and s > 0 and s != mine for s, mine in zip(spatial, size, strict=True)):
-                raise ValueError(
-                    f"{about.file}: {about.place}size is {size}; the graph takes {spatial} (height, width)"
-                )
-        elif len(graph) == 1:
-            raise ValueError(
-                f"{about.file}: {about.place}size is missing: the graph takes {spatial} (height, width), of which one "
-                "side is fixed; give both"
-            )
-        self.size = size or fixed
+        self.size = self._size(about, graphs.sides(self.layout))
         self.multiple, self.longest = int(about.number("multiple", 32)), int(about.number("longest", 1024))
         self.shorter = int(about.number("shorter", 0))
         if not 1 <= min(self.multiple, self.longest) <= max(self.multiple, self.longest, self.shorter) <= LONGEST:
@@ -158,20 +144,7 @@ class Preprocessing:
                 "Leave it out"
             )
         self.whole = not self.dtype.is_floating_point
-        self.by_maximum = about.get("range") == "max"
-        usual = ((-128, 127) if self.dtype == torch.int8 else (0, 255)) if self.whole else (0, 1)
-        low_high = [0, 1] if self.by_maximum else about.numbers("range", usual, (2,))
-        self.low, self.high = float(low_high[0]), float(low_high[1])
-        self.mean = torch.tensor(about.numbers("mean", (0,), (1, 3))).float().reshape(-1, 1, 1)
-        self.std = torch.tensor(about.numbers("std", (1,), (1, 3))).float().reshape(-1, 1, 1)
-        if not self.std.all():
-            raise ValueError(f"{about.file}: {about.place}std is 0; it divides")
-        steps = abs(self.high - self.low) / float(self.std.abs().min())
-        if self.whole and steps < 2:
-            raise ValueError(
-                f"{about.file}: {about.place}range, of an input of {graphs.dtype}, leaves {round(steps) + 1} values of "
-                "256; leave range, mean and std out for the bytes as they are"
-            )
+        self._read_values(about, graphs.dtype)
         self.resize = about.choice("resize", "stretch", "fit", "crop")
         if self.resize != "stretch" and self.size is None:
             raise ValueError(f"{about.file}: {about.place}resize {self.resize} needs {about.place}size")
@@ -187,6 +160,42 @@ class Preprocessing:
         self.centred = about.choice("place", "top left", "centre") == "centre"
         self.fill = about.number("fill", 0)
         self.mode = self._MODES[about.choice("interpolation", *self._MODES)]
+
+    @staticmethod
+    def _size(about: Description, spatial: Sequence[Any]) -> list[int] | None:
+        """Height and width of the input, None where any will do. spatial: as the graph says them."""
+        graph = [int(s) for s in spatial if isinstance(s, int) and s > 0]
+        fixed = graph if len(graph) == 2 else None
+        size = about.get("size")
+        if size is not None:
+            size = [int(s) for s in about.numbers("size", (), (2,))]
+            if any(isinstance(s, int) and s > 0 and s != mine for s, mine in zip(spatial, size, strict=True)):
+                raise ValueError(
+                    f"{about.file}: {about.place}size is {size}; the graph takes {spatial} (height, width)"
+                )
+        elif len(graph) == 1:
+            raise ValueError(
+                f"{about.file}: {about.place}size is missing: the graph takes {spatial} (height, width), of which one "
+                "side is fixed; give both"
+            )
+        return size or fixed
+
+    def _read_values(self, about: Description, dtype: str) -> None:
+        """What becomes of a pixel's bytes."""
+        self.by_maximum = about.get("range") == "max"
+        usual = ((-128, 127) if self.dtype == torch.int8 else (0, 255)) if self.whole else (0, 1)
+        low_high = [0, 1] if self.by_maximum else about.numbers("range", usual, (2,))
+        self.low, self.high = float(low_high[0]), float(low_high[1])
+        self.mean = torch.tensor(about.numbers("mean", (0,), (1, 3))).float().reshape(-1, 1, 1)
+        self.std = torch.tensor(about.numbers("std", (1,), (1, 3))).float().reshape(-1, 1, 1)
+        if not self.std.all():
+            raise ValueError(f"{about.file}: {about.place}std is 0; it divides")
+        steps = abs(self.high - self.low) / float(self.std.abs().min())
+        if self.whole and steps < 2:
+            raise ValueError(
+                f"{about.file}: {about.place}range, of an input of {dtype}, leaves {round(steps) + 1} values of "
+                "256; leave range, mean and std out for the bytes as they are"
+            )
 
     def __call__(self, image: UInt8[Tensor, "3 H W"]) -> tuple[Tensor, Placement]:
         size = size_of(image)

@@ -41,6 +41,8 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+import onnx
+import onnxruntime
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
@@ -316,10 +318,6 @@ def load(name: str, device: str, precision: str) -> OnnxTeacher:
         ValueError: no such file, no description or a wrong one, a broken graph, another precision than fp32, a device
             that ONNX Runtime cannot use.
     """
-    try:
-        import onnxruntime
-    except ImportError as e:
-        raise ValueError("teachers of onnx: need the package: pip install 'polyteach[onnx]'") from e
     file = onnx_file(name)
     if precision != "fp32":
         raise ValueError(f"{file}: an ONNX file has its own precision; give fp32 here, not {precision}")
@@ -343,10 +341,6 @@ def _hashed(file: Path) -> str:
     Raises:
         ValueError: one of those is not there, or the graph says that it lies elsewhere than below its folder.
     """
-    try:
-        import onnx
-    except ImportError as e:
-        raise ValueError("teachers of onnx: need the package: pip install 'polyteach[onnx]'") from e
     try:
         model = onnx.load(str(file), load_external_data=False)
     except Exception as e:  # protobuf's own
@@ -379,8 +373,6 @@ def _constants(nodes: Any) -> Iterator[Any]:
 
 
 def _providers(device: str) -> list[Any]:
-    import onnxruntime
-
     wanted = torch.device(device)
     if wanted.type == "cpu":
         return ["CPUExecutionProvider"]
