@@ -16,6 +16,7 @@ from polyteach.tasks import all_tasks, load_task
 from polyteach.teachers import families, load_teacher
 from polyteach.verbs.ingest import ingest
 from polyteach.verbs.label import label
+from polyteach.verbs.store.check import check
 from polyteach.verbs.train import train
 
 FOCUS = Path(__file__).parent / "focus.py"
@@ -124,6 +125,58 @@ def test_a_store_is_made_labelled_and_learned_with_what_a_distribution_brings(ou
           device="cpu", progress=False)  # fmt: skip
     student = load_student(str(run))
     assert {o.task for o in student.objectives.values()} == {"focus"}
+
+
+PATCHES = '''
+    """patches:STRIDE answers with the mean colours of squares of pixels and of their neighbours."""
+    import torch
+    import torch.nn.functional as F
+    from outside.patches import CHANNELS, PatchesTarget
+    from polyteach.tasks.contract import Objective, Space
+    from polyteach.teachers import Teacher
+
+    class Squares(Teacher):
+        def __init__(self, stride):
+            self.stride, self.objectives = stride, {"patches": Objective("patches", Space())}
+
+        def __call__(self, images):
+            out = []
+            for image in images:
+                mean = F.avg_pool2d(image.float()[None] / 255, self.stride, ceil_mode=True)[0]
+                out.append({"patches": PatchesTarget(torch.cat([mean, mean.roll(1, 1), mean.roll(1, 2)])[:CHANNELS])})
+            return out
+
+    def load(name, device, precision):
+        return Squares(int(name))
+'''
+
+
+def test_a_feature_map_is_labelled_kept_checked_and_learned(installed, photographs, tmp_path):
+    home = installed("squares", """
+        [polyteach.tasks]
+        patches = outside.patches
+        [polyteach.teachers]
+        squares = outside.squares
+    """, squares=PATCHES)  # fmt: skip
+    shutil.copy(FOCUS.with_name("patches.py"), home)
+    path = str(tmp_path / "store")
+    ingest(str(photographs), path, part_size=4)
+    label(path, teachers={"mean": "squares:8"}, device=["cpu"], progress=False)
+    check(path)  # raises where a label is unfit
+    [labels] = Store.open(path).sets()
+    answers = [a for part in labels.parts() for a in labels.read(part)]
+    assert [tuple(a.feature.shape) for a in answers] == [(8, 6, 8), (8, 8, 6), (8, 5, 5)] * 2
+    assert labels.kinds() == {"feature": "features"}
+    first = load_teacher("squares:8")([Store.open(path).picture(row) for row in Store.open(path).images(0)][:1])[0]
+    assert torch.equal(answers[0].feature, first["patches"].feature.half().float())
+    run = tmp_path / "run"
+    train(path, out=str(run), backbone="test_resnet", channels=8, size=64, batch_size=2, steps=2, workers=0,
+          device="cpu", progress=False)  # fmt: skip
+    student = load_student(str(run))
+    assert [o.task for o in student.objectives.values()] == ["patches"]
+    with pytest.raises(ValueError, match=r"tasks must be own, all, none or names of classification, .*got 'patches'"):
+        load_dataset("shapes:pool?count=1&tasks=patches")
+    assert "patches" not in load_dataset("shapes:pool?count=1&tasks=all").spaces
 
 
 def test_an_unknown_name_lists_those_too(outside):

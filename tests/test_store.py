@@ -69,6 +69,39 @@ def test_masks_round_trip(n, height, width, seed):
     assert torch.equal(decode(encode(masks, how), how), masks)
 
 
+@settings(deadline=None)
+@given(st.integers(1, 9), SIDES, SIDES, st.integers(0, 2**31))
+def test_features_round_trip_at_a_resolution_of_their_own(channels, height, width, seed):
+    values = np.random.default_rng(seed).standard_normal((channels, height, width)).astype(np.float16)
+    how = Column("features", "float16")
+    kept = encode(torch.from_numpy(values).float(), how)
+    assert len(kept["data"]) == 2 * values.size
+    found = decode(kept, how)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, torch.from_numpy(values).float())
+    quantised = Column("features", "int8", scale=1 / 127)
+    levels = torch.from_numpy(np.random.default_rng(seed).integers(-127, 128, values.shape)) / 127
+    torch.testing.assert_close(decode(encode(levels, quantised), quantised), levels.float())
+
+
+def test_features_that_are_not_what_they_say_are_errors():
+    how = Column("features", "float16")
+    kept = encode(torch.zeros(2, 3, 4), how)
+    with pytest.raises(ValueError, match=r"is 3x4 \(height x width\), more than the 11 cells allowed here"):
+        decode(kept, how, 11)
+    with pytest.raises(ValueError, match=r"has 48 bytes; shape \[2, 3, 5\] of float16 takes 60"):
+        decode(kept | {"shape": [2, 3, 5]}, how)
+    with pytest.raises(ValueError, match=r"has 1,073,741,825 numbers; at most"):
+        decode({"shape": [2**30 + 1, 1, 1], "data": b""}, how)
+    for shape in ([2, 12], [2, -3, -4], None, [2, 3, None]):
+        with pytest.raises(ValueError, match="must be channels, height and width"):
+            decode(kept | {"shape": shape}, how)
+    with pytest.raises(ValueError, match=r"features have shape \(3, 4\); they are \(channels, M, N\)"):
+        encode(torch.zeros(3, 4), how)
+    with pytest.raises(ValueError, match="do not fit float16"):
+        encode(torch.full((1, 1, 1), 7e4), how)
+
+
 def test_value_out_of_range_is_an_error():
     with pytest.raises(ValueError, match="do not fit uint16"):
         encode(torch.tensor([70000]), Column("vector", "uint16"))

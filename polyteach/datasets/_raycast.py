@@ -184,11 +184,12 @@ def packages(format: str, *modules: str) -> None:
 
 def tasks_named(where: str, text: str, own: str) -> list[str]:
     """The tasks of "own", "all", "none" or "NAME,NAME"."""
-    sets = {"own": [own], "all": all_tasks(), "none": []}
+    known = [t for t in all_tasks() if load_task(t).has_truth]
+    sets = {"own": [own], "all": known, "none": []}
     tasks: Sequence[str] = sets.get(text, text.split(","))
-    if unknown := [t for t in tasks if t not in all_tasks()]:
+    if unknown := [t for t in tasks if t not in known]:
         raise ValueError(
-            f"{where}: tasks must be own, all, none or names of {', '.join(all_tasks())}, with commas between "
+            f"{where}: tasks must be own, all, none or names of {', '.join(known)}, with commas between "
             f"them; got {unknown[0]!r}"
         )
     return [*tasks]

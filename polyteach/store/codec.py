@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from polyteach.ground.limits import MAX_PIXELS, Limits
+from polyteach.store.feature_maps import decode_features, encode_features
 from polyteach.store.maps import decode_map, encode_map
 from polyteach.store.masks import decode_masks, encode_masks
 from polyteach.tasks.target import MAP, Column, Target
@@ -28,6 +29,8 @@ def arrow_type(how: Column) -> pa.DataType:
     """The type of a column in Parquet."""
     if how.kind == "map":
         return pa.binary()
+    if how.kind == "features":
+        return pa.struct([("shape", pa.list_(pa.int32())), ("data", pa.binary())])
     if how.kind == "masks":
         return pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.list_(pa.binary()))])
     number = pa.bool_() if how.dtype == "bool" else pa.from_numpy_dtype(np.dtype(how.dtype))
@@ -36,7 +39,7 @@ def arrow_type(how: Column) -> pa.DataType:
 
 def stored_value(scalar: pa.Scalar, how: Column) -> Any:
     """One field's value in Parquet: bytes, a dictionary, or an array of all its numbers."""
-    if how.kind in ("map", "masks"):
+    if how.kind in ("map", "features", "masks"):
         return scalar.as_py()
     values = scalar.values
     numbers = values.flatten() if how.kind == "rows" else values
@@ -54,6 +57,8 @@ def encode(value: Tensor, how: Column) -> Any:
     array = _on_disk(value.detach().cpu().numpy(), how)
     if how.kind == "map":
         return encode_map(array)
+    if how.kind == "features":
+        return encode_features(array)
     if how.kind == "masks":
         return encode_masks(array)
     return list(array) if how.kind == "rows" else array
@@ -62,7 +67,7 @@ def encode(value: Tensor, how: Column) -> Any:
 def decode(kept: Any, how: Column, most: int = MAX_PIXELS) -> Tensor:
     """The inverse of `encode`: float32 where the column is scaled or floating, int64 where integer, bool where bool.
 
-    most: cells of a map, or of a mask. It is looked at in the header, before anything is unpacked.
+    most: cells of a map, a feature map or a mask. It is looked at in the header, before anything is unpacked.
 
     Raises:
         ValueError: more cells than that; a map that cannot be decoded, or is not of the kind that the column keeps;
@@ -70,6 +75,8 @@ def decode(kept: Any, how: Column, most: int = MAX_PIXELS) -> Tensor:
     """
     if how.kind == "map":
         return _in_memory(decode_map(kept, how, most), how)
+    if how.kind == "features":
+        return _in_memory(decode_features(kept, how, most), how)
     if how.kind == "masks":
         return decode_masks(kept, most)
     array = np.asarray(kept, dtype=how.dtype)
@@ -89,6 +96,8 @@ def _on_disk(array: np.ndarray, how: Column) -> np.ndarray:
         low, high = array.min(), array.max()
         if not (np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max):
             raise ValueError(f"values {low}..{high} do not fit {how.dtype} (scale {how.scale:g})")
+    if how.kind == "features" and dtype.kind == "f" and array.size and np.abs(array).max() > np.finfo(dtype).max:
+        raise ValueError(f"values of up to {np.abs(array).max():g} do not fit {how.dtype}; scale them")
     return array.astype(dtype)
 
 

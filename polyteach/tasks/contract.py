@@ -242,6 +242,18 @@ class Task(ABC, Generic[T]):
         values = self.statistics(target, policy)
         return ", ".join(f"{k} {v:.3g}" for k, v in values.items()), dict(values)
 
-    @abstractmethod
+    @property
+    def has_truth(self) -> bool:
+        """Whether `truth` has an answer: not for what only a network says, such as features."""
+        return type(self).truth is not Task.truth
+
     def truth(self, render: Render, space: Space) -> T:
-        """The exact answer for a rendered world, in float64-free tensors: the oracle of tests."""
+        """The exact answer for a rendered world, in float64-free tensors: the oracle of tests.
+
+        A task that has none leaves this out: rendered datasets then have no labels of it, and its contract is tested on
+        what its head predicts.
+
+        Raises:
+            ValueError: the task has none.
+        """
+        raise ValueError(f"a rendered world has no answer to the task {self.name!r}")

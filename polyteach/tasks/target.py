@@ -26,12 +26,13 @@ class Column:
         "rows": `width` numbers per entry, (K, width); Parquet list<fixed_size_list<dtype>[width]>.
         "map": a picture-shaped field, (M, N) or (3, M, N); Parquet binary, a lossless WebP or a PNG. float16 is kept by
             its bits.
+        "features": a field of vectors at a resolution of its own, (C, M, N); Parquet struct of shape and bytes.
         "masks": one bool map per entry, (K, M, N); Parquet struct of size and COCO run-length counts.
         "none": not kept at all; it follows from the rest when training. Its default must be None.
     dtype: numpy name of the number on disk. scale: value in memory = number on disk * scale. unit: of the value.
     """
 
-    kind: Literal["vector", "rows", "map", "masks", "none"]
+    kind: Literal["vector", "rows", "map", "features", "masks", "none"]
     dtype: str
     width: int = 0
     scale: float = 1.0
@@ -39,7 +40,7 @@ class Column:
 
 
 def column(
-    kind: Literal["vector", "rows", "map", "masks", "none"],
+    kind: Literal["vector", "rows", "map", "features", "masks", "none"],
     dtype: str,
     *,
     width: int = 0,
