@@ -35,10 +35,9 @@ from objects import KINDS, server
 from torchvision.io import encode_png
 
 from polyteach.curation.check import faults as faults_of
-from polyteach.ground import storage
 from polyteach.ground.files import write_json
 from polyteach.ground.scene import random_scene, render
-from polyteach.ground.storage import to_path
+from polyteach.ground.storage import requests, to_path
 from polyteach.store import ImageRow, Store
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Space
@@ -596,10 +595,10 @@ def storms(bench: Bench, draw: random.Random, times: int) -> Row:
     with (
         server() as layer,
         mock.patch.object(S3FileSystem, "_call_s3", layer.impatient(S3FileSystem._call_s3)),
-        mock.patch.object(storage, "WAIT", (0.001, 0.01)),  # between two tries: a storm passes sooner here
+        mock.patch.object(requests, "WAIT", (0.001, 0.01)),  # between two tries: a storm passes sooner here
         mock.patch.dict(os.environ, {"POLYTEACH_CACHE_GB": "0.1"}),
     ):
-        storage._client("s3://").mkdir("bucket")
+        requests.client_of("s3://").mkdir("bucket")
         while min(injected[k] for k in KINDS) < times:
             runs += 1
             url, out = f"s3://bucket/{runs}", bench.folder / f"stormy-{runs}"

@@ -73,9 +73,9 @@ def main() -> int:
     """The command."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name, server() as layer:
-        from polyteach.ground import storage
+        from polyteach.ground.storage import requests
 
-        storage._client("s3://").mkdir("counted")
+        requests.client_of("s3://").mkdir("counted")
         folder = Path(name)
         os.environ["POLYTEACH_CACHE"] = str(folder / "cache")
         with open(os.devnull, "w") as null, contextlib.redirect_stderr(null), contextlib.redirect_stdout(null):

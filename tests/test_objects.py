@@ -21,7 +21,7 @@ from benchmarks import objects
 from polyteach.__main__ import main
 from polyteach.curation.check import faults
 from polyteach.ground import storage
-from polyteach.ground.storage import ObjectPath, StorageError, to_path
+from polyteach.ground.storage import ObjectPath, StorageError, reader, requests, to_path
 from polyteach.loading.plan import plan
 from polyteach.store import ImageRow, Index, Store
 from polyteach.verbs.store.check import check
@@ -46,11 +46,11 @@ def layer(server, tmp_path, monkeypatch):
     """The layer in front of an empty bucket, and a process that knows nothing of it yet."""
     monkeypatch.setenv("POLYTEACH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("POLYTEACH_CACHE_GB", "0.1")
-    monkeypatch.setattr(storage, "WAIT", (0.001, 0.01))
+    monkeypatch.setattr(requests, "WAIT", (0.001, 0.01))
     forget(monkeypatch)
     torch.set_num_threads(1)
     server.reset()
-    client = storage._client("s3://")
+    client = requests.client_of("s3://")
     client.mkdir("bucket")
     yield server
     settled()
@@ -60,7 +60,7 @@ def layer(server, tmp_path, monkeypatch):
 
 def forget(monkeypatch):
     """As a new process knows nothing of what another has written."""
-    monkeypatch.setattr(storage, "_own", {})
+    requests.WRITTEN.clear()
 
 
 def settled():
@@ -220,7 +220,7 @@ def test_parts_that_a_listing_lacks_are_found(layer, monkeypatch):
 
 def test_what_this_process_wrote_is_in_a_stale_listing(layer, tmp_path, teacher, monkeypatch):
     """Also label sets, which have no numbers to ask for."""
-    client = storage._client("s3://")
+    client = requests.client_of("s3://")
     monkeypatch.setattr(type(client), "find", lambda *_, **__: {})
     store = store_of("s3://bucket/store", images())
     polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, progress=False)
@@ -257,7 +257,7 @@ def test_a_storage_that_is_away_stops_a_run_and_breaks_nothing(layer, teacher, c
             words = ["--teacher", f"b={teacher}mean"] if command == ["label"] else []
             assert main([*command, str(store.path), *words, "--no-progress"]) == 1
             said = capsys.readouterr().err
-            assert f"{storage.TRIES} times" in said
+            assert f"{requests.TRIES} times" in said
             assert "s3://bucket/store" in said
         with pytest.raises(StorageError):
             list(faults(store))
@@ -370,8 +370,8 @@ def test_what_will_be_read_is_fetched_before(layer, tmp_path, teacher):
 
 
 def test_a_file_in_blocks_is_that_file(layer, tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "BLOCK", 1000)
-    monkeypatch.setattr(storage, "RUN", 3)
+    monkeypatch.setattr(reader, "BLOCK", 1000)
+    monkeypatch.setattr(reader, "RUN", 3)
     data = random.Random(0).randbytes(20_500)
     (tmp_path / "data").write_bytes(data)
     path = to_path("s3://bucket/data")

@@ -241,9 +241,9 @@ def test_protocols_are_allowed_by_name(uri, monkeypatch):
 
 
 def test_objects(monkeypatch):
-    from polyteach.ground import storage
+    from polyteach.ground.storage.requests import client_of
 
-    storage._client("memory://b").pipe_file("/b/a b.png", PICTURE)
+    client_of("memory://b").pipe_file("/b/a b.png", PICTURE)
     assert read_uri("memory://b/a b.png") == PICTURE
     assert "gone" in refused("memory://b/gone.png")
     monkeypatch.setattr(bounds, "BYTES", (50, 0))

@@ -197,7 +197,7 @@ def _images(store: Store, part: int, deep: bool) -> tuple[list[ImageRow] | None,
         if wrong_row(vars(row)):
             continue
         try:
-            store.picture(row)
+            store.image(row)
         except (OSError, ValueError) as e:
             wrong.append(Fault(file, f"image {row.id!r}: {e}", (i,), isinstance(e, OSError)))
     return rows, wrong

@@ -116,7 +116,7 @@ def _mend(store: Store, part: int, images: list[Fault], labels: Mapping[str, lis
 
 def _decodes(store: Store, row: ImageRow) -> bool:
     try:
-        store.picture(row)
+        store.image(row)
     except OSError:  # nothing is known of the image then
         return True
     except ValueError:

@@ -7,10 +7,12 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from polyteach.ground.files import read_json
 from polyteach.ground.storage import AnyPath, StorageError
+
+_F = TypeVar("_F", bound="Fields")
 
 LARGEST = 32 * 2**20
 """Bytes of a described file; Python's values take up to twenty times as much memory."""
@@ -30,8 +32,8 @@ class Fields:
             raise self.error("", "must be an object", value)
         self.value: dict[str, Any] = value
 
-    @staticmethod
-    def read(file: AnyPath, fix: str = "") -> "Fields":
+    @classmethod
+    def read(cls: type[_F], file: AnyPath, fix: str = "") -> _F:
         """The object in a JSON file of at most `LARGEST` bytes.
 
         Raises:
@@ -39,7 +41,7 @@ class Fields:
             StorageError: the object storage cannot be asked.
         """
         try:
-            return Fields(file, _value(file), fix=fix)
+            return cls(file, _value(file), fix=fix)
         except StorageError:
             raise
         except UnicodeEncodeError:  # half a character, as "\ud800": no file and no terminal takes it
@@ -88,15 +90,17 @@ class Fields:
         """A whole number from `low` to `high`."""
         return self._within(key, self.get(key, (int,), "a whole number", null), low, high)
 
-    def object(self, key: str, null: bool = False) -> "Fields":
+    def object(self: _F, key: str, null: bool = False) -> _F:
         """An object; an empty one where it may be null and is."""
         found = self.get(key, (dict,), "an object", null)
-        return Fields(self.file, {} if found is None else found, self._place(key), self.fix, self.whole)
+        return type(self)(self.file, {} if found is None else found, self._place(key), self.fix, self.whole)
 
-    def objects(self, key: str, null: bool = False) -> "list[Fields]":
+    def objects(self: _F, key: str, null: bool = False) -> list[_F]:
         """A list of objects; an empty one where it may be null and is."""
         listed = self.get(key, (list,), "a list", null) or []
-        return [Fields(self.file, x, f"{self._place(key)}[{i}]", self.fix, self.whole) for i, x in enumerate(listed)]
+        return [
+            type(self)(self.file, x, f"{self._place(key)}[{i}]", self.fix, self.whole) for i, x in enumerate(listed)
+        ]
 
     def texts(self, key: str, null: bool = False) -> tuple[str, ...]:
         """A list of texts; an empty one where it may be null and is."""

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from polyteach.ground.storage import ObjectPath, spool, to_path
 
 SILENCE = 60
@@ -123,8 +125,6 @@ def yaml_value(text: str, loader: Any = None) -> Any:
     Raises:
         ValueError: not YAML, too deep, or too large, also once its aliases are written out; says what.
     """
-    import yaml
-
     try:
         _measured(text)
         return yaml.load(text, Loader=loader or getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -135,11 +135,11 @@ def yaml_value(text: str, loader: Any = None) -> Any:
 
 
 def _measured(text: str) -> None:
-    """Raises:
-    yaml.YAMLError: the text is not YAML, or larger than `yaml_value` takes.
-    """
-    import yaml
+    """Refuse what is not YAML, or more than `yaml_value` takes.
 
+    Raises:
+        yaml.YAMLError: says what is too large, or where the text is wrong.
+    """
     if len(text) > YAML_LETTERS:
         raise yaml.YAMLError(f"it has {len(text):,} letters, of at most {YAML_LETTERS:,}")
     known: dict[str, int] = {}

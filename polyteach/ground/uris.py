@@ -1,4 +1,4 @@
-"""The bytes of a picture from where a store or a dataset says that it lies: a file, an object, or a web server.
+"""The bytes of an image from where a store or a dataset says that it lies: a file, an object, or a web server.
 
 Whoever made the store wrote the uri, so that what it may do is bounded (`Limits`):
 
@@ -229,33 +229,6 @@ def _left(end: float) -> float:
     return left
 
 
-class _Handler(urllib.request.AbstractHTTPHandler):
-    """Opens http and https, and nothing else, by connections that look where they lead."""
-
-    def __init__(self, named: bool, end: float) -> None:
-        super().__init__()
-        self._named, self._end = named, end
-
-    def _open(self, kind: "type[_Connection]", request: urllib.request.Request) -> Any:
-        def connection(host: str, **options: Any) -> _Connection:
-            made = kind(host, **options)
-            made.named, made.end = self._named, self._end
-            made.response_class = partial(_Answer, end=self._end)  # type: ignore[assignment]
-            return made
-
-        return self.do_open(connection, request)
-
-    def http_open(self, request: urllib.request.Request) -> Any:
-        """The answer to a request."""
-        return self._open(_Connection, request)
-
-    def https_open(self, request: urllib.request.Request) -> Any:
-        """The answer to a request."""
-        return self._open(_SecureConnection, request)
-
-    http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
-
-
 class _Connection(http.client.HTTPConnection):
     """A connection to an address outside of the machine's own network, or to any where `named`; until `end`."""
 
@@ -315,6 +288,33 @@ class _Timed(io.RawIOBase):
     def close(self) -> None:
         self._raw.close()
         super().close()
+
+
+class _Handler(urllib.request.AbstractHTTPHandler):
+    """Opens http and https, and nothing else, by connections that look where they lead."""
+
+    def __init__(self, named: bool, end: float) -> None:
+        super().__init__()
+        self._named, self._end = named, end
+
+    def _open(self, kind: type[_Connection], request: urllib.request.Request) -> Any:
+        def connection(host: str, **options: Any) -> _Connection:
+            made = kind(host, **options)
+            made.named, made.end = self._named, self._end
+            made.response_class = partial(_Answer, end=self._end)  # type: ignore[assignment]
+            return made
+
+        return self.do_open(connection, request)
+
+    def http_open(self, request: urllib.request.Request) -> Any:
+        """The answer to a request."""
+        return self._open(_Connection, request)
+
+    def https_open(self, request: urllib.request.Request) -> Any:
+        """The answer to a request."""
+        return self._open(_SecureConnection, request)
+
+    http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
 
 
 def _inside(address: str) -> bool:

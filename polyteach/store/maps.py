@@ -116,7 +116,7 @@ def _unpacked(kept: bytes) -> np.ndarray:
     raw = torch.frombuffer(bytearray(kept), dtype=torch.uint8)
     try:  # about twice as fast as Pillow where there is little to unpack
         found = (decode_webp(raw) if kept[:4] == b"RIFF" else decode_png(raw, ImageReadMode.UNCHANGED)).numpy()
-    except RuntimeError:  # a torchvision that was built without the library; or no picture, which Pillow will say
+    except RuntimeError:  # a torchvision that was built without the library; or no image, which Pillow will say
         try:
             with Image.open(io.BytesIO(kept), formats=["PNG", "WEBP"]) as image:
                 array = np.asarray(image)

@@ -42,9 +42,9 @@ def ingest(
     """Make a store of a dataset's images, and of people's labels where the dataset has them.
 
     Every image is decoded once, so that the store holds none that cannot be used, and its height and width are
-    recorded as a person sees it (EXIF orientation applied). A picture that cannot be decoded goes to the store's
-    rejects with the reason, and never stops the run. A labelled dataset that contradicts itself does (a picture that
-    is missing, a broken label, a box outside of its picture), unless `skip_bad` is on. What was mended in people's
+    recorded as a person sees it (EXIF orientation applied). An image that cannot be decoded goes to the store's
+    rejects with the reason, and never stops the run. A labelled dataset that contradicts itself does (an image that is
+    missing, a broken label, a box outside of its image), unless `skip_bad` is on. What was mended in people's
     labels, and what of them is of no use, is counted, told at the end and kept in the store's ingest.json. All splits
     go into one store. The images' order is the source's (a folder's: by path), and the same source makes the same
     store byte for byte.
@@ -61,7 +61,7 @@ def ingest(
         min_side: refuse images with a side of fewer pixels than this.
         workers: threads that read and decode; 0 is one per core.
         licence: of the images, kept with each.
-        skip_bad: leave out images whose labels are broken, and labelled pictures that are missing, and record them in
+        skip_bad: leave out images whose labels are broken, and labelled images that are missing, and record them in
             the rejects; else the first of them is an error.
         progress: show a progress bar and the summary.
 
