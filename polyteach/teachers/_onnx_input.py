@@ -75,24 +75,24 @@ class GraphInput:
         Raises:
             ValueError: the dimension of the channels, by `layout`, is no 3.
         """
-        picture = list(self.shape[-3:])
-        channels = picture.pop(0 if layout == "NCHW" else 2)
+        sides = list(self.shape[-3:])
+        channels = sides.pop(0 if layout == "NCHW" else 2)
         if isinstance(channels, int) and channels != 3:
             other = "NHWC" if layout == "NCHW" else "NCHW"
             raise ValueError(
                 f"{self.file}: its input {self.name} has shape {list(self.shape)}, by layout {layout} with {channels} "
                 f"channels, not 3 of colour; layout {other} may be meant"
             )
-        return picture
+        return sides
 
     @property
     def single(self) -> bool:
-        """Whether it is one picture, without a batch."""
+        """Whether it is one image, without a batch."""
         return len(self.shape) == 3
 
     @property
     def batched(self) -> bool:
-        """Whether it takes several pictures at once."""
+        """Whether it takes several images at once."""
         return not self.single and not isinstance(self.shape[0], int)
 
 
@@ -100,7 +100,7 @@ def graph_input(file: Path, name: str, found: Any) -> GraphInput:
     """The input `name` of the graph in `file`. found: what `session.get_inputs()` says of it.
 
     Raises:
-        ValueError: a type that cannot be given, a rank that is no picture's, batches of one size only.
+        ValueError: a type that cannot be given, a rank that is no image's, batches of one size only.
     """
     shape = tuple(found.shape or ())
     if found.type not in TYPES:
