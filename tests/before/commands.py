@@ -80,7 +80,7 @@ def shown(verb):
     """What `--help` shows: per option its names, what it takes, and its default, or None where it is required."""
     said = io.StringIO()
     width = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "129"  # the widest of which tyro makes one column
+    os.environ["COLUMNS"] = "100"  # in a wider one groups stand beside one another
     try:
         with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
             main([*verb.split(), "--help"])
@@ -89,11 +89,11 @@ def shown(verb):
             del os.environ["COLUMNS"]
         else:
             os.environ["COLUMNS"] = width
-    lines = [line.strip(" │|").rstrip() for line in said.getvalue().splitlines()]
     found, inside = {}, None
-    for line in lines:
-        if named := re.match(r"(-h, )?--[a-z][a-z0-9-]*(?=[ ,]|$)", line):
-            inside = named[0].removeprefix("-h, ")
+    for whole in said.getvalue().splitlines():
+        line = whole.strip(" │|")
+        if named := re.match(r"[│|]? {0,2}(?:-h, )?(--[a-z][a-z0-9-]*)(?=[ ,]|$)", whole):  # not what is set in
+            inside = named[1]
             found[inside] = [line]
         elif inside and line and not line.startswith(("╰", "╭", "─")):
             found[inside].append(line)
