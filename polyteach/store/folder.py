@@ -183,8 +183,6 @@ class StoreFolder:
         """
         return prefetch_part(self.path / "images" / part_name(part), rows)
 
-    soon = prefetch
-
     def read(self, row: ImageRow) -> bytes:
         """The encoded bytes of an image.
 

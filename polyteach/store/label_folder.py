@@ -68,8 +68,6 @@ class LabelFolder:
         """As `StoreFolder.prefetch`, of the answers."""
         return prefetch_part(self.path / part_name(part), rows)
 
-    soon = prefetch
-
     def delete(self) -> None:
         """Delete the set, and its task's folder where it was the last one.
 
