@@ -3,6 +3,8 @@
 import inspect
 import json
 import math
+import subprocess
+import sys
 import warnings
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -422,6 +424,34 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path, wrong, why):
     with pytest.raises(ValueError, match=why):
         transfer(store, out=str(tmp_path / "out"), **options(**wrong))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_mistake_is_told_before_torch_is_imported(tmp_path):
+    Store.create(tmp_path / "store", 5)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.txt").write_text("mine")
+    mistakes = {
+        "is not a store": {"store": str(tmp_path / "none")},
+        "unknown protocol 'voc'": {"protocol": "voc"},
+        "unknown optimizer 'sgdd'": {"optimizer": "sgdd"},
+        "unknown backbone 'resnet81'": {"backbone": "resnet81"},
+        "neither 'pretrained', a file": {"init": str(tmp_path / "none")},
+        "holds no finished student": {"init": str(tmp_path / "taken")},
+        "exists and is no transfer": {"out": str(tmp_path / "taken")},
+        "one budget at a time": {"shots": 1, "fraction": 0.5},
+    }
+    code = (
+        "import json, sys\nfrom polyteach.verbs.transfer import transfer\n"
+        "for said, given in json.loads(sys.argv[1]).items():\n"
+        "    try:\n        transfer(**given)\n"
+        "    except ValueError as e:\n        assert said in str(e), e\n"
+        "    else:\n        raise AssertionError(said)\n"
+        "    assert 'torch' not in sys.modules, said\n"
+    )
+    good = {"store": str(tmp_path / "store"), "out": str(tmp_path / "out")}
+    words = [sys.executable, "-c", code, json.dumps({said: good | given for said, given in mistakes.items()})]
+    run = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 def test_several_tasks_need_a_choice_and_a_task_without_classes_takes_no_shots(tmp_path):
