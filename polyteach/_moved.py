@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -73,6 +73,27 @@ RENAMED = {
     ("teachers", "picture"): "as_pillow",
 }
 """Old module and name in it -> what that is called now."""
+RELOCATED = {
+    ("tasks.classification", "TopK"): "tasks._classification_metric",
+    ("tasks.depth", "DepthErrors"): "tasks._depth_metric",
+    ("tasks.detection", "AveragePrecision"): "tasks._detection_metric",
+    ("tasks.normals", "Angles"): "tasks._normals_metric",
+    ("tasks.segmentation", "MeanIoU"): "tasks._segmentation_metric",
+    ("teachers.onnx_models", "LONGEST"): "teachers._onnx_input",
+}
+"""Module that still is where it was, and a name that it held -> the module that holds it now."""
+
+
+def relocated(module: str) -> Callable[[str], Any]:
+    """A `__getattr__` for the module of that name, which finds what it held before; imported when it is asked for."""
+
+    def find(name: str) -> Any:
+        home = RELOCATED.get((module.removeprefix("polyteach."), name))
+        if home is None:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"polyteach.{home}"), name)
+
+    return find
 
 
 class _Forward(ModuleType):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from polyteach._moved import relocated
 from polyteach.ground.geometry import View
 from polyteach.ground.images import caption
 from polyteach.ground.layers import Pyramid
@@ -194,4 +195,5 @@ class Classification(Task[ClassificationTarget]):
         return ClassificationTarget(probability=F.one_hot(render.category[size.argmax()], len(space.names)).float())
 
 
+__getattr__ = relocated(__name__)
 TASK = Classification()

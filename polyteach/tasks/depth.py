@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
+from polyteach._moved import relocated
 from polyteach.ground.geometry import View, whole
 from polyteach.ground.images import caption
 from polyteach.ground.layers import PixelHead, Pyramid
@@ -295,4 +296,5 @@ def size_of_map(target: DepthTarget) -> tuple[int, int]:
     return target.value.shape[0], target.value.shape[1]
 
 
+__getattr__ = relocated(__name__)
 TASK = Depth()

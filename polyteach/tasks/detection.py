@@ -30,6 +30,7 @@ from torchvision.ops import MultiScaleRoIAlign, batched_nms, box_iou
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import draw_segmentation_masks
 
+from polyteach._moved import relocated
 from polyteach.ground.geometry import View, area, whole
 from polyteach.ground.images import caption, palette
 from polyteach.ground.layers import GroupNorm, Pyramid
@@ -645,4 +646,5 @@ def _extent(mask: Bool[Tensor, "M N"]) -> list[int]:
     return [int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1]
 
 
+__getattr__ = relocated(__name__)
 TASK = Detection()

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
+from polyteach._moved import relocated
 from polyteach.ground.geometry import View, whole
 from polyteach.ground.images import caption
 from polyteach.ground.layers import PixelHead
@@ -142,4 +143,5 @@ def size_of_map(target: NormalsTarget) -> tuple[int, int]:
     return target.valid.shape[0], target.valid.shape[1]
 
 
+__getattr__ = relocated(__name__)
 TASK = Normals()

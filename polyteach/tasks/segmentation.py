@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from polyteach._moved import relocated
 from polyteach.ground.geometry import View, whole
 from polyteach.ground.images import caption, palette
 from polyteach.ground.layers import PixelHead
@@ -185,4 +186,5 @@ def size_of_map(target: SegmentationTarget) -> tuple[int, int]:
     return target.category.shape[0], target.category.shape[1]
 
 
+__getattr__ = relocated(__name__)
 TASK = Segmentation()

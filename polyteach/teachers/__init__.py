@@ -21,13 +21,14 @@ from polyteach.ground.plugins import Family
 if TYPE_CHECKING:
     from polyteach.teachers._files import at_file, class_names, inside, no_names
     from polyteach.teachers._load import load_teacher
-    from polyteach.teachers._maps import as_pillow, map_size, most_probable, refuse_thin, resized, size_of
+    from polyteach.teachers._maps import THINNEST, as_pillow, map_size, most_probable, refuse_thin, resized, size_of
     from polyteach.teachers._torch import Classifier, TorchTeacher, by_shape, preprocessing
     from polyteach.teachers._weights import digest, load_strict, where
     from polyteach.teachers.contract import Teacher
 
 __all__ = [
-    "Classifier", "Teacher", "TorchTeacher", "as_pillow", "at_file", "by_shape", "check_teacher", "class_names",
+    "THINNEST", "Classifier", "Teacher", "TorchTeacher", "as_pillow", "at_file", "by_shape", "check_teacher",
+    "class_names",
     "digest", "families", "inside", "load_strict", "load_teacher", "map_size", "most_probable", "no_names",
     "preprocessing", "refuse_thin", "resized", "size_of", "where",
 ]  # fmt: skip

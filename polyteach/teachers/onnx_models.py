@@ -48,6 +48,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torchvision.ops import batched_nms, box_convert
 
+from polyteach._moved import relocated
 from polyteach.ground.devices import NoDevice
 from polyteach.ground.fields import short
 from polyteach.ground.files import read_text, sha256
@@ -380,3 +381,6 @@ def _providers(device: str) -> list[Any]:
     if wanted.type != "cuda" or "CUDAExecutionProvider" not in there:
         raise NoDevice(f"ONNX Runtime here runs on {', '.join(there)}, which has no device {device!r}")
     return [("CUDAExecutionProvider", {"device_id": wanted.index or 0}), "CPUExecutionProvider"]
+
+
+__getattr__ = relocated(__name__)
