@@ -166,6 +166,7 @@ def _shaped(store: StoreFolder, folder: AnyPath, part: int, schema: Any) -> Iter
 
 
 def part_file(folder: AnyPath, part: int, store: StoreFolder) -> str:
+    """A part's file, as faults name it: below the store's folder."""
     return str(folder / part_name(part)).removeprefix(f"{store.path}/")
 
 
