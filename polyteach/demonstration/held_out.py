@@ -35,6 +35,7 @@ class HeldOut:
 
 
 def held_out(folder: Path) -> HeldOut:
+    """The images that the student of a demo has not seen, what its teachers say of them, and the student."""
     store = Store.open(folder / "heldout")
     rows = [r for part in store.parts() for r in store.images(part, data=False)]
     sets = {f"{s.task}_{s.name}": s for s in store.sets()}

@@ -45,12 +45,22 @@ class Description(dict[str, Any]):
         return str(value)
 
     def number(self, key: str, default: float) -> float:
+        """A finite number.
+
+        Raises:
+            ValueError: it is none; names the file and the key.
+        """
         value = self.get(key, default)
         if not _real(value):
             raise ValueError(f"{self.file}: {self.place}{key} must be a number; got {short(value)}")
         return value
 
     def numbers(self, key: str, default: Sequence[float], lengths: Sequence[int]) -> list[float]:
+        """Finite numbers, as many as one of `lengths`; one stands for itself.
+
+        Raises:
+            ValueError: others; names the file and the key.
+        """
         value = self.get(key, default)
         many = list(value) if isinstance(value, list | tuple) else [value]
         if len(many) not in lengths or not all(map(_real, many)):
@@ -66,6 +76,11 @@ def _real(value: Any) -> bool:
 
 
 def describe(file: Path) -> Description:
+    """The description beside a graph: FILE.json, FILE.yaml or FILE.yml, with or without the graph's own ending.
+
+    Raises:
+        ValueError: there is none, or it is not valid.
+    """
     stems = [Path(str(file)), file.with_suffix("")]
     places = [Path(f"{stem}{end}") for stem in stems for end in (".json", ".yaml", ".yml")]
     found = next((p for p in places if p.exists()), None)

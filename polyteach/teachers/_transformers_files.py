@@ -96,6 +96,11 @@ def check_processor(processor: Any, place: str) -> None:
 
 
 def fetched(auto: Any, place: str) -> Any:
+    """What one of the library's Auto classes makes of a folder or a name on the hub; none of its code is run.
+
+    Raises:
+        ValueError: it makes nothing of it; says why.
+    """
     try:
         return auto.from_pretrained(place, trust_remote_code=False)
     except Exception as e:  # a configuration that is none raises nearly anything

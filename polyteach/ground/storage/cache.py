@@ -34,6 +34,7 @@ class Cache:
                 (folder / name).mkdir(parents=True, exist_ok=True)
 
     def get(self, name: str) -> bytes | None:
+        """The block of that name, None where it is not kept or is not what was put there."""
         if not self.limit:
             return None
         file = self.folder / "blocks" / name
@@ -48,6 +49,7 @@ class Cache:
         return kept[4:]
 
     def put(self, name: str, block: bytes) -> None:
+        """Keep a block; those used the longest ago make room for it."""
         if len(block) + 4 > self.limit:
             return
         temporary = self.folder / "blocks" / f"new-{uuid.uuid4().hex}"  # one that is left behind leaves by its age
