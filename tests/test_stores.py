@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -383,3 +385,26 @@ def test_paths_from_python(tmp_path, capsys):
     assert "classification/a" in capsys.readouterr().out
     drop_labels(store, ["a"], yes=True)
     assert not Store.open(store).sets()
+
+
+def test_what_needs_no_torch_does_not_import_it(tmp_path):
+    store = Store.create(tmp_path / "store", 4)
+    store.write_images(0, [ImageRow("0", 8, 8, b"a")])
+    bare = shutil.copytree(store.path, tmp_path / "bare")
+    labels = store.create_set("classification", "a", Space(("x", "y")), {"teacher": {"spec": "a:b"}})
+    labels.write(0, ["0"], [ClassificationTarget(torch.tensor([0.5, 0.5]))])
+    lines = [
+        *(["store", verb, str(tmp_path / "none")] for verb in ("check", "info", "repair")),
+        ["store", "merge", str(tmp_path / "new"), str(tmp_path / "none"), str(bare)],
+        ["store", "split", str(tmp_path / "none"), "--fractions", "train=1"],
+        ["ingest", str(tmp_path / "none"), str(tmp_path / "new")],
+        ["store", "info", str(bare)],
+        ["store", "drop-labels", str(store.path), "a", "--yes"],
+    ]
+    code = (
+        "import json, sys; from polyteach.__main__ import main; found = [main(x) for x in json.loads(sys.argv[1])];"
+        "print(json.dumps([found, 'torch' in sys.modules]), file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, json.dumps(lines)], capture_output=True, text=True, check=True)
+    assert json.loads(run.stderr.splitlines()[-1]) == [[2] * 6 + [0] * 2, False], run.stderr
+    assert not store.sets()
