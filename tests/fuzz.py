@@ -196,8 +196,13 @@ def bounded() -> Iterator[None]:
 # ---------------------------------------------------------------- datasets
 
 
+SOURCES: dict[str, tuple[str, Callable[[Path], None]]] = {}
+"""By target: the source of a tiny dataset, in which {} is its folder, and what makes that folder."""
+
+
 def dataset(name: str, source: str, make: Callable[[Path], None], **more: Any) -> None:
     """A target that ingests `source`, in which {} is the folder."""
+    SOURCES[name] = source, make
 
     def read(folder: Path) -> Any:
         from polyteach.curation.check import faults
