@@ -127,7 +127,8 @@ def main() -> None:
             with contextlib.suppress(
                 mp.ProcessExitedException
             ):  # gloo ends a process that hears what it did not expect
-                context.join(timeout=600)
+                while not context.join(timeout=600):
+                    pass
             files = [Path(folder, f"said-{rank}") for rank in range(2)]
             texts = [f.read_text() if f.exists() else "the process is gone" for f in files]
             print(f"{case}: {' | '.join(dict.fromkeys(texts))}", flush=True)

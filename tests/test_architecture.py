@@ -100,27 +100,6 @@ SHAPED = {
     "UInt16",
 }
 """jaxtyping's types, whose second part is a shape."""
-QUOTED: set[str] = {
-    "curation/ingest.py",
-    "curation/stores.py",
-    "datasets/__init__.py",
-    "datasets/_archive.py",
-    "datasets/_coco.py",
-    "datasets/_interior.py",
-    "demo.py",
-    "ground/fields.py",
-    "ground/geometry.py",
-    "ground/scene.py",
-    "ground/storage.py",
-    "ground/uris.py",
-    "labelling/label.py",
-    "labelling/predict.py",
-    "tasks/detection.py",
-    "teachers/onnx_models.py",
-    "transferring/scoring.py",
-    "transferring/transfer.py",
-}
-"""Modules that still have annotations in quotes. None is added: the list only shrinks."""
 
 
 def quoted(annotation):
@@ -137,7 +116,7 @@ def quoted(annotation):
 
 
 def annotations(tree):
-    """Every annotation of a module; those of a door's answer, which may need torch, are left out by the caller."""
+    """Every annotation of a module."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             a = node.args
@@ -157,19 +136,28 @@ def f(a: "Tensor", b: list["Plan"], c: Float[Tensor, "B 3"], d: Literal["x"], *e
     assert [t for a in annotations(ast.parse(source)) for t in quoted(a)] == ["Tensor", "Plan", "Tensor", "g | None"]
 
 
+def unneeded(source):
+    """Texts that stand for types and need not: a class that is not complete at that line has no other name there."""
+    tree = ast.parse(source)
+    ends = {n.name: n.end_lineno for n in tree.body if isinstance(n, ast.ClassDef)}
+    return [text for a in annotations(tree) for text in quoted(a) if ends.get(text, 0) < a.lineno]
+
+
+def test_which_quotes_python_needs():
+    source = 'class A:\n    def a(self, b: "B", c: "int") -> "A": ...\nclass B: ...\ndef f(a: "A", b: list["B"]): ...'
+    assert sorted(unneeded(source)) == ["A", "B", "int"]
+
+
 @pytest.mark.parametrize("file", MODULES, ids=relative)
 def test_annotations_are_not_strings(file):
     """jaxtyping's shapes are checked only where annotations are objects."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    source = file.read_text(encoding="utf-8")
+    tree = ast.parse(source)
     assert not any(n.module == "__future__" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom))
-    found = [text for a in annotations(tree) for text in quoted(a)]
-    if relative(file) in QUOTED:
-        return
-    elif relative(file).startswith("verbs/"):  # a door does not import what it returns, where that needs torch
-        doors = [n for n in tree.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
-        assert set(found) <= {text for n in doors if n.returns is not None for text in quoted(n.returns)}
-    else:
-        assert not found
+    doors = [n for n in tree.body if isinstance(n, ast.FunctionDef)] if relative(file).startswith("verbs/") else []
+    # a door does not import what it returns, where that needs torch
+    returned = {text for n in doors if n.returns is not None for text in quoted(n.returns)}
+    assert not set(unneeded(source)) - returned
 
 
 def test_tasks_are_found_by_their_file():

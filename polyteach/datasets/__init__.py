@@ -228,7 +228,7 @@ def _subfolders(path: str) -> list[str]:
         return []
 
 
-def is_folder(item: "os.DirEntry[str]") -> bool:
+def is_folder(item: os.DirEntry[str]) -> bool:
     """Whether it is a folder, or a link to one; not where that cannot be known, as of a link to itself."""
     try:
         return item.is_dir()
