@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.io import encode_png
+from torchcodec.encoders import PngEncoder
 
 from polyteach.ground.devices import find_device, warn_if_slow
 from polyteach.ground.files import replacing, write_json
@@ -150,8 +150,8 @@ def draw(
                 path, n = out / f"{Path(file).stem}-{n}.{name}.png", n + 1
             if not path.resolve().is_relative_to(out.resolve()):  # of a teacher whose names nobody has looked at
                 raise ValueError(f"objective {name!r} would be drawn outside of {out}")
-            with replacing(path) as temporary:  # and not write_png, which takes no name that is no UTF-8
-                temporary.write_bytes(encode_png(drawing).numpy().tobytes())
+            with replacing(path) as temporary:  # and not to_file, which takes no name that is no UTF-8
+                temporary.write_bytes(PngEncoder(drawing).to_tensor().numpy().tobytes())
 
 
 def keep(path: Path, found: Predictions, teacher: Teacher) -> None:

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.io import ImageReadMode, decode_png, decode_webp
+from torchcodec.decoders import decode_png, decode_webp
 
 from polyteach.tasks.target import Column
 
@@ -115,8 +115,10 @@ def _unpacked(kept: bytes) -> np.ndarray:
     """(M, N), or (3, M, N); of one bit a pixel, 0 and not 0."""
     raw = torch.frombuffer(bytearray(kept), dtype=torch.uint8)
     try:  # about twice as fast as Pillow where there is little to unpack
-        found = (decode_webp(raw) if kept[:4] == b"RIFF" else decode_png(raw, ImageReadMode.UNCHANGED)).numpy()
-    except RuntimeError:  # a torchvision that was built without the library; or no image, which Pillow will say
+        unpack = decode_webp if kept[:4] == b"RIFF" else decode_png
+        # "auto": a PNG of 16 bits would lose the lower half of them
+        found = unpack(raw, mode="UNCHANGED", output_dtype="auto").numpy()
+    except RuntimeError:  # no image, which Pillow will say
         try:
             with Image.open(io.BytesIO(kept), formats=["PNG", "WEBP"]) as image:
                 array = np.asarray(image)
