@@ -85,6 +85,15 @@ def forked(work, said=os.devnull):
         os._exit(code)
 
 
+def apart(work, said):
+    """The status with which a fork that does `work` ends, and what it said: for peaks of memory, limits and exits.
+
+    said: a file that is not there yet.
+    """
+    status = os.waitstatus_to_exitcode(os.waitpid(forked(work, said), 0)[1])
+    return status, said.read_text()
+
+
 @pytest.fixture
 def photographs(tmp_path):
     """A folder of six small rendered pictures of different shapes."""

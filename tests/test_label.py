@@ -351,26 +351,22 @@ def test_twenty_kills_and_restarts_end_with_the_same_bytes(tmp_path, teacher, mo
     assert kills >= 15
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path, teacher):
+def test_ctrl_c_says_how_to_go_on(tmp_path, teacher, monkeypatch):
     store = store_of(tmp_path / "s", pictures(40), 2)
     words = ["label", str(store.path), "--teacher", f"a={teacher}mean"]
-    command = [sys.executable, "-m", "polyteach", *words]
-    env = {**os.environ, "SLOW": "0.2"}
-    # where the tests run in the background of a shell, SIGINT is ignored, and would be in the new process too
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        run = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    monkeypatch.setenv("SLOW", "0.2")
+    run = forked(lambda: main(words), tmp_path / "said")
     begun = time.monotonic()
     while not digest(store) and time.monotonic() < begun + 60:
         time.sleep(0.05)
-    run.send_signal(signal.SIGINT)
-    _, said = run.communicate(timeout=60)
-    assert run.returncode == 130
+    os.kill(run, signal.SIGINT)
+    assert os.waitstatus_to_exitcode(os.waitpid(run, 0)[1]) == 130
+    said = (tmp_path / "said").read_text()
     assert "The same command goes on" in said
     assert "Traceback" not in said
-    subprocess.run(command, check=True, capture_output=True)
+    assert 0 < len(labels_of(store, "a")) < 40
+    monkeypatch.setenv("SLOW", "0")
+    assert main(words) == 0
     assert len(labels_of(store, "a")) == 40
 
 
@@ -416,15 +412,15 @@ def test_a_batch_that_memory_is_not_enough_for_is_halved_and_remembered(tmp_path
             assert all(torch.equal(x.probability, y.probability) for x, y in pairs)
 
 
-def test_two_runs_at_once_lose_nothing_and_differ_in_nothing(tmp_path, teacher):
+def test_two_runs_at_once_lose_nothing_and_differ_in_nothing(tmp_path, teacher, monkeypatch):
     draw = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (3, 8, 8), generator=draw, dtype=torch.uint8) for _ in range(24)]
     one, two = (store_of(tmp_path / n, images) for n in ("one", "two"))
     polyteach.label(str(one.path), teachers={"t": teacher + "mean"}, device=("cpu",), progress=False)
     words = ["label", str(two.path), "--teacher", f"t={teacher}mean", "--device", "cpu", "--no-progress"]
-    command = [sys.executable, "-m", "polyteach", *words]
-    both = [subprocess.Popen(command, env=os.environ | {"SLOW": "0.1"}, stderr=subprocess.DEVNULL) for _ in range(2)]
-    assert [p.wait(120) for p in both] == [0, 0]
+    monkeypatch.setenv("SLOW", "0.1")
+    both = [forked(lambda: main(words)) for _ in range(2)]
+    assert [os.waitpid(pid, 0)[1] for pid in both] == [0, 0]
     files = [{f.name: f.read_bytes() for f in s.path.glob("labels/*/*/part-*")} for s in (one, two)]
     assert files[0] == files[1]
     assert not list(two.path.rglob("*.tmp"))

@@ -1,8 +1,8 @@
 """The store: round trips are exact to the stated dtype, parts are whole or absent, anything can read it."""
 
+import contextlib
 import io
-import subprocess
-import sys
+import os
 from dataclasses import fields, replace
 from unittest import mock
 
@@ -18,6 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from polyteach.ground import images
+from polyteach.ground.files import replacing
 from polyteach.ground.scene import random_scene, render
 from polyteach.store import ImageRow, Index, Store, decode, encode, index, maps, masks, parts, rows
 from polyteach.tasks import all_tasks, load_task
@@ -25,6 +27,7 @@ from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Column, Policy, Space
 from polyteach.tasks.depth import DepthTarget
 from polyteach.tasks.detection import DetectionTarget
+from tests.conftest import apart
 
 SIDES = st.integers(1, 9)
 
@@ -288,9 +291,13 @@ def test_a_killed_writer_leaves_a_temporary_file_that_the_next_run_removes(tmp_p
     store, _ = store_with(tmp_path)
     folder = store.path / "images"
     part = str(folder / "part-00009.parquet")
-    code = f"from polyteach.ground.files import replacing; import os; w = replacing({part!r});"
-    code += "p = w.__enter__(); p.write_bytes(b'half'); os._exit(9)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+
+    def killed():
+        with replacing(part) as half:
+            half.write_bytes(b"half")
+            os._exit(9)
+
+    assert apart(killed, tmp_path / "said")[0] == 9
     assert len(list(folder.glob(".*.tmp"))) == 1
     assert Store.open(store.path).parts() == [0, 1]
     assert not list(folder.glob(".*.tmp"))
@@ -679,41 +686,34 @@ def test_validate_refuses_what_check_refuses(name):
     assert refused
 
 
-PEAK = """
-import io, sys
-import numpy as np
-import torch
-from PIL import Image
-from polyteach.ground.images import BadImage, decode
-from polyteach.store import decode as unpacked
-from polyteach.tasks.contract import Column
-Image.init()
-SIDE = 6000
-out = io.BytesIO()
-Image.new("RGBA", (SIDE, SIDE), (9, 200, 30, 100)).save(out, "PNG", compress_level=1)
-grey = io.BytesIO()
-Image.new("1", (SIDE, SIDE)).save(grey, "PNG")
-def peak():
-    with open("/proc/self/status") as file:  # the system's own count begins at that of the process that started it
-        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024
-for name, work in {
-    "map": lambda: unpacked(grey.getvalue(), Column("map", "bool"), 10**6),
-    "mask": lambda: unpacked({"size": [SIDE, SIDE], "counts": [b"0"] * 99}, Column("masks", "bool"), 10**6),
-    "size": lambda: decode(out.getvalue(), size=(480, 640)),
-    "picture": lambda: decode(out.getvalue(), size=(SIDE, SIDE)),
-}.items():
-    before = peak()
-    try:
-        work()
-    except (BadImage, ValueError):
-        pass
-    print(name, (peak() - before) / SIDE**2)
-"""
+def peaks():
+    """Bytes for each pixel that reading takes above what the process had, a line each."""
+    side = 6000
+    out, grey = io.BytesIO(), io.BytesIO()
+    Image.new("RGBA", (side, side), (9, 200, 30, 100)).save(out, "PNG", compress_level=1)
+    Image.new("1", (side, side)).save(grey, "PNG")
+
+    def peak():
+        with open("/proc/self/status") as file:  # the system's own count begins at that of the process that started it
+            return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024
+
+    for name, work in {
+        "map": lambda: decode(grey.getvalue(), Column("map", "bool"), 10**6),
+        "mask": lambda: decode({"size": [side, side], "counts": [b"0"] * 99}, Column("masks", "bool"), 10**6),
+        "size": lambda: images.decode(out.getvalue(), size=(480, 640)),
+        "picture": lambda: images.decode(out.getvalue(), size=(side, side)),
+    }.items():
+        before = peak()
+        with contextlib.suppress(images.BadImage, ValueError):
+            work()
+        print(name, (peak() - before) / side**2)
 
 
-def test_memory_of_one_picture_is_bounded():
-    """Bytes for each pixel above what the process had; it starts by itself, as a peak never falls."""
-    said = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True, timeout=100)
-    peaks = {name: float(share) for name, share in (line.split() for line in said.stdout.splitlines())}
-    assert max(peaks["map"], peaks["mask"], peaks["size"]) < 1
-    assert 3 < peaks["picture"] < 13  # of 100 million pixels 1.3 GB
+def test_memory_of_one_picture_is_bounded(tmp_path):
+    """Bytes for each pixel above what the process had; in a fork, as a peak never falls."""
+    Image.init()
+    status, said = apart(peaks, tmp_path / "said")
+    assert status == 0, said
+    found = {name: float(share) for name, share in (line.split() for line in said.splitlines())}
+    assert max(found["map"], found["mask"], found["size"]) < 1
+    assert 3 < found["picture"] < 13  # of 100 million pixels 1.3 GB
