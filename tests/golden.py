@@ -23,7 +23,7 @@ from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import PEOPLE, Space
 from polyteach.verbs.pretrain import pretrain
 from polyteach.verbs.train import train
-from tests.conftest import png
+from tests.worlds import png
 
 FILE = Path(__file__).with_suffix(".json")
 TOLERANCE = 1e-3

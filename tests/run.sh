@@ -33,6 +33,6 @@ lint-imports
 site="$(mktemp -d)"
 trap 'rm -rf "$site"' EXIT
 sphinx-build -q -W --keep-going docs "$site"
-# a file at a time in each of two processes: tests mostly wait for one core, and fixtures belong to files; examples that
-# are the same every time, so that what fails is what was changed
-python -m pytest -n 2 --dist loadfile --hypothesis-profile ci "$@"
+# a file at a time in each of two processes: tests mostly wait for one core, and fixtures belong to files, in the order of
+# tests/conftest.py; examples that are the same every time, so that what fails is what was changed
+python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --hypothesis-profile ci "$@"

@@ -12,7 +12,7 @@ from polyteach.model.student import Student, describe_student, load_student
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Objective, Space
 from polyteach.verbs.train import train
-from tests.test_train import options, weights_of, world
+from tests.worlds import options, weights_of, world
 
 TWO = {
     "kinds": Objective("classification", Space(("a", "b"))),

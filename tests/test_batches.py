@@ -28,7 +28,8 @@ from polyteach.tasks.contract import Policy, Space
 from polyteach.tasks.detection import DetectionTarget, rows
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
 from polyteach.verbs.store.repair import repair
-from tests.conftest import png
+from tests import worlds
+from tests.worlds import png, rows_of
 
 ABC = Space(("a", "b", "c"))
 PLAIN = Augment((32, 32), (1.0, 1.0), 0.0)
@@ -40,16 +41,8 @@ def soft(*p):
 
 def store_of(path, count, part_size=100, side=16, split=lambda i: None, prefix=""):
     """A store of `count` grey images whose brightness is their number."""
-    store = Store.create(path, part_size)
-    for part, start in enumerate(range(0, count, part_size)):
-        rows = [
-            ImageRow(
-                f"{prefix}{i}", side, side, png(torch.full((3, side, side), i % 256, dtype=torch.uint8)), split=split(i)
-            )
-            for i in range(start, min(start + part_size, count))
-        ]
-        store.write_images(part, rows)
-    return store
+    greys = [torch.full((3, side, side), i % 256, dtype=torch.uint8) for i in range(count)]
+    return worlds.store_of(path, rows_of(greys, split=split, prefix=prefix), part_size)
 
 
 def label(store, name, answers, task="classification", space=ABC, info=None):

@@ -13,7 +13,7 @@ import torch
 from polyteach.__main__ import main
 from polyteach.store import ImageRow, Store
 from polyteach.verbs import is_group, load_verb, verbs
-from tests.conftest import png
+from tests.worlds import png
 
 VERBS = verbs()
 GROUPS = [v for v in VERBS if is_group(v)]

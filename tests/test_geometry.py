@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as kernels
 
 from polyteach.ground import geometry
 from polyteach.ground.geometry import View, area, letterbox, random_view, whole
-from tests.conftest import apart
+from tests.worlds import apart
 
 SIDE = st.integers(1, 40)
 SIZES = st.tuples(SIDE, SIDE)

@@ -15,7 +15,7 @@ from polyteach.store import ImageRow, Store
 from polyteach.tasks.contract import PEOPLE, Space
 from polyteach.tasks.segmentation import SegmentationTarget
 from polyteach.transferring.scoring import evaluate
-from tests.conftest import png
+from tests.worlds import png
 
 VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=40)
 

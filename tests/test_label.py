@@ -20,7 +20,7 @@ from polyteach.loading.stream import Decoded, Stream
 from polyteach.store import ImageRow, LabelSet, Store
 from polyteach.tasks import load_task
 from polyteach.verbs.store.info import info
-from tests.conftest import forked, png
+from tests.worlds import answers_of, forked, png, store_of
 
 MORE = """
 import pathlib
@@ -69,14 +69,6 @@ def ill(device, precision): return Ill()
 """
 
 
-def store_of(path, images, part_size=4):
-    store = Store.create(path, part_size)
-    rows = [ImageRow(id=f"{i}", height=p.shape[1], width=p.shape[2], data=png(p)) for i, p in enumerate(images)]
-    for part, start in enumerate(range(0, len(rows), part_size)):
-        store.write_images(part, rows[start : start + part_size])
-    return store
-
-
 def pictures(n, dark=()):
     g = torch.Generator().manual_seed(1)
     return [
@@ -92,16 +84,11 @@ def digest(store):
     return {str(f.relative_to(store.path)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
-def labels_of(store, name):
-    (found,) = [s for s in store.sets() if s.name == name]
-    return [a for p in found.parts() for a in found.read(p)]
-
-
 def test_every_image_gets_the_teachers_answer(tmp_path, teacher):
     images = pictures(10)
     store = store_of(tmp_path / "s", images)
     polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, batch_size=3, progress=False)
-    for answer, image in zip(labels_of(store, "a"), images, strict=True):
+    for answer, image in zip(answers_of(store, "a"), images, strict=True):
         expected = (image.float().mean((1, 2)) / 20).softmax(-1)
         torch.testing.assert_close(answer.probability, expected, atol=1e-3, rtol=0)
 
@@ -119,18 +106,18 @@ def test_every_image_gets_the_teachers_answer(tmp_path, teacher):
 def test_bad_answers_are_recorded_and_cost_no_other_image(tmp_path, teacher, bad, reason):
     store = store_of(tmp_path / "s", pictures(10, dark=(3, 7)))
     polyteach.label(str(store.path), teachers={"a": teacher + bad, "b": teacher + "mean"}, progress=False)
-    answers = labels_of(store, "a")
+    answers = answers_of(store, "a")
     failed = [i for i, a in enumerate(answers) if isinstance(a, str)]
     assert failed == [3, 7]
     assert reason in answers[3]
-    assert not [a for a in labels_of(store, "b") if isinstance(a, str)]
+    assert not [a for a in answers_of(store, "b") if isinstance(a, str)]
 
 
 def test_what_was_labelled_is_counted_and_known_to_who_comes_next(tmp_path, teacher, monkeypatch):
     store = store_of(tmp_path / "s", pictures(10, dark=(3, 7)))
     polyteach.label(str(store.path), teachers={"a": teacher + "nan"}, progress=False)
     [labels] = store.sets()
-    right = [a.probability.max() for a in labels_of(store, "a") if not isinstance(a, str)]
+    right = [a.probability.max() for a in answers_of(store, "a") if not isinstance(a, str)]
     done, failed, means = labels.statistics(sample=5)
     assert (done, failed) == (8, 2)
     assert means["top probability"] == pytest.approx(float(sum(right[:5]) / 5), abs=1e-3)
@@ -148,7 +135,7 @@ def test_what_is_reported_is_about_the_threshold_that_was_asked_for(tmp_path, te
     monkeypatch.setenv("COLUMNS", "200")
     store = store_of(tmp_path / "s", pictures(10))
     polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, score=0.9, progress=False)
-    top = [float(a.probability.max()) for a in labels_of(store, "a")]
+    top = [float(a.probability.max()) for a in answers_of(store, "a")]
     assert f"top probability >= 0.9 {sum(t >= 0.9 for t in top) / 10:.3g}" in " ".join(capsys.readouterr().err.split())
 
 
@@ -168,7 +155,7 @@ def test_an_image_that_is_gone_is_recorded_and_retried(tmp_path, teacher):
     (folder / "5.png").unlink()
     run = {"teachers": {"a": teacher + "mean"}, "progress": False}
     polyteach.label(str(store.path), **run)
-    answers = labels_of(store, "a")
+    answers = answers_of(store, "a")
     assert [i for i, a in enumerate(answers) if isinstance(a, str)] == [2, 5]
     assert "truncated" in answers[2]
     (folder / "2.png").write_bytes(whole)
@@ -176,7 +163,7 @@ def test_an_image_that_is_gone_is_recorded_and_retried(tmp_path, teacher):
     polyteach.label(str(store.path), **run)
     assert digest(store) == before
     polyteach.label(str(store.path), **run, retry=True)
-    again = labels_of(store, "a")
+    again = answers_of(store, "a")
     assert [i for i, a in enumerate(again) if isinstance(a, str)] == [5]
     assert all(torch.equal(a.probability, b.probability) for a, b in zip(answers[:2], again[:2], strict=True))
 
@@ -206,10 +193,10 @@ def test_a_retry_asks_each_teacher_only_for_what_it_owes(tmp_path, monkeypatch):
     monkeypatch.setattr("polyteach.labelling.start.check_teacher", lambda *_: None)
     monkeypatch.setattr("polyteach.labelling.team.load_teacher", lambda spec, *_: Moody(spec))
     polyteach.label(str(store.path), teachers={"a": "a", "b": "b"}, progress=False)
-    assert [isinstance(x, str) for x in labels_of(store, "a")] == [True, False, False, False]
+    assert [isinstance(x, str) for x in answers_of(store, "a")] == [True, False, False, False]
     polyteach.label(str(store.path), teachers={"a": "a", "b": "b"}, progress=False, retry=True)
     assert asked == {"a": [4, 1], "b": [4, 1]}
-    assert not [x for name in "ab" for x in labels_of(store, name) if isinstance(x, str)]
+    assert not [x for name in "ab" for x in answers_of(store, name) if isinstance(x, str)]
 
 
 def test_a_teacher_that_fails_everywhere_is_an_error(tmp_path, teacher):
@@ -244,7 +231,7 @@ def test_a_teacher_that_works_no_longer_stops_the_run_and_what_is_done_is_kept(t
     before = digest(store)
     ill.unlink()
     polyteach.label(str(store.path), **run)
-    assert not [a for a in labels_of(store, "a") if isinstance(a, str)]
+    assert not [a for a in answers_of(store, "a") if isinstance(a, str)]
     assert before.items() <= digest(store).items()
 
 
@@ -258,14 +245,14 @@ def test_a_teacher_that_works_no_longer_is_found_out_after_a_few_images_of_a_lon
 def test_many_bad_images_in_a_row_are_no_broken_teacher(tmp_path, teacher):
     store = store_of(tmp_path / "s", pictures(40, dark=range(5, 35)), part_size=20)
     polyteach.label(str(store.path), teachers={"a": teacher + "crash"}, batch_size=4, progress=False)
-    assert [i for i, a in enumerate(labels_of(store, "a")) if isinstance(a, str)] == list(range(5, 35))
+    assert [i for i, a in enumerate(answers_of(store, "a")) if isinstance(a, str)] == list(range(5, 35))
 
 
 def test_a_teacher_that_refuses_pictures_of_a_kind_is_not_broken(tmp_path, teacher):
     """Nor where a plain picture is of that kind: it still answers what it has answered before."""
     store = store_of(tmp_path / "s", pictures(40, dark=range(5, 35)), part_size=20)
     polyteach.label(str(store.path), teachers={"a": teacher + "choosy"}, batch_size=4, progress=False)
-    assert [i for i, a in enumerate(labels_of(store, "a")) if isinstance(a, str)] == list(range(5, 35))
+    assert [i for i, a in enumerate(answers_of(store, "a")) if isinstance(a, str)] == list(range(5, 35))
 
 
 def test_a_teacher_that_never_worked_is_found_out_by_a_plain_picture(tmp_path, teacher):
@@ -282,7 +269,7 @@ def test_adding_a_teacher_later_rewrites_nothing(tmp_path, teacher):
     stamps = {f: f.stat().st_mtime_ns for f in store.path.rglob("part-*.parquet")}
     polyteach.label(str(store.path), teachers={"a": teacher + "mean", "b": teacher + "mean"}, progress=False)
     assert {f: f.stat().st_mtime_ns for f in stamps} == stamps
-    assert len(labels_of(store, "b")) == 6
+    assert len(answers_of(store, "b")) == 6
 
 
 def test_typos_are_errors_with_a_hint(tmp_path, teacher):
@@ -314,7 +301,7 @@ def test_a_full_disk_is_said_clearly_and_leaves_whole_parts(tmp_path, teacher, m
     assert "the disk is full" in capsys.readouterr().err
     assert not list(store.path.rglob("*.tmp"))
     assert main(command) == 0
-    assert len(labels_of(store, "a")) == 10
+    assert len(answers_of(store, "a")) == 10
 
 
 @pytest.mark.slow
@@ -364,10 +351,10 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, teacher, monkeypatch):
     said = (tmp_path / "said").read_text()
     assert "The same command goes on" in said
     assert "Traceback" not in said
-    assert 0 < len(labels_of(store, "a")) < 40
+    assert 0 < len(answers_of(store, "a")) < 40
     monkeypatch.setenv("SLOW", "0")
     assert main(words) == 0
-    assert len(labels_of(store, "a")) == 40
+    assert len(answers_of(store, "a")) == 40
 
 
 def test_only_the_images_of_a_split_are_labelled(tmp_path, teacher):
@@ -379,7 +366,7 @@ def test_only_the_images_of_a_split_are_labelled(tmp_path, teacher):
     with pytest.raises(ValueError, match="no image has split 'test'; there are train, val"):
         polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, split=("test",), progress=False)
     polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, split=("train",), progress=False)
-    assert [a is None for a in labels_of(store, "a")] == [True, False, True, False, True]
+    assert [a is None for a in answers_of(store, "a")] == [True, False, True, False, True]
     with pytest.raises(ValueError, match=r"was made otherwise: .*split"):
         polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, progress=False)
 

@@ -3,7 +3,6 @@
 from dataclasses import fields, replace
 
 import pytest
-import torch
 
 from polyteach.ground.geometry import whole
 from polyteach.ground.scene import random_scene, render
@@ -15,9 +14,8 @@ from polyteach.teachers import load_teacher
 from polyteach.transferring.scoring import evaluate
 from polyteach.verbs.predict import predict
 from polyteach.verbs.train import train
-from tests.conftest import png
+from tests.worlds import NAMES, png
 
-NAMES = ("red", "green", "blue")
 SIZES = ((40, 72), (72, 40), (64, 48))
 COUNT = 9
 STEPS = {"detection": 150, "normals": 110}
@@ -29,10 +27,7 @@ USUAL_SHARE = 0.4
 to 3, which differ by more than the rounding of other CPUs: detection 0.52 to 0.64 (after 110 steps 0.36 to 0.46),
 classification 1, segmentation 0.89 to 0.97, depth 0.78 to 0.82."""
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 
 def seen_by(seed, size):

@@ -15,7 +15,7 @@ from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
 from polyteach.training.loop import Interrupted
 from polyteach.training.mixture import FIRST, Mixture
 from polyteach.verbs.train import train
-from tests.test_train import log_of, options, weights_of, world
+from tests.worlds import log_of, options, weights_of, world
 
 
 def measured(drop, names="abc", seed=0, weights=None):

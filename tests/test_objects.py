@@ -10,6 +10,7 @@ import random
 import signal
 import threading
 import time
+from functools import partial
 
 import fsspec
 import pytest
@@ -29,9 +30,8 @@ from polyteach.verbs.store.drop_labels import drop_labels
 from polyteach.verbs.store.info import info
 from polyteach.verbs.store.merge import merge
 from polyteach.verbs.store.repair import repair
-from tests.conftest import forked, png
-
-TRAINING = {"backbone": "test_resnet", "channels": 8, "size": 64, "batch_size": 4, "steps": 2, "device": "cpu"}
+from tests import worlds
+from tests.worlds import SMALL, answers_of, forked, noise, rows_of, weights_of
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def whole_method(photographs, teacher, store, run):
     """Ingest, label, train, check."""
     polyteach.ingest(str(photographs), store, embed=True, part_size=2, progress=False)
     polyteach.label(store, teachers={"a": teacher + "mean", "b": teacher + "nan"}, progress=False)
-    polyteach.train([store], out=str(run), workers=0, progress=False, **TRAINING)
+    polyteach.train([store], out=str(run), **TRAINING)
     check(store, progress=False)
 
 
@@ -85,26 +85,14 @@ def content(store):
     return {name: f.read_bytes() for name, f in files.items() if f.name not in ("label.json", Index.NAME)}
 
 
-def weights_of(run):
-    return (run / "student.safetensors").read_bytes()
+TRAINING = SMALL | {"size": 64, "steps": 2}
 
 
-def images(count=6, side=24):
-    draw = torch.Generator().manual_seed(3)
-    shown = [torch.randint(0, 256, (3, side, side), generator=draw, dtype=torch.uint8) for _ in range(count)]
-    return [ImageRow(str(i), side, side, png(x)) for i, x in enumerate(shown)]
+def images(count=6):
+    return rows_of(noise(count, seed=3))
 
 
-def store_of(url, rows, part_size=2):
-    store = Store.create(url, part_size)
-    for part, start in enumerate(range(0, len(rows), part_size)):
-        store.write_images(part, rows[start : start + part_size])
-    return store
-
-
-def answers_of(store, name):
-    (found,) = [s for s in store.sets() if s.name == name]
-    return [a for p in found.parts() for a in found.read(p)]
+store_of = partial(worlds.store_of, part_size=2)
 
 
 # ---- the same as in a folder ----
@@ -132,7 +120,7 @@ def test_workers_that_are_forked_read_it_too(layer, tmp_path, teacher):
     polyteach.label(url, teachers={"a": teacher + "mean"}, progress=False)
     runs = [tmp_path / "here", tmp_path / "workers"]
     for workers, run in zip((0, 2), runs, strict=True):
-        polyteach.train([url], out=str(run), workers=workers, progress=False, **TRAINING)
+        polyteach.train([url], out=str(run), **TRAINING | {"workers": workers})
     assert weights_of(runs[0]) == weights_of(runs[1])
 
 

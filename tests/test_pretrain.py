@@ -18,45 +18,25 @@ from polyteach.store import ImageRow, Store
 from polyteach.teachers import load_teacher
 from polyteach.training.pretrain import distorted, nt_xent, pairs, siamese
 from polyteach.verbs.pretrain import pretrain
-from tests.conftest import png
+from tests.worlds import SMALL, png, rows_of, store_of
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def pictures(path, count=10, side=48):
     """A store of unlabelled pictures, each with a colour of its own."""
-    store = Store.create(path, 4)
     draw = torch.Generator().manual_seed(3)
-    for part, start in enumerate(range(0, count, 4)):
-        rows = [
-            ImageRow(f"{i}", side, side, png(_picture(draw)), split="train" if i % 2 else "val")
-            for i in range(start, min(start + 4, count))
-        ]
-        store.write_images(part, rows)
-    return str(path)
+    images = [_picture(draw, side) for _ in range(count)]
+    return str(store_of(path, rows_of(images, split=lambda i: "train" if i % 2 else "val")).path)
 
 
-def _picture(draw, side=48):
+def _picture(draw, side):
     colour = torch.randint(256, (3, 1, 1), generator=draw)
     return (colour + torch.randint(-20, 20, (3, side, side), generator=draw)).clamp(0, 255).to(torch.uint8)
 
 
 def options(**more):
-    small = {
-        "backbone": "test_resnet",
-        "channels": 8,
-        "size": 32,
-        "steps": 4,
-        "batch_size": 4,
-        "workers": 0,
-        "device": "cpu",
-        "progress": False,
-        "save_every": 2,
-    }
-    return small | more
+    return SMALL | {"size": 32, "steps": 4, "save_every": 2} | more
 
 
 # ---- losses ----
@@ -288,8 +268,7 @@ def probe(student):
 @pytest.mark.parametrize("method", ["simclr", "vicreg"])
 def test_classes_that_were_never_told_become_linearly_separable(tmp_path, method):
     """Measured, seeds 0, 1, 2: random weights 0.39, 0.45, 0.41; simclr 0.58, 0.59, 0.58; vicreg 0.52, 0.64, 0.68."""
-    store = Store.create(tmp_path / "store", 128)
-    store.write_images(0, [ImageRow(f"{i}", 32, 32, png(x)) for i, x in enumerate(textures(128, 0)[0])])
+    store_of(tmp_path / "store", textures(128, 0)[0], 128)
     longer = {"steps": 80, "batch_size": 32, "optimizer": "adamw", "lr": 3e-3, "temperature": 0.2, "crop": (0.5, 1.0)}
     run = str(tmp_path / "run")
     pretrain(str(tmp_path / "store"), out=run, **options(method=method, save_every=100, **longer))

@@ -24,7 +24,7 @@ from jobs import Job, Runner
 from polyteach.__main__ import main
 from polyteach.store import Store
 from tests.test_report import everything
-from tests.test_train import world
+from tests.worlds import world
 
 RUNS = Path(__file__).parent.parent / "runs"
 

@@ -18,8 +18,8 @@ import torch
 from polyteach.labelling.cluster import _Pool
 from polyteach.store import Store
 from polyteach.verbs.label import label
-from tests.test_label import store_of
 from tests.test_uris import serving
+from tests.worlds import store_of
 
 MORE = """
 import signal

@@ -14,8 +14,8 @@ import pytest
 
 from polyteach.labelling.cluster import work
 from polyteach.verbs.label import label
-from tests.test_label import store_of
 from tests.test_ray import parts, pictures
+from tests.worlds import store_of
 
 MORE = """
 import glob

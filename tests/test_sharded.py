@@ -27,24 +27,12 @@ from polyteach.tasks import load_task
 from polyteach.tasks.contract import Space
 from polyteach.training import checkpoints, distributed, loop
 from polyteach.verbs.train import train
-from tests.conftest import forked
-from tests.test_train import log_of, options, world
+from tests.worlds import forked, log_of, options, world
 
 SHARD = "shard-{:05d}-model-00001-of-00001.safetensors"
 """What torch.distributed.checkpoint calls the part of a process; the name says nothing of what is in it."""
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)  # makes forks safe; and with others, sums have another order
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory):
-    """Two: one with depth alone, one with classes and boxes, so that many passes lack an objective."""
-    folder = tmp_path_factory.mktemp("stores")
-    one = world(folder / "one", 6, tasks=("depth",))
-    return [one, world(folder / "two", 6, tasks=("classification", "detection"), first=6)]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

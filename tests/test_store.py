@@ -27,17 +27,14 @@ from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Column, Policy, Space
 from polyteach.tasks.depth import DepthTarget
 from polyteach.tasks.detection import DetectionTarget
-from tests.conftest import apart
+from tests.worlds import apart, store_of
 
 SIDES = st.integers(1, 9)
 
 
 def store_with(tmp_path, images=5, part_size=3):
-    store = Store.create(tmp_path / "store", part_size)
     rows = [ImageRow(id=f"ü/{i}.png", height=32, width=48, data=bytes([i]) * i, split="a") for i in range(images)]
-    for part, start in enumerate(range(0, images, part_size)):
-        store.write_images(part, rows[start : start + part_size])
-    return store, rows
+    return store_of(tmp_path / "store", rows, part_size), rows
 
 
 @settings(deadline=None, max_examples=60)

@@ -28,8 +28,7 @@ from polyteach.verbs.store.merge import merge
 from polyteach.verbs.store.repair import repair
 from polyteach.verbs.store.split import split
 from polyteach.verbs.train import train
-from tests.conftest import png
-from tests.test_train import options, world
+from tests.worlds import options, png, world
 
 
 def content(path):

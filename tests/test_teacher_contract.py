@@ -15,7 +15,7 @@ from polyteach.ground.geometry import View
 from polyteach.tasks import load_task
 from polyteach.tasks.target import Objective, Space
 from polyteach.teachers import Teacher, check_teacher, families, family_module, load_teacher
-from tests.conftest import TEACHER
+from tests.worlds import TEACHER
 
 NAMES = ("ant", "bee", "cat")
 SHAPES = [(48, 64), (64, 40), (48, 64), (30, 90)]

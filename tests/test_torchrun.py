@@ -25,8 +25,7 @@ from polyteach.loading.views import Augment
 from polyteach.store import Store
 from polyteach.tasks.contract import Policy
 from polyteach.verbs.train import train
-from tests.conftest import forked
-from tests.test_train import log_of, options, world
+from tests.worlds import forked, log_of, options
 
 OPTIONS = [
     "--backbone",
@@ -52,22 +51,7 @@ OPTIONS = [
     "3",
 ]
 
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory):
-    """Two: one with depth alone, one with classes and boxes, so that many passes lack an objective."""
-    folder = tmp_path_factory.mktemp("stores")
-    one = world(folder / "one", 6, tasks=("depth",))
-    return [one, world(folder / "two", 6, tasks=("classification", "detection"), first=6)]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """As in the processes that are started: with others, sums have another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def until(condition):

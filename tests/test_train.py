@@ -44,58 +44,10 @@ from polyteach.training.settings import Settings, check, rate
 from polyteach.training.weights import loss_weights
 from polyteach.verbs.label import label
 from polyteach.verbs.train import train
-from tests.conftest import forked, png
 from tests.test_task_contract import every_case
+from tests.worlds import INFO, NAMES, TRAINED, forked, log_of, options, png, weights_of, world
 
-NAMES = ("red", "green", "blue")
-TRAINED = {"learning_rate": 0.1, "batch_size": 32, "optimizer": "sgd"}
-TEACHER = {"teacher": {"spec": "x:y", "licence": "CC0"} | TRAINED}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)  # byte for byte needs as many threads; and one makes forks safe
-
-
-def world(path, count=8, tasks=None, size=(48, 64), first=0, info=TEACHER, name="oracle"):
-    """A store of rendered scenes with exact labels of every task."""
-    store = Store.create(path, 4)
-    renders = [render(random_scene(first + i, size)) for i in range(count)]
-    for part, start in enumerate(range(0, count, 4)):
-        rows = [ImageRow(f"{first + i}", *size, png(renders[i].image)) for i in range(start, min(start + 4, count))]
-        store.write_images(part, rows)
-        for task_name in all_tasks() if tasks is None else tasks:
-            task = load_task(task_name)
-            space = Space(NAMES, task.kinds[0])
-            labels = store.create_set(task_name, name, space, info)
-            truths = [task.truth(renders[int(r.id) - first], space) for r in rows]
-            labels.write(part, [r.id for r in rows], truths)
-    return str(path)
-
-
-def options(**more):
-    small = {
-        "backbone": "test_resnet",
-        "channels": 8,
-        "size": 64,
-        "batch_size": 4,
-        "steps": 6,
-        "workers": 0,
-        "device": "cpu",
-        "progress": False,
-        "save_every": 2,
-    }
-    return small | more
-
-
-def weights_of(run):
-    return (run / "student.safetensors").read_bytes()
-
-
-def log_of(run):
-    """The log without its timings."""
-    lines = [json.loads(x) for x in (run / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in x.items() if k not in ("seconds", "images_per_second")} for x in lines]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # ---- the verb ----
@@ -386,7 +338,7 @@ def test_a_head_that_few_images_have_labels_for_costs_as_little(tmp_path):
     """Operations per image lie between those without it and those where all images have its labels."""
     few = Store.open(world(tmp_path / "some_labelled", 16, ["classification"]))
     task, space = load_task("depth"), Space(kind=load_task("depth").kinds[0])
-    labels, truth = few.create_set("depth", "oracle", space, TEACHER), render(random_scene(9, (48, 64)))
+    labels, truth = few.create_set("depth", "oracle", space, INFO), render(random_scene(9, (48, 64)))
     for part in few.parts():
         ids = [row.id for row in few.images(part)]
         labels.write(part, ids, [task.truth(truth, space) if i == "9" else None for i in ids])

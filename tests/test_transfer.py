@@ -39,52 +39,23 @@ from polyteach.transferring.options import Given
 from polyteach.transferring.protocol import LRS, resolve
 from polyteach.transferring.scoring import evaluate, score_names
 from polyteach.verbs.transfer import transfer
-from tests.conftest import png
+from tests.worlds import NAMES, SMALL, label_truly, rows_of, store_of
 
-NAMES = ("red", "green", "blue")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def downstream(path, train=12, test=6, tasks=None, size=(48, 64)):
     """A store with people's exact labels: `train` images, then `test` ones."""
-    store = Store.create(path, 5)
-    count = train + test
-    renders = {f"{i}": render(random_scene(100 + i, size)) for i in range(count)}
-    for part, start in enumerate(range(0, count, 5)):
-        numbers = range(start, min(start + 5, count))
-        rows = [
-            ImageRow(f"{i}", *size, png(renders[f"{i}"].image), split="train" if i < train else "test") for i in numbers
-        ]
-        store.write_images(part, rows)
-        for name in tasks or all_tasks():
-            task = load_task(name)
-            space = Space(NAMES, task.kinds[-1] if name == "depth" else task.kinds[0])
-            labels = store.create_set(name, "people", space, {"teacher": "people"})
-            labels.write(part, [r.id for r in rows], [task.truth(renders[r.id], space) for r in rows])
+    renders = [render(random_scene(100 + i, size)) for i in range(train + test)]
+    rows = rows_of([r.image for r in renders], split=lambda i: "train" if i < train else "test")
+    kind = lambda task: task.kinds[-1 if task.name == "depth" else 0]  # noqa: E731
+    label_truly(store_of(path, rows, 5), renders, tasks, "people", {"teacher": "people"}, kind)
     return str(path)
 
 
 def options(**more):
-    small = {
-        "backbone": "test_resnet",
-        "channels": 8,
-        "size": 64,
-        "batch_size": 4,
-        "lrs": (0.01, 0.03),
-        "steps": (3,),
-        "seeds": (0, 1),
-        "held_out": 0.25,
-        "resamples": 20,
-        "examples": 2,
-        "workers": 0,
-        "device": "cpu",
-        "progress": False,
-    }
-    return small | more
+    sweep = {"lrs": (0.01, 0.03), "steps": (3,), "seeds": (0, 1), "held_out": 0.25, "resamples": 20, "examples": 2}
+    return SMALL | {"size": 64} | sweep | more
 
 
 def representation(path, trained=("backbone", "pyramid", "heads")):

@@ -26,7 +26,7 @@ from polyteach.tasks.contract import Space
 from polyteach.transferring.scoring import evaluate
 from polyteach.verbs.store.check import check
 from polyteach.verbs.store.repair import repair
-from tests.conftest import png
+from tests.worlds import SMALL, png, store_of
 
 PIXELS = torch.full((3, 16, 20), 90, dtype=torch.uint8)
 PICTURE = png(PIXELS)
@@ -526,12 +526,9 @@ def test_certificates_are_checked(web, tmp_path):
 
 def store_with(path, *uris):
     """A store of a good picture, one for each uri, and another good one."""
-    store = Store.create(path, 4)
-    rows = [ImageRow("first", 16, 20, data=PICTURE), *(ImageRow(f"bad{i}", 16, 20, uri=u) for i, u in enumerate(uris))]
-    rows.append(ImageRow("last", 16, 20, data=PICTURE))
-    for part in range(-(-len(rows) // 4)):
-        store.write_images(part, rows[4 * part : 4 * part + 4])
-    return store
+    bad = [ImageRow(f"bad{i}", 16, 20, uri=u) for i, u in enumerate(uris)]
+    good = [ImageRow(name, 16, 20, data=PICTURE) for name in ("first", "last")]
+    return store_of(path, [good[0], *bad, good[1]])
 
 
 def test_limits_travel_with_a_store(tmp_path, web):
@@ -607,8 +604,8 @@ def test_training_replaces_what_cannot_be_read_and_names_it(tmp_path, web):
     target = ClassificationTarget(torch.tensor([1.0, 0.0]))
     for part in store.parts():
         labels.write(part, store.ids(part), [target] * store.count(part))
-    small = {"backbone": "test_resnet", "channels": 8, "size": 32, "batch_size": 4, "device": "cpu", "progress": False}
-    run = polyteach.train(store.path, out=tmp_path / "run", epochs=2.0, workers=2, allow_remote=[address], **small)
+    small = SMALL | {"size": 32, "workers": 2}
+    run = polyteach.train(store.path, out=tmp_path / "run", epochs=2.0, allow_remote=[address], **small)
     rejects = [json.loads(line) for line in (tmp_path / "run" / "rejects.jsonl").read_text().splitlines()]
     # where each lies: four images a part, the first of them good
     where = {f"bad{i}": (1 + i) // 4 for i in range(len(BAD))}
@@ -622,8 +619,7 @@ def test_training_replaces_what_cannot_be_read_and_names_it(tmp_path, web):
 
 def test_pretraining_and_evaluation_go_on(tmp_path):
     store = store_with(tmp_path / "s", *BAD)
-    small = {"backbone": "test_resnet", "channels": 8, "size": 32, "batch_size": 4, "device": "cpu", "progress": False}
-    polyteach.pretrain(store.path, out=tmp_path / "run", steps=3, workers=0, **small)
+    polyteach.pretrain(store.path, out=tmp_path / "run", steps=3, size=32, **SMALL)
     rejects = [json.loads(line) for line in (tmp_path / "run" / "rejects.jsonl").read_text().splitlines()]
     assert {r["id"] for r in rejects} == {f"bad{i}" for i in range(len(BAD))}
     labels = store.create_set("classification", "t", Space(("a", "b"), "names"), {})
