@@ -10,8 +10,7 @@ import tempfile
 import pytest
 import torch
 
-from polyteach.ground.scene import random_scene, render
-from tests.worlds import TEACHER, png, world
+from tests.worlds import photographs_in, teacher_in, world
 
 
 def pytest_collection_modifyitems(items):
@@ -54,13 +53,7 @@ def one_thread(_same_start):
 
 @pytest.fixture
 def photographs(tmp_path):
-    """A folder of six small rendered pictures of different shapes."""
-    folder = tmp_path / "photographs"
-    folder.mkdir()
-    for i in range(6):
-        size = [(48, 64), (64, 48), (40, 40)][i % 3]
-        (folder / f"{i}.png").write_bytes(png(render(random_scene(i, size)).image))
-    return folder
+    return photographs_in(tmp_path / "photographs")
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +80,5 @@ def verbs(monkeypatch):
 
 @pytest.fixture
 def teacher(tmp_path, request):
-    """`python:FILE:` of a file with TEACHER, and MORE of the test's module where it has that; a name comes after it."""
-    file = tmp_path / "my_teacher.py"
-    file.write_text(TEACHER + getattr(request.module, "MORE", ""))
-    return f"python:{file}:"
+    """Of `worlds.TEACHER`, and of MORE of the test's module where it has that."""
+    return teacher_in(tmp_path, getattr(request.module, "MORE", ""))

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -31,7 +32,9 @@ from polyteach.verbs.store.info import info
 from polyteach.verbs.store.merge import merge
 from polyteach.verbs.store.repair import repair
 from tests import worlds
-from tests.worlds import SMALL, answers_of, forked, noise, rows_of, weights_of
+from tests.worlds import SMALL, answers_of, forked, noise, photographs_in, rows_of, teacher_in, weights_of
+
+TRAINING = SMALL | {"size": 64, "steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +88,6 @@ def content(store):
     return {name: f.read_bytes() for name, f in files.items() if f.name not in ("label.json", Index.NAME)}
 
 
-TRAINING = SMALL | {"size": 64, "steps": 2}
-
-
 def images(count=6):
     return rows_of(noise(count, seed=3))
 
@@ -98,20 +98,33 @@ store_of = partial(worlds.store_of, part_size=2)
 # ---- the same as in a folder ----
 
 
-def test_the_whole_method_is_the_same_behind_a_url(layer, tmp_path, photographs, teacher, capsys):
-    url, folder = "s3://bucket/a/store", str(tmp_path / "store")
-    whole_method(photographs, teacher, url, tmp_path / "far")
-    whole_method(photographs, teacher, folder, tmp_path / "near")
-    assert content(url) == content(folder)
-    assert weights_of(tmp_path / "far") == weights_of(tmp_path / "near")
+@pytest.fixture(scope="module")
+def near(tmp_path_factory):
+    """What the whole method makes in a folder."""
+    folder, threads = tmp_path_factory.mktemp("near"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    photographs, teacher = photographs_in(folder / "photographs"), teacher_in(folder)
+    whole_method(photographs, teacher, str(folder / "store"), folder / "run")
+    torch.set_num_threads(threads)
+    return SimpleNamespace(
+        method=partial(whole_method, photographs, teacher), photographs=photographs, store=str(folder / "store"),
+        content=content(folder / "store"), weights=weights_of(folder / "run"),
+    )  # fmt: skip
+
+
+def test_the_whole_method_is_the_same_behind_a_url(layer, near, tmp_path, capsys):
+    url = "s3://bucket/a/store"
+    near.method(url, tmp_path / "far")
+    assert content(url) == near.content
+    assert weights_of(tmp_path / "far") == near.weights
     capsys.readouterr()
     said = []
-    for store in (url, folder):
+    for store in (url, near.store):
         info(store, json=True)
         said.append(json.loads(capsys.readouterr().out))
     assert said[0] == said[1]
     with pytest.raises(ValueError, match=f"{url} is a finished store"):
-        polyteach.ingest(str(photographs), url, embed=True, part_size=2, progress=False)
+        polyteach.ingest(str(near.photographs), url, embed=True, part_size=2, progress=False)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -177,17 +190,16 @@ def test_merge_drop_labels_and_repair(layer, tmp_path, teacher, capsys):
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_fifty_faults_change_no_byte(layer, tmp_path, photographs, teacher, seed, monkeypatch):
+def test_fifty_faults_change_no_byte(layer, near, tmp_path, seed, monkeypatch):
     monkeypatch.setattr(S3FileSystem, "_call_s3", layer.impatient(S3FileSystem._call_s3))
-    url, folder = "s3://bucket/store", str(tmp_path / "store")
+    url = "s3://bucket/store"
     layer.reset(left=50, seed=seed)
-    whole_method(photographs, teacher, url, tmp_path / "far")
+    near.method(url, tmp_path / "far")
     settled()
     assert sum(layer.injected.values()) == 50
     assert min(layer.injected.values()) > 0, layer.injected
-    whole_method(photographs, teacher, folder, tmp_path / "near")
-    assert content(url) == content(folder)
-    assert weights_of(tmp_path / "far") == weights_of(tmp_path / "near")
+    assert content(url) == near.content
+    assert weights_of(tmp_path / "far") == near.weights
 
 
 def test_parts_that_a_listing_lacks_are_found(layer, monkeypatch):

@@ -45,6 +45,15 @@ def store_of(path, images, part_size=4):
     return store
 
 
+def photographs_in(folder):
+    """A new folder of six small rendered pictures of different shapes."""
+    folder.mkdir()
+    for i in range(6):
+        size = [(48, 64), (64, 48), (40, 40)][i % 3]
+        (folder / f"{i}.png").write_bytes(png(render(random_scene(i, size)).image))
+    return folder
+
+
 def noise(count, size=(24, 24), seed=0, low=0, high=256):
     """Images of random pixels."""
     draw = torch.Generator().manual_seed(seed)
@@ -205,3 +214,10 @@ def crash(device, precision):
     t = Odd(); t.bad = "raise"; return t
 '''
 """Teachers for `python:FILE:NAME`."""
+
+
+def teacher_in(folder, more=""):
+    """`python:FILE:` of a file with TEACHER and `more`; a function's name comes after it."""
+    file = folder / "my_teacher.py"
+    file.write_text(TEACHER + more)
+    return f"python:{file}:"
