@@ -9,6 +9,8 @@ import io
 import json
 import lzma
 import os
+import random
+import signal
 import subprocess
 import sys
 import tarfile
@@ -35,6 +37,7 @@ from polyteach.ground import images, limits
 from polyteach.store import Store
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.verbs.ingest import ingest
+from tests.worlds import forked
 
 RNG = np.random.default_rng(0)
 
@@ -693,42 +696,36 @@ def test_killed_at_random_moments(tmp_path):
     for i in range(160):
         (tmp_path / "in" / f"{i:03d}.png").write_bytes(picture(size=(64 + i, 64)) if i % 7 else b"bad")
     ingest(str(tmp_path / "in"), str(tmp_path / "whole"), part_size=2, workers=2, progress=False)
-    # one process imports everything, then forks: or the kills would only hit the imports. Every second child or so is
-    # waited for until it has written a part: on a busy machine it may not come so far in any fixed time
-    code = """
-        import os, random, signal, sys, time, tyro, polyteach.datasets, polyteach.ground.images, polyteach.store
-        from polyteach.__main__ import main
+    words = ["ingest", str(tmp_path / "in"), str(tmp_path / "store"), "--part-size", "2", "--workers", "2"]
+    measure, parts = polyteach.ground.images.measure, tmp_path / "store" / "images"
 
-        real = polyteach.ground.images.measure
-        polyteach.ground.images.measure = lambda *a: time.sleep(0.1) or real(*a)
-        def written():
-            return len(os.listdir(sys.argv[3] + "/images")) if os.path.exists(sys.argv[3] + "/images") else 0
+    def slowly():
+        polyteach.ground.images.measure = lambda *a: time.sleep(0.1) or measure(*a)  # the process is a fork
+        return main(words)
 
-        draw, kills = random.Random(0), 0
-        while True:
-            enough = written() + draw.randrange(2)
-            child = os.fork()
-            if not child:
-                os._exit(main(sys.argv[1:]))
-            ended = 0, 0
-            if kills < 20:
-                while written() < enough and not ended[0]:
-                    time.sleep(0.005)
-                    ended = os.waitpid(child, os.WNOHANG)
-                if not ended[0]:
-                    time.sleep(draw.uniform(0, 0.2))
-                    os.kill(child, signal.SIGKILL)
-            status = ended[1] if ended[0] else os.waitpid(child, 0)[1]
-            if not os.WIFSIGNALED(status):
-                sys.exit(os.WEXITSTATUS(status) or kills != 20)
-            kills += 1
-            print(written())
-    """
-    arguments = ["ingest", str(tmp_path / "in"), str(tmp_path / "store"), "--part-size", "2", "--workers", "2"]
-    command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    assert len({int(n) for n in run.stdout.split()}) >= 3  # the kills came at different moments of the work
+    def written():
+        return len(list(parts.iterdir())) if parts.exists() else 0
+
+    draw, moments, kills = random.Random(0), set(), 0
+    while True:
+        # every second fork or so is waited for until it has written a part: on a busy machine it may not come so far in
+        # any fixed time
+        enough, ended = written() + draw.randrange(2), (0, 0)
+        child = forked(slowly if kills < 20 else lambda: main(words), tmp_path / "said")
+        if kills < 20:
+            while written() < enough and not ended[0]:
+                time.sleep(0.005)
+                ended = os.waitpid(child, os.WNOHANG)
+            if not ended[0]:
+                time.sleep(draw.uniform(0, 0.2))
+                os.kill(child, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(ended[1] if ended[0] else os.waitpid(child, 0)[1])
+        if status != -signal.SIGKILL:
+            assert (status, kills) == (0, 20), (tmp_path / "said").read_text()
+            break
+        kills += 1
+        moments.add(written())
+    assert len(moments) >= 3  # the kills came at different moments of the work
     assert digest(tmp_path / "store") == digest(tmp_path / "whole")
 
 
