@@ -136,6 +136,7 @@ def given(line):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # half a minute on a machine that does nothing else
 def test_errors_on_the_page_of_troubleshooting_are_printed_so(tmp_path, monkeypatch):
     """Every command is given in the page's order; what stands below it is printed, but for how lines are broken."""
     monkeypatch.chdir(tmp_path)
