@@ -32,7 +32,7 @@ from unittest import mock
 import torch
 from harness import RESULTS, machine, scratch
 from objects import KINDS, server
-from torchvision.io import encode_png
+from worlds import png
 
 from polyteach.curation.check import faults as faults_of
 from polyteach.ground.files import write_json
@@ -108,9 +108,7 @@ class Bench:
             sets[name] = store.create_set(name, "people", space, {})
         for part, start in enumerate(range(0, IMAGES, PART)):
             some = scenes[start : start + PART]
-            rows = [
-                ImageRow(f"{start + i}", SIZE, SIZE, encode_png(s.image).numpy().tobytes()) for i, s in enumerate(some)
-            ]
+            rows = [ImageRow(f"{start + i}", SIZE, SIZE, png(s.image)) for i, s in enumerate(some)]
             store.write_images(part, rows)
             for name, labels in sets.items():
                 labels.write(part, [r.id for r in rows], [load_task(name).truth(s, labels.space) for s in some])

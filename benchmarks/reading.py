@@ -8,7 +8,7 @@ import torch
 from formats import BATCH, FORMATS, SCALE, images_a_second
 from harness import Peer, Row, against, alone, interleaved, medians, rate, ready
 from PIL import Image
-from torchvision.io import decode_jpeg
+from torchcodec.decoders import decode_jpeg
 from worlds import photographs, rendered
 
 from polyteach.loading.plan import plan

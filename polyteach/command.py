@@ -213,6 +213,9 @@ def _entry(verb: Callable[..., Any], given: dict[str, Any]) -> Callable[..., Any
             groups.add(name)
             default = _twin(parameter.default, given)
             hints[name] = type(default)
+        if default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            # of several words tyro would say that the default is none
+            hints[name] = Annotated[hints[name], tyro.conf.arg(help_behavior_hint="(required)")]
         parameters.append(parameter.replace(default=default, annotation=hints[name]))
 
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -86,6 +86,10 @@ def test_options_come_one_by_one_or_in_their_group():
     assert one[4] == Hardware(precision="bf16")
     assert brew("a", out="b")[3] == Longer(seed=3)
     assert brew("a", out="b", optimisation=Longer(steps=4), lr=0.1)[3] == Longer(steps=4, lr=0.1)
+    shorter = brew("a", out="b", optimisation=Optimisation(steps=4), lr=0.1)[3]  # of the group that this one extends
+    assert shorter == Longer(steps=4, lr=0.1, batch_size=16)
+    with pytest.raises(TypeError, match="hardware must be a Hardware; got dict"):
+        brew("a", out="b", hardware={"device": "cpu"})
     with pytest.raises(TypeError, match="unexpected keyword argument 'lrr'"):
         brew("a", out="b", lrr=0.1)
     with pytest.raises(ValueError, match=r"batch_size must be at least 1; got 0"):
@@ -128,6 +132,7 @@ def test_what_a_group_refuses_is_said_in_one_line(said):
 def test_help_shows_groups_and_their_defaults(said):
     text = said("--help")[2]
     assert "How longer." in text
+    assert "of what. (required)" in " ".join(text.replace("│", " ").split())
     assert "(default: 256)" in text
     assert "decay of the average. (default: 0.9)" in " ".join(text.replace("│", " ").split())
 

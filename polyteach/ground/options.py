@@ -243,6 +243,7 @@ def grouped(verb: Callable[..., Result]) -> Callable[..., Result]:
         TypeError: two groups of the verb, or a group and the verb itself, have an option of one name.
     """
     homes = option_groups(verb)
+    defaults = {name: inspect.signature(verb).parameters[name].default for name in {*homes.values()}}
     flat = inspect.signature(verb).replace(parameters=_flat(verb))
 
     @wraps(verb)
@@ -250,14 +251,27 @@ def grouped(verb: Callable[..., Result]) -> Callable[..., Result]:
         loose: dict[str, dict[str, Any]] = {}
         for name in [n for n in given if n in homes]:
             loose.setdefault(homes[name], {})[name] = given.pop(name)
-        for group, options in loose.items():
-            base = given.get(group, inspect.signature(verb).parameters[group].default)
-            given[group] = replace(base, **options)
+        for group in {*homes.values()} & {*loose, *given}:
+            given[group] = replace(_whole(defaults[group], given.get(group), group), **loose.get(group, {}))
         return verb(*args, **given)
 
     call.__signature__ = flat  # type: ignore[attr-defined]
     call.__doc__ = _told(verb)
     return call
+
+
+def _whole(default: Any, given: Any, name: str) -> Any:
+    """A group as the verb takes it; of a group that it extends, the rest is as ever.
+
+    Raises:
+        TypeError: it is no such group.
+    """
+    if given is None or isinstance(given, type(default)):
+        return default if given is None else given
+    kind: Any = type(given)
+    if is_dataclass(kind) and issubclass(type(default), kind):
+        return replace(default, **{f.name: getattr(given, f.name) for f in fields(kind)})
+    raise TypeError(f"{name} must be a {type(default).__name__}; got {type(given).__name__}")
 
 
 def option_groups(verb: Callable[..., Any]) -> dict[str, str]:
