@@ -30,7 +30,7 @@ def pictures(path, count=10, side=48):
     return str(store_of(path, rows_of(images, split=lambda i: "train" if i % 2 else "val")).path)
 
 
-def _picture(draw, side):
+def _picture(draw, side=48):
     colour = torch.randint(256, (3, 1, 1), generator=draw)
     return (colour + torch.randint(-20, 20, (3, side, side), generator=draw)).clamp(0, 255).to(torch.uint8)
 

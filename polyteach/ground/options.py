@@ -269,7 +269,7 @@ def _whole(default: Any, given: Any, name: str) -> Any:
     if given is None or isinstance(given, type(default)):
         return default if given is None else given
     kind: Any = type(given)
-    if is_dataclass(kind) and issubclass(type(default), kind):
+    if issubclass(type(default), kind) and is_dataclass(kind):
         return replace(default, **{f.name: getattr(given, f.name) for f in fields(kind)})
     raise TypeError(f"{name} must be a {type(default).__name__}; got {type(given).__name__}")
 
