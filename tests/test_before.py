@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ from tests.before import commands, imports, make
 
 KEPT = json.loads(make.OUTCOME.read_text(encoding="utf-8"))
 VERBS = json.loads(commands.FILE.read_text(encoding="utf-8"))
-ALONE = ("epochs", "fraction", "held_out", "nesterov")
+ALONE = ("compile", "epochs", "fraction", "freeze", "held_out", "nesterov", "shard", "sync_batch_norm")
 """Options that another one forbids."""
+BESIDE = {"--freeze": ["--init"]}
+"""What an option has to be given with."""
 LEAST = 1e-2
 """Numbers below it are compared as if they were of this size: sums in which nearly all cancels."""
 
@@ -153,7 +156,18 @@ def complaint(words, capsys):
 def together(options):
     """Options in groups that can be given at once: first all, but for those that another one forbids."""
     alone = [k for k, one in options.items() if one["keyword"] in ALONE]
-    return [[k for k in options if k not in alone], *([k] for k in alone)]
+    return [[k for k in options if k not in alone], *([k, *BESIDE.get(k, ())] for k in alone)]
+
+
+def each(options, refused):
+    """What `refused(names)` says of some options at once; where it says something of many, of each of them."""
+    wrong = []
+    for group in together(options):
+        said = refused(group)
+        if said and len(group) > 2:
+            said = [w for k in group for w in refused([k, *BESIDE.get(k, ())])]
+        wrong += said
+    return wrong
 
 
 def test_every_option_is_taken_on_the_command_line(verb, filled, capsys):
@@ -164,12 +178,10 @@ def test_every_option_is_taken_on_the_command_line(verb, filled, capsys):
         said = complaint(filled(command(name, about, chosen)), capsys)
         return [] if missing in said else [f"{' '.join(map(str, chosen.values()))}: {said}"]
 
-    wrong = []
-    for group in together(options):
-        if refused({k: options[k]["words"] for k in group}):
-            wrong += [w for k in group for w in refused({k: options[k]["words"]})]
-    switches = [k for k, one in options.items() if isinstance(one["value"], bool) and one["keyword"] not in ALONE]
-    wrong += refused({k: [k] for k in switches}) + refused({k: [f"--no-{k[2:]}"] for k in switches})
+    wrong = each(options, lambda group: refused({k: options[k]["words"] for k in group}))
+    switches = [k for k, one in options.items() if isinstance(one["value"], bool)]
+    wrong += refused({k: [f"--no-{k[2:]}"] for k in switches})
+    wrong += refused({k: [k] for k in switches if options[k]["keyword"] not in ALONE})
     for option, one in options.items():
         if one["takes"].removeprefix("{None}|") in ("INT", "FLOAT"):
             said = complaint(filled(command(name, about, {option: [option, "many"]})), capsys)
@@ -189,11 +201,7 @@ def test_every_option_is_taken_from_a_file(verb, filled, tmp_path, capsys):
         said = complaint([*name.split(), "--config", str(file)], capsys)
         return [] if missing in said else [f"{', '.join(chosen)}: {said}"]
 
-    wrong = []
-    for dash in "-_":
-        for group in together(options):
-            if refused(group, dash):
-                wrong += [w for k in group for w in refused([k], dash)]
+    wrong = [w for dash in "-_" for w in each(options, partial(refused, dash=dash))]
     assert not wrong, "\n".join(wrong)
 
 
@@ -201,12 +209,12 @@ def test_every_option_is_taken_in_python(verb, filled):
     name, about = verb
     module = importlib.import_module(about["module"])
     function = getattr(polyteach, name) if name in polyteach.__all__ else getattr(module, about["function"])
-    wrong, missing, needed = [], filled("{missing}"), filled(about["stopped"])
-    for one in about["options"].values():
-        value = filled(one["value"])
-        value = tuple(value) if isinstance(value, list) else value
+    wrong, missing, needed, options = [], filled("{missing}"), filled(about["stopped"]), about["options"]
+    for option, one in options.items():
+        several = [options[k] for k in (option, *BESIDE.get(option, ()))]
+        values = {x["keyword"]: filled(x["value"]) for x in several}
         try:
-            function(**(needed | {one["keyword"]: value}))
+            function(**(needed | {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}))
         except ValueError as e:
             wrong += [] if missing in str(e) else [f"{one['keyword']}: {e}"]
         except TypeError as e:

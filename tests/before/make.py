@@ -66,9 +66,9 @@ COMMANDS = {
         "pretrain", "store", "--out", "contrast", *COMMON, "--batch-size", "6", "--steps", "24", "--lr", "0.02", *FEW,
     ],
     "scores": [
-        "transfer", "store", "--out", "scores", "--init", "run", "--task", "depth", "--metric", "AbsRel",
-        "--validation-split", "val", "--lrs", "0.1", "0.02", "--steps", "12", "--seeds", "0", "1", "--size", "64",
-        "--batch-size", "4", "--resamples", "20", "--examples", "1", "--workers", "0", "--device", "cpu",
+        "transfer", "store", "--out", "scores", "--init", "run", "--task", "depth", "--parts", "pyramid", "--metric",
+        "AbsRel", "--validation-split", "val", "--lrs", "0.1", "0.02", "--steps", "12", "--seeds", "0", "1", "--size",
+        "64", "--batch-size", "4", "--resamples", "20", "--examples", "1", "--workers", "0", "--device", "cpu",
     ],
 }  # fmt: skip
 """What was trained, "first" to start "run" from. Those that were stopped go on when they are given again."""
