@@ -10,16 +10,14 @@ from urllib.request import urlopen
 
 import pytest
 
-from polyteach.ground import files, storage
-from polyteach.ground.files import downloading
-from polyteach.ground.storage import cache
-from polyteach.labelling import cluster
+from polyteach import cluster, files, storage
+from polyteach.files import downloading
 
 
 def test_a_lock_that_another_process_holds_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "PATIENCE", 0.3)
-    blocks = cache.Cache(tmp_path, 10**6)
-    with blocks.locked("size"):
+    monkeypatch.setattr(storage, "PATIENCE", 0.3)
+    cache = storage._Cache(tmp_path, 10**6)
+    with cache.locked("size"):
         pass
     with open(tmp_path / "locks" / "size", "a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)  # of another open file, as another process has one
@@ -27,11 +25,11 @@ def test_a_lock_that_another_process_holds_is_given_up(tmp_path, monkeypatch):
             pytest.raises(
                 storage.StorageError, match=r"another process on this machine holds this lock .*POLYTEACH_CACHE"
             ),
-            blocks.locked("size"),
+            cache.locked("size"),
         ):
             pass
         threading.Timer(0.1, lambda: fcntl.flock(other, fcntl.LOCK_UN)).start()
-        with blocks.locked("size"):  # one that lets go of it is waited for
+        with cache.locked("size"):  # one that lets go of it is waited for
             pass
 
 

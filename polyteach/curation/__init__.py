@@ -1,1 +1,0 @@
-"""What is done to a store as a whole: filled, checked, divided, merged, repaired."""

@@ -1,1 +1,0 @@
-"""Networks over images: pseudo labels into a store, and predictions into files."""

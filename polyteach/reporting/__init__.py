@@ -1,1 +1,0 @@
-"""Scores beside one another: tables, curves, one page."""

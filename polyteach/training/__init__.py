@@ -1,1 +1,0 @@
-"""The one optimisation loop, and the verbs that train by it."""

@@ -1,1 +1,0 @@
-"""A representation on a downstream task: protocol, budget, sweep, scores."""

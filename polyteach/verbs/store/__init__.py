@@ -1,1 +1,0 @@
-"""look after a store: check, info, split, merge, drop-labels, repair"""

@@ -1,1 +1,0 @@
-"""A store and runs made by an earlier version, and what that version makes of them: see make.py."""
