@@ -253,6 +253,20 @@ ACCOUNT = 10
 """Seconds between two records of what a labelling by a cluster has cost: one a part would keep the driver busy."""
 
 
+def _batches(rows: "list[ImageRow]", chosen: list[int], batch_size: int) -> list[list[int]]:
+    """Positions by batch: at most `batch_size` images and, of more than one, `BATCH_PIXELS` together."""
+    batches: list[list[int]] = []
+    held = 0
+    for i in chosen:
+        pixels = rows[i].height * rows[i].width
+        if not batches or len(batches[-1]) == batch_size or held + pixels > BATCH_PIXELS:
+            batches.append([])
+            held = 0
+        batches[-1].append(i)
+        held += pixels
+    return batches
+
+
 class _Run:
     """Which parts of which label sets are missing, and the work of filling them."""
 
@@ -579,24 +593,11 @@ class _Run:
             out += answers
         return out
 
-    def _batches(self, rows: "list[ImageRow]", chosen: list[int]) -> list[list[int]]:
-        """Positions by batch: at most `batch_size` images and, of more than one, `BATCH_PIXELS` together."""
-        batches: list[list[int]] = []
-        held = 0
-        for i in chosen:
-            pixels = rows[i].height * rows[i].width
-            if not batches or len(batches[-1]) == self.batch_size or held + pixels > BATCH_PIXELS:
-                batches.append([])
-                held = 0
-            batches[-1].append(i)
-            held += pixels
-        return batches
-
     def _decoded(self, rows: "list[ImageRow]", chosen: list[int]) -> "Iterator[list[tuple[int, Tensor | str]]]":
         """Batches of (position, image or the reason why there is none), decoded one batch ahead."""
         from concurrent.futures import ThreadPoolExecutor
 
-        batches = self._batches(rows, chosen)
+        batches = _batches(rows, chosen, self.batch_size)
         pool = ThreadPoolExecutor(self.threads)
         try:
             ahead = [[pool.submit(self._image, rows[i]) for i in b] for b in batches[:1]]

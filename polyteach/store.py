@@ -1349,7 +1349,7 @@ def height(path: AnyPath, most: int = MOST_IMAGES) -> int:
 
 
 def shaped(path: AnyPath, schema: pa.Schema, most: int) -> None:
-    """Whether a part's footer says that it is one: columns as in `schema`, and row groups as they are written.
+    """Refuse what is no part by its footer: other columns than in `schema`, or other row groups than are written.
 
     Further columns do no harm. most: rows that it may have.
 

@@ -1,6 +1,5 @@
 """Some seconds of fuzzing (`tests/fuzz.py`, of which the longer run is by hand): the same cases every time."""
 
-import random
 import re
 from random import Random
 
@@ -38,7 +37,7 @@ def test_changed_files_are_read_or_refused(bench):
     # by its number, and not drawn by draw: what a case draws hangs on sizes of files that the one before has changed
     @given(st.integers(0, 2**32 - 1))
     def some(number):
-        bench.case(random.Random(number))
+        bench.case(Random(number))
 
     some()
     bench.whole()

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -515,7 +514,7 @@ def test_large_images_come_in_smaller_batches(monkeypatch):
     module = importlib.import_module("polyteach.label")
     monkeypatch.setattr(module, "BATCH_PIXELS", 100)
     rows = [ImageRow(id=f"{i}", height=10, width=w) for i, w in enumerate((1, 1, 1, 8, 2, 3, 200, 1))]
-    batches = module._Run._batches(SimpleNamespace(batch_size=3), rows, [0, 1, 2, 3, 4, 5, 6, 7])
+    batches = module._batches(rows, [0, 1, 2, 3, 4, 5, 6, 7], batch_size=3)
     assert batches == [[0, 1, 2], [3, 4], [5], [6], [7]]
 
 

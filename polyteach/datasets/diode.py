@@ -144,11 +144,11 @@ def _facing(path: str, size: tuple[int, int], signs: np.ndarray) -> NormalsTarge
         vector = given.astype(np.float32) * signs
         length = np.linalg.norm(vector, axis=-1)
         valid = np.isfinite(given).all(-1) & (length > 0)
-        wrong = valid & (np.abs(length - 1) > 0.1)
-        if wrong.any():
-            got = math.hypot(*given[wrong][0].astype(float))  # which does not square what is large
-            raise ValueError(f"{path}: normals must have length 1, or 0 where invalid; got {got:g}")
-        unit = np.where(valid[..., None], vector / np.where(valid, length, 1)[..., None], 0)
+    wrong = valid & (np.abs(length - 1) > 0.1)
+    if wrong.any():
+        got = math.hypot(*given[wrong][0].astype(float))  # which does not square what is large
+        raise ValueError(f"{path}: normals must have length 1, or 0 where invalid; got {got:g}")
+    unit = np.where(valid[..., None], vector / np.where(valid, length, 1)[..., None], 0)
     away = valid & ((unit * _rays(*size)).sum(-1) > _CLEARLY)
     if away.sum() > _AWAY * max(valid.sum(), _FEWEST * valid.size):
         raise ValueError(f"{path}: nearly every normal faces away from the camera: its axes are others; see ?axes=")
