@@ -9,9 +9,8 @@ from harness import Row, alone, interleaved
 from reading import BATCH, samples
 from worlds import rendered
 
-from polyteach import store as module
-from polyteach.batches import batches
-from polyteach.store import LabelSet, Store
+from polyteach.loading.transport import batches
+from polyteach.store import LabelSet, Store, masks
 from polyteach.tasks import all_tasks
 
 
@@ -28,7 +27,7 @@ def unchecked(store: Store, size: int, tasks: tuple[str, ...], count: int) -> fl
     """As `checked`, of targets that are decoded and believed."""
     with (
         mock.patch.object(LabelSet, "fitted", lambda self, table, images: self.answers(table)),
-        mock.patch.object(module, "_check_runs", return_value=None),
+        mock.patch.object(masks, "check_runs", return_value=None),
     ):
         return checked(store, size, tasks, count)
 

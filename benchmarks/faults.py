@@ -32,19 +32,18 @@ from unittest import mock
 import torch
 from harness import RESULTS, machine, scratch
 from objects import KINDS, server
-from torchvision.io import encode_png
+from worlds import png
 
-from polyteach import storage
-from polyteach.files import write_json
-from polyteach.label import label
-from polyteach.scene import random_scene, render
-from polyteach.storage import to_path
+from polyteach.curation.check import faults as faults_of
+from polyteach.ground.files import write_json
+from polyteach.ground.scene import random_scene, render
+from polyteach.ground.storage import requests, to_path
 from polyteach.store import ImageRow, Store
-from polyteach.stores import faults as faults_of
-from polyteach.stores import repair
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Space
-from polyteach.train import train
+from polyteach.verbs.label import label
+from polyteach.verbs.store.repair import repair
+from polyteach.verbs.train import train
 
 IMAGES, PART, SIZE = 48, 4, 64
 TEACHER = '''
@@ -109,9 +108,7 @@ class Bench:
             sets[name] = store.create_set(name, "people", space, {})
         for part, start in enumerate(range(0, IMAGES, PART)):
             some = scenes[start : start + PART]
-            rows = [
-                ImageRow(f"{start + i}", SIZE, SIZE, encode_png(s.image).numpy().tobytes()) for i, s in enumerate(some)
-            ]
+            rows = [ImageRow(f"{start + i}", SIZE, SIZE, png(s.image)) for i, s in enumerate(some)]
             store.write_images(part, rows)
             for name, labels in sets.items():
                 labels.write(part, [r.id for r in rows], [load_task(name).truth(s, labels.space) for s in some])
@@ -596,10 +593,10 @@ def storms(bench: Bench, draw: random.Random, times: int) -> Row:
     with (
         server() as layer,
         mock.patch.object(S3FileSystem, "_call_s3", layer.impatient(S3FileSystem._call_s3)),
-        mock.patch.object(storage, "WAIT", (0.001, 0.01)),  # between two tries: a storm passes sooner here
+        mock.patch.object(requests, "WAIT", (0.001, 0.01)),  # between two tries: a storm passes sooner here
         mock.patch.dict(os.environ, {"POLYTEACH_CACHE_GB": "0.1"}),
     ):
-        storage._client("s3://").mkdir("bucket")
+        requests.client_of("s3://").mkdir("bucket")
         while min(injected[k] for k in KINDS) < times:
             runs += 1
             url, out = f"s3://bucket/{runs}", bench.folder / f"stormy-{runs}"

@@ -3,7 +3,7 @@
 Pictures stay the same JPEG bytes; boxes, scores and class vectors are numbers; maps are PNG: classes and how probable
 they are 8 bits, depth 16 bits of a millimetre with 0 where it is not known, normals three bytes around 128 with 128
 where they are not known. Every reader is an iterator over dictionaries with the same keys; `targets` makes of each what
-`polyteach.batches` makes of a row of a store.
+`polyteach.loading.reader` makes of a row of a store.
 """
 
 import io
@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from polyteach.geometry import random_view
+from polyteach.ground.geometry import random_view
 from polyteach.store import Store
 from polyteach.tasks import load_task
 from polyteach.tasks.classification import ClassificationTarget
@@ -90,7 +90,7 @@ def targets(sample: dict[str, Any]) -> tuple[Tensor, dict[str, Target]]:
 
 
 def seen(sample: dict[str, Any], number: int, size: int) -> tuple[Tensor, dict[str, Target]]:
-    """A random view, just as `polyteach.batches` takes it of image `number`."""
+    """A random view, just as `polyteach.loading.reader` takes it of image `number`."""
     image, answers = targets(sample)
     source = (int(image.shape[1]), int(image.shape[2]))
     view = random_view(source, (size, size), random.Random(f"0-0-{number}"), SCALE, 0.5)

@@ -16,7 +16,10 @@ READ = """
 import json, resource, sys, time
 start = time.perf_counter()
 from polyteach.store import Store
-from polyteach.batches import *
+from polyteach.loading.plan import plan
+from polyteach.loading.samples import Samples
+from polyteach.loading.transport import batches
+from polyteach.loading.views import Augment
 from polyteach.tasks.contract import Policy
 imported = time.perf_counter()
 chosen = plan([Store.open(sys.argv[1])], (), (), ())

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from polyteach.jackknife import KEPT, draws, groups, left_out
-from polyteach.precision import Judged, Ranking
-from polyteach.tasks.classification import TopK
-from polyteach.tasks.normals import Angles
-from polyteach.tasks.segmentation import MeanIoU
+from polyteach.ground.jackknife import KEPT, draws, groups, left_out
+from polyteach.tasks._average_precision import Judged, Ranking
+from polyteach.tasks._classification_metric import TopK
+from polyteach.tasks._normals_metric import Angles
+from polyteach.tasks._segmentation_metric import MeanIoU
 
 RESULTS = Path(__file__).resolve().parent / "results"
 METHODS = ("percentile", "Bayesian", "jackknife")

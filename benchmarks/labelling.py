@@ -17,12 +17,12 @@ from labellers import loaded
 from torch import Tensor
 from worlds import photographs, rendered
 
-from polyteach import compute
 from polyteach import teachers as families
-from polyteach.images import decode
-from polyteach.label import label
+from polyteach.ground import flops
+from polyteach.ground.images import decode
 from polyteach.store import Store
 from polyteach.teachers import Teacher
+from polyteach.verbs.label import label
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -38,7 +38,7 @@ def mine(store: Store, specs: dict[str, str], precision: str, batch: int) -> flo
     given: dict[str, Any] = {"teachers": {f"bench-{n}": s for n, s in specs.items()}, "precision": precision}
     given |= {"device": ("cpu",), "batch_size": batch, "progress": False}
     hidden = (contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()))
-    once = mock.patch.object(compute, "counted", return_value=(None, 0.0))
+    once = mock.patch.object(flops, "counted", return_value=(None, 0.0))
     with mock.patch.object(families, "load_teacher", loaded), once, hidden[0], hidden[1]:
         return rate(sum(map(store.count, store.parts())), lambda: label(str(store.path), **given))
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from harness import machine
 
-from polyteach import charts
+from polyteach.reporting import charts
 from polyteach.store import LABELLED, Store
 
 EVERY = 2.0

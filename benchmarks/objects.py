@@ -97,7 +97,7 @@ def server() -> Iterator[Layer]:
     from moto.server import ThreadedMotoServer
     from s3fs import S3FileSystem
 
-    from polyteach import storage
+    from polyteach.ground.storage import requests
 
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
@@ -121,9 +121,9 @@ def server() -> Iterator[Layer]:
             mock.patch.dict(os.environ, there),
             mock.patch.dict(fsspec.config.conf, {"s3": once}),
             mock.patch.object(S3FileSystem, "retries", 1),
-            mock.patch.object(storage, "_clients", {}),
+            mock.patch.object(requests, "_clients", {}),
         ):
-            storage._client("s3://")  # takes a second
+            requests.client_of("s3://")  # takes a second
             yield http.app
     finally:
         moto.stop()

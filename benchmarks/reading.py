@@ -8,10 +8,13 @@ import torch
 from formats import BATCH, FORMATS, SCALE, images_a_second
 from harness import Peer, Row, against, alone, interleaved, medians, rate, ready
 from PIL import Image
-from torchvision.io import decode_jpeg
+from torchcodec.decoders import decode_jpeg
 from worlds import photographs, rendered
 
-from polyteach.batches import Augment, Samples, batches, plan
+from polyteach.loading.plan import plan
+from polyteach.loading.samples import Samples
+from polyteach.loading.transport import batches
+from polyteach.loading.views import Augment
 from polyteach.store import Store
 from polyteach.tasks.contract import Policy
 

@@ -2,7 +2,7 @@
 
     python benchmarks/scale.py [--quick]
 
-`polyteach/cluster.py` hands out the parts as it does on Ray; only Ray and the clock are simulated. Parts take a random
+`labelling/cluster.py` hands out the parts as it does on Ray; only Ray and the clock are simulated. Parts take a random
 time, workers die at random and take a while to be replaced, some parts kill whoever takes them. Printed per size of
 cluster: how long it took against the ideal, how much was done twice, and the seconds that the scheduler itself needed
 (real time, on this machine) per part. Writes results/scale.json.
@@ -23,7 +23,7 @@ from unittest import mock
 
 from harness import RESULTS, machine
 
-from polyteach import cluster
+from polyteach.labelling import cluster
 
 
 @dataclass(frozen=True)

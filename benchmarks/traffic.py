@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from harness import RESULTS, machine
 from objects import Layer, server
-from torchvision.io import encode_png
+from worlds import png
 
 TEACHER = """
 import torch
@@ -44,7 +44,7 @@ def counts(folder: Path, layer: Layer, parts: int) -> dict[str, Counter[str]]:
     pictures.mkdir()
     for i in range(parts * PART):
         picture = torch.full((3, 32, 32), i % 256, dtype=torch.uint8)
-        (pictures / f"{i:05d}.png").write_bytes(encode_png(picture).numpy().tobytes())
+        (pictures / f"{i:05d}.png").write_bytes(png(picture))
     (folder / "teacher.py").write_text(TEACHER)
     store, teachers = f"s3://counted/store-{parts}", {"t": f"python:{folder / 'teacher.py'}:mean"}
     training: dict[str, Any] = {
@@ -73,9 +73,9 @@ def main() -> int:
     """The command."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name, server() as layer:
-        from polyteach import storage
+        from polyteach.ground.storage import requests
 
-        storage._client("s3://").mkdir("counted")
+        requests.client_of("s3://").mkdir("counted")
         folder = Path(name)
         os.environ["POLYTEACH_CACHE"] = str(folder / "cache")
         with open(os.devnull, "w") as null, contextlib.redirect_stderr(null), contextlib.redirect_stdout(null):

@@ -10,11 +10,16 @@ from harness import Peer, Row, against, alone, interleaved, medians, ready
 from trainers import BACKBONE, LOOPS, WARM, by_class, per_second, steps_noted
 from worlds import rendered
 
-from polyteach.batches import Augment, Batch, Samples, batches, plan
-from polyteach.loop import Mixture, Settings, fit
+from polyteach.loading.plan import plan
+from polyteach.loading.samples import Samples
+from polyteach.loading.transport import Batch, batches
+from polyteach.loading.views import Augment
+from polyteach.model.student import Student
 from polyteach.store import Store
-from polyteach.student import Student
 from polyteach.tasks.contract import Policy
+from polyteach.training.loop import fit
+from polyteach.training.mixture import Mixture
+from polyteach.training.settings import Settings
 
 
 def run(

@@ -5,10 +5,19 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from polyteach.datasets import load_dataset
 from polyteach.store import ImageRow, Store
+
+
+def png(pixels: Tensor) -> bytes:
+    """An image as PNG bytes; pixels (3, H, W) uint8."""
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())).save(out, format="PNG")
+    return out.getvalue()
 
 
 def jpeg(png: bytes, quality: int = 90) -> bytes:

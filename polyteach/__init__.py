@@ -15,25 +15,28 @@ Multi-task self-training (MuST; Ghiasi et al., ICCV 2021, arXiv 2108.11353) in t
 
 import importlib
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+from polyteach._moved import forward
+from polyteach.version import __version__ as __version__
+
 __all__ = ["ingest", "label", "load_student", "predict", "pretrain", "report", "train", "transfer"]
 
 if TYPE_CHECKING:
-    from polyteach.ingest import ingest
-    from polyteach.label import label
-    from polyteach.predict import predict
-    from polyteach.pretrain import pretrain
-    from polyteach.report import report
-    from polyteach.student import load_student
-    from polyteach.train import train
-    from polyteach.transfer import transfer
+    from polyteach.model.student import load_student
+    from polyteach.verbs.ingest import ingest
+    from polyteach.verbs.label import label
+    from polyteach.verbs.predict import predict
+    from polyteach.verbs.pretrain import pretrain
+    from polyteach.verbs.report import report
+    from polyteach.verbs.train import train
+    from polyteach.verbs.transfer import transfer
 
-_VERBS = ("ingest", "label", "train", "pretrain", "transfer", "predict", "report")
-_HOME = {name: f"polyteach.{name}" for name in _VERBS}
-_HOME["load_student"] = "polyteach.student"
+_HOME = {f.stem: f"polyteach.verbs.{f.stem}" for f in (Path(__file__).parent / "verbs").glob("[a-z]*.py")}
+del _HOME["demo"]  # `polyteach.demo` is a module
+_HOME["load_student"] = "polyteach.model.student"
 
 
 def __getattr__(name: str) -> Any:
@@ -44,9 +47,10 @@ def __getattr__(name: str) -> Any:
 
 class _Package(ModuleType):
     def __setattr__(self, name: str, value: Any) -> None:
-        # `import polyteach.label` would put the module where the verb of the same name is wanted
+        # `import polyteach.label`, an old name, would put the module where the verb of the same name is wanted
         if not (name in _HOME and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
 
 sys.modules[__name__].__class__ = _Package
+forward()

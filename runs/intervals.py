@@ -5,7 +5,7 @@
 
 A row of the file is one test: arm, task, both seeds, its score, the pictures that could not be read, the draws of what
 that score may have been with other test pictures, and the scores with each group of the pictures left out, from which
-they were drawn (polyteach/jackknife.py). Draws of one task are paired by position.
+they were drawn (polyteach/ground/jackknife.py). Draws of one task are paired by position.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyteach.jackknife import interval
+from polyteach.ground.jackknife import interval
 
 SCHEMA = pa.schema(
     [

@@ -175,13 +175,13 @@ def commit() -> str:
 def load() -> None:
     """What most commands import."""
     import polyteach.__main__
-    import polyteach.ingest
-    import polyteach.label
-    import polyteach.pretrain
-    import polyteach.student
+    import polyteach.curation.ingest
+    import polyteach.labelling.label
+    import polyteach.model.student
     import polyteach.tasks.detection
-    import polyteach.train
-    import polyteach.transfer  # noqa: F401
+    import polyteach.training.pretrain
+    import polyteach.training.train
+    import polyteach.transferring.transfer  # noqa: F401
 
 
 def read(text: str) -> dict[str, Job]:

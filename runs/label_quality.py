@@ -1,7 +1,8 @@
 """How right a pool's pseudo labels are: `python runs/label_quality.py POOL ORACLE [SET ...] [--part 5] [--count 300]`.
 
 Compares the label sets of one store with the exact labels, called "people", of the same pictures in another store, or
-in the same, on the first pictures of a part. For docs/proof.md: it looks at the pool, never at a downstream test.
+in the same, on the first pictures of a part. For docs/evidence/proof.md: it looks at the pool, never at a downstream
+test.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import sys
 
 import torch
 
-from polyteach.geometry import fit
+from polyteach.ground.geometry import letterbox
 from polyteach.store import LabelSet, Store
 from polyteach.tasks import load_task
 
@@ -57,7 +58,7 @@ def told(labels: LabelSet, truth: LabelSet, part: int, count: int) -> str:
             f"{found / there:.1%} kept as some object, {right / there:.1%} as the right one"
         )
     metric, size = task.metric(truth.space), (64, 64)
-    metric.update([task.view(a, fit(size, size)) for a, _ in pairs], [t for _, t in pairs])
+    metric.update([task.view(a, letterbox(size, size)) for a, _ in pairs], [t for _, t in pairs])
     return ", ".join(f"{k} {float(v):.3g}" for k, v in metric.compute().items())
 
 

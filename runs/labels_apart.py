@@ -3,7 +3,7 @@
     python runs/labels_apart.py STORE bf16 [--count 2048]
 
 Every label set called NAME-SUFFIX is compared with the one called NAME, on the first pictures that both label. For
-docs/performance.md.
+docs/evidence/performance.md.
 """
 
 import argparse

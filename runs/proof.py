@@ -466,7 +466,7 @@ def seeds_table(folder: Path, ours: str = "student") -> str:
 
 def seeds_chart(folder: Path) -> str:
     """The page's picture: a point for every seed of every arm, on one scale, and a line between them. SVG."""
-    from polyteach import charts
+    from polyteach.reporting import charts
 
     found = json.loads((folder / "proof.json").read_text())["by_seed"]
     rows = []
@@ -537,7 +537,7 @@ def validation_table(folder: Path) -> str:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(
-        prog="bash runs/proof.sh", description="see the head of runs/proof.sh and docs/proof.md"
+        prog="bash runs/proof.sh", description="see the head of runs/proof.sh and docs/evidence/proof.md"
     )
     parser.add_argument("folder", metavar="DIR", type=Path)
     parser.add_argument("--quick", action="store_true", help="small, to see that it all runs")
@@ -561,7 +561,7 @@ def main() -> int:
     scale = SCALES["quick" if given.quick else "rooms" if given.world == "rooms" else "full"]
     if given.ablate_seed is not None and given.ablate_seed not in scale.seeds:
         parser.error(f"--ablate-seed has to be one of {', '.join(map(str, scale.seeds))}: of those there are teachers")
-    from polyteach.devices import quick_precision
+    from polyteach.ground.devices import quick_precision
 
     precision = given.precision or quick_precision("cpu")
     planned = jobs(scale, given.world, given.extra, given.ablate_seed, precision)

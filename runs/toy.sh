@@ -7,7 +7,7 @@
 # Four specialists learn from 1,000 labelled images each, of four worlds that look different and name different things.
 # They label 2,000 images of a fifth; one student learns from that. It and its rivals, all with the same network and as
 # many steps, are then fine-tuned on six worlds of new shapes: classes, boxes, two kinds of regions, depth and normals
-# (which no teacher knows). What to expect, and how long it took: docs/toy.md.
+# (which no teacher knows). What to expect, and how long it took: docs/evidence/toy.md.
 #
 # A run that was stopped goes on when the same command is given again.
 set -euo pipefail

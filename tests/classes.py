@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from polyteach.datasets import load_dataset
-from polyteach.ingest import ingest
+from polyteach.verbs.ingest import ingest
 
 
 def picture(value=0, format="PNG", mode="RGB"):

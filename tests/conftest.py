@@ -1,23 +1,22 @@
-"""What several tests share: a rendered store, and quiet, deterministic torch."""
+"""Fixtures of several tests, and quiet, deterministic torch."""
 
 import functools
 import importlib
-import io
 import os
 import random
 import shutil
-import signal
-import sys
 import tempfile
-import traceback
-import warnings
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from polyteach.scene import random_scene, render
+from tests.worlds import photographs_in, teacher_in, world
+
+
+def pytest_collection_modifyitems(items):
+    """Modules with slow tests come first: at the end no process is left alone with one of them."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -46,54 +45,23 @@ def _same_start():
     torch.set_num_threads(threads)
 
 
-def png(pixels: torch.Tensor) -> bytes:
-    """An image as PNG bytes; pixels (3, H, W) uint8."""
-    out = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())).save(out, format="PNG")
-    return out.getvalue()
-
-
-def forked(work, said=os.devnull):
-    """The process id of a fork that does `work`, with one thread: a new process would import for seconds.
-
-    It ends with the number that `work` returns, else with 0; with 1 after an error, 130 when interrupted. What it says
-    goes to the end of the file `said`.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which wait here
-        pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        torch.set_num_threads(1)  # threads do not live on in a fork
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
-        # not those of pytest, which captures them
-        sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115
-        code = int(answer) if isinstance(answer := work(), int) else 0
-    except KeyboardInterrupt as e:
-        print(e, file=sys.stderr)
-        code = 130
-    except BaseException:
-        traceback.print_exc(file=sys.stderr)
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+@pytest.fixture
+def one_thread(_same_start):
+    """With another number of threads sums have another order; and with one, forks are safe."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
 def photographs(tmp_path):
-    """A folder of six small rendered pictures of different shapes."""
-    folder = tmp_path / "photographs"
-    folder.mkdir()
-    for i in range(6):
-        size = [(48, 64), (64, 48), (40, 40)][i % 3]
-        (folder / f"{i}.png").write_bytes(png(render(random_scene(i, size)).image))
-    return folder
+    return photographs_in(tmp_path / "photographs")
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory):
+    """Two: one with depth alone, one with classes and boxes, so that many passes lack an objective."""
+    folder = tmp_path_factory.mktemp("stores")
+    one = world(folder / "one", 6, tasks=("depth",))
+    return [one, world(folder / "two", 6, tasks=("classification", "detection"), first=6)]
 
 
 @pytest.fixture
@@ -101,7 +69,7 @@ def verbs(monkeypatch):
     """Calls of the verbs as (name, options): the command line is read as ever, and nothing is done."""
     calls = []
     for name in ("ingest", "train", "pretrain", "label", "transfer", "report"):
-        module = importlib.import_module(f"polyteach.{name}")
+        module = importlib.import_module(f"polyteach.verbs.{name}")
 
         def noted(*args, verb=name, **options):  # a verb may have an option "name"
             calls.append((verb, options))
@@ -110,61 +78,7 @@ def verbs(monkeypatch):
     return calls
 
 
-TEACHER = '''
-import os, time
-import torch
-from polyteach.tasks.classification import ClassificationTarget
-from polyteach.tasks.contract import Objective, Space
-from polyteach.teachers import Teacher
-
-class Mean(Teacher):
-    """Classes by the mean colour; slow on purpose where asked."""
-    objectives = {"classification": Objective("classification", Space(("red", "green", "blue")))}
-    calls = 0
-    def __call__(self, images):
-        time.sleep(float(os.environ.get("SLOW", 0)))
-        Mean.calls += 1
-        means = torch.stack([i.float().mean((1, 2)) for i in images])
-        return [{"classification": ClassificationTarget(probability=p)} for p in (means / 20).softmax(-1)]
-
-class Odd(Mean):
-    """Answers badly for dark images."""
-    bad = "nan"
-    def __call__(self, images):
-        out = super().__call__(images)
-        for image, answer in zip(images, out):
-            if image.float().mean() < 50:
-                p = answer["classification"].probability
-                if self.bad == "nan":
-                    p = p * float("nan")
-                elif self.bad == "size":
-                    p = torch.cat([p, p]) / 2
-                elif self.bad == "raise":
-                    raise RuntimeError("no dark images")
-                answer["classification"] = ClassificationTarget(probability=p)
-        return out
-
-class Greedy(Mean):
-    """Has memory for three images."""
-    def __call__(self, images):
-        if len(images) > 3:
-            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
-        return super().__call__(images)
-
-def greedy(device, precision): return Greedy()
-def mean(device, precision): return Mean()
-def nan(device, precision): return Odd()
-def size(device, precision):
-    t = Odd(); t.bad = "size"; return t
-def crash(device, precision):
-    t = Odd(); t.bad = "raise"; return t
-'''
-"""Teachers for `python:FILE:NAME`."""
-
-
 @pytest.fixture
 def teacher(tmp_path, request):
-    """`python:FILE:` of a file with TEACHER, and MORE of the test's module where it has that; a name comes after it."""
-    file = tmp_path / "my_teacher.py"
-    file.write_text(TEACHER + getattr(request.module, "MORE", ""))
-    return f"python:{file}:"
+    """Of `worlds.TEACHER`, and of MORE of the test's module where it has that."""
+    return teacher_in(tmp_path, getattr(request.module, "MORE", ""))

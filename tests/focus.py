@@ -12,9 +12,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from polyteach.geometry import View
-from polyteach.layers import PixelHead, Pyramid
-from polyteach.scene import Render
+from polyteach.ground.geometry import View
+from polyteach.ground.layers import PixelHead, Pyramid
+from polyteach.ground.scene import Render
 from polyteach.tasks.contract import Policy, Space, Target, Task, column
 
 

@@ -196,12 +196,17 @@ def bounded() -> Iterator[None]:
 # ---------------------------------------------------------------- datasets
 
 
+SOURCES: dict[str, tuple[str, Callable[[Path], None]]] = {}
+"""By target: the source of a tiny dataset, in which {} is its folder, and what makes that folder."""
+
+
 def dataset(name: str, source: str, make: Callable[[Path], None], **more: Any) -> None:
     """A target that ingests `source`, in which {} is the folder."""
+    SOURCES[name] = source, make
 
     def read(folder: Path) -> Any:
-        from polyteach.ingest import ingest
-        from polyteach.stores import faults
+        from polyteach.curation.check import faults
+        from polyteach.verbs.ingest import ingest
 
         with tempfile.TemporaryDirectory(dir=folder.parent) as kept:
             store = ingest(
@@ -569,7 +574,7 @@ def _pictures(folder: Path) -> None:
     for kind, end in ends.items():
         with contextlib.suppress(OSError, ValueError, KeyError):
             rgb.save(folder / f"plain{end}", format=kind)
-    from polyteach.images import BadImage, measure
+    from polyteach.ground.images import BadImage, measure
 
     for file in folder.iterdir():
         try:
@@ -580,7 +585,7 @@ def _pictures(folder: Path) -> None:
 
 def _read_pictures(folder: Path) -> Any:
     """All of a folder: measured and decoded alike."""
-    from polyteach.images import BadImage, decode, faint, measure
+    from polyteach.ground.images import BadImage, decode, faint, measure
 
     sizes = []
     for file in sorted(folder.iterdir()):
@@ -614,7 +619,7 @@ target("images", _pictures, _read_pictures)
 
 def _store(folder: Path) -> None:
     """A store with people's labels of every task, and one of every kind of column."""
-    from polyteach.scene import random_scene, render
+    from polyteach.ground.scene import random_scene, render
     from polyteach.store import ImageRow, Store
     from polyteach.tasks import all_tasks, load_task
     from polyteach.tasks.contract import Space
@@ -649,7 +654,7 @@ def _png(pixels: Any) -> bytes:
 
 
 def _opened(path: Path) -> Any:
-    from polyteach.limits import Limits
+    from polyteach.ground.limits import Limits
     from polyteach.store import Store
 
     return Store.open(str(path), limits=Limits(max_pixels=MAX_PIXELS))
@@ -657,7 +662,8 @@ def _opened(path: Path) -> Any:
 
 def _read_store(folder: Path) -> Any:
     """What `faults` finds; and of a whole store everything, by every function."""
-    from polyteach.stores import described, faults
+    from polyteach.curation.check import faults
+    from polyteach.curation.info import described
 
     store = _opened(folder / "store")
     wrong = [str(f) for f in faults(store, deep=True)]
@@ -692,7 +698,8 @@ def _everything(store: Any, about: Any) -> Any:
 
 def _mended(folder: Path) -> None:
     """`repair` does all or nothing: what it has mended is whole."""
-    from polyteach.stores import faults, repair
+    from polyteach.curation.check import faults
+    from polyteach.verbs.store.repair import repair
 
     with tempfile.TemporaryDirectory(dir=folder.parent) as kept, contextlib.redirect_stdout(io.StringIO()):
         copy = Path(kept, "copy")
@@ -719,7 +726,7 @@ target("store labels", _store, _read_store, files=r"labels/.*parquet$|rejects")
 
 
 def _student(folder: Path) -> None:
-    from polyteach.student import Student, save_student
+    from polyteach.model.student import Student, save_student
     from polyteach.tasks.contract import Objective, Space
 
     objectives = {
@@ -731,7 +738,7 @@ def _student(folder: Path) -> None:
 
 
 def _read_student(folder: Path) -> Any:
-    from polyteach.student import load_student
+    from polyteach.model.student import load_student
 
     student = load_student(folder)
     return len(student.state_dict()), sorted(student.objectives)
@@ -787,9 +794,9 @@ def _tables(folder: Path) -> None:
 
 
 def _read_tables(folder: Path) -> Any:
-    from polyteach.__main__ import _config_option
-    from polyteach.objectives import apart, join, read_map
-    from polyteach.splits import grouping
+    from polyteach.command import _config_option
+    from polyteach.curation.grouping import grouping
+    from polyteach.loading.objectives import apart, join, read_map
     from polyteach.store import Store
 
     sets = Store.open(str(folder / "store")).sets()

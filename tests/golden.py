@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
-from polyteach.pretrain import pretrain
-from polyteach.scene import random_scene, render
+from polyteach.ground.scene import random_scene, render
 from polyteach.store import ImageRow, Store
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import PEOPLE, Space
-from polyteach.train import train
-from tests.conftest import png
+from polyteach.verbs.pretrain import pretrain
+from polyteach.verbs.train import train
+from tests.worlds import png
 
 FILE = Path(__file__).with_suffix(".json")
 TOLERANCE = 1e-3

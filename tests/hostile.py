@@ -3,8 +3,8 @@
     python -m tests.hostile                        all of it, for its own sake: what is wrong is printed
     python -m tests.hostile --only uri --jobs 2    cases whose name holds that text, two at a time
     python -m tests.hostile --list
-    python -m tests.hostile --save after           keep what was found in docs/hostile.json, beside what is there
-    python -m tests.hostile --table                write docs/hostile.md from docs/hostile.json
+    python -m tests.hostile --save after           what was found, into docs/evidence/hostile.json
+    python -m tests.hostile --table                write docs/evidence/hostile.md from docs/evidence/hostile.json
 
 Every run is a verb's command line in a process of its own, forked from one that has imported everything, with a folder,
 a home and a folder for temporary files of its own. Looked at afterwards:
@@ -54,13 +54,13 @@ from PIL import Image
 
 import polyteach
 from polyteach.__main__ import main as call
-from polyteach.label import label
+from polyteach.verbs.label import label
 from tests import hostile_cases as corpus
 from tests.hostile_cases import Case, Place, Run
 
 ROOT = Path(__file__).parent.parent
-RECORD = ROOT / "docs" / "hostile.json"
-TABLE = ROOT / "docs" / "hostile.md"
+RECORD = ROOT / "docs" / "evidence" / "hostile.json"
+TABLE = ROOT / "docs" / "evidence" / "hostile.md"
 GB = 1 << 30
 ABOVE = 1.5 * GB
 """Memory that a run may hold above what its verb does with good input."""
@@ -610,8 +610,9 @@ def table(record: dict[str, Any]) -> str:
         "",
         "Written by `python -m tests.hostile --table` from hostile.json: what each verb did with each input of the",
         "corpus in tests/hostile_cases.py. **Bold** is what must not be: a traceback, a change outside of the folder",
-        "that was given, a request, more than 1.5 GB above what the verb takes with good input, good images that are",
-        "lost, or a message that does not name what is at fault. Stopped is what took too long, or 2.5 GB more.",
+        "that was given, a request, or good images that are lost. So are more than 1.5 GB above what the verb takes",
+        "with good input, and a message that does not name what is at fault. Stopped is what took too long, or 2.5 GB",
+        "more.",
         "",
     ]
     for column in columns:
@@ -678,7 +679,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="longest of one run")
     parser.add_argument("--save", choices=("before", "after"))
     parser.add_argument("--go-on", action="store_true", help="leave out what --save has kept already")
-    parser.add_argument("--table", action="store_true", help="write docs/hostile.md from docs/hostile.json")
+    parser.add_argument("--table", action="store_true", help="write docs/evidence/hostile.md from its JSON")
     parser.add_argument("--keep", action="store_true", help="leave the folders, and say where they are")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()

@@ -155,7 +155,7 @@ def place(root: Path, seed: Path, url: str) -> Place:
 
 
 def _scenes(count: int) -> Any:
-    from polyteach.scene import random_scene, render
+    from polyteach.ground.scene import random_scene, render
 
     return [render(random_scene(i, (40, 48))) for i in range(count)]
 
@@ -178,8 +178,8 @@ def seed(folder: Path) -> None:
     """A small store with every task's labels, a network, an ONNX teacher and results of transfers, made once."""
     import torch
 
+    from polyteach.model.student import Student, save_student
     from polyteach.store import ImageRow, Store
-    from polyteach.student import Student, save_student
     from polyteach.tasks import load_task
     from polyteach.tasks.contract import Objective, Space
 
@@ -835,7 +835,7 @@ case("a folder of broken is a link", 1, "broken/labels is a link to somebody's f
 
 def _swept(here: Place) -> None:
     """A temporary file of a dead process of this machine, in a folder that is not the store's."""
-    from polyteach.files import _OWNER
+    from polyteach.ground.files import _OWNER
 
     _linked("images")(here)
     (here.root / "around" / "elsewhere" / f".x.{_OWNER}.999999.abcdef01.tmp").write_text("somebody's")
@@ -1410,9 +1410,9 @@ def _map_of(*values: Any) -> Callable[[], bytes]:
     def make() -> bytes:
         import numpy as np
 
-        from polyteach.store import _map
+        from polyteach.store.maps import encode_map
 
-        return _map(np.array(values[0], values[1]))
+        return encode_map(np.array(values[0], values[1]))
 
     return make
 
@@ -1420,9 +1420,9 @@ def _map_of(*values: Any) -> Callable[[], bytes]:
 def _filled(value: Any, kind: str, shape: tuple[int, ...] = (40, 48)) -> bytes:
     import numpy as np
 
-    from polyteach.store import _map
+    from polyteach.store.maps import encode_map
 
-    return _map(np.full(shape, value, kind))
+    return encode_map(np.full(shape, value, kind))
 
 
 _NAN, _INF = float("nan"), float("inf")
@@ -1669,16 +1669,16 @@ def _odd_overview(here: Place) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from polyteach.storage import stamps
-    from polyteach.store import Overview, _digest
+    from polyteach.ground.storage import stamps
+    from polyteach.store.index import Index, digest
 
     _good(here)
     folder = here.work / "store" / "images"
     stamp = stamps(folder)["part-00000.parquet"]
     table = pa.table(
-        {"part": [0], "stamp": [stamp], "values": [["train"]], "lengths": [[2_000_000_000]]}, schema=Overview.SCHEMA
+        {"part": [0], "stamp": [stamp], "values": [["train"]], "lengths": [[2_000_000_000]]}, schema=Index.SCHEMA
     )
-    pq.write_table(table.replace_schema_metadata({"sha256": _digest(table)}), folder / Overview.NAME)
+    pq.write_table(table.replace_schema_metadata({"sha256": digest(table)}), folder / Index.NAME)
 
 
 case("store file: overview lies", 6, "an overview that says that a part has 2 billion rows", _odd_overview,

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up an environment of its own (once) and runs every check: lint, types, architecture, tests.
+# Sets up an environment of its own (once) and runs every check: lint, types, architecture, docs, tests.
 #   bash tests/run.sh              everything
 #   VENV=DIR bash tests/run.sh     in another environment than .venv
 #   bash tests/run.sh -m 'not slow'   what follows goes to pytest
@@ -29,6 +29,10 @@ ruff check .
 ruff format --check .
 mypy
 lint-imports
-# a file at a time in each of two processes: tests mostly wait for one core, and fixtures belong to files; examples that
-# are the same every time, so that what fails is what was changed
-python -m pytest -n 2 --dist loadfile --hypothesis-profile ci "$@"
+# the site: a link that leads nowhere is an error
+site="$(mktemp -d)"
+trap 'rm -rf "$site"' EXIT
+sphinx-build -q -W --keep-going docs "$site"
+# a file at a time in each of two processes: tests mostly wait for one core, and fixtures belong to files, in the order of
+# tests/conftest.py; examples that are the same every time, so that what fails is what was changed
+python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --hypothesis-profile ci "$@"

@@ -6,13 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from polyteach.layers import Adapter
-from polyteach.scene import random_scene, render
-from polyteach.student import Student, describe_student, load_student
+from polyteach.ground.layers import Adapter
+from polyteach.ground.scene import random_scene, render
+from polyteach.model.student import Student, describe_student, load_student
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Objective, Space
-from polyteach.train import train
-from tests.test_train import options, weights_of, world
+from polyteach.verbs.train import train
+from tests.worlds import options, weights_of, world
 
 TWO = {
     "kinds": Objective("classification", Space(("a", "b"))),

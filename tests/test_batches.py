@@ -10,18 +10,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as kernels
 
-from polyteach import batches as module
-from polyteach import stores
-from polyteach.batches import PHOTOMETRIC, Augment, Order, Samples, batches, photometric, plan, unlearnable
-from polyteach.geometry import random_view
-from polyteach.scene import random_scene, render
+from polyteach.curation.check import faults
+from polyteach.ground.geometry import random_view
+from polyteach.ground.scene import random_scene, render
+from polyteach.loading import plan as plan_module
+from polyteach.loading import reader, transport
+from polyteach.loading.plan import plan
+from polyteach.loading.reader import unlearnable
+from polyteach.loading.sampler import WINDOW, Sampler
+from polyteach.loading.samples import Samples
+from polyteach.loading.transport import batches
+from polyteach.loading.views import PHOTOMETRIC, Augment, photometric
 from polyteach.store import ImageRow, Store
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Policy, Space
 from polyteach.tasks.detection import DetectionTarget, rows
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
-from tests.conftest import png
+from polyteach.verbs.store.repair import repair
+from tests import worlds
+from tests.worlds import png, rows_of
 
 ABC = Space(("a", "b", "c"))
 PLAIN = Augment((32, 32), (1.0, 1.0), 0.0)
@@ -33,16 +41,8 @@ def soft(*p):
 
 def store_of(path, count, part_size=100, side=16, split=lambda i: None, prefix=""):
     """A store of `count` grey images whose brightness is their number."""
-    store = Store.create(path, part_size)
-    for part, start in enumerate(range(0, count, part_size)):
-        rows = [
-            ImageRow(
-                f"{prefix}{i}", side, side, png(torch.full((3, side, side), i % 256, dtype=torch.uint8)), split=split(i)
-            )
-            for i in range(start, min(start + part_size, count))
-        ]
-        store.write_images(part, rows)
-    return store
+    greys = [torch.full((3, side, side), i % 256, dtype=torch.uint8) for i in range(count)]
+    return worlds.store_of(path, rows_of(greys, split=split, prefix=prefix), part_size)
 
 
 def label(store, name, answers, task="classification", space=ABC, info=None):
@@ -162,29 +162,29 @@ def test_errors_list_what_there_is(tmp_path):
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=90), st.integers(0, 2**40), st.integers(0, 3))
 def test_every_image_once_per_epoch_by_random_access(sizes, seed, epoch):
     start = np.concatenate([[0], np.cumsum(sizes)])
-    order, n = Order(start, seed), sum(sizes)
+    order, n = Sampler(start, seed), sum(sizes)
     seen = [order.at(epoch * n + i) for i in range(n)]
     assert {e for e, _ in seen} == {epoch}
     assert sorted(i for _, i in seen) == list(range(n))
-    again = Order(start, seed)
+    again = Sampler(start, seed)
     for i in random.Random(seed).sample(range(n), min(n, 10)):
         assert again.at(epoch * n + i) == seen[i]
 
 
 def test_epochs_and_seeds_differ():
     start = np.array([0, 64, 128])
-    one, other = Order(start, 0), Order(start, 1)
+    one, other = Sampler(start, 0), Sampler(start, 1)
     streams = [[o.at(e * 128 + i)[1] for i in range(128)] for o in (one, other) for e in (0, 1)]
     assert len({tuple(s) for s in streams}) == 4
 
 
 def test_epochs_order_row_groups_and_images_anew():
-    start = 64 * np.arange(2 * module.WINDOW + 1)  # two windows
-    order, n = Order(start, 0), int(start[-1])
+    start = 64 * np.arange(2 * WINDOW + 1)  # two windows
+    order, n = Sampler(start, 0), int(start[-1])
     first, second = ([order.at(e * n + i)[1] for i in range(n // 2)] for e in (0, 1))
     assert {i // 64 for i in first} != {i // 64 for i in second}  # which row groups the first window has
     start = np.array([0, 64])  # one row group: only what is within it can change
-    order = Order(start, 0)
+    order = Sampler(start, 0)
     first, second = ([order.at(e * 64 + i)[1] for i in range(64)] for e in (0, 1))
     assert first != second
 
@@ -202,7 +202,7 @@ def test_every_epoch_has_another_view_of_an_image(tmp_path):
 def test_places_are_uniform():
     """Over many seeds each image comes first about equally often: chi-square against the uniform."""
     start = np.array([0, 3, 4, 9])  # row groups of unlike sizes
-    first = np.bincount([Order(start, seed).at(0)[1] for seed in range(1800)], minlength=9)
+    first = np.bincount([Sampler(start, seed).at(0)[1] for seed in range(1800)], minlength=9)
     assert ((first - 200) ** 2 / 200).sum() < 26.1  # 99.9 % of chi-square with 8 degrees
 
 
@@ -237,9 +237,9 @@ def test_what_a_worker_sends_is_what_it_made(tmp_path):
         label(store, "x", answers, task, space)
     s = samples(plan([store]), Augment((16, 24), (0.5, 2.0)))
     made = [s[i] for i in range(6)]
-    images, (targets, ids, rejects) = module._gathered(made)
-    sent_images, packed = module._packed(made)
-    sent, sent_ids, sent_rejects = module._unpacked(packed)
+    images, (targets, ids, rejects) = transport._gathered(made)
+    sent_images, packed = transport._packed(made)
+    sent, sent_ids, sent_rejects = transport._unpacked(packed)
     assert torch.equal(images, sent_images)
     assert (ids, rejects) == (sent_ids, sent_rejects)
     assert set(targets) == set(sent)
@@ -269,7 +269,7 @@ def test_a_small_cache_changes_nothing(tmp_path, monkeypatch):
     label(store, "x", [soft(i / 256, 1 - i / 256, 0) for i in range(200)])
     chosen = plan([store])
     expected = list(batches(samples(chosen), 10, 0, 20))
-    monkeypatch.setattr(module, "CACHE", 1)
+    monkeypatch.setattr(reader, "CACHE", 1)
     s = samples(chosen)
     for a, b in zip(expected, batches(s, 10, 0, 20), strict=True):
         assert a.ids == b.ids
@@ -289,7 +289,7 @@ def test_what_fits_into_memory_is_decoded_once_and_the_samples_stay_the_same(tmp
         return picture(self, row)
 
     monkeypatch.setattr(Store, "picture", counted)
-    monkeypatch.setattr(module, "DECODED", room)
+    monkeypatch.setattr(reader, "DECODED", room)
     s = samples(plan([store]))
     for i, sample in enumerate(wanted):
         again = s[i]
@@ -305,9 +305,9 @@ def test_a_picture_that_could_not_be_read_is_tried_again(tmp_path):
     store.write_images(0, [ImageRow("late", 16, 16, uri=str(file))])
     label(store, "people", [soft(1, 0, 0)])
     s = samples(plan([store]))
-    assert isinstance(s.picture(0)[1], str)
+    assert isinstance(s.image(0)[1], str)
     file.write_bytes(png(torch.full((3, 16, 16), 7, dtype=torch.uint8)))
-    assert torch.equal(s.picture(0)[1], torch.full((3, 16, 16), 7, dtype=torch.uint8))
+    assert torch.equal(s.image(0)[1], torch.full((3, 16, 16), 7, dtype=torch.uint8))
 
 
 def test_unreadable_images_are_replaced_the_same_way(tmp_path):
@@ -491,7 +491,7 @@ def test_where_nothing_can_be_learned_is_found_by_looking_at_few(tmp_path, monke
         "detection_people": "detection_people (of detection/people): 3 images with nothing but crowds and other "
         "ignored objects, 1 images with no object"
     }
-    monkeypatch.setattr(module, "LOOK", 3)
+    monkeypatch.setattr(plan_module, "LOOK", 3)
     known, likely = unlearnable(plan([store]), Policy())
     assert known == {}
     assert "segmentation_people (of segmentation/people): 3 images with nothing but ignored pixels" in likely.values()
@@ -541,13 +541,13 @@ def test_nothing_is_learned_from_what_check_refuses(task, tmp_path):
     assert len(by_id(plan([store]))) == 4
     answers[2] = target(**kept(task) | wrong)
     labels.write(0, list("0123"), answers)
-    [fault] = stores.faults(store)
+    [fault] = faults(store)
     assert reason in str(fault)
     with pytest.raises(ValueError, match=f"part-00000.parquet: target of '2': {reason}.*polyteach store check .*/s, "):
         by_id(plan([store]))
     with pytest.raises(ValueError, match=f"target of '2': {reason}"):
         labels.read(0)
-    stores.repair(store.path, progress=False)
+    repair(store.path, progress=False)
     assert sorted(by_id(plan([store]))) == ["0", "1", "3"]
 
 

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from polyteach.__main__ import GROUPS, VERBS, main
+from polyteach.__main__ import main
 from polyteach.store import ImageRow, Store
-from tests.conftest import png
+from polyteach.verbs import is_group, load_verb, verbs
+from tests.worlds import png
 
-WORDS = [v for v in VERBS if v not in GROUPS] + [f"{g} {v}" for g, (_, verbs) in GROUPS.items() for v in verbs]
+VERBS = verbs()
+GROUPS = [v for v in VERBS if is_group(v)]
+WORDS = [v for v in VERBS if v not in GROUPS] + [f"{g} {v}" for g in GROUPS for v in verbs(g)]
 
 
 @pytest.mark.parametrize("verb", WORDS)
@@ -40,12 +43,10 @@ def test_help_breaks_no_word_at_80_columns(verb, capsys, monkeypatch):
 
 @pytest.mark.parametrize("verb", WORDS)
 def test_every_option_is_explained(verb, capsys):
-    import importlib
     import inspect
 
-    first, *more = verb.split()
-    module = GROUPS[first][0] if more else first
-    function = getattr(importlib.import_module(f"polyteach.{module}"), (more or [first])[0].replace("-", "_"))
+    *group, name = verb.split()
+    function, _ = load_verb(name, *group)
     arguments = (inspect.getdoc(function) or "").partition("Args:")[2]
     for name in inspect.signature(function).parameters:
         assert f"\n    {name}: " in arguments, f"{verb} does not explain {name}"
@@ -65,7 +66,7 @@ def test_top_level(capsys):
 def test_verbs_of_verbs(group, capsys):
     assert main([group, "--help"]) == 0
     said = capsys.readouterr().out
-    assert all(verb in said for verb in GROUPS[group][1])
+    assert all(verb in said for verb in verbs(group))
     assert main([group]) == 2
     assert main([group, "mend"]) == 2
     assert "unknown verb 'mend'" in capsys.readouterr().err
@@ -103,9 +104,8 @@ def test_config_file_errors(tmp_path, capsys):
     assert main(["label", "--config", str(tmp_path / "none.yaml")]) == 2
     assert "No such file" in capsys.readouterr().err
     file.write_text("store: a\nteacher: {x: y}\nbatch_size: many\n")
-    with pytest.raises(SystemExit):
-        main(["label", "--config", str(file)])
-    assert "many" in capsys.readouterr().err
+    assert main(["label", "--config", str(file)]) == 2
+    assert f"--config {file}: batch_size: must be int; got 'many'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_who_stops_reading_gets_no_traceback(words, tmp_path):
 
 def test_another_broken_pipe_is_no_end(monkeypatch):
     """As of a connection to a server, while somebody reads what is said."""
-    module = importlib.import_module("polyteach.train")
+    module = importlib.import_module("polyteach.verbs.train")
 
     @functools.wraps(module.train)
     def broken(*_, **__):
@@ -218,10 +218,49 @@ def test_an_error_that_is_of_no_path_is_not_hidden(error, monkeypatch):
 
 def fails(error, monkeypatch):
     """Let `polyteach train` raise it."""
-    module = importlib.import_module("polyteach.train")  # the package's `train` is the verb
+    module = importlib.import_module("polyteach.verbs.train")  # the package's `train` is the verb
 
     @functools.wraps(module.train)
     def refused(*_, **__):
         raise error
 
     monkeypatch.setattr(module, "train", refused)
+
+
+MISTAKES = [
+    (["train", "{store}", "--out", "{run}", "--backbone", "resnet81"], "unknown backbone 'resnet81'; did you mean"),
+    (["train", "{store}", "--out", "{run}", "--size", "100"], "size must be a multiple of 32; got 100"),
+    (["train", "{store}", "--out", "{run}", "--init", "/nowhere"], "init '/nowhere' is neither 'pretrained', a file"),
+    (["train", "/nowhere", "--out", "{run}"], "/nowhere is not a store (no store.json)"),
+    (["train", "{store}", "--out", "{run}", "--weights", "best"], "weights 'best' is neither one of rule"),
+    (["train", "{store}", "--out", "{run}", "--map", "/nowhere"], "map /nowhere: No such file"),
+    (["train", "{store}", "--out", "{done}"], "holds a finished run; choose another folder"),
+    (["train", "{store}", "--out", "{run}", "--shard"], "shard: there is one process"),
+    (
+        ["pretrain", "{store}", "--out", "{run}", "--method", "magic"],
+        "unknown method 'magic'; there are simclr, vicreg",
+    ),
+    (["pretrain", "{store}", "--out", "{run}", "--optimizer", "lion"], "unknown optimizer 'lion'"),
+    (["pretrain", "{store}", "--out", "{done}"], "holds a finished run; choose another folder"),
+]
+
+
+def test_what_a_training_cannot_do_is_said_before_torch_is_imported(tmp_path):
+    """Of every mistake the message, in one process that has no torch at its end."""
+    store, done = tmp_path / "store", tmp_path / "done"
+    (store / "images").mkdir(parents=True)
+    (store / "store.json").write_text('{"format": 1, "part_size": 4}')
+    done.mkdir()
+    for name in ("train.json", "pretrain.json"):
+        (done / name).write_text("{}")
+    places = {"store": store, "run": tmp_path / "run", "done": done}
+    words = [[w.format(**places) for w in given] for given, _ in MISTAKES]
+    code = (
+        "import sys, json\nfrom polyteach.__main__ import main\n"
+        f"for words in {words!r}:\n    print(main(words), 'torch' in sys.modules, file=sys.stderr)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    for _, message in MISTAKES:
+        assert message in " ".join(said.split()), said
+    assert said.count("2 False\n") == len(MISTAKES), said
+    assert not (tmp_path / "run").exists()

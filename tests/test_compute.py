@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from polyteach.compute import counted
+from polyteach.ground.flops import counted
 
 
 class Resizing(nn.Module):

@@ -9,8 +9,8 @@ from PIL import Image
 
 from polyteach.datasets import load_dataset
 from polyteach.datasets.ade20k import PROTOCOLS
-from polyteach.ingest import ingest
 from polyteach.tasks import load_task
+from polyteach.verbs.ingest import ingest
 
 H, W = 12, 16
 IGNORE = 65535

@@ -18,10 +18,10 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets import cifar as reference
 
 from polyteach.datasets import cifar, load_dataset
-from polyteach.ingest import ingest
 from polyteach.store import Store
 from polyteach.tasks.classification import Classification, ClassificationTarget
 from polyteach.tasks.contract import Space
+from polyteach.verbs.ingest import ingest
 from tests.classes import seen, stored
 
 RNG = np.random.default_rng(0)

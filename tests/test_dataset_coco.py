@@ -17,9 +17,9 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from polyteach.datasets import _coco, load_dataset
-from polyteach.ingest import ingest
+from polyteach.datasets import _coco_outlines, _json_stream, load_dataset
 from polyteach.tasks.contract import Space
+from polyteach.verbs.ingest import ingest
 
 IGNORE = 65535
 H, W = 24, 32
@@ -800,13 +800,13 @@ def test_the_stream_gives_what_json_gives_and_where_it_stands(values, ascii_only
     text = json.dumps(
         {"a": 12.5e3, "images": values, "é": [1], "z": -7}, ensure_ascii=ascii_only, indent=indent
     ).encode()
-    before = _coco._CHUNK
-    _coco._CHUNK = chunk
+    before = _json_stream._CHUNK
+    _json_stream._CHUNK = chunk
     try:
-        stream = _coco._Stream("x", io.BytesIO(text))
+        stream = _json_stream.JsonStream("x", io.BytesIO(text))
         found = [(f, i, v, text[b : b + n]) for f, i, v, b, n in stream.fields(frozenset({"images"}))]
     finally:
-        _coco._CHUNK = before
+        _json_stream._CHUNK = before
     assert [(f, v) for f, i, v, _ in found if f != "images"] == [("a", 12.5e3), ("é", [1]), ("z", -7)]
     assert [v for f, i, v, _ in found if i >= 0] == values
     assert all(json.loads(raw) == v for _, i, v, raw in found if i >= 0)
@@ -818,11 +818,11 @@ def test_run_lengths_as_pycocotools_decodes_them(seed, height, width):
     r = np.random.default_rng(seed)
     mask = np.repeat(r.random((height, width)) < r.random(), 3, axis=0)
     for code in (text_of(mask), counts_of(mask)):
-        np.testing.assert_array_equal(_coco.outline("x", {"segmentation": code}, mask.shape), mask)
+        np.testing.assert_array_equal(_coco_outlines.outline("x", {"segmentation": code}, mask.shape), mask)
 
 
 def test_outlines_that_memory_cannot_hold_are_refused(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(_coco, "_CELLS", 2 * H * W)
+    monkeypatch.setattr(_coco_outlines, "_CELLS", 2 * H * W)
     write(root / "annotations/instances_val2017.json", [image(9)], [annotation(k, 9) for k in (1, 2, 3)])
     with pytest.raises(ValueError, match=r"3 outlines in a picture of 24 x 32 .* have more than 1,536 pixels together"):
         ingest(f"coco:{root}", str(tmp_path / "store"), progress=False)
@@ -836,7 +836,7 @@ def test_an_object_of_many_polygons_is_all_of_them():
     one = annotation(1, 9, box=(0, 0, W, H), segmentation=many)
     expected = rle.decode(rle.merge(rle.frPyObjects(many, H, W))).astype(bool)
     assert 200 < expected.sum() < H * W
-    np.testing.assert_array_equal(_coco.outline("x", one, (H, W)), expected)
+    np.testing.assert_array_equal(_coco_outlines.outline("x", one, (H, W)), expected)
 
 
 @pytest.mark.parametrize("licence", ["by\udfff", {"a": "b"}])

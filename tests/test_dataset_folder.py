@@ -9,8 +9,9 @@ import unicodedata
 import pytest
 from torchvision.datasets import ImageFolder
 
-from polyteach.datasets import formats, load_dataset, numbered, of_class, split_of
-from polyteach.ingest import ingest
+from polyteach.datasets import formats, load_dataset, numbered, split_of
+from polyteach.datasets._classes import of_class
+from polyteach.verbs.ingest import ingest
 from tests.classes import seen, stored, tree
 
 

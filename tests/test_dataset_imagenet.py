@@ -9,7 +9,7 @@ from timm.data import ImageNetInfo
 from torchvision.datasets import imagenet as reference
 
 from polyteach.datasets import _matlab, load_dataset
-from polyteach.ingest import ingest
+from polyteach.verbs.ingest import ingest
 from tests.classes import picture, seen, stored, tree
 
 scipy_io = pytest.importorskip("scipy.io")

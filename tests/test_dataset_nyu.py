@@ -12,7 +12,7 @@ from PIL import Image
 
 from polyteach.datasets import load_dataset
 from polyteach.datasets.nyu import PROTOCOLS
-from polyteach.ingest import ingest
+from polyteach.verbs.ingest import ingest
 
 h5py = pytest.importorskip("h5py")
 scipy_io = pytest.importorskip("scipy.io")

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from polyteach.datasets import load_dataset
-from polyteach.ingest import ingest
 from polyteach.tasks.contract import Space
+from polyteach.verbs.ingest import ingest
 
 H, W = 20, 30
 NAMES = [f"thing {i}" for i in range(1, 366)]

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from polyteach.datasets import load_dataset
-from polyteach.ingest import ingest
 from polyteach.store import Store
+from polyteach.verbs.ingest import ingest
 from tests.classes import picture, seen, stored
 
 IMAGE = {"_type": "Image"}

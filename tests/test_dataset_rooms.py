@@ -9,11 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from polyteach.datasets import _furniture, load_dataset, rooms
-from polyteach.datasets._furniture import Model, catalogue, models, properties, simplified
-from polyteach.datasets._interior import aimed
-from polyteach.datasets.rooms import DOMAINS, kind, shared
-from polyteach.scene import WALL
+from polyteach.datasets import load_dataset
+from polyteach.datasets._raycast import Film
+from polyteach.datasets.rooms import meshes, props
+from polyteach.datasets.rooms.catalogue import catalogue, properties
+from polyteach.datasets.rooms.domains import DOMAINS
+from polyteach.datasets.rooms.kinds import kind
+from polyteach.datasets.rooms.meshes import Model, models, simplified
+from polyteach.datasets.rooms.props import shared
+from polyteach.datasets.rooms.room import SURFACES, aimed
+from polyteach.ground.scene import WALL
 from polyteach.tasks import all_tasks, load_task
 
 BOX = [(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]
@@ -54,8 +59,8 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
-    rooms._catalogue.cache_clear()
-    rooms.stock.cache_clear()
+    props.pieces_of.cache_clear()
+    props.stock.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +159,7 @@ def test_the_cache_spares_reading_and_a_broken_entry_is_made_anew(tmp_path, monk
     write(tmp_path / "a.sh3f", [("Chair", (50, 70, 90), obj())])
     [first] = read(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(_furniture, "parse", None)  # would fail if it were called
+        patch.setattr(meshes, "parse", None)  # would fail if it were called
         [again] = read(tmp_path)
     assert np.array_equal(first.vertices, again.vertices)
     [kept] = (tmp_path / "cache").rglob("*.npz")
@@ -226,7 +231,7 @@ def test_the_same_thing_in_other_colours_stays_together(tmp_path):
 
 
 def test_models_on_pictures_are_the_groups_own(furniture):
-    pieces, groups = rooms._catalogue(furniture)
+    pieces, groups = props.pieces_of(furniture)
     for name, split in (("down-boxes", "train"), ("down-boxes", "test"), ("pool", "a"), ("teach-boxes", "n1")):
         data = load_dataset(source(name, furniture, count=f"{split}:1"))
         room = next(r for r in (data._room(split, 0, k) for k in range(20)) if r is not None)
@@ -254,7 +259,7 @@ def test_labels_agree_with_each_other(furniture, name):
         if DOMAINS[name].by_part:
             assert boxes.mask.any(0).logical_and(regions == 0).sum() == 0  # the first part is what is no object
         else:
-            assert not boxes.mask.any(0).logical_and(regions < len(rooms.SURFACES)).any()
+            assert not boxes.mask.any(0).logical_and(regions < len(SURFACES)).any()
         depth, normals = answers["depth"], answers["normals"]
         assert depth.valid.all()
         assert 0.05 < depth.value.min() <= depth.value.max() < 20
@@ -267,7 +272,7 @@ def test_normals_are_those_of_the_depth(furniture):
     room = next(r for r in (data._room("train", 0, k) for k in range(20)) if r is not None)
     w, _, d = room.box
     camera = aimed(np.array([0.3 * w, 1.5, 0.3 * d]), np.array([-0.3 * w, 0.3, -0.3 * d]), 10, 60)
-    seen = room.see(camera, 96, rooms.Film(), np.random.default_rng(0)).render
+    seen = room.see(camera, 96, Film(), np.random.default_rng(0)).render
     x = ((np.arange(96) + 0.5) / 96 * 2 - 1) * np.tan(np.radians(30))
     rays = np.stack([*np.meshgrid(x, x), np.ones((96, 96))])
     point = rays * seen.depth.numpy()
@@ -362,5 +367,5 @@ def test_too_little_furniture(tmp_path, cache):
 def test_walls_are_no_objects(furniture):
     data = load_dataset(source("pool", furniture))
     shot = data.view("train", 0)
-    assert ((shot.render.instance == WALL).numpy() == (shot.surface < len(rooms.SURFACES))).all()
+    assert ((shot.render.instance == WALL).numpy() == (shot.surface < len(SURFACES))).all()
     assert Path(furniture).is_dir()

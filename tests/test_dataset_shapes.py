@@ -11,12 +11,18 @@ import torch
 from PIL import Image
 
 from polyteach.datasets import load_dataset, shapes
-from polyteach.datasets.shapes import DOMAINS, Film, Light, Skin, World, plane, solid, stream, truth, view
-from polyteach.ingest import ingest
-from polyteach.scene import WALL
+from polyteach.datasets._raycast import Film, stream
+from polyteach.datasets.shapes import scenes, truth
+from polyteach.datasets.shapes.domains import DOMAINS
+from polyteach.datasets.shapes.scenes import view
+from polyteach.datasets.shapes.solids import COMPOUNDS, PRIMITIVES, named
+from polyteach.datasets.shapes.textures import TEXTURES, Skin
+from polyteach.datasets.shapes.world import Light, World, plane, solid
+from polyteach.ground.scene import WALL
 from polyteach.store import Store
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Space
+from polyteach.verbs.ingest import ingest
 
 SIZE, ANGLE = 64, 50
 FOCAL = SIZE / 2 / np.tan(np.radians(ANGLE / 2))
@@ -134,13 +140,13 @@ def test_film():
 
 def test_every_solid_has_a_size_and_a_texture_a_range():
     points = np.random.default_rng(0).uniform(-9, 9, (4000, 3)).astype(np.float32)
-    for name, texture in shapes.TEXTURES.items():
+    for name, texture in TEXTURES.items():
         share = np.asarray(texture(points), dtype=float)
         assert share.shape == (4000,), name
         assert ((share >= 0) & (share <= 1)).all(), name
         assert name == "plain" or share.std() > 0.1, name
-    for name in shapes.PRIMITIVES | shapes.COMPOUNDS:
-        mesh = shapes._solid(name)
+    for name in PRIMITIVES | COMPOUNDS:
+        mesh = named(name)
         low, high = mesh.vertices.min(0), mesh.vertices.max(0)
         assert 1.5 < (high - low).max() < 3, name
         assert np.allclose(low, -high), name
@@ -156,10 +162,10 @@ def test_a_world_without_a_wall():
 def test_what_is_put_down_touches():
     ground, normal = np.array([0.2, 1.0, 6.0]), np.array([0.0, -0.8, -0.6])
     table = solid("table", 0, np.eye(3), 0.8, np.array([0.5, 0.1, 4.0]), skin())
-    down = shapes._put_down(table, None, ground, normal)
+    down = scenes._put_down(table, None, ground, normal)
     assert min((down.vertices - ground) @ normal) == pytest.approx(0, abs=1e-9)
     assert np.allclose(down.at / down.at[2], table.at / table.at[2])  # it stays where it is in the picture
-    ball = shapes._put_down(solid("ball", 0, np.eye(3), 0.5, table.at, skin()), down, ground, normal)
+    ball = scenes._put_down(solid("ball", 0, np.eye(3), 0.5, table.at, skin()), down, ground, normal)
     assert min(ball.vertices @ normal) == pytest.approx(max(down.vertices @ normal), abs=1e-9)
     assert np.allclose(ball.vertices.mean(0), ball.at, atol=1e-3)
 
@@ -193,10 +199,10 @@ def test_labels_agree_with_each_other(name):
 
 def test_normals_face_the_ray_that_sees_them():
     """All shapes, so also the inside of a tube and the back of a plane."""
-    for shapes_of in (shapes.PRIMITIVES, shapes.COMPOUNDS):
+    for shapes_of in (PRIMITIVES, COMPOUNDS):
         domain = replace(DOMAINS["pool"], shapes=tuple(shapes_of))
         up = np.array([0, -0.8, -0.6])
-        things = shapes._things(
+        things = scenes._things(
             domain, stream("pool", 0, "train", 0), list(range(len(shapes_of))), False, 0.5, up, True
         )
         face, depth, normal = World(things).truth(48, 2 * np.degrees(np.arctan(0.5)))
@@ -245,8 +251,8 @@ def test_vocabularies_and_looks_differ():
         assert not set(a.shapes) & set(b.shapes)
         assert not set(a.textures) & set(b.textures)
     assert set().union(*(d.shapes for d in teachers)) == set(DOMAINS["pool"].shapes)
-    assert not set(DOMAINS["pool"].shapes) & set(shapes.COMPOUNDS)
-    assert load_dataset("shapes:pool?tasks=all").spaces["classification"].names == tuple(shapes.PRIMITIVES)
+    assert not set(DOMAINS["pool"].shapes) & set(COMPOUNDS)
+    assert load_dataset("shapes:pool?tasks=all").spaces["classification"].names == tuple(PRIMITIVES)
 
 
 def test_an_image_follows_from_domain_seed_split_and_number():

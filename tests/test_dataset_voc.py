@@ -8,9 +8,9 @@ from PIL import Image
 
 from polyteach.datasets import load_dataset
 from polyteach.datasets.voc import CLASSES, PROTOCOLS
-from polyteach.ingest import ingest
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Space
+from polyteach.verbs.ingest import ingest
 
 H, W = 20, 30
 IGNORE = 65535

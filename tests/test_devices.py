@@ -12,14 +12,13 @@ import torch
 import torchvision
 from PIL import Image
 
-from polyteach import devices
-from polyteach.label import label
-from polyteach.predict import predict
+from polyteach.ground import devices
 from polyteach.teachers import load_teacher
-from polyteach.train import train
-from tests.conftest import TEACHER
-from tests.test_label import pictures, store_of
-from tests.test_train import options, world
+from polyteach.verbs.label import label
+from polyteach.verbs.predict import predict
+from polyteach.verbs.train import train
+from tests.test_label import pictures
+from tests.worlds import TEACHER, options, store_of, world
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ def asked(monkeypatch, cards):
             raise devices.NoDevice(f"no {place} for this one")
         return real(spec, place, precision)
 
-    monkeypatch.setattr("polyteach.teachers.load_teacher", noted)
+    monkeypatch.setattr("polyteach.labelling.team.load_teacher", noted)
     return seen
 
 

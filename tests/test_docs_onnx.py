@@ -10,9 +10,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from polyteach.tasks.contract import Objective, Space
-from polyteach.teachers import load_teacher, onnx_models
+from polyteach.teachers import _onnx_description as described_by
+from polyteach.teachers import load_teacher
 
-ONNX = (Path(__file__).parent.parent / "docs" / "onnx.md").read_text(encoding="utf-8")
+ONNX = (Path(__file__).parent.parent / "docs" / "guide" / "onnx.md").read_text(encoding="utf-8")
 
 
 def described(name):
@@ -111,7 +112,7 @@ def test_the_onnx_pages_way_to_split_yolos_output(tmp_path, monkeypatch):
 
 def test_the_onnx_page_names_every_key():
     told = set(re.findall(r"`([a-z_]+)`", ONNX.partition("## All keys")[2].partition("## YOLO")[0]))
-    keys = {*onnx_models._TOP, *onnx_models._INPUT, *(k for keys in onnx_models._OUTPUT.values() for k in keys)}
+    keys = {*described_by.TOP, *described_by.INPUT, *(k for keys in described_by.OUTPUT.values() for k in keys)}
     assert keys - told == {"input", "output"}
     for block in re.findall(r"```json\n(.*?)```", ONNX, re.S):
         assert json.loads(block)["task"]

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from polyteach import fields
-from polyteach.fields import Fields
+from polyteach.ground import fields
+from polyteach.ground.fields import Fields
 
 
 def read(path, text):

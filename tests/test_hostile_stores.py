@@ -11,12 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from polyteach import stores
 from polyteach.__main__ import main
-from polyteach.store import ImageRow, Overview, Store
-from polyteach.stores import drop_labels, faults, repair
+from polyteach.curation.check import faults
+from polyteach.store import ImageRow, Index, Store
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import PEOPLE, Space
+from polyteach.verbs.store.drop_labels import drop_labels
+from polyteach.verbs.store.repair import repair
+from polyteach.verbs.store.split import split
 from tests.classes import picture
 
 IMAGES, SET = "images/part-00000.parquet", "labels/classification/people"
@@ -335,7 +337,7 @@ def test_nothing_is_written_through_a_link(path, linked, name):
         lambda: store.create_set("classification", PEOPLE, Space(("a", "b")), {"teacher": PEOPLE}),
         lambda: store.create_set("classification", "new", Space(("a",)), {}),
         lambda: store.sets()[0].write(0, store.ids(0), [None] * ROWS),
-        lambda: stores.split(path, fractions={"train": 0.5, "val": 0.5}, progress=False),
+        lambda: split(path, fractions={"train": 0.5, "val": 0.5}, progress=False),
     ):
         try:
             write()
@@ -355,7 +357,7 @@ def test_a_link_in_a_files_place_is_replaced_and_not_written_through(path, tmp_p
     precious.write_bytes((path / IMAGES).read_bytes())
     (path / IMAGES).unlink()
     (path / IMAGES).symlink_to(precious)
-    for name in (Overview.NAME, "part-7.parquet"):
+    for name in (Index.NAME, "part-7.parquet"):
         (path / "images" / name).symlink_to(precious)
     before = precious.read_bytes()
     store = Store.open(path)
@@ -378,25 +380,25 @@ def test_a_store_that_is_a_link_itself_is_as_any_other(path, tmp_path):
 
 
 def test_what_a_hostile_overview_says_is_not_believed(path):
-    from polyteach.store import _digest, _write
+    from polyteach.store.index import digest, write_part
 
     store = Store.open(path)
     overview = store.splits()
     overview.values(0)
     overview.save()
-    file = path / "images" / Overview.NAME
+    file = path / "images" / Index.NAME
     good = pq.read_table(file).replace_schema_metadata(None)
     for change in (
         {"lengths": [[-5]]}, {"lengths": [[]]}, {"lengths": [None]}, {"lengths": [[None]]}, {"values": [None]},
     ):  # fmt: skip
-        odd = pa.table({k: change.get(k, good[k].to_pylist()) for k in good.column_names}, schema=Overview.SCHEMA)
+        odd = pa.table({k: change.get(k, good[k].to_pylist()) for k in good.column_names}, schema=Index.SCHEMA)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # of what is null as a number
             try:
-                digest = _digest(odd)
+                digest = digest(odd)
             except (TypeError, ValueError):
                 continue  # nobody can seal it
-        _write(file, odd.replace_schema_metadata({"sha256": digest}))
+        write_part(file, odd.replace_schema_metadata({"sha256": digest}))
         assert store.splits().among(0, (None,)).tolist() == [True] * ROWS
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
-from polyteach import images
-from polyteach.images import BadImage, caption, decode, extensions, faint, measure, palette
+from polyteach.ground import images
+from polyteach.ground.images import BadImage, caption, decode, extensions, faint, measure, palette
 
 GRADIENT = np.arange(24 * 32, dtype=np.uint32).reshape(24, 32)
 RED, GREEN, BLUE = GRADIENT % 251, GRADIENT // 4 % 256, 255 - GRADIENT % 199

@@ -9,6 +9,8 @@ import io
 import json
 import lzma
 import os
+import random
+import signal
 import subprocess
 import sys
 import tarfile
@@ -28,12 +30,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import polyteach.datasets
-from polyteach import images, limits
 from polyteach.__main__ import main
+from polyteach.curation.look import unique
 from polyteach.datasets import Dataset, Entry, _archive, formats, load_dataset, locate
-from polyteach.ingest import ingest, unique
+from polyteach.ground import images, limits
 from polyteach.store import Store
 from polyteach.tasks.classification import ClassificationTarget
+from polyteach.verbs.ingest import ingest
+from tests.worlds import forked
 
 RNG = np.random.default_rng(0)
 
@@ -567,7 +571,7 @@ def test_other_folders_are_not_touched(folder, tmp_path):
 
 def interrupt_after(monkeypatch, writes, error):
     """The store's writer fails with `error` at the `writes`-th file of images or rejects that it is to write."""
-    real, left = polyteach.store._write, [writes]
+    real, left = polyteach.store.folder.write_part, [writes]
 
     def write(path, *args, **kwargs):
         if not left[0]:
@@ -575,7 +579,7 @@ def interrupt_after(monkeypatch, writes, error):
         left[0] -= 1
         return real(path, *args, **kwargs)
 
-    monkeypatch.setattr(polyteach.store, "_write", write)
+    monkeypatch.setattr(polyteach.store.folder, "write_part", write)
 
 
 @pytest.mark.parametrize("writes", range(6))
@@ -604,7 +608,7 @@ def test_ctrl_c_anywhere_then_going_on(folder, tmp_path, monkeypatch, writes, so
     kept = Store.open(tmp_path / "store").parts()
     looked = Counter()
     real = images.measure
-    monkeypatch.setattr(images, "measure", lambda *a: looked.update(["x"]) or real(*a))
+    monkeypatch.setattr("polyteach.curation.look.measure", lambda *a: looked.update(["x"]) or real(*a))
     assert main(command) == 0
     assert looked["x"] <= state(whole)["entries"] - 4 * len(kept)  # nothing is decoded twice
     assert digest(tmp_path / "store") == digest(whole)
@@ -664,7 +668,7 @@ def test_killed_before_the_state_was_written(folder, tmp_path):
     Store.create(tmp_path / "store", 7)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    owner = polyteach.files._OWNER
+    owner = polyteach.ground.files._OWNER
     (tmp_path / "store" / f".ingest.json.{owner}.{dead.pid}.abcdef01.tmp").write_text("{")
     store = ingest(str(folder), str(tmp_path / "store"), part_size=4, progress=False)
     assert store.part_size == 4
@@ -692,42 +696,36 @@ def test_killed_at_random_moments(tmp_path):
     for i in range(160):
         (tmp_path / "in" / f"{i:03d}.png").write_bytes(picture(size=(64 + i, 64)) if i % 7 else b"bad")
     ingest(str(tmp_path / "in"), str(tmp_path / "whole"), part_size=2, workers=2, progress=False)
-    # one process imports everything, then forks: or the kills would only hit the imports. Every second child or so is
-    # waited for until it has written a part: on a busy machine it may not come so far in any fixed time
-    code = """
-        import os, random, signal, sys, time, tyro, polyteach.datasets, polyteach.images, polyteach.store
-        from polyteach.__main__ import main
+    words = ["ingest", str(tmp_path / "in"), str(tmp_path / "store"), "--part-size", "2", "--workers", "2"]
+    measure, parts = polyteach.ground.images.measure, tmp_path / "store" / "images"
 
-        real = polyteach.images.measure
-        polyteach.images.measure = lambda *a: time.sleep(0.1) or real(*a)
-        def written():
-            return len(os.listdir(sys.argv[3] + "/images")) if os.path.exists(sys.argv[3] + "/images") else 0
+    def slowly():
+        polyteach.ground.images.measure = lambda *a: time.sleep(0.1) or measure(*a)  # the process is a fork
+        return main(words)
 
-        draw, kills = random.Random(0), 0
-        while True:
-            enough = written() + draw.randrange(2)
-            child = os.fork()
-            if not child:
-                os._exit(main(sys.argv[1:]))
-            ended = 0, 0
-            if kills < 20:
-                while written() < enough and not ended[0]:
-                    time.sleep(0.005)
-                    ended = os.waitpid(child, os.WNOHANG)
-                if not ended[0]:
-                    time.sleep(draw.uniform(0, 0.2))
-                    os.kill(child, signal.SIGKILL)
-            status = ended[1] if ended[0] else os.waitpid(child, 0)[1]
-            if not os.WIFSIGNALED(status):
-                sys.exit(os.WEXITSTATUS(status) or kills != 20)
-            kills += 1
-            print(written())
-    """
-    arguments = ["ingest", str(tmp_path / "in"), str(tmp_path / "store"), "--part-size", "2", "--workers", "2"]
-    command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    assert len({int(n) for n in run.stdout.split()}) >= 3  # the kills came at different moments of the work
+    def written():
+        return len(list(parts.iterdir())) if parts.exists() else 0
+
+    draw, moments, kills = random.Random(0), set(), 0
+    while True:
+        # every second fork or so is waited for until it has written a part: on a busy machine it may not come so far in
+        # any fixed time
+        enough, ended = written() + draw.randrange(2), (0, 0)
+        child = forked(slowly if kills < 20 else lambda: main(words), tmp_path / "said")
+        if kills < 20:
+            while written() < enough and not ended[0]:
+                time.sleep(0.005)
+                ended = os.waitpid(child, os.WNOHANG)
+            if not ended[0]:
+                time.sleep(draw.uniform(0, 0.2))
+                os.kill(child, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(ended[1] if ended[0] else os.waitpid(child, 0)[1])
+        if status != -signal.SIGKILL:
+            assert (status, kills) == (0, 20), (tmp_path / "said").read_text()
+            break
+        kills += 1
+        moments.add(written())
+    assert len(moments) >= 3  # the kills came at different moments of the work
     assert digest(tmp_path / "store") == digest(tmp_path / "whole")
 
 
@@ -745,7 +743,7 @@ def test_memory_is_bounded_however_slow_the_first_picture_is(folder, tmp_path, m
 
     Many.entries = entries
     Many.__abstractmethods__ = frozenset()
-    monkeypatch.setattr(polyteach.datasets, "load_dataset", lambda _: Many([str(i) for i in range(200)]))
+    monkeypatch.setattr("polyteach.curation.ingest.load_dataset", lambda _: Many([str(i) for i in range(200)]))
     real, most = images.measure, []
 
     def measure(data, *limits):
@@ -755,7 +753,7 @@ def test_memory_is_bounded_however_slow_the_first_picture_is(folder, tmp_path, m
             most[0] = len(asked)
         return real(data, *limits)
 
-    monkeypatch.setattr(images, "measure", measure)
+    monkeypatch.setattr("polyteach.curation.look.measure", measure)
     store = ingest(str(folder), str(tmp_path / "store"), workers=2, progress=False, embed=True)
     assert len(rows(store)) == 200
     assert most[0] <= 12
@@ -1248,14 +1246,15 @@ def test_a_tar_in_streams_of_lzma(tmp_path, pack):
 
 
 def test_pictures_that_wait_are_bounded_in_bytes(tmp_path, monkeypatch):
-    module = importlib.import_module("polyteach.ingest")
+    module = importlib.import_module("polyteach.curation.ingest")
+    looker = importlib.import_module("polyteach.curation.look").Looker
     held, most = 0, 0
-    one = module._Run._one
+    one = looker.look
 
-    def slow(self, i, entry):
+    def slow(self, id, entry):
         nonlocal held, most
         most = max(most, held)
-        found = one(self, i, entry)
+        found = one(self, id, entry)
         held -= len(entry.data)
         return found
 
@@ -1270,8 +1269,8 @@ def test_pictures_that_wait_are_bounded_in_bytes(tmp_path, monkeypatch):
                 yield Entry(data=data)
 
     monkeypatch.setattr(module, "_AHEAD", (4, 3 * 10**5))
-    monkeypatch.setattr(module._Run, "_one", slow)
-    monkeypatch.setattr(polyteach.datasets, "load_dataset", lambda *_: Toy([str(i) for i in range(40)]))
-    monkeypatch.setattr(polyteach.datasets, "locate", lambda s: ("toy", s))
+    monkeypatch.setattr(looker, "look", slow)
+    monkeypatch.setattr(module, "load_dataset", lambda *_: Toy([str(i) for i in range(40)]))
+    monkeypatch.setattr(module, "locate", lambda s: ("toy", s))
     ingest("x", tmp_path / "store", workers=8, progress=False)
     assert most < 6 * 10**5

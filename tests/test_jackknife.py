@@ -9,13 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyteach.batches import plan
-from polyteach.evaluate import evaluate
-from polyteach.jackknife import GROUPS, KEPT, draws, error, groups, interval, left_out
+from polyteach.ground.jackknife import GROUPS, KEPT, draws, error, groups, interval, left_out
+from polyteach.loading.plan import plan
 from polyteach.store import ImageRow, Store
 from polyteach.tasks.contract import PEOPLE, Space
 from polyteach.tasks.segmentation import SegmentationTarget
-from tests.conftest import png
+from polyteach.transferring.scoring import evaluate
+from tests.worlds import png
 
 VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=40)
 
@@ -157,8 +157,8 @@ def simulated(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
     import interval_coverage as script
 
-    def rows(make, n, classes, sets):
-        of = script.rows("score", getattr(script, make), n, script.Classes(*classes), (0.6, 0.5), sets, 60)
+    def rows(make, n, classes, sets, resamples=60):
+        of = script.rows("score", getattr(script, make), n, script.Classes(*classes), (0.6, 0.5), sets, resamples)
         return {"difference" if "difference" in r.score else "score": r for r in of}
 
     return rows
@@ -183,7 +183,7 @@ def test_no_interval_of_classes_that_are_hardly_known_excludes_its_estimate(simu
 
 def test_coverage_of_average_precision_and_of_shares(simulated):
     for make, classes in (("precision", (0, 6)), ("top_1", ()), ("shares", ())):
-        for row in simulated(make, 50, classes, 20).values():
+        for row in simulated(make, 50, classes, 20, resamples=2).values():  # of the jackknife there are none
             assert row.coverage["jackknife"] >= 16 / 20
             assert row.excludes["jackknife"] == 0
             assert row.width["jackknife"] > 0

@@ -1,7 +1,6 @@
 """Labelling: nothing is lost, one bad image or answer stops nothing, a kill costs at most the part in hand."""
 
 import hashlib
-import importlib
 import json
 import os
 import random
@@ -15,11 +14,13 @@ import pytest
 import torch
 
 import polyteach
-import polyteach.stores
 from polyteach.__main__ import main
+from polyteach.loading import stream
+from polyteach.loading.stream import Decoded, Stream
 from polyteach.store import ImageRow, LabelSet, Store
 from polyteach.tasks import load_task
-from tests.conftest import forked, png
+from polyteach.verbs.store.info import info
+from tests.worlds import answers_of, forked, png, store_of
 
 MORE = """
 import pathlib
@@ -68,14 +69,6 @@ def ill(device, precision): return Ill()
 """
 
 
-def store_of(path, images, part_size=4):
-    store = Store.create(path, part_size)
-    rows = [ImageRow(id=f"{i}", height=p.shape[1], width=p.shape[2], data=png(p)) for i, p in enumerate(images)]
-    for part, start in enumerate(range(0, len(rows), part_size)):
-        store.write_images(part, rows[start : start + part_size])
-    return store
-
-
 def pictures(n, dark=()):
     g = torch.Generator().manual_seed(1)
     return [
@@ -91,16 +84,11 @@ def digest(store):
     return {str(f.relative_to(store.path)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
-def labels_of(store, name):
-    (found,) = [s for s in store.sets() if s.name == name]
-    return [a for p in found.parts() for a in found.read(p)]
-
-
 def test_every_image_gets_the_teachers_answer(tmp_path, teacher):
     images = pictures(10)
     store = store_of(tmp_path / "s", images)
     polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, batch_size=3, progress=False)
-    for answer, image in zip(labels_of(store, "a"), images, strict=True):
+    for answer, image in zip(answers_of(store, "a"), images, strict=True):
         expected = (image.float().mean((1, 2)) / 20).softmax(-1)
         torch.testing.assert_close(answer.probability, expected, atol=1e-3, rtol=0)
 
@@ -118,24 +106,26 @@ def test_every_image_gets_the_teachers_answer(tmp_path, teacher):
 def test_bad_answers_are_recorded_and_cost_no_other_image(tmp_path, teacher, bad, reason):
     store = store_of(tmp_path / "s", pictures(10, dark=(3, 7)))
     polyteach.label(str(store.path), teachers={"a": teacher + bad, "b": teacher + "mean"}, progress=False)
-    answers = labels_of(store, "a")
+    answers = answers_of(store, "a")
     failed = [i for i, a in enumerate(answers) if isinstance(a, str)]
     assert failed == [3, 7]
     assert reason in answers[3]
-    assert not [a for a in labels_of(store, "b") if isinstance(a, str)]
+    assert not [a for a in answers_of(store, "b") if isinstance(a, str)]
 
 
 def test_what_was_labelled_is_counted_and_known_to_who_comes_next(tmp_path, teacher, monkeypatch):
     store = store_of(tmp_path / "s", pictures(10, dark=(3, 7)))
     polyteach.label(str(store.path), teachers={"a": teacher + "nan"}, progress=False)
     [labels] = store.sets()
-    right = [a.probability.max() for a in labels_of(store, "a") if not isinstance(a, str)]
+    right = [a.probability.max() for a in answers_of(store, "a") if not isinstance(a, str)]
     done, failed, means = labels.statistics(sample=5)
     assert (done, failed) == (8, 2)
     assert means["top probability"] == pytest.approx(float(sum(right[:5]) / 5), abs=1e-3)
     opened = []
-    read = polyteach.store._read
-    monkeypatch.setattr(polyteach.store, "_read", lambda path, *a, **k: opened.append(path.name) or read(path, *a, **k))
+    read = polyteach.store.index.read_part
+    monkeypatch.setattr(
+        polyteach.store.index, "read_part", lambda path, *a, **k: opened.append(path.name) or read(path, *a, **k)
+    )
     states = labels.every_state()
     assert [i for p in range(3) for i in 4 * p + states.among(p, ("failed",)).nonzero()[0]] == [3, 7]
     assert opened == ["_overview.parquet"]
@@ -145,7 +135,7 @@ def test_what_is_reported_is_about_the_threshold_that_was_asked_for(tmp_path, te
     monkeypatch.setenv("COLUMNS", "200")
     store = store_of(tmp_path / "s", pictures(10))
     polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, score=0.9, progress=False)
-    top = [float(a.probability.max()) for a in labels_of(store, "a")]
+    top = [float(a.probability.max()) for a in answers_of(store, "a")]
     assert f"top probability >= 0.9 {sum(t >= 0.9 for t in top) / 10:.3g}" in " ".join(capsys.readouterr().err.split())
 
 
@@ -165,7 +155,7 @@ def test_an_image_that_is_gone_is_recorded_and_retried(tmp_path, teacher):
     (folder / "5.png").unlink()
     run = {"teachers": {"a": teacher + "mean"}, "progress": False}
     polyteach.label(str(store.path), **run)
-    answers = labels_of(store, "a")
+    answers = answers_of(store, "a")
     assert [i for i, a in enumerate(answers) if isinstance(a, str)] == [2, 5]
     assert "truncated" in answers[2]
     (folder / "2.png").write_bytes(whole)
@@ -173,7 +163,7 @@ def test_an_image_that_is_gone_is_recorded_and_retried(tmp_path, teacher):
     polyteach.label(str(store.path), **run)
     assert digest(store) == before
     polyteach.label(str(store.path), **run, retry=True)
-    again = labels_of(store, "a")
+    again = answers_of(store, "a")
     assert [i for i, a in enumerate(again) if isinstance(a, str)] == [5]
     assert all(torch.equal(a.probability, b.probability) for a, b in zip(answers[:2], again[:2], strict=True))
 
@@ -200,12 +190,13 @@ def test_a_retry_asks_each_teacher_only_for_what_it_owes(tmp_path, monkeypatch):
             at = {"a": 0, "b": 3}[self.name]
             return [{"classification": bad if len(images) == 4 and i == at else good} for i in range(len(images))]
 
-    monkeypatch.setattr("polyteach.teachers.load_teacher", lambda spec, *_: Moody(spec))
+    monkeypatch.setattr("polyteach.labelling.start.check_teacher", lambda *_: None)
+    monkeypatch.setattr("polyteach.labelling.team.load_teacher", lambda spec, *_: Moody(spec))
     polyteach.label(str(store.path), teachers={"a": "a", "b": "b"}, progress=False)
-    assert [isinstance(x, str) for x in labels_of(store, "a")] == [True, False, False, False]
+    assert [isinstance(x, str) for x in answers_of(store, "a")] == [True, False, False, False]
     polyteach.label(str(store.path), teachers={"a": "a", "b": "b"}, progress=False, retry=True)
     assert asked == {"a": [4, 1], "b": [4, 1]}
-    assert not [x for name in "ab" for x in labels_of(store, name) if isinstance(x, str)]
+    assert not [x for name in "ab" for x in answers_of(store, name) if isinstance(x, str)]
 
 
 def test_a_teacher_that_fails_everywhere_is_an_error(tmp_path, teacher):
@@ -240,7 +231,7 @@ def test_a_teacher_that_works_no_longer_stops_the_run_and_what_is_done_is_kept(t
     before = digest(store)
     ill.unlink()
     polyteach.label(str(store.path), **run)
-    assert not [a for a in labels_of(store, "a") if isinstance(a, str)]
+    assert not [a for a in answers_of(store, "a") if isinstance(a, str)]
     assert before.items() <= digest(store).items()
 
 
@@ -254,14 +245,14 @@ def test_a_teacher_that_works_no_longer_is_found_out_after_a_few_images_of_a_lon
 def test_many_bad_images_in_a_row_are_no_broken_teacher(tmp_path, teacher):
     store = store_of(tmp_path / "s", pictures(40, dark=range(5, 35)), part_size=20)
     polyteach.label(str(store.path), teachers={"a": teacher + "crash"}, batch_size=4, progress=False)
-    assert [i for i, a in enumerate(labels_of(store, "a")) if isinstance(a, str)] == list(range(5, 35))
+    assert [i for i, a in enumerate(answers_of(store, "a")) if isinstance(a, str)] == list(range(5, 35))
 
 
 def test_a_teacher_that_refuses_pictures_of_a_kind_is_not_broken(tmp_path, teacher):
     """Nor where a plain picture is of that kind: it still answers what it has answered before."""
     store = store_of(tmp_path / "s", pictures(40, dark=range(5, 35)), part_size=20)
     polyteach.label(str(store.path), teachers={"a": teacher + "choosy"}, batch_size=4, progress=False)
-    assert [i for i, a in enumerate(labels_of(store, "a")) if isinstance(a, str)] == list(range(5, 35))
+    assert [i for i, a in enumerate(answers_of(store, "a")) if isinstance(a, str)] == list(range(5, 35))
 
 
 def test_a_teacher_that_never_worked_is_found_out_by_a_plain_picture(tmp_path, teacher):
@@ -278,7 +269,7 @@ def test_adding_a_teacher_later_rewrites_nothing(tmp_path, teacher):
     stamps = {f: f.stat().st_mtime_ns for f in store.path.rglob("part-*.parquet")}
     polyteach.label(str(store.path), teachers={"a": teacher + "mean", "b": teacher + "mean"}, progress=False)
     assert {f: f.stat().st_mtime_ns for f in stamps} == stamps
-    assert len(labels_of(store, "b")) == 6
+    assert len(answers_of(store, "b")) == 6
 
 
 def test_typos_are_errors_with_a_hint(tmp_path, teacher):
@@ -310,7 +301,7 @@ def test_a_full_disk_is_said_clearly_and_leaves_whole_parts(tmp_path, teacher, m
     assert "the disk is full" in capsys.readouterr().err
     assert not list(store.path.rglob("*.tmp"))
     assert main(command) == 0
-    assert len(labels_of(store, "a")) == 10
+    assert len(answers_of(store, "a")) == 10
 
 
 @pytest.mark.slow
@@ -347,27 +338,23 @@ def test_twenty_kills_and_restarts_end_with_the_same_bytes(tmp_path, teacher, mo
     assert kills >= 15
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path, teacher):
+def test_ctrl_c_says_how_to_go_on(tmp_path, teacher, monkeypatch):
     store = store_of(tmp_path / "s", pictures(40), 2)
     words = ["label", str(store.path), "--teacher", f"a={teacher}mean"]
-    command = [sys.executable, "-m", "polyteach", *words]
-    env = {**os.environ, "SLOW": "0.2"}
-    # where the tests run in the background of a shell, SIGINT is ignored, and would be in the new process too
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        run = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    monkeypatch.setenv("SLOW", "0.2")
+    run = forked(lambda: main(words), tmp_path / "said")
     begun = time.monotonic()
     while not digest(store) and time.monotonic() < begun + 60:
         time.sleep(0.05)
-    run.send_signal(signal.SIGINT)
-    _, said = run.communicate(timeout=60)
-    assert run.returncode == 130
+    os.kill(run, signal.SIGINT)
+    assert os.waitstatus_to_exitcode(os.waitpid(run, 0)[1]) == 130
+    said = (tmp_path / "said").read_text()
     assert "The same command goes on" in said
     assert "Traceback" not in said
-    subprocess.run(command, check=True, capture_output=True)
-    assert len(labels_of(store, "a")) == 40
+    assert 0 < len(answers_of(store, "a")) < 40
+    monkeypatch.setenv("SLOW", "0")
+    assert main(words) == 0
+    assert len(answers_of(store, "a")) == 40
 
 
 def test_only_the_images_of_a_split_are_labelled(tmp_path, teacher):
@@ -379,7 +366,7 @@ def test_only_the_images_of_a_split_are_labelled(tmp_path, teacher):
     with pytest.raises(ValueError, match="no image has split 'test'; there are train, val"):
         polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, split=("test",), progress=False)
     polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, split=("train",), progress=False)
-    assert [a is None for a in labels_of(store, "a")] == [True, False, True, False, True]
+    assert [a is None for a in answers_of(store, "a")] == [True, False, True, False, True]
     with pytest.raises(ValueError, match=r"was made otherwise: .*split"):
         polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, progress=False)
 
@@ -412,15 +399,15 @@ def test_a_batch_that_memory_is_not_enough_for_is_halved_and_remembered(tmp_path
             assert all(torch.equal(x.probability, y.probability) for x, y in pairs)
 
 
-def test_two_runs_at_once_lose_nothing_and_differ_in_nothing(tmp_path, teacher):
+def test_two_runs_at_once_lose_nothing_and_differ_in_nothing(tmp_path, teacher, monkeypatch):
     draw = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (3, 8, 8), generator=draw, dtype=torch.uint8) for _ in range(24)]
     one, two = (store_of(tmp_path / n, images) for n in ("one", "two"))
     polyteach.label(str(one.path), teachers={"t": teacher + "mean"}, device=("cpu",), progress=False)
     words = ["label", str(two.path), "--teacher", f"t={teacher}mean", "--device", "cpu", "--no-progress"]
-    command = [sys.executable, "-m", "polyteach", *words]
-    both = [subprocess.Popen(command, env=os.environ | {"SLOW": "0.1"}, stderr=subprocess.DEVNULL) for _ in range(2)]
-    assert [p.wait(120) for p in both] == [0, 0]
+    monkeypatch.setenv("SLOW", "0.1")
+    both = [forked(lambda: main(words)) for _ in range(2)]
+    assert [os.waitpid(pid, 0)[1] for pid in both] == [0, 0]
     files = [{f.name: f.read_bytes() for f in s.path.glob("labels/*/*/part-*")} for s in (one, two)]
     assert files[0] == files[1]
     assert not list(two.path.rglob("*.tmp"))
@@ -428,8 +415,8 @@ def test_two_runs_at_once_lose_nothing_and_differ_in_nothing(tmp_path, teacher):
 
 def test_a_network_gives_the_same_bytes_to_a_run_that_goes_on(tmp_path):
     """Its first batch is like any other: counting operations once changed the last bits of depth and normals."""
+    from polyteach.model.student import Student, save_student
     from polyteach.store import Space
-    from polyteach.student import Student, save_student
     from polyteach.tasks.contract import Objective
 
     torch.manual_seed(0)
@@ -490,7 +477,7 @@ def test_a_second_teacher_of_the_same_classes_is_told_that_it_would_not_be_used(
     said = " ".join(capsys.readouterr().err.split())
     assert "WARNING: classification/b teaches classification_a nothing" in said
     assert "(classification/a). Leave it out with --labels, put it first in --labels, or combine" in said
-    polyteach.stores.info(str(store.path))
+    info(str(store.path))
     said = " ".join(capsys.readouterr().out.split())
     assert "WARNING: classification/b teaches classification_a nothing" in said
     assert "WARNING: classification/a" not in said
@@ -511,11 +498,12 @@ def test_a_retry_asks_again_where_what_is_kept_is_no_target(tmp_path, teacher):
 
 
 def test_large_images_come_in_smaller_batches(monkeypatch):
-    module = importlib.import_module("polyteach.label")
-    monkeypatch.setattr(module, "BATCH_PIXELS", 100)
-    rows = [ImageRow(id=f"{i}", height=10, width=w) for i, w in enumerate((1, 1, 1, 8, 2, 3, 200, 1))]
-    batches = module._batches(rows, [0, 1, 2, 3, 4, 5, 6, 7], batch_size=3)
-    assert batches == [[0, 1, 2], [3, 4], [5], [6], [7]]
+    monkeypatch.setattr(stream, "BATCH_PIXELS", 100)
+    widths = (1, 1, 1, 8, 2, 3, 200, 1)
+    batches = Stream(
+        range(8), lambda i: Decoded(f"no image {i}"), batch_size=3, threads=2, pixels=lambda i: 10 * widths[i]
+    )
+    assert [[i for i, _ in batch] for batch in batches] == [[0, 1, 2], [3, 4], [5], [6], [7]]
 
 
 @pytest.mark.parametrize("where", ["check", "encode", "picture"])
@@ -537,3 +525,32 @@ def test_memory_that_is_not_enough_for_one_image_costs_that_image_alone(tmp_path
     failed = [a for p in labels.parts() for a in labels.read(p) if isinstance(a, str)]
     assert len(failed) == 1
     assert "emory" in failed[0]
+
+
+def test_a_mistake_is_told_before_torch_is_imported(tmp_path):
+    """In the words of before, and a second at most, of which the interpreter takes most."""
+    store = str(store_of(tmp_path / "s", pictures(1)).path)
+    mistakes = {
+        ("label", f"{tmp_path}/none", "--teacher", "a=timm:resnet18"): "none is not a store (no store.json)",
+        ("label", store, "--teacher", "a=tim:resnet18"): "unknown family 'tim'",
+        ("label", store, "--teacher", "a=timm:resnet_18"): "unknown timm model 'resnet_18'; did you mean resnet18",
+        ("label", store, "--teacher", "a=torchvision:resnet_18"): "unknown torchvision model 'resnet_18'; did you mean",
+        ("label", store, "--teacher", "a=timm:resnet18@none.pth"): "no weights file none.pth",
+        ("label", store, "--teacher", "a=onnx:none.onnx"): "no ONNX file none.onnx",
+        ("label", store, "--teacher", "a=own:none"): "none holds no finished student (no student.json)",
+        ("label", store, "--teacher", "a=python:none.py:f"): "none.py",
+        ("label", store, "--teacher", "a=transformers:./none"): "no folder none",
+        ("label", store, "--teacher", "a=timm:resnet18", "--precision", "fp8"): "unknown precision 'fp8'",
+        ("label", store, "--teacher", "a=timm:resnet18", "--threads", "0"): "threads must be at least 1; got 0",
+        ("predict", f"{tmp_path}/none", "x.jpg"): "none holds no finished student (no student.json)",
+    }
+    code = (
+        "import json, sys; from polyteach.__main__ import main\n"
+        "for argv in json.loads(sys.argv[1]): assert main(argv) == 2; print('---', file=sys.stderr)\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, json.dumps(list(mistakes))]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    for said, wanted in zip(run.stderr.split("---\n"), mistakes.values(), strict=False):
+        assert wanted in said

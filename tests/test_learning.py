@@ -3,34 +3,31 @@
 from dataclasses import fields, replace
 
 import pytest
-import torch
 
-from polyteach.batches import plan
-from polyteach.evaluate import evaluate
-from polyteach.geometry import whole
-from polyteach.predict import predict
-from polyteach.scene import random_scene, render
+from polyteach.ground.geometry import whole
+from polyteach.ground.scene import random_scene, render
+from polyteach.loading.plan import plan
 from polyteach.store import ImageRow, Store
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import PEOPLE, Space
 from polyteach.teachers import load_teacher
-from polyteach.train import train
-from tests.conftest import png
+from polyteach.transferring.scoring import evaluate
+from polyteach.verbs.predict import predict
+from polyteach.verbs.train import train
+from tests.worlds import NAMES, png
 
-NAMES = ("red", "green", "blue")
 SIZES = ((40, 72), (72, 40), (64, 48))
 COUNT = 9
-STEPS = 110
-USUAL = 0.4
-"""Of the way from the score of the best blind answer to that of the truth, the least that is learned."""
-SHARE = {"normals": 0.12, "detection": 0.3}
-"""Where it is another: 11.25 degrees are few pixels of a small ball, finer than a map of 16x16 can say. Boxes of other
-seeds, of which twelve were tried, and of other CPUs are 0.36 to 0.68 of the way."""
+STEPS = {"detection": 150, "normals": 110}
+USUAL_STEPS = 60
+SHARE = {"normals": 0.12}
+"""Where it is another: 11.25 degrees are few pixels of a small ball, finer than a map of 16x16 can say."""
+USUAL_SHARE = 0.4
+"""Of the way from the score of the best blind answer to that of the truth, the least that is learned. Measured, seeds 0
+to 3, which differ by more than the rounding of other CPUs: detection 0.52 to 0.64 (after 110 steps 0.36 to 0.46),
+classification 1, segmentation 0.89 to 0.97, depth 0.78 to 0.82."""
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 
 def seen_by(seed, size):
@@ -103,9 +100,9 @@ def test_what_is_taught_in_part_is_learned_and_scored_in_each_pictures_own_pixel
     store = school(tmp_path / "store", task, other, seen)
     run = str(tmp_path / "run")
     train(
-        [store], out=run, backbone="test_resnet", channels=16, size=64, batch_size=COUNT, steps=STEPS, lr=4e-3,
-        optimizer="adamw", warmup=5, ema=0.0, scale=(1.0, 1.0), mirror=0.0, weights="equal", workers=0, device="cpu",
-        progress=False,
+        [store], out=run, backbone="test_resnet", channels=16, size=64, batch_size=COUNT, lr=4e-3, optimizer="adamw",
+        steps=STEPS.get(task, USUAL_STEPS), warmup=5, ema=0.0, scale=(1.0, 1.0), mirror=0.0, weights="equal", workers=0,
+        device="cpu", progress=False,
     )  # fmt: skip
     papers, truths = exam(tmp_path / "exam", task, seen)
     (objective,) = papers.objectives
@@ -137,4 +134,4 @@ def test_what_is_taught_in_part_is_learned_and_scored_in_each_pictures_own_pixel
         scored(task, space, [load_task(task).view(one, whole(size, s)) for s in sizes], truths)[name]
         for one, size in zip(truths, sizes, strict=True)
     )
-    assert found.scores[name] > blind + SHARE.get(task, USUAL) * (perfect - blind)
+    assert found.scores[name] > blind + SHARE.get(task, USUAL_SHARE) * (perfect - blind)

@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from polyteach.batches import plan
-from polyteach.loop import FIRST, Interrupted, Mixture
+from polyteach.loading.plan import plan
 from polyteach.store import Store
 from polyteach.tasks import load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import PEOPLE, Policy
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
-from polyteach.train import train
-from tests.test_train import log_of, options, weights_of, world
+from polyteach.training.loop import Interrupted
+from polyteach.training.mixture import FIRST, Mixture
+from polyteach.verbs.train import train
+from tests.worlds import log_of, options, weights_of, world
 
 
 def measured(drop, names="abc", seed=0, weights=None):
@@ -79,9 +80,9 @@ def test_dropping_goes_on_exactly_where_it_stopped(tmp_path, monkeypatch):
     store = world(tmp_path / "store", tasks=("classification", "depth", "segmentation"))
     more = options(steps=FIRST + 6, drop=0.5, save_every=2)
     whole = train([store], out=str(tmp_path / "whole"), **more)
-    from polyteach import loop
+    from polyteach.training import loop
 
-    step, done = loop._Run.update, []
+    step, done = loop._Loop.update, []
 
     def stops(self, *args):
         if self.step == FIRST + 3 and not done:
@@ -89,7 +90,7 @@ def test_dropping_goes_on_exactly_where_it_stopped(tmp_path, monkeypatch):
             raise Interrupted("stopped")
         return step(self, *args)
 
-    monkeypatch.setattr(loop._Run, "update", stops)
+    monkeypatch.setattr(loop._Loop, "update", stops)
     with pytest.raises(Interrupted):
         train([store], out=str(tmp_path / "parts"), **more)
     resumed = train([store], out=str(tmp_path / "parts"), **more)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from polyteach.scene import random_scene, render
+from polyteach.ground.scene import random_scene, render
 from polyteach.tasks import load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Policy, Space

@@ -2,7 +2,7 @@
 
 import pytest
 
-from polyteach.names import LISTED, LONGEST, closest, did_you_mean, fit_name, unknown_name
+from polyteach.ground.names import LISTED, LONGEST, closest, did_you_mean, fit_name, unknown_name
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_the_error_lists_what_there_is_and_of_very_many_the_closest():
 def test_the_backbone_that_was_meant_is_the_first():
     import timm
 
-    from polyteach.student import Student
+    from polyteach.model.student import Student
 
     for given, meant in (("resnet_50", "resnet50"), ("ResNet50", "resnet50"), ("convnext-tiny", "convnext_tiny")):
         assert meant in timm.list_models()
@@ -82,7 +82,7 @@ def test_a_folder_whose_name_has_a_colon_is_a_folder(tmp_path, monkeypatch):
 
 
 def test_splits_that_no_image_has():
-    from polyteach.batches import no_split
+    from polyteach.loading.plan import no_split
 
     assert str(no_split("trian", {"train", "val"})) == (
         "no image has split 'trian'; there are train, val. Did you mean train?"
@@ -96,15 +96,15 @@ def test_splits_that_no_image_has():
     [("gpu", "cuda"), ("gpu:1", "cuda:1"), ("GPU0", "cuda:0"), ("CUDA", "cuda"), ("cdua:0", "cuda:0"), ("CPU", "cpu")],
 )
 def test_the_device_that_was_meant(device, meant):
-    from polyteach.devices import find_device
+    from polyteach.ground.devices import find_device
 
     with pytest.raises(ValueError, match=rf"device '{device}' is none: say auto, cpu.*Did you mean {meant}\?"):
         find_device(device)
 
 
 def test_the_precision_and_the_optimizer_that_were_meant():
-    from polyteach.loop import Settings, check
     from polyteach.teachers import load_teacher
+    from polyteach.training.settings import Settings, check
 
     for wrong in (lambda: check(Settings(1, precision="bf_16")), lambda: load_teacher("timm:x", precision="bf_16")):
         with pytest.raises(ValueError, match=r"unknown precision 'bf_16'; .* fp32, fp16, bf16\. Did you mean bf16"):

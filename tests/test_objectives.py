@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 
-from polyteach.batches import plan
-from polyteach.objectives import AS_THEY_ARE, apart, join, numbered, read_map
+from polyteach.loading.objectives import AS_THEY_ARE, apart, join, numbered, read_map
+from polyteach.loading.plan import plan
 from polyteach.store import Store
 from polyteach.tasks import load_task
 from polyteach.tasks.classification import ClassificationTarget
@@ -257,7 +257,7 @@ def test_where_words_are_left_over_on_both_sides_the_table_is_named(tmp_path):
     )
     [note] = apart(sets, join(sets))
     assert "1 of the first one's 2 classes (human) is not labelled in the second" in note
-    assert note.endswith("If some of these mean the same, --map FILE gives them one name (docs/labels.md)")
+    assert note.endswith("If some of these mean the same, --map FILE gives them one name (docs/guide/labels.md)")
     [joint] = join(sets, {"detection/t": {"person": "human"}})
     assert joint.objective.space.names == ("dog", "human")
 

@@ -10,6 +10,8 @@ import random
 import signal
 import threading
 import time
+from functools import partial
+from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -18,15 +20,21 @@ from s3fs import S3FileSystem
 
 import polyteach
 from benchmarks import objects
-from polyteach import storage
 from polyteach.__main__ import main
-from polyteach.batches import plan
-from polyteach.storage import ObjectPath, StorageError, to_path
-from polyteach.store import ImageRow, Overview, Store
-from polyteach.stores import check, drop_labels, faults, info, merge, repair
-from tests.conftest import forked, png
+from polyteach.curation.check import faults
+from polyteach.ground import storage
+from polyteach.ground.storage import ObjectPath, StorageError, reader, requests, to_path
+from polyteach.loading.plan import plan
+from polyteach.store import ImageRow, Index, Store
+from polyteach.verbs.store.check import check
+from polyteach.verbs.store.drop_labels import drop_labels
+from polyteach.verbs.store.info import info
+from polyteach.verbs.store.merge import merge
+from polyteach.verbs.store.repair import repair
+from tests import worlds
+from tests.worlds import SMALL, answers_of, forked, noise, photographs_in, rows_of, teacher_in, weights_of
 
-TRAINING = {"backbone": "test_resnet", "channels": 8, "size": 64, "batch_size": 4, "steps": 2, "device": "cpu"}
+TRAINING = SMALL | {"size": 64, "steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +49,11 @@ def layer(server, tmp_path, monkeypatch):
     """The layer in front of an empty bucket, and a process that knows nothing of it yet."""
     monkeypatch.setenv("POLYTEACH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("POLYTEACH_CACHE_GB", "0.1")
-    monkeypatch.setattr(storage, "WAIT", (0.001, 0.01))
+    monkeypatch.setattr(requests, "WAIT", (0.001, 0.01))
     forget(monkeypatch)
     torch.set_num_threads(1)
     server.reset()
-    client = storage._client("s3://")
+    client = requests.client_of("s3://")
     client.mkdir("bucket")
     yield server
     settled()
@@ -55,7 +63,7 @@ def layer(server, tmp_path, monkeypatch):
 
 def forget(monkeypatch):
     """As a new process knows nothing of what another has written."""
-    monkeypatch.setattr(storage, "_own", {})
+    requests.WRITTEN.clear()
 
 
 def settled():
@@ -69,7 +77,7 @@ def whole_method(photographs, teacher, store, run):
     """Ingest, label, train, check."""
     polyteach.ingest(str(photographs), store, embed=True, part_size=2, progress=False)
     polyteach.label(store, teachers={"a": teacher + "mean", "b": teacher + "nan"}, progress=False)
-    polyteach.train([store], out=str(run), workers=0, progress=False, **TRAINING)
+    polyteach.train([store], out=str(run), **TRAINING)
     check(store, progress=False)
 
 
@@ -77,48 +85,46 @@ def content(store):
     """Name -> bytes of a store's files, without what tells seconds, or when files were written."""
     path = to_path(store)
     files = {str(f).removeprefix(f"{path}/"): f for f in path.rglob("*.*")}
-    return {name: f.read_bytes() for name, f in files.items() if f.name not in ("label.json", Overview.NAME)}
+    return {name: f.read_bytes() for name, f in files.items() if f.name not in ("label.json", Index.NAME)}
 
 
-def weights_of(run):
-    return (run / "student.safetensors").read_bytes()
+def images(count=6):
+    return rows_of(noise(count, seed=3))
 
 
-def images(count=6, side=24):
-    draw = torch.Generator().manual_seed(3)
-    shown = [torch.randint(0, 256, (3, side, side), generator=draw, dtype=torch.uint8) for _ in range(count)]
-    return [ImageRow(str(i), side, side, png(x)) for i, x in enumerate(shown)]
-
-
-def store_of(url, rows, part_size=2):
-    store = Store.create(url, part_size)
-    for part, start in enumerate(range(0, len(rows), part_size)):
-        store.write_images(part, rows[start : start + part_size])
-    return store
-
-
-def answers_of(store, name):
-    (found,) = [s for s in store.sets() if s.name == name]
-    return [a for p in found.parts() for a in found.read(p)]
+store_of = partial(worlds.store_of, part_size=2)
 
 
 # ---- the same as in a folder ----
 
 
-def test_the_whole_method_is_the_same_behind_a_url(layer, tmp_path, photographs, teacher, capsys):
-    url, folder = "s3://bucket/a/store", str(tmp_path / "store")
-    whole_method(photographs, teacher, url, tmp_path / "far")
-    whole_method(photographs, teacher, folder, tmp_path / "near")
-    assert content(url) == content(folder)
-    assert weights_of(tmp_path / "far") == weights_of(tmp_path / "near")
+@pytest.fixture(scope="module")
+def near(tmp_path_factory):
+    """What the whole method makes in a folder."""
+    folder, threads = tmp_path_factory.mktemp("near"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    photographs, teacher = photographs_in(folder / "photographs"), teacher_in(folder)
+    whole_method(photographs, teacher, str(folder / "store"), folder / "run")
+    torch.set_num_threads(threads)
+    return SimpleNamespace(
+        method=partial(whole_method, photographs, teacher), photographs=photographs, store=str(folder / "store"),
+        content=content(folder / "store"), weights=weights_of(folder / "run"),
+    )  # fmt: skip
+
+
+def test_the_whole_method_is_the_same_behind_a_url(layer, near, tmp_path, capsys):
+    url = "s3://bucket/a/store"
+    near.method(url, tmp_path / "far")
+    assert content(url) == near.content
+    assert weights_of(tmp_path / "far") == near.weights
     capsys.readouterr()
     said = []
-    for store in (url, folder):
+    for store in (url, near.store):
         info(store, json=True)
         said.append(json.loads(capsys.readouterr().out))
     assert said[0] == said[1]
     with pytest.raises(ValueError, match=f"{url} is a finished store"):
-        polyteach.ingest(str(photographs), url, embed=True, part_size=2, progress=False)
+        polyteach.ingest(str(near.photographs), url, embed=True, part_size=2, progress=False)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -127,7 +133,7 @@ def test_workers_that_are_forked_read_it_too(layer, tmp_path, teacher):
     polyteach.label(url, teachers={"a": teacher + "mean"}, progress=False)
     runs = [tmp_path / "here", tmp_path / "workers"]
     for workers, run in zip((0, 2), runs, strict=True):
-        polyteach.train([url], out=str(run), workers=workers, progress=False, **TRAINING)
+        polyteach.train([url], out=str(run), **TRAINING | {"workers": workers})
     assert weights_of(runs[0]) == weights_of(runs[1])
 
 
@@ -184,17 +190,16 @@ def test_merge_drop_labels_and_repair(layer, tmp_path, teacher, capsys):
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_fifty_faults_change_no_byte(layer, tmp_path, photographs, teacher, seed, monkeypatch):
+def test_fifty_faults_change_no_byte(layer, near, tmp_path, seed, monkeypatch):
     monkeypatch.setattr(S3FileSystem, "_call_s3", layer.impatient(S3FileSystem._call_s3))
-    url, folder = "s3://bucket/store", str(tmp_path / "store")
+    url = "s3://bucket/store"
     layer.reset(left=50, seed=seed)
-    whole_method(photographs, teacher, url, tmp_path / "far")
+    near.method(url, tmp_path / "far")
     settled()
     assert sum(layer.injected.values()) == 50
     assert min(layer.injected.values()) > 0, layer.injected
-    whole_method(photographs, teacher, folder, tmp_path / "near")
-    assert content(url) == content(folder)
-    assert weights_of(tmp_path / "far") == weights_of(tmp_path / "near")
+    assert content(url) == near.content
+    assert weights_of(tmp_path / "far") == near.weights
 
 
 def test_parts_that_a_listing_lacks_are_found(layer, monkeypatch):
@@ -215,7 +220,7 @@ def test_parts_that_a_listing_lacks_are_found(layer, monkeypatch):
 
 def test_what_this_process_wrote_is_in_a_stale_listing(layer, tmp_path, teacher, monkeypatch):
     """Also label sets, which have no numbers to ask for."""
-    client = storage._client("s3://")
+    client = requests.client_of("s3://")
     monkeypatch.setattr(type(client), "find", lambda *_, **__: {})
     store = store_of("s3://bucket/store", images())
     polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, progress=False)
@@ -252,7 +257,7 @@ def test_a_storage_that_is_away_stops_a_run_and_breaks_nothing(layer, teacher, c
             words = ["--teacher", f"b={teacher}mean"] if command == ["label"] else []
             assert main([*command, str(store.path), *words, "--no-progress"]) == 1
             said = capsys.readouterr().err
-            assert f"{storage.TRIES} times" in said
+            assert f"{requests.TRIES} times" in said
             assert "s3://bucket/store" in said
         with pytest.raises(StorageError):
             list(faults(store))
@@ -286,7 +291,7 @@ def test_a_killed_label_goes_on(layer, tmp_path, teacher, monkeypatch):
     some = list((store.path / "labels").rglob("part-*.parquet"))
     assert 3 <= len(some) < 6
     (storage.spool()).mkdir(exist_ok=True)
-    left = storage.spool() / f".part-00003.parquet.{polyteach.files._OWNER}.{pid}.12345678.tmp"
+    left = storage.spool() / f".part-00003.parquet.{polyteach.ground.files._OWNER}.{pid}.12345678.tmp"
     left.write_bytes(b"of one that was killed")
     polyteach.label(str(store.path), **run)
     assert not list(storage.spool().iterdir())
@@ -322,7 +327,7 @@ def test_without_a_cache_nothing_is_kept(layer, tmp_path, monkeypatch):
     rows = images()
     store = store_of("s3://bucket/store", rows)
     assert [r for p in store.parts() for r in store.images(p)] == rows
-    assert store.soon(0)
+    assert store.prefetch(0)
     assert [f.name for f in (tmp_path / "cache").iterdir()] == ["spool"]
     monkeypatch.setenv("POLYTEACH_CACHE_GB", "much")
     with pytest.raises(ValueError, match=r"POLYTEACH_CACHE_GB must be a number.*'much'"):
@@ -350,14 +355,14 @@ def test_a_part_that_was_rewritten_is_read_anew(layer):
 def test_what_will_be_read_is_fetched_before(layer, tmp_path, teacher):
     rows = images()
     store = store_of("s3://bucket/store", rows)
-    assert store.soon(1)
+    assert store.prefetch(1)
     settled()
     layer.reset()
     assert store.images(1) == rows[2:4]
     assert not [x for x in layer.requests if x[0] == "GET"]
     polyteach.label(str(store.path), teachers={"a": teacher + "mean"}, progress=False)
     labels = store.sets()[0]
-    assert labels.soon(2, [0])
+    assert labels.prefetch(2, [0])
     settled()
     layer.reset()
     assert len(labels.read(2, [1])) == 1
@@ -365,8 +370,8 @@ def test_what_will_be_read_is_fetched_before(layer, tmp_path, teacher):
 
 
 def test_a_file_in_blocks_is_that_file(layer, tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "BLOCK", 1000)
-    monkeypatch.setattr(storage, "RUN", 3)
+    monkeypatch.setattr(reader, "BLOCK", 1000)
+    monkeypatch.setattr(reader, "RUN", 3)
     data = random.Random(0).randbytes(20_500)
     (tmp_path / "data").write_bytes(data)
     path = to_path("s3://bucket/data")

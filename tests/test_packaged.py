@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from polyteach.files import sha256
+from polyteach.ground.files import sha256
 from polyteach.tasks import load_task
 from polyteach.tasks.detection import DetectionTarget
 from polyteach.tasks.segmentation import IGNORE

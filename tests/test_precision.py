@@ -13,9 +13,9 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from polyteach.evaluate import Resampled
 from polyteach.tasks.contract import Space
 from polyteach.tasks.detection import BOXES, MASKS, TASK, DetectionTarget
+from polyteach.transferring.scoring import Resampled
 
 NAMES = ("a", "b", "c", "d")
 SIZE = (60, 80)

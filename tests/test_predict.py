@@ -13,9 +13,8 @@ import torch
 
 import polyteach
 from polyteach.__main__ import main
-from polyteach.predict import predict
+from polyteach.model.student import Student, save_student
 from polyteach.store import Store
-from polyteach.student import Student, save_student
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Policy, Space
@@ -23,6 +22,7 @@ from polyteach.tasks.depth import DepthTarget
 from polyteach.tasks.detection import DetectionTarget
 from polyteach.tasks.normals import NormalsTarget
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
+from polyteach.verbs.predict import predict
 
 NAMES = ("cat", "dog", "traffic light")
 
@@ -82,13 +82,13 @@ def test_nothing_is_written_outside_of_out(run, photographs, tmp_path, monkeypat
     assert "student.json: objective" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
 
-    from polyteach.predict import _draw
+    from polyteach.labelling.predict import draw
 
     image = torch.zeros(3, 8, 8, dtype=torch.uint8)
     target = DepthTarget(torch.ones(8, 8), torch.ones(8, 8, dtype=torch.bool))
     objectives = {name: Objective("depth", Space((), "metric"))}
     with contextlib.suppress(ValueError):
-        _draw([("0.png", image)], {"0.png": {name: target}}, objectives, tmp_path / "safe/out")
+        draw([("0.png", image)], {"0.png": {name: target}}, objectives, tmp_path / "safe/out")
     assert [f for f in tmp_path.rglob("*") if f not in before and tmp_path / "safe/out" not in (f, *f.parents)] == []
 
 

@@ -7,33 +7,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss, VICRegLoss
 from safetensors.torch import load_file
 
-from polyteach.batches import all_images, batches
-from polyteach.pretrain import distorted, nt_xent, pairs, pretrain, siamese
+from polyteach.loading.plan import all_images
+from polyteach.loading.transport import batches
+from polyteach.model.student import Student
 from polyteach.store import ImageRow, Store
-from polyteach.student import Student
 from polyteach.teachers import load_teacher
-from tests.conftest import png
+from polyteach.training.pretrain import distorted, nt_xent, pairs, siamese
+from polyteach.verbs.pretrain import pretrain
+from tests.worlds import SMALL, png, rows_of, store_of
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def pictures(path, count=10, side=48):
     """A store of unlabelled pictures, each with a colour of its own."""
-    store = Store.create(path, 4)
     draw = torch.Generator().manual_seed(3)
-    for part, start in enumerate(range(0, count, 4)):
-        rows = [
-            ImageRow(f"{i}", side, side, png(_picture(draw)), split="train" if i % 2 else "val")
-            for i in range(start, min(start + 4, count))
-        ]
-        store.write_images(part, rows)
-    return str(path)
+    images = [_picture(draw, side) for _ in range(count)]
+    return str(store_of(path, rows_of(images, split=lambda i: "train" if i % 2 else "val")).path)
 
 
 def _picture(draw, side=48):
@@ -42,18 +36,7 @@ def _picture(draw, side=48):
 
 
 def options(**more):
-    small = {
-        "backbone": "test_resnet",
-        "channels": 8,
-        "size": 32,
-        "steps": 4,
-        "batch_size": 4,
-        "workers": 0,
-        "device": "cpu",
-        "progress": False,
-        "save_every": 2,
-    }
-    return small | more
+    return SMALL | {"size": 32, "steps": 4, "save_every": 2} | more
 
 
 # ---- losses ----
@@ -72,6 +55,14 @@ def test_nt_xent_is_equation_1_of_the_paper():
     assert float(nt_xent(one, other, 0.2)) == pytest.approx(np.mean(losses), abs=1e-5)
     library = SelfSupervisedLoss(NTXentLoss(temperature=0.2))(one, other)
     assert float(nt_xent(one, other, 0.2)) == pytest.approx(float(library), abs=1e-5)
+
+
+def test_the_shapes_and_types_of_the_losses_are_checked():
+    whole = torch.ones(4, 3, dtype=torch.int64)
+    with pytest.raises(TypeCheckError):
+        nt_xent(whole, whole, 0.1)
+    with pytest.raises(TypeCheckError):
+        nt_xent(torch.ones(4, 3), torch.ones(4, 2), 0.1)
 
 
 def test_vicreg_is_the_paper_s_sum_over_neighbouring_pairs():
@@ -188,9 +179,9 @@ def test_loss_goes_down(tmp_path):
 def test_a_run_that_was_stopped_ends_in_the_same_weights(tmp_path, monkeypatch):
     store = pictures(tmp_path / "store")
     pretrain(store, out=str(tmp_path / "whole"), **options(steps=6))
-    import polyteach.loop as loop
+    import polyteach.training.loop as loop
 
-    real, steps = loop._Run.update, []
+    real, steps = loop._Loop.update, []
 
     def update(self, stream):
         if len(steps) == 3:
@@ -199,7 +190,7 @@ def test_a_run_that_was_stopped_ends_in_the_same_weights(tmp_path, monkeypatch):
         return real(self, stream)
 
     with monkeypatch.context() as m:
-        m.setattr(loop._Run, "update", update)
+        m.setattr(loop._Loop, "update", update)
         with pytest.raises(KeyboardInterrupt):
             pretrain(store, out=str(tmp_path / "run"), **options(steps=6))
     with pytest.raises(ValueError, match=r"was started otherwise: .*method"):
@@ -277,8 +268,7 @@ def probe(student):
 @pytest.mark.parametrize("method", ["simclr", "vicreg"])
 def test_classes_that_were_never_told_become_linearly_separable(tmp_path, method):
     """Measured, seeds 0, 1, 2: random weights 0.39, 0.45, 0.41; simclr 0.58, 0.59, 0.58; vicreg 0.52, 0.64, 0.68."""
-    store = Store.create(tmp_path / "store", 128)
-    store.write_images(0, [ImageRow(f"{i}", 32, 32, png(x)) for i, x in enumerate(textures(128, 0)[0])])
+    store_of(tmp_path / "store", textures(128, 0)[0], 128)
     longer = {"steps": 80, "batch_size": 32, "optimizer": "adamw", "lr": 3e-3, "temperature": 0.2, "crop": (0.5, 1.0)}
     run = str(tmp_path / "run")
     pretrain(str(tmp_path / "store"), out=run, **options(method=method, save_every=100, **longer))

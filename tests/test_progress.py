@@ -6,8 +6,8 @@ import time
 import pytest
 from rich.console import Console
 
-from polyteach import progress
-from polyteach.progress import Progress, duration, track
+from polyteach.ground import progress
+from polyteach.ground.progress import Progress, duration, track
 
 NOTE = "step 17/4000, 2.8 images/s, loss 12.34 (classification_classes 6.912, detection_boxes 3.1, segmentation_regions"
 NOTE += " 2.226, depth_midas 0.1021, normals_omnidata 0.3)"

@@ -1,12 +1,16 @@
 """The proof: its jobs are commands that exist and needs that are met; its runner goes on; the shuffled control."""
 
+import contextlib
+import io
 import itertools
 import json
+import runpy
 import shlex
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 from urllib.parse import parse_qs
 from xml.etree import ElementTree
 
@@ -20,9 +24,17 @@ from jobs import Job, Runner
 from polyteach.__main__ import main
 from polyteach.store import Store
 from tests.test_report import everything
-from tests.test_train import world
+from tests.worlds import world
 
 RUNS = Path(__file__).parent.parent / "runs"
+
+
+def script(name, *words):
+    """What a script of runs/ prints, in this process: a new one imports for seconds. Raises SystemExit as it does."""
+    said = io.StringIO()
+    with mock.patch.object(sys, "argv", [name, *map(str, words)]), contextlib.redirect_stdout(said):
+        runpy.run_path(str(RUNS / name), run_name="__main__")
+    return said.getvalue()
 
 
 def designs():
@@ -149,11 +161,10 @@ def test_a_folder_has_one_run_at_a_time(tmp_path, monkeypatch, capsys):
     assert Runner(tmp_path, {}, set(), 1).go()  # it has ended
 
 
-def test_shuffled_labels_are_the_same_labels_on_other_images(tmp_path):
+def test_shuffled_labels_are_the_same_labels_on_other_images(tmp_path, capsys):
     store = world(tmp_path / "store", count=8, tasks=("depth", "classification"))
-    script = [sys.executable, str(RUNS / "alter_labels.py"), store, "shuffled"]
     for _ in range(2):  # the second time there is nothing left to do
-        subprocess.run([*script, "oracle"], check=True, capture_output=True)
+        script("alter_labels.py", store, "shuffled", "oracle")
     sets = {(s.task, s.name): s for s in Store.open(store).sets()}
     assert set(sets) == {(t, n) for t in ("depth", "classification") for n in ("oracle", "oracle-shuffled")}
     before, after = sets["depth", "oracle"], sets["depth", "oracle-shuffled"]
@@ -166,30 +177,31 @@ def test_shuffled_labels_are_the_same_labels_on_other_images(tmp_path):
         assert sorted(where) == list(range(len(old)))
         moved += sum(i != k for k, i in enumerate(where))
     assert moved > 0
-    wrong = subprocess.run([*script, "nobody"], check=False, capture_output=True, text=True)
-    assert wrong.returncode == 2
-    assert "has no label set nobody" in wrong.stderr
+    with pytest.raises(SystemExit) as wrong:
+        script("alter_labels.py", store, "shuffled", "nobody")
+    assert wrong.value.code == 2
+    assert "has no label set nobody" in capsys.readouterr().err
 
 
-def test_the_pool_has_the_oracles_pictures_and_no_labels(tmp_path):
+def test_the_pool_has_the_oracles_pictures_and_no_labels(tmp_path, capsys):
     labelled = Store.open(world(tmp_path / "oracle", count=8, tasks=("depth", "classification")))
     for _ in range(2):  # the second time there is nothing left to do
-        copying = [sys.executable, str(RUNS / "unlabelled.py"), str(tmp_path / "oracle"), str(tmp_path / "pool")]
-        subprocess.run(copying, check=True)
+        script("unlabelled.py", tmp_path / "oracle", tmp_path / "pool")
         bare = Store.open(str(tmp_path / "pool"))
         assert labelled.sets()
         assert not bare.sets()
         assert [(r.id, r.data) for r in bare.images(0)] == [(r.id, r.data) for r in labelled.images(0)]
         assert main(["store", "check", str(tmp_path / "pool"), "--deep", "--no-progress"]) == 0
-    wrong = subprocess.run([*copying[:2], str(tmp_path), str(tmp_path / "other")], capture_output=True, text=True)
-    assert "it has no store.json" in wrong.stderr
+    with pytest.raises(SystemExit) as wrong:
+        script("unlabelled.py", tmp_path, tmp_path / "other")
+    assert wrong.value.code == 2
+    assert "it has no store.json" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
 
 
 def test_coarse_labels_are_rounded_by_no_more_than_they_say(tmp_path):
     store = world(tmp_path / "store", count=4, tasks=("depth", "detection"))
-    script = [sys.executable, str(RUNS / "alter_labels.py"), store, "coarse"]
-    subprocess.run([*script, "oracle", "--bits", "4"], check=True, capture_output=True)
+    script("alter_labels.py", store, "coarse", "oracle", "--bits", "4")
     sets = {(s.task, s.name): s for s in Store.open(store).sets()}
     kept = set()
     for a, b in zip(*(sets["depth", n].read(0) for n in ("oracle", "oracle-coarse")), strict=True):
@@ -218,13 +230,7 @@ def test_labels_lie_apart_by_what_was_done_to_them(tmp_path):
             else:
                 answers = [replace(a, probability=a.probability.flip(0)) for a in answers]
             copy.write(part, labels.ids(part), answers)
-    said = subprocess.run(
-        [sys.executable, str(RUNS / "labels_apart.py"), str(store.path), "x"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    found = {line.split(",")[0]: line for line in said.splitlines()}
+    found = {line.split(",")[0]: line for line in script("labels_apart.py", store.path, "x").splitlines()}
     assert float(found["depth"].split()[-1]) == pytest.approx(0.01, rel=0.1)
     assert found["detection"].split(", ")[2].endswith(f"{lost / boxes:.4g}")
     assert f"of {0.5} or more {boxes}" in found["detection"]

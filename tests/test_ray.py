@@ -15,11 +15,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from polyteach.cluster import _Pool
-from polyteach.label import label
+from polyteach.labelling.cluster import _Pool
 from polyteach.store import Store
-from tests.test_label import store_of
+from polyteach.verbs.label import label
 from tests.test_uris import serving
+from tests.worlds import store_of
 
 MORE = """
 import signal
@@ -249,7 +249,7 @@ def test_how_many_workers_and_what_each_reserves(cluster, workers, gpus, count, 
 )
 def test_workers_ask_for_the_devices_of_their_teachers(devices, teachers, gpus, teacher, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("polyteach.cluster.work", lambda *given: asked.append(given[-1]))
+    monkeypatch.setattr("polyteach.labelling.handout.work", lambda *given: asked.append(given[-1]))
     store = store_of(tmp_path / "store", pictures(4))
     names = {f"t{i}": teacher + "mean" for i in range(teachers)}
     label(str(store.path), teachers=names, device=devices, ray="local", progress=False)

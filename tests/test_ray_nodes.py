@@ -12,10 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from polyteach.cluster import work
-from polyteach.label import label
-from tests.test_label import store_of
+from polyteach.labelling.cluster import work
+from polyteach.verbs.label import label
 from tests.test_ray import parts, pictures
+from tests.worlds import store_of
 
 MORE = """
 import glob

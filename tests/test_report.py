@@ -16,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from polyteach import charts, page
-from polyteach.jackknife import interval
-from polyteach.report import report
+from polyteach.ground.jackknife import interval
+from polyteach.reporting import charts
+from polyteach.reporting.blocks import Cell, Section, Table, Text
+from polyteach.reporting.page import html as html_page
+from polyteach.verbs.report import report
 
 R = 400
 TASKS = {
@@ -592,7 +594,7 @@ def picture(path, colour, size=(60, 20)):
     Image.new("RGB", size, colour).save(path)
 
 
-NASTY = "<script>alert(1)</script>\"'&|`\x00\ud800](http://x.y)"
+NASTY = "<script>alert(1)</script>\"'&|`\x00\ud800](http://x.y){{ 7 * 191 }}{% if %}"
 
 
 def test_the_page_stands_alone_and_is_well_formed(tmp_path):
@@ -641,6 +643,8 @@ def test_nothing_from_a_file_becomes_markup(tmp_path):
     assert "script" not in found.tags
     assert not [x for x in found.fetched if not x.startswith("#")]
     assert any("<script>alert(1)</script>" in x for x in found.text)
+    assert "{{ 7 * 191 }}{% if %}" in text  # nor is it an instruction of the template
+    assert "1337" not in text
     written = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "<script" not in written
     assert "](http" not in written.replace("\\](http", "")
@@ -891,7 +895,7 @@ def test_the_colours_have_contrast_in_light_and_dark():
         linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    papers = re.findall(r"--paper: (#\w{6})", page.CSS)
+    papers = re.findall(r"--paper: (#\w{6})", html_page("", [], "", ""))
     colours = re.findall(r"--c\d: (#\w{6})", charts.STYLE)
     assert len(papers) == 2
     assert len(colours) == 2 * charts.COLOURS
@@ -902,8 +906,8 @@ def test_the_colours_have_contrast_in_light_and_dark():
 
 @given(st.text(st.characters(exclude_characters="\\"), max_size=30))
 def test_any_text_survives_on_a_page(text):
-    block = page.Table(text, (text, "n"), ((text, (page.Cell(text, (text,), "best"),)),))
-    made = page.html(text, [page.Section(text, (block, page.Text(text)))], "", "test")
+    block = Table(text, (text, "n"), ((text, (Cell(text, (text,), "best"),)),))
+    made = html_page(text, [Section(text, (block, Text(text)))], "", "test")
     root = ET.fromstring(made)
     found = "".join(root.find(".//{*}td/{*}strong").itertext()) if text else ""
     # what cannot be seen is escaped as in JSON

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from polyteach.__main__ import main
-from polyteach.compare import is_specialist
+from polyteach.reporting.compare import is_specialist
 
 RUNS = Path(__file__).parent.parent / "runs"
 

@@ -22,29 +22,17 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from polyteach import checkpoints, loop, processes
-from polyteach.student import Objective, Student, load_student
+from polyteach.model.student import Objective, Student, load_student
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Space
-from polyteach.train import train
-from tests.conftest import forked
-from tests.test_train import log_of, options, world
+from polyteach.training import checkpoints, distributed, loop
+from polyteach.verbs.train import train
+from tests.worlds import forked, log_of, options, world
 
 SHARD = "shard-{:05d}-model-00001-of-00001.safetensors"
 """What torch.distributed.checkpoint calls the part of a process; the name says nothing of what is in it."""
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)  # makes forks safe; and with others, sums have another order
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory):
-    """Two: one with depth alone, one with classes and boxes, so that many passes lack an objective."""
-    folder = tmp_path_factory.mktemp("stores")
-    one = world(folder / "one", 6, tasks=("depth",))
-    return [one, world(folder / "two", 6, tasks=("classification", "detection"), first=6)]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -99,26 +87,28 @@ def alike(one, two, rel=1e-3):
 
 def test_messages_of_any_length_arrive(tmp_path):
     def work():
-        with processes.together(torch.device("cpu")):
+        with distributed.together(torch.device("cpu")):
             for lengths in ([0, 0, 0], [3, 5000, 0], [10, 20, 30], [40000, 9000, 1], [40000, 39999, 40001]):
-                mine = "é" * lengths[processes.rank()]
-                assert processes.gathered(mine) == ["é" * n for n in lengths]
+                mine = "é" * lengths[distributed.rank()]
+                assert distributed.all_gather(mine) == ["é" * n for n in lengths]
 
-    assert processes.gathered({"alone": 1}) == [{"alone": 1}]
+    assert distributed.all_gather({"alone": 1}) == [{"alone": 1}]
     by(3, work, tmp_path)
 
 
 def test_gradients_statistics_and_flags_are_shared_together(tmp_path):
     def work():
-        rank = processes.rank()
+        rank = distributed.rank()
         net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 3), nn.Linear(3, 3))
         first, norm, second, _ = net
         norm.running_mean.fill_(rank)
         first.weight.grad = torch.full((2, 2), 1.0 + rank)
         if rank == 1:
             second.bias.grad = torch.ones(3)
-        with processes.together(torch.device("cpu")):
-            said = processes.share(list(net.parameters()), None, processes.statistics(net), [rank == 2, False, True])
+        with distributed.together(torch.device("cpu")):
+            said = distributed.all_reduce(
+                list(net.parameters()), None, distributed.statistics(net), [rank == 2, False, True]
+            )
         assert said == [True, False, True]
         assert torch.equal(first.weight.grad, torch.full((2, 2), 6.0))
         assert torch.equal(second.bias.grad, torch.ones(3))
@@ -126,7 +116,7 @@ def test_gradients_statistics_and_flags_are_shared_together(tmp_path):
         assert torch.equal(norm.running_mean, torch.ones(2))
 
     by(3, work, tmp_path)
-    assert processes.share([], None, [], [True, False]) == [True, False]
+    assert distributed.all_reduce([], None, [], [True, False]) == [True, False]
 
 
 # ---- processes that find each other ----
@@ -147,9 +137,9 @@ def test_processes_that_are_started_again_do_not_find_the_dead(tmp_path):
     def work(then):
         def inside():
             os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": port}
-            time.sleep(0.5 * processes.rank())  # so that the first one looks before the second one says anything
-            with processes.together(torch.device("cpu")):
-                assert processes.gathered(processes.rank()) == [0, 1, 2]
+            time.sleep(0.5 * distributed.rank())  # so that the first one looks before the second one says anything
+            with distributed.together(torch.device("cpu")):
+                assert distributed.all_gather(distributed.rank()) == [0, 1, 2]
                 then()
 
         return inside
@@ -170,11 +160,11 @@ def test_processes_that_are_started_again_do_not_find_the_dead(tmp_path):
 
 
 def test_a_process_that_does_not_come_is_not_waited_for_for_ever(monkeypatch):
-    monkeypatch.setattr(processes, "PATIENCE", timedelta(seconds=0.3))
+    monkeypatch.setattr(distributed, "PATIENCE", timedelta(seconds=0.3))
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(TimeoutError, match=r"of 3 processes, number 1, 2 did not come within 0\.005 minutes"):
-        processes._unused(dist.HashStore())
+        distributed._unused(dist.HashStore())
 
 
 def test_whoever_has_the_labels_of_a_step_they_count_alike(tmp_path):
@@ -228,20 +218,20 @@ def test_batch_normalisation_over_processes_is_that_of_the_whole_batch(tmp_path)
     parts, passes = (images[:3], images[3:]), (("x", "y"), ("x", ""))
 
     def work():
-        model, rank = Norms(), processes.rank()
+        model, rank = Norms(), distributed.rank()
         model.load_state_dict(start)
-        assert processes.synchronise(model.trunk, torch.device("cpu")) == 3
+        assert distributed.synchronise(model.trunk, torch.device("cpu")) == 3
         assert list(model.state_dict()) == list(start)
-        with processes.together(torch.device("cpu")), processes.Joint(model, "trunk") as joint:
+        with distributed.together(torch.device("cpu")), distributed.Joint(model, "trunk") as joint:
             for names in passes:
                 losses = model(parts[rank], names[rank])
-                anchor = losses.pop(processes.ANCHOR)
+                anchor = losses.pop(distributed.ANCHOR)
                 real = sum(losses.values()) if losses else None
                 found = joint.reached(real) if losses else set()
                 assert len(found) == {"x": 6, "y": 5, "": 0}[names[rank]]
                 (anchor if real is None else real + anchor).backward()
             everything = set(map(id, model.parameters()))
-            processes.share(list(model.parameters()), everything)
+            distributed.all_reduce(list(model.parameters()), everything)
         assert not model.trunk._forward_hooks
         grads = {k: p.grad for k, p in model.named_parameters()}
         model.eval()
@@ -292,7 +282,7 @@ def test_a_process_without_labels_does_not_stop_the_others(stores, tmp_path):
 def test_on_gpus_the_layers_are_torchs_own():
     plain, synced = (timm.create_model("test_resnet", features_only=True).eval() for _ in range(2))
     synced.load_state_dict(plain.state_dict())
-    count = processes.synchronise(synced, torch.device("cuda"))
+    count = distributed.synchronise(synced, torch.device("cuda"))
     assert count == sum(isinstance(m, nn.BatchNorm2d) for m in plain.modules()) > 0
     assert sum(isinstance(m, nn.SyncBatchNorm) for m in synced.modules()) == count
     x = torch.randn(2, 3, 64, 64)
@@ -377,7 +367,7 @@ def test_a_process_holds_its_part_alone(stores, tmp_path):
 
     def work():
         sizes = {}
-        real = loop._Run.apply
+        real = loop._Loop.apply
 
         def apply(self, losses, ids):
             held = self.model.parameters()
@@ -391,10 +381,10 @@ def test_a_process_holds_its_part_alone(stores, tmp_path):
             sizes["all"] = sum(p.numel() for p in self.model.parameters())
             return out
 
-        loop._Run.apply = apply  # the process is a fork that ends with it
+        loop._Loop.apply = apply  # the process is a fork that ends with it
         more = options(batch_size=2, steps=2, optimizer="adamw", ema=0.9, shard=True)
         train(stores, out=str(tmp_path / "run"), **more)
-        (tmp_path / f"{processes.rank()}.json").write_text(json.dumps(sizes))
+        (tmp_path / f"{distributed.rank()}.json").write_text(json.dumps(sizes))
 
     by(2, work, tmp_path)
     one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
@@ -436,8 +426,8 @@ def test_a_checkpoint_is_the_same_to_the_bit_for_any_number_of_processes(tmp_pat
 
     def work(source, step):
         def inside():
-            with processes.together(torch.device("cpu")):
-                parts = divided(init_device_mesh("cpu", (processes.size(),)))
+            with distributed.together(torch.device("cpu")):
+                parts = divided(init_device_mesh("cpu", (distributed.size(),)))
                 if source:
                     empty = {k: torch.zeros_like(v) for k, v in parts.items()}
                     found, scalars = checkpoints.read(tmp_path / source, lambda group, name, shape: empty.get(name))
@@ -446,10 +436,10 @@ def test_a_checkpoint_is_the_same_to_the_bit_for_any_number_of_processes(tmp_pat
                     assert all(v.dtype == whole[k].dtype for k, v in found["model"].items())
                     assert found["rest"] == rest
                     parts = found["model"]
-                group = processes.another_group()
+                group = distributed.another_group()
                 what = {"model": parts, "rest": rest}, {"step": step}
                 checkpoints.write_parts(tmp_path, step, *what, 9, group)
-                processes.wait()  # until the first one has given it its name
+                distributed.barrier()  # until the first one has given it its name
 
         return inside
 
@@ -466,14 +456,14 @@ def test_a_checkpoint_is_the_same_to_the_bit_for_any_number_of_processes(tmp_pat
 
 def stop_after(step):
     """The last process of this fork gets SIGTERM in that step."""
-    real = loop._Run.update
+    real = loop._Loop.update
 
     def update(self, stream):
-        if self.step + 1 == step and processes.rank() == processes.size() - 1:
+        if self.step + 1 == step and distributed.rank() == distributed.size() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return real(self, stream)
 
-    loop._Run.update = update  # the process is a fork that ends with it
+    loop._Loop.update = update  # the process is a fork that ends with it
 
 
 def test_a_run_in_parts_goes_on_with_other_numbers_of_processes(stores, tmp_path):
@@ -511,7 +501,7 @@ def test_a_part_that_cannot_be_written_stops_all(classes, tmp_path):
                 raise OSError(28, "No space left on device")
             return real(self, *more, **others)
 
-        if processes.rank() == 1:
+        if distributed.rank() == 1:
             Path.open = full  # the process is a fork that ends with it
         # the one that hears of it first leaves, and the other may meet a closed connection before it hears of it
         with pytest.raises((OSError, RuntimeError)) as caught:

@@ -12,14 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from polyteach import splits
 from polyteach.__main__ import main
-from polyteach.splits import drawn
-from polyteach.store import ImageRow, Overview, Store
-from polyteach.stores import described, faults, merge, split
+from polyteach.curation import grouping as groups
+from polyteach.curation.check import faults
+from polyteach.curation.info import described
+from polyteach.curation.split import drawn
+from polyteach.store import DIVIDED, ImageRow, Index, Store
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import PEOPLE, Space
 from polyteach.tasks.detection import DetectionTarget
+from polyteach.verbs.store.merge import merge
+from polyteach.verbs.store.split import split
 
 THREE = {"train": 0.8, "val": 0.1, "test": 0.1}
 
@@ -85,7 +88,7 @@ def test_all_readers_see_it_and_nothing_else_changes(tmp_path, embed, place):
     assert {k: r.split for k, r in now.items()} == {i: drawn(i, THREE, 0) for i in IDS}
     assert counts == described(store)["splits"] == {k: list(where(path).values()).count(k) for k in sorted(THREE)}
     assert store.splits().values(0) <= set(THREE)
-    assert (store.path / "images" / Overview.NAME).exists() or place == "memory"
+    assert (store.path / "images" / Index.NAME).exists() or place == "memory"
     assert [str(s.read(p)) for s in store.sets() for p in s.parts()] == [str(x) for v in told.values() for x in v]
     assert list(faults(store)) == []
     if place == "folder":
@@ -192,7 +195,7 @@ def test_what_does_not_fit_is_an_error_and_nothing_is_written(tmp_path, options,
     with pytest.raises(ValueError, match=why):
         split(path, progress=False, **options)
     assert set(where(path).values()) == {None}
-    assert splits.DIVIDED not in json.loads((tmp_path / "store" / "store.json").read_text())
+    assert DIVIDED not in json.loads((tmp_path / "store" / "store.json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -223,7 +226,7 @@ def test_a_parquet_file_of_groups_that_does_not_fit(tmp_path, columns, why):
     table = pa.Table.from_arrays([pa.array(v) for _, v in columns], names=[n for n, _ in columns])
     pq.write_table(table, tmp_path / "g.parquet")
     with pytest.raises(ValueError, match=why):
-        splits.grouping(file=str(tmp_path / "g.parquet"))
+        groups.grouping(file=str(tmp_path / "g.parquet"))
 
 
 def test_what_is_printed_counts_the_classes(tmp_path, capsys, monkeypatch):

@@ -1,8 +1,8 @@
 """The store: round trips are exact to the stated dtype, parts are whole or absent, anything can read it."""
 
+import contextlib
 import io
-import subprocess
-import sys
+import os
 from dataclasses import fields, replace
 from unittest import mock
 
@@ -18,24 +18,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from polyteach import store as module
-from polyteach.scene import random_scene, render
-from polyteach.store import ImageRow, Overview, Store, decode, encode
+from polyteach.ground import images
+from polyteach.ground.files import replacing
+from polyteach.ground.scene import random_scene, render
+from polyteach.store import ImageRow, Index, Store, decode, encode, index, maps, masks, parts, rows
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Column, Policy, Space
 from polyteach.tasks.depth import DepthTarget
 from polyteach.tasks.detection import DetectionTarget
+from tests.worlds import apart, store_of
 
 SIDES = st.integers(1, 9)
 
 
 def store_with(tmp_path, images=5, part_size=3):
-    store = Store.create(tmp_path / "store", part_size)
     rows = [ImageRow(id=f"ü/{i}.png", height=32, width=48, data=bytes([i]) * i, split="a") for i in range(images)]
-    for part, start in enumerate(range(0, images, part_size)):
-        store.write_images(part, rows[start : start + part_size])
-    return store, rows
+    return store_of(tmp_path / "store", rows, part_size), rows
 
 
 @settings(deadline=None, max_examples=60)
@@ -68,6 +67,39 @@ def test_masks_round_trip(n, height, width, seed):
     masks = torch.from_numpy(np.random.default_rng(seed).random((n, height, width)) > 0.5)
     how = Column("masks", "bool")
     assert torch.equal(decode(encode(masks, how), how), masks)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 9), SIDES, SIDES, st.integers(0, 2**31))
+def test_features_round_trip_at_a_resolution_of_their_own(channels, height, width, seed):
+    values = np.random.default_rng(seed).standard_normal((channels, height, width)).astype(np.float16)
+    how = Column("features", "float16")
+    kept = encode(torch.from_numpy(values).float(), how)
+    assert len(kept["data"]) == 2 * values.size
+    found = decode(kept, how)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, torch.from_numpy(values).float())
+    quantised = Column("features", "int8", scale=1 / 127)
+    levels = torch.from_numpy(np.random.default_rng(seed).integers(-127, 128, values.shape)) / 127
+    torch.testing.assert_close(decode(encode(levels, quantised), quantised), levels.float())
+
+
+def test_features_that_are_not_what_they_say_are_errors():
+    how = Column("features", "float16")
+    kept = encode(torch.zeros(2, 3, 4), how)
+    with pytest.raises(ValueError, match=r"is 3x4 \(height x width\), more than the 11 cells allowed here"):
+        decode(kept, how, 11)
+    with pytest.raises(ValueError, match=r"has 48 bytes; shape \[2, 3, 5\] of float16 takes 60"):
+        decode(kept | {"shape": [2, 3, 5]}, how)
+    with pytest.raises(ValueError, match=r"has 1,073,741,825 numbers; at most"):
+        decode({"shape": [2**30 + 1, 1, 1], "data": b""}, how)
+    for shape in ([2, 12], [2, -3, -4], None, [2, 3, None]):
+        with pytest.raises(ValueError, match="must be channels, height and width"):
+            decode(kept | {"shape": shape}, how)
+    with pytest.raises(ValueError, match=r"features have shape \(3, 4\); they are \(channels, M, N\)"):
+        encode(torch.zeros(3, 4), how)
+    with pytest.raises(ValueError, match="do not fit float16"):
+        encode(torch.full((1, 1, 1), 7e4), how)
 
 
 def test_value_out_of_range_is_an_error():
@@ -138,14 +170,14 @@ def test_maps_are_unpacked_as_pillow_does_it(dtype, height, width, seed):
     kept = encode(value.float() if dtype == "float16" else value, how)
     assert kept[:4] == (b"\x89PNG" if dtype == "bool" else b"RIFF")
     quick = decode(kept, how)
-    module._same_again.cache_clear()
+    maps._same_again.cache_clear()
     without = RuntimeError("built without it")
     with (
-        mock.patch.object(module, "decode_png", side_effect=without),
-        mock.patch.object(module, "decode_webp", side_effect=without),
+        mock.patch.object(maps, "decode_png", side_effect=without),
+        mock.patch.object(maps, "decode_webp", side_effect=without),
     ):
         assert torch.equal(decode(kept, how), quick)
-    module._same_again.cache_clear()
+    maps._same_again.cache_clear()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int8", "float16"])
@@ -158,7 +190,7 @@ def test_maps_of_earlier_versions_and_very_long_ones_are_png(dtype):
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(bits.get(dtype, np.asarray)(array))).save(out, format="PNG")
     assert torch.equal(decode(out.getvalue(), how).double(), torch.from_numpy(array.astype(np.float64)))
-    long = torch.zeros(*array.shape[:-2], 1, module.WEBP_SIDE + 1)
+    long = torch.zeros(*array.shape[:-2], 1, maps.WEBP_SIDE + 1)
     long[..., 5] = 3
     kept = encode(long, how)
     assert kept[:4] == b"\x89PNG"
@@ -255,9 +287,14 @@ def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
 def test_a_killed_writer_leaves_a_temporary_file_that_the_next_run_removes(tmp_path):
     store, _ = store_with(tmp_path)
     folder = store.path / "images"
-    code = f"from polyteach.files import replacing; import os; w = replacing({str(folder / 'part-00009.parquet')!r});"
-    code += "p = w.__enter__(); p.write_bytes(b'half'); os._exit(9)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    part = str(folder / "part-00009.parquet")
+
+    def killed():
+        with replacing(part) as half:
+            half.write_bytes(b"half")
+            os._exit(9)
+
+    assert apart(killed, tmp_path / "said")[0] == 9
     assert len(list(folder.glob(".*.tmp"))) == 1
     assert Store.open(store.path).parts() == [0, 1]
     assert not list(folder.glob(".*.tmp"))
@@ -310,8 +347,8 @@ def test_parts_are_not_opened_again_once_there_is_an_overview(tmp_path, monkeypa
     assert [first.values(p) for p in range(3)] == [{"a"}] * 3
     first.save()
     opened = []
-    read = module._read
-    monkeypatch.setattr(module, "_read", lambda path, *a, **k: opened.append(path.name) or read(path, *a, **k))
+    read = index.read_part
+    monkeypatch.setattr(index, "read_part", lambda path, *a, **k: opened.append(path.name) or read(path, *a, **k))
     again = store.splits()
     assert [again.among(p, ["a"]).tolist() for p in range(3)] == [[True] * 3] * 3
     again.save()
@@ -339,7 +376,7 @@ def test_a_broken_overview_is_not_believed(tmp_path):
     for part in range(3):
         first.values(part)
     first.save()
-    file = store.path / "images" / Overview.NAME
+    file = store.path / "images" / Index.NAME
     whole = file.read_bytes()
     draw = np.random.default_rng(5)
     believed = 0
@@ -362,11 +399,11 @@ def test_a_store_that_may_only_be_read_has_no_overview_and_no_error(tmp_path, mo
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_write", full)
+    monkeypatch.setattr(index, "write_part", full)
     found = store.splits()
     assert found.values(0) == {"a"}
     found.save()
-    assert not (store.path / "images" / Overview.NAME).exists()
+    assert not (store.path / "images" / Index.NAME).exists()
 
 
 # ---- what labels are worth ----
@@ -508,9 +545,9 @@ def runs(*numbers):
 def test_runs_that_make_up_a_mask_are_let_through(numbers):
     cells = sum(numbers)
     if cells:
-        module._check_runs([runs(*numbers), runs(cells)], cells)
+        masks.check_runs([runs(*numbers), runs(cells)], cells)
         with pytest.raises(ValueError, match="do not make up"):
-            module._check_runs([runs(*numbers)], cells + 1)
+            masks.check_runs([runs(*numbers)], cells + 1)
 
 
 @pytest.mark.parametrize(
@@ -553,7 +590,7 @@ def test_a_part_of_more_images_than_the_store_says_is_not_read(tmp_path):
             look(0)
     with pytest.raises(ValueError, match="at most 262,144"):
         Store.create(tmp_path / "huge", 10**12)
-    assert Store(store.path, 10**12).most == module.MOST_IMAGES  # as a stranger's store.json may say
+    assert Store(store.path, 10**12).most == rows.MOST_IMAGES  # as a stranger's store.json may say
 
 
 def test_rows_that_would_be_looked_for_in_the_wrong_place_are_not_read(tmp_path):
@@ -587,7 +624,7 @@ def test_what_unpacks_to_far_more_than_it_has_bytes_is_not_unpacked(tmp_path, mo
     labels = store.create_set("classification", "t", Space(("a",)), {})
     labels.write(0, [r.id for r in rows[:3]], [ClassificationTarget(torch.ones(1))] * 3)
     part = labels.path / "part-00000.parquet"
-    monkeypatch.setattr(module, "UNPACKED", 2**20)
+    monkeypatch.setattr(parts, "UNPACKED", 2**20)
     assert len(labels.read(0)) == 3
     long = pa.array(["x" * 30_000] * 3)  # a dictionary of one text, for which every row stands
     rewritten(part, lambda t: t.set_column(2, "reason", long), compression="zstd")
@@ -646,41 +683,34 @@ def test_validate_refuses_what_check_refuses(name):
     assert refused
 
 
-PEAK = """
-import io, sys
-import numpy as np
-import torch
-from PIL import Image
-from polyteach.images import BadImage, decode
-from polyteach.store import decode as unpacked
-from polyteach.tasks.contract import Column
-Image.init()
-SIDE = 6000
-out = io.BytesIO()
-Image.new("RGBA", (SIDE, SIDE), (9, 200, 30, 100)).save(out, "PNG", compress_level=1)
-grey = io.BytesIO()
-Image.new("1", (SIDE, SIDE)).save(grey, "PNG")
-def peak():
-    with open("/proc/self/status") as file:  # the system's own count begins at that of the process that started it
-        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024
-for name, work in {
-    "map": lambda: unpacked(grey.getvalue(), Column("map", "bool"), 10**6),
-    "mask": lambda: unpacked({"size": [SIDE, SIDE], "counts": [b"0"] * 99}, Column("masks", "bool"), 10**6),
-    "size": lambda: decode(out.getvalue(), size=(480, 640)),
-    "picture": lambda: decode(out.getvalue(), size=(SIDE, SIDE)),
-}.items():
-    before = peak()
-    try:
-        work()
-    except (BadImage, ValueError):
-        pass
-    print(name, (peak() - before) / SIDE**2)
-"""
+def peaks():
+    """Bytes for each pixel that reading takes above what the process had, a line each."""
+    side = 6000
+    out, grey = io.BytesIO(), io.BytesIO()
+    Image.new("RGBA", (side, side), (9, 200, 30, 100)).save(out, "PNG", compress_level=1)
+    Image.new("1", (side, side)).save(grey, "PNG")
+
+    def peak():
+        with open("/proc/self/status") as file:  # the system's own count begins at that of the process that started it
+            return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024
+
+    for name, work in {
+        "map": lambda: decode(grey.getvalue(), Column("map", "bool"), 10**6),
+        "mask": lambda: decode({"size": [side, side], "counts": [b"0"] * 99}, Column("masks", "bool"), 10**6),
+        "size": lambda: images.decode(out.getvalue(), size=(480, 640)),
+        "picture": lambda: images.decode(out.getvalue(), size=(side, side)),
+    }.items():
+        before = peak()
+        with contextlib.suppress(images.BadImage, ValueError):
+            work()
+        print(name, (peak() - before) / side**2)
 
 
-def test_memory_of_one_picture_is_bounded():
-    """Bytes for each pixel above what the process had; it starts by itself, as a peak never falls."""
-    said = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True, timeout=100)
-    peaks = {name: float(share) for name, share in (line.split() for line in said.stdout.splitlines())}
-    assert max(peaks["map"], peaks["mask"], peaks["size"]) < 1
-    assert 3 < peaks["picture"] < 13  # of 100 million pixels 1.3 GB
+def test_memory_of_one_picture_is_bounded(tmp_path):
+    """Bytes for each pixel above what the process had; in a fork, as a peak never falls."""
+    Image.init()
+    status, said = apart(peaks, tmp_path / "said")
+    assert status == 0, said
+    found = {name: float(share) for name, share in (line.split() for line in said.splitlines())}
+    assert max(found["map"], found["mask"], found["size"]) < 1
+    assert 3 < found["picture"] < 13  # of 100 million pixels 1.3 GB

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,18 +11,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import polyteach
-from polyteach import stores
 from polyteach.__main__ import main
-from polyteach.scene import random_scene, render
+from polyteach.curation import merge as merging
+from polyteach.curation.check import faults
+from polyteach.curation.info import described
+from polyteach.ground.scene import random_scene, render
 from polyteach.store import ImageRow, Store
-from polyteach.stores import check, described, drop_labels, faults, info, merge, repair
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import PEOPLE, Space
 from polyteach.tasks.detection import DetectionTarget
-from polyteach.train import train
-from tests.conftest import png
-from tests.test_train import options, world
+from polyteach.verbs.store.check import check
+from polyteach.verbs.store.drop_labels import drop_labels
+from polyteach.verbs.store.info import info
+from polyteach.verbs.store.merge import merge
+from polyteach.verbs.store.repair import repair
+from polyteach.verbs.store.split import split
+from polyteach.verbs.train import train
+from tests.worlds import options, png, world
 
 
 def content(path):
@@ -298,9 +306,7 @@ def test_the_store_named_first_wins(tmp_path):
 def test_a_merge_goes_on(tmp_path, monkeypatch):
     a, b = world(tmp_path / "a", 8), world(tmp_path / "b", 8, first=8)
     merge(str(tmp_path / "undisturbed"), [a, b], progress=False)
-    from polyteach import stores
-
-    original, left = stores._merge_part, [2]
+    original, left = merging._merge_part, [2]
 
     def stops(*args):
         left[0] -= 1
@@ -309,7 +315,7 @@ def test_a_merge_goes_on(tmp_path, monkeypatch):
         original(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stores, "_merge_part", stops)
+        patch.setattr(merging, "_merge_part", stops)
         with pytest.raises(KeyboardInterrupt):
             merge(str(tmp_path / "all"), [a, b], progress=False)
     with pytest.raises(ValueError, match="is a merge of"):
@@ -371,10 +377,33 @@ def test_paths_from_python(tmp_path, capsys):
     rows = [ImageRow(f"{i}", 32, 48, png(render(random_scene(i, (32, 48))).image)) for i in range(4)]
     Store.create(store, 4).write_images(0, rows)
     polyteach.label(store, teachers={"a": f"python:{tmp_path / 'teacher.py'}:bright"}, device="cpu", progress=False)
-    stores.split(store, fractions={"train": 0.5, "val": 0.5}, progress=False)
-    stores.check(store, progress=False)
-    stores.repair(store, progress=False)
-    stores.info(store)
+    split(store, fractions={"train": 0.5, "val": 0.5}, progress=False)
+    check(store, progress=False)
+    repair(store, progress=False)
+    info(store)
     assert "classification/a" in capsys.readouterr().out
-    stores.drop_labels(store, ["a"], yes=True)
+    drop_labels(store, ["a"], yes=True)
     assert not Store.open(store).sets()
+
+
+def test_what_needs_no_torch_does_not_import_it(tmp_path):
+    store = Store.create(tmp_path / "store", 4)
+    store.write_images(0, [ImageRow("0", 8, 8, b"a")])
+    bare = shutil.copytree(store.path, tmp_path / "bare")
+    labels = store.create_set("classification", "a", Space(("x", "y")), {"teacher": {"spec": "a:b"}})
+    labels.write(0, ["0"], [ClassificationTarget(torch.tensor([0.5, 0.5]))])
+    lines = [
+        *(["store", verb, str(tmp_path / "none")] for verb in ("check", "info", "repair")),
+        ["store", "merge", str(tmp_path / "new"), str(tmp_path / "none"), str(bare)],
+        ["store", "split", str(tmp_path / "none"), "--fractions", "train=1"],
+        ["ingest", str(tmp_path / "none"), str(tmp_path / "new")],
+        ["store", "info", str(bare)],
+        ["store", "drop-labels", str(store.path), "a", "--yes"],
+    ]
+    code = (
+        "import json, sys; from polyteach.__main__ import main; found = [main(x) for x in json.loads(sys.argv[1])];"
+        "print(json.dumps([found, 'torch' in sys.modules]), file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, json.dumps(lines)], capture_output=True, text=True, check=True)
+    assert json.loads(run.stderr.splitlines()[-1]) == [[2] * 6 + [0] * 2, False], run.stderr
+    assert not store.sets()

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.transforms.v2.functional import resize
 
-from polyteach.layers import fuse
-from polyteach.student import Student
+from polyteach.ground.layers import fuse
+from polyteach.model.student import Student
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Space
 from polyteach.tasks.detection import BOXES, MASKS

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import polyteach
-from polyteach.scene import random_scene, render
-from polyteach.student import Student, costs, describe_student, load_student, save_student
+from polyteach.ground.scene import random_scene, render
+from polyteach.model.student import Student, costs, describe_student, load_student, save_student
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Objective, Space
 
@@ -173,7 +173,7 @@ def test_predict_writes_a_store_and_pictures(tmp_path, photographs, capsys):
 
 
 def test_own_students_teach(tmp_path, photographs):
-    from polyteach.images import decode
+    from polyteach.ground.images import decode
     from polyteach.teachers import load_teacher
 
     save_student(

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 import polyteach
-from polyteach.stores import info
-from polyteach.tables import table, width_of, wrapped
+from polyteach.ground.tables import table, width_of, wrapped
+from polyteach.verbs.store.info import info
 
 WORDS = st.text(st.characters(codec="ascii", categories=("L", "N")) | st.sampled_from("猫犬"), min_size=1, max_size=12)
 TEXTS = st.lists(WORDS, min_size=1, max_size=4).map(" ".join)

@@ -27,8 +27,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.transforms.v2 import functional as kernels
 
-from polyteach import checkpoints
-from polyteach.files import sha256
+from polyteach.ground.files import sha256
+from polyteach.ground.weights import state_dict
 from polyteach.tasks import load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space
@@ -43,7 +43,7 @@ from polyteach.teachers import (
     transformers_models,
 )
 from polyteach.teachers.onnx_models import _hashed
-from polyteach.weights import state_dict
+from polyteach.training import checkpoints
 
 SHAPES = [(48, 64), (64, 40), (48, 64), (30, 90)]
 
@@ -541,8 +541,8 @@ def test_weights_that_do_not_fit_into_memory(tmp_path):
     script = f"""if True:
         import resource
         from pathlib import Path
-        from polyteach.student import _fits
-        from polyteach.weights import state_dict
+        from polyteach.model.student import _fits
+        from polyteach.ground.weights import state_dict
         resource.setrlimit(resource.RLIMIT_AS, (2**36, 2**36))
         for read in (state_dict, lambda file: _fits(file, None)):
             try:
@@ -979,10 +979,10 @@ def test_padding_is_cut_off(top, left):
     ramp = torch.arange(16).float().expand(1, 8, 16)
     x = torch.zeros(4, 32, 64)
     x[3, top : top + 20, left : left + 48] = 1
-    cut = transformers_models._unpadded(ramp, x)
+    cut = transformers_models.unpadded(ramp, x)
     assert cut.shape == (1, 20, 48)
     assert abs(float(cut[0, 0, -1]) - ((left + 47.5) / 4 - 0.5)) < 1e-4
-    assert transformers_models._unpadded(ramp, x[:3]) is ramp
+    assert transformers_models.unpadded(ramp, x[:3]) is ramp
 
 
 @pytest.mark.parametrize(("top", "left"), [(0, 0), (5, 9)])
@@ -990,7 +990,7 @@ def test_boxes_of_the_padded_input_are_counted_from_the_images_corner(top, left)
     """An image of 40x96 is seen half as large somewhere in an input of 32x64: its own frame is the box of all of it."""
     x = torch.zeros(4, 32, 64)
     x[3, top : top + 20, left : left + 48] = 1
-    height, width, *corner = transformers_models._frame((40, 96), x)
+    height, width, *corner = transformers_models.frame_of((40, 96), x)
     fractions = torch.tensor([left / 64, top / 32, (left + 48) / 64, (top + 20) / 32])
     found = {
         "boxes": (fractions * torch.tensor([width, height, width, height]))[None],

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyteach.__main__ import main
+from polyteach.ground.tables import fitted, table, wrapped
+from polyteach.ground.texts import in_html, say, shown
 from polyteach.store import ImageRow, Store
-from polyteach.tables import fitted, table, wrapped
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Space
-from polyteach.texts import in_html, say, shown
-from tests.conftest import png
+from tests.worlds import png
 
 FORGED = "a\x1b[2J\x1b]8;;http://evil\x07\nstore is whole\r\x08\x9b31m\u202etxt\u200b"
 """Clears the screen, links, begins a line, goes back, colours, turns what follows around, and is of no width."""

@@ -7,19 +7,25 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from polyteach.__main__ import main
-from polyteach.batches import Augment, Samples, all_images, batches, plan
+from polyteach.loading.plan import all_images, plan
+from polyteach.loading.samples import Samples
+from polyteach.loading.transport import batches
+from polyteach.loading.views import Augment
 from polyteach.store import Store
 from polyteach.tasks.contract import Policy
-from polyteach.train import train
-from tests.test_train import log_of, options, world
+from polyteach.verbs.train import train
+from tests.worlds import forked, log_of, options
 
 OPTIONS = [
     "--backbone",
@@ -45,22 +51,7 @@ OPTIONS = [
     "3",
 ]
 
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory):
-    """Two: one with depth alone, one with classes and boxes, so that many passes lack an objective."""
-    folder = tmp_path_factory.mktemp("stores")
-    one = world(folder / "one", 6, tasks=("depth",))
-    return [one, world(folder / "two", 6, tasks=("classification", "detection"), first=6)]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """As in the processes that are started: with others, sums have another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def until(condition):
@@ -70,11 +61,11 @@ def until(condition):
         time.sleep(0.02)
 
 
-def start(count, *words, restarts=0, where=("--standalone",)):
+def start(count, *words, where=("--standalone",)):
+    """torchrun as on the command line: a process of its own, which starts others, all of which import for seconds."""
     command = [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node", str(count)]
-    command += ["--max-restarts", str(restarts)]
     return subprocess.Popen(
-        [*command, "-m", "polyteach", "train", *map(str, words), *OPTIONS],
+        [*command, "--max-restarts", "0", "-m", "polyteach", "train", *map(str, words), *OPTIONS],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
@@ -83,6 +74,38 @@ def ended(process, code=0):
     said, _ = process.communicate(timeout=300)
     assert process.returncode == code, said
     return said
+
+
+class Forks:
+    """torchrun's own agent in a fork of this process, and forks of that as its workers.
+
+    All that torchrun does is done, with its agent, its rendezvous and its restarts: but for imports.
+    """
+
+    def __init__(self, folder, count, *words, restarts=0):
+        folder.mkdir(exist_ok=True)
+        self.folder, self.said = folder, folder / "said"
+        config = LaunchConfig(
+            1, 1, count, DefaultLogsSpecs(str(folder / "logs")), uuid.uuid4().hex, rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0", max_restarts=restarts, start_method="fork",
+        )  # fmt: skip
+        command = ["train", *map(str, words), *OPTIONS]
+
+        def work():
+            (folder / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()))
+            if code := main(command):
+                raise SystemExit(code)
+
+        self.pid = forked(lambda: elastic_launch(config, work)() and None, self.said)
+
+    def ended(self, well=True):
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        assert (status == 0) == well, self.said.read_text()
+        return self.said.read_text()
+
+    def kill(self, rank, number=signal.SIGKILL):
+        """The worker of that rank, once it has begun."""
+        os.kill(int((self.folder / f"pid-{rank}").read_text()), number)
 
 
 def same(a, b):
@@ -124,9 +147,9 @@ def taught(stores, count):
 @pytest.mark.parametrize("shard", [(), ("--shard",)])
 @pytest.mark.parametrize("more", [(), ("--weights", "learned", "--drop", "0.5", "--ema", "0.9")])
 def test_two_processes_are_one(stores, tmp_path, more, shard):
-    ended(start(2, *stores, "--out", tmp_path / "two", "--steps", 6, *more, *shard))
     command = ["train", *stores, "--out", str(tmp_path / "one"), "--steps", "6", "--accumulate", "2", *more, *OPTIONS]
-    assert main(command) == 0
+    assert main(command) == 0  # first, so that the forks have imported all
+    Forks(tmp_path / "forks", 2, *stores, "--out", tmp_path / "two", "--steps", 6, *more, *shard).ended()
     same(tmp_path / "one", tmp_path / "two")
     config = json.loads((tmp_path / "two" / "config.json").read_text())
     assert config["options"]["accumulate"] == 2
@@ -154,17 +177,16 @@ def test_two_nodes_are_one(stores, tmp_path):
 def test_a_run_goes_on_with_another_number_of_processes(stores, tmp_path):
     """Two processes, told to stop; then one; then two again."""
     words = (*stores, "--out", tmp_path / "run", "--steps", 30)
-    process = start(2, *words)
+    forks = Forks(tmp_path / "forks", 2, *words)
     log = tmp_path / "run" / "log.jsonl"
     until(lambda: log.exists() and len(log.read_text().splitlines()) >= 4)
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=200)
-    assert process.returncode != 0
+    os.kill(forks.pid, signal.SIGTERM)
+    said = forks.ended(well=False)
     kept = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
     done = int(kept[-1].name.removeprefix("step-"))
     assert 4 <= done < 30, said
     assert not (tmp_path / "run" / "train.json").exists()
-    ended(start(1, *words))  # takes the number of passes from the run
+    Forks(tmp_path / "forks", 1, *words).ended()  # takes the number of passes from the run
     command = ["train", *stores, "--out", str(tmp_path / "one"), "--steps", "30", "--accumulate", "2", *OPTIONS]
     assert main(command) == 0
     mine, theirs = log_of(tmp_path / "run"), log_of(tmp_path / "one")
@@ -180,40 +202,31 @@ def test_a_run_goes_on_with_another_number_of_processes(stores, tmp_path):
 @pytest.mark.slow
 def test_a_killed_process_ends_the_run_and_it_goes_on(stores, tmp_path):
     words = (*stores, "--out", tmp_path / "run", "--steps", 12)
-    process = start(2, *words)
+    forks = Forks(tmp_path / "forks", 2, *words)
     checkpoints = tmp_path / "run" / "checkpoints"
     until(lambda: list(checkpoints.glob("step-*")))
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout
-    os.kill(int(children.split()[-1]), signal.SIGKILL)
-    process.communicate(timeout=200)
-    assert process.returncode != 0
-    ended(start(2, *words))
+    forks.kill(1)
+    forks.ended(well=False)
+    Forks(tmp_path / "forks", 2, *words).ended()
     assert [x["step"] for x in log_of(tmp_path / "run")] == list(range(1, 13))
     undisturbed = tmp_path / "undisturbed"
-    ended(start(2, *stores, "--out", undisturbed, "--steps", 12))
+    Forks(tmp_path / "forks", 2, *stores, "--out", undisturbed, "--steps", 12).ended()
     assert log_of(tmp_path / "run") == log_of(undisturbed)
     files = [(f / "student.safetensors").read_bytes() for f in (tmp_path / "run", undisturbed)]
     assert files[0] == files[1]
-
-
-def pid_of(rank, launcher):
-    """Of the process that torchrun has given that rank."""
-    children = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True, check=True).stdout
-    (found,) = (p for p in children.split() if f"\0RANK={rank}\0" in Path(f"/proc/{p}/environ").read_text())
-    return int(found)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("rank", "more"), [(0, ()), (1, ("--shard",))])
 def test_a_killed_process_is_started_again_and_the_run_finishes_by_itself(stores, tmp_path, rank, more):
     words = (*stores, "--steps", 30, "--ema", "0.9", *more)
-    process = start(2, *words, "--out", tmp_path / "run", restarts=1)
+    forks = Forks(tmp_path / "forks", 2, *words, "--out", tmp_path / "run", restarts=1)
     checkpoints = tmp_path / "run" / "checkpoints"
     until(lambda: list(checkpoints.glob("step-*")))
-    os.kill(pid_of(rank, process), signal.SIGKILL)
+    forks.kill(rank)
     assert not (tmp_path / "run" / "train.json").exists()
-    ended(process)
-    ended(start(2, *words, "--out", tmp_path / "undisturbed"))
+    forks.ended()
+    Forks(tmp_path / "forks", 2, *words, "--out", tmp_path / "undisturbed").ended()
     assert [x["step"] for x in log_of(tmp_path / "run")] == list(range(1, 31))
     assert log_of(tmp_path / "run") == log_of(tmp_path / "undisturbed")
     files = [(tmp_path / f / "student.safetensors").read_bytes() for f in ("run", "undisturbed")]

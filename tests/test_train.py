@@ -18,72 +18,36 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from polyteach import batches as batches_module
-from polyteach import checkpoints, compute
-from polyteach.batches import Batch, plan
-from polyteach.geometry import View
-from polyteach.label import label
-from polyteach.loop import Average, Copies, Interrupted, Mixture, NonFinite, Settings, check, fit, latest, logged, rate
-from polyteach.scene import random_scene, render
+from polyteach.ground import flops
+from polyteach.ground.geometry import View
+from polyteach.ground.scene import random_scene, render
+from polyteach.loading import transport
+from polyteach.loading.plan import plan
+from polyteach.loading.samples import Samples
+from polyteach.loading.transport import Batch
+from polyteach.loading.views import Augment
+from polyteach.model.student import Student, load_student
 from polyteach.store import ImageRow, Store
-from polyteach.student import Student, load_student
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Objective, Policy, Space
 from polyteach.tasks.detection import DetectionTarget, rows
 from polyteach.teachers import load_teacher
-from polyteach.train import _frozen, _pairs, loss_weights, train
-from tests.conftest import forked, png
+from polyteach.training import checkpoints
+from polyteach.training.averaging import Average
+from polyteach.training.checkpoints import latest
+from polyteach.training.log import logged
+from polyteach.training.loop import Copies, Interrupted, NonFinite, fit
+from polyteach.training.mixture import Mixture
+from polyteach.training.options import StudentHardware, weight_pairs
+from polyteach.training.request import check_frozen
+from polyteach.training.settings import Settings, check, rate
+from polyteach.training.weights import loss_weights
+from polyteach.verbs.label import label
+from polyteach.verbs.train import train
 from tests.test_task_contract import every_case
+from tests.worlds import INFO, NAMES, TRAINED, forked, log_of, options, png, weights_of, world
 
-NAMES = ("red", "green", "blue")
-TRAINED = {"learning_rate": 0.1, "batch_size": 32, "optimizer": "sgd"}
-TEACHER = {"teacher": {"spec": "x:y", "licence": "CC0"} | TRAINED}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)  # byte for byte needs as many threads; and one makes forks safe
-
-
-def world(path, count=8, tasks=None, size=(48, 64), first=0, info=TEACHER, name="oracle"):
-    """A store of rendered scenes with exact labels of every task."""
-    store = Store.create(path, 4)
-    renders = [render(random_scene(first + i, size)) for i in range(count)]
-    for part, start in enumerate(range(0, count, 4)):
-        rows = [ImageRow(f"{first + i}", *size, png(renders[i].image)) for i in range(start, min(start + 4, count))]
-        store.write_images(part, rows)
-        for task_name in all_tasks() if tasks is None else tasks:
-            task = load_task(task_name)
-            space = Space(NAMES, task.kinds[0])
-            labels = store.create_set(task_name, name, space, info)
-            truths = [task.truth(renders[int(r.id) - first], space) for r in rows]
-            labels.write(part, [r.id for r in rows], truths)
-    return str(path)
-
-
-def options(**more):
-    small = {
-        "backbone": "test_resnet",
-        "channels": 8,
-        "size": 64,
-        "batch_size": 4,
-        "steps": 6,
-        "workers": 0,
-        "device": "cpu",
-        "progress": False,
-        "save_every": 2,
-    }
-    return small | more
-
-
-def weights_of(run):
-    return (run / "student.safetensors").read_bytes()
-
-
-def log_of(run):
-    """The log without its timings."""
-    lines = [json.loads(x) for x in (run / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in x.items() if k not in ("seconds", "images_per_second")} for x in lines]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # ---- the verb ----
@@ -153,9 +117,9 @@ def test_what_cannot_be_frozen(tmp_path, wrong, said):
     with pytest.raises(ValueError, match=said):
         train(store, out=str(tmp_path / "run"), **options(**wrong))
     assert not (tmp_path / "run").exists()
-    for name, on in (("sync_batch_norm", (True, False)), ("shard", (False, True))):
+    for name in ("sync_batch_norm", "shard"):
         with pytest.raises(ValueError, match=f"{name} and freeze"):
-            _frozen(("backbone",), "pretrained", *on)
+            check_frozen(("backbone",), StudentHardware(**{name: True}))
 
 
 def test_the_cost_of_a_run_includes_its_teachers(tmp_path):
@@ -349,18 +313,18 @@ def test_starts_from_another_run_and_learns_a_teacher_of_one_task(tmp_path):
 
 def test_operations_are_counted_on_two_images_and_a_run_that_died_there_goes_on(tmp_path, monkeypatch):
     store, run = world(tmp_path / "store", 8, ["classification", "depth"]), tmp_path / "run"
-    sizes, real = [], compute.step_flops
+    sizes, real = [], flops.step_flops
 
     def dies(model, images, targets):
         sizes.append(len(images))
         raise MemoryError("as of a batch that is too large to be counted")
 
-    monkeypatch.setattr(compute, "step_flops", dies)
+    monkeypatch.setattr(flops, "step_flops", dies)
     with pytest.raises(MemoryError):
         train(store, out=str(run), **options(batch_size=6, steps=3))
     weights, log = weights_of(run), log_of(run)
     assert not (run / "train.json").exists()
-    monkeypatch.setattr(compute, "step_flops", lambda *a: sizes.append(len(a[1])) or real(*a))
+    monkeypatch.setattr(flops, "step_flops", lambda *a: sizes.append(len(a[1])) or real(*a))
     train(store, out=str(run), **options(batch_size=6, steps=3))
     assert sizes == [2, 2]
     assert weights_of(run) == weights
@@ -374,7 +338,7 @@ def test_a_head_that_few_images_have_labels_for_costs_as_little(tmp_path):
     """Operations per image lie between those without it and those where all images have its labels."""
     few = Store.open(world(tmp_path / "some_labelled", 16, ["classification"]))
     task, space = load_task("depth"), Space(kind=load_task("depth").kinds[0])
-    labels, truth = few.create_set("depth", "oracle", space, TEACHER), render(random_scene(9, (48, 64)))
+    labels, truth = few.create_set("depth", "oracle", space, INFO), render(random_scene(9, (48, 64)))
     for part in few.parts():
         ids = [row.id for row in few.images(part)]
         labels.write(part, ids, [task.truth(truth, space) if i == "9" else None for i in ids])
@@ -395,8 +359,8 @@ def test_a_head_that_few_images_have_labels_for_costs_as_little(tmp_path):
 def test_batches_of_workers_do_not_stay_in_shared_memory(tmp_path):
     """A step holds all of its passes, and there may be little of it."""
     chosen = plan([Store.open(world(tmp_path / "store", 4))])
-    samples = batches_module.Samples(chosen, batches_module.Augment((64, 64)), Policy(), 0)
-    here, there = (next(batches_module.batches(samples, 4, 0, 1, workers)) for workers in (0, 1))
+    samples = Samples(chosen, Augment((64, 64)), Policy(), 0)
+    here, there = (next(transport.batches(samples, 4, 0, 1, workers)) for workers in (0, 1))
     assert there.images.equal(here.images)
     tensors = [v for ts in there.targets.values() for t in ts for v in vars(t).values() if isinstance(v, torch.Tensor)]
     assert len(tensors) > 8
@@ -468,14 +432,14 @@ def test_a_worker_without_shared_memory_is_an_error_that_says_what_to_do(tmp_pat
 
 def test_a_worker_that_is_killed_or_silent_is_an_error_that_says_what_to_do(tmp_path, monkeypatch):
     store, trainer = world(tmp_path / "store", 8, ["depth"]), os.getpid()
-    real = batches_module.Samples.__getitem__
+    real = Samples.__getitem__
 
     def dies(self, place):
         if os.getpid() != trainer and place >= 8:
             os.kill(os.getpid(), signal.SIGKILL)
         return real(self, place)
 
-    monkeypatch.setattr(batches_module.Samples, "__getitem__", dies)
+    monkeypatch.setattr(Samples, "__getitem__", dies)
     with pytest.raises(ValueError, match=r"a data worker was killed \(DataLoader .*memory runs out; give --workers 0"):
         train(store, out=str(tmp_path / "run"), **options(workers=1))
 
@@ -484,8 +448,8 @@ def test_a_worker_that_is_killed_or_silent_is_an_error_that_says_what_to_do(tmp_
             time.sleep(600)
         return real(self, place)
 
-    monkeypatch.setattr(batches_module.Samples, "__getitem__", sleeps)
-    monkeypatch.setattr(batches_module, "PATIENCE", 3)
+    monkeypatch.setattr(Samples, "__getitem__", sleeps)
+    monkeypatch.setattr(transport, "PATIENCE", 3)
     with pytest.raises(ValueError, match=r"no batch came from the 1 data workers within 0\.05 minutes"):
         train(store, out=str(tmp_path / "run"), **options(workers=1))
 
@@ -844,11 +808,11 @@ def test_a_run_says_how_it_was_trained_and_as_a_teacher_is_compared(tmp_path, ca
 
 
 def test_weights_on_the_command_line():
-    assert _pairs(["rule"]) == "rule"
-    assert _pairs(["a=1,b=0.5", "c=2e-1"]) == {"a": 1.0, "b": 0.5, "c": 0.2}
+    assert weight_pairs(["rule"]) == "rule"
+    assert weight_pairs(["a=1,b=0.5", "c=2e-1"]) == {"a": 1.0, "b": 0.5, "c": 0.2}
     for wrong in (["a=x"], ["=1"], ["a=1", "b"]):
         with pytest.raises(ValueError, match="NAME=NUMBER"):
-            _pairs(wrong)
+            weight_pairs(wrong)
 
 
 @pytest.mark.parametrize(("passes", "whole"), [({}, 4), ({"accumulate": 3}, 12)])
@@ -1174,7 +1138,7 @@ def test_a_gradient_that_is_not_finite_stops(tmp_path):
 
 
 def test_decay_spares_norms_and_biases(tmp_path):
-    from polyteach.loop import _optimizer
+    from polyteach.training.loop import _optimizer
 
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     for optimizer in ("sgd", "adamw"):

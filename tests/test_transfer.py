@@ -1,11 +1,12 @@
 """Transfer: what is taken, frozen and chosen; nothing done twice; scores against hand computations."""
 
-import importlib
 import inspect
 import json
 import math
+import subprocess
+import sys
 import warnings
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,68 +15,47 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cosine_similarity
 
-from polyteach import jackknife
-from polyteach.batches import Augment, Samples, digest, plan
-from polyteach.compare import pool
+from polyteach import datasets
 from polyteach.datasets import protocols
-from polyteach.evaluate import evaluate, score_names
-from polyteach.geometry import fit
-from polyteach.loop import NonFinite
-from polyteach.scene import random_scene, render
-from polyteach.scores import read
+from polyteach.ground import jackknife
+from polyteach.ground.geometry import letterbox
+from polyteach.ground.protocols import stated_protocols
+from polyteach.ground.scene import random_scene, render
+from polyteach.loading.plan import digest, plan
+from polyteach.loading.samples import Samples
+from polyteach.loading.views import Augment
+from polyteach.model.student import Student, load_student, save_student
+from polyteach.reporting.compare import pool
+from polyteach.reporting.results import read
 from polyteach.store import ImageRow, Store
-from polyteach.student import Student, load_student, save_student
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.classification import ClassificationTarget, neighbours, regression
 from polyteach.tasks.contract import Objective, Policy, Space
-from polyteach.transfer import ranked, transfer
-from tests.conftest import png
+from polyteach.training.loop import NonFinite
+from polyteach.training.run import Run
+from polyteach.transferring.budget import ranked
+from polyteach.transferring.job import Job, open_job
+from polyteach.transferring.options import Given
+from polyteach.transferring.protocol import LRS, resolve
+from polyteach.transferring.scoring import evaluate, score_names
+from polyteach.verbs.transfer import transfer
+from tests.worlds import NAMES, SMALL, label_truly, rows_of, store_of
 
-module = importlib.import_module("polyteach.transfer")  # the package gives the function of that name
-NAMES = ("red", "green", "blue")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def downstream(path, train=12, test=6, tasks=None, size=(48, 64)):
     """A store with people's exact labels: `train` images, then `test` ones."""
-    store = Store.create(path, 5)
-    count = train + test
-    renders = {f"{i}": render(random_scene(100 + i, size)) for i in range(count)}
-    for part, start in enumerate(range(0, count, 5)):
-        numbers = range(start, min(start + 5, count))
-        rows = [
-            ImageRow(f"{i}", *size, png(renders[f"{i}"].image), split="train" if i < train else "test") for i in numbers
-        ]
-        store.write_images(part, rows)
-        for name in tasks or all_tasks():
-            task = load_task(name)
-            space = Space(NAMES, task.kinds[-1] if name == "depth" else task.kinds[0])
-            labels = store.create_set(name, "people", space, {"teacher": "people"})
-            labels.write(part, [r.id for r in rows], [task.truth(renders[r.id], space) for r in rows])
+    renders = [render(random_scene(100 + i, size)) for i in range(train + test)]
+    rows = rows_of([r.image for r in renders], split=lambda i: "train" if i < train else "test")
+    kind = lambda task: task.kinds[-1 if task.name == "depth" else 0]  # noqa: E731
+    label_truly(store_of(path, rows, 5), renders, tasks, "people", {"teacher": "people"}, kind)
     return str(path)
 
 
 def options(**more):
-    small = {
-        "backbone": "test_resnet",
-        "channels": 8,
-        "size": 64,
-        "batch_size": 4,
-        "lrs": (0.01, 0.03),
-        "steps": (3,),
-        "seeds": (0, 1),
-        "held_out": 0.25,
-        "resamples": 20,
-        "examples": 2,
-        "workers": 0,
-        "device": "cpu",
-        "progress": False,
-    }
-    return small | more
+    sweep = {"lrs": (0.01, 0.03), "steps": (3,), "seeds": (0, 1), "held_out": 0.25, "resamples": 20, "examples": 2}
+    return SMALL | {"size": 64} | sweep | more
 
 
 def representation(path, trained=("backbone", "pyramid", "heads")):
@@ -169,15 +149,15 @@ def test_nothing_is_done_twice(tmp_path, monkeypatch):
     whole = options(seeds=(0, 1))
     transfer(store, out=str(tmp_path / "whole"), **whole)
     trained = []
-    real = module._Job._fit
+    real = Run.fit
 
-    def counted(self, student, samples, settings, cell):
-        trained.append(cell.name)
+    def counted(self, *given):
+        trained.append(self.folder.name)
         if len(trained) == 3:
             raise KeyboardInterrupt
-        return real(self, student, samples, settings, cell)
+        return real(self, *given)
 
-    monkeypatch.setattr(module._Job, "_fit", counted)
+    monkeypatch.setattr(Run, "fit", counted)
     with pytest.raises(KeyboardInterrupt):
         transfer(store, out=str(tmp_path / "out"), **whole)
     assert not (tmp_path / "out" / "transfer.json").exists()
@@ -226,15 +206,15 @@ def test_a_cell_whose_loss_is_not_finite_is_recorded_and_not_chosen(tmp_path):
 
 def test_a_further_seed_that_diverges_is_recorded_and_stops_nothing(tmp_path, monkeypatch):
     store = downstream(tmp_path / "store", tasks=["normals"])
-    real = module._Job._fit
+    real = Run.fit
 
-    def breaks(self, student, samples, settings, cell):
+    def breaks(self, student, mixture, samples, settings, passes):
         if settings.seed == 1:
-            cell.mkdir(parents=True)
+            self.folder.mkdir(parents=True)
             raise NonFinite("the loss is not finite")
-        real(self, student, samples, settings, cell)
+        real(self, student, mixture, samples, settings, passes)
 
-    monkeypatch.setattr(module._Job, "_fit", breaks)
+    monkeypatch.setattr(Run, "fit", breaks)
     transfer(store, out=str(tmp_path / "out"), **options(seeds=(0, 1), lrs=(0.01,)))
     found = result(tmp_path / "out")
     first, second = found["results"][0]["tests"]
@@ -247,13 +227,13 @@ def test_a_further_seed_that_diverges_is_recorded_and_stops_nothing(tmp_path, mo
 
 def test_a_resample_without_a_score_is_kept_as_null(tmp_path, monkeypatch):
     store = downstream(tmp_path / "store", tasks=["normals"])
-    real = module._Job._score
+    real = Job.score
 
     def one_undefined(self, student, plan, resamples):
         found = real(self, student, plan, resamples)
         return replace(found, resamples=[math.nan, *found.resamples[1:]]) if resamples else found
 
-    monkeypatch.setattr(module._Job, "_score", one_undefined)
+    monkeypatch.setattr(Job, "score", one_undefined)
     transfer(store, out=str(tmp_path / "out"), **options(seeds=(0, 1), lrs=(0.01,)))
     (found,) = result(tmp_path / "out")["results"]
     assert [t["resamples"].count(None) for t in found["tests"]] == [1, 1]
@@ -264,17 +244,17 @@ def test_a_resample_without_a_score_is_kept_as_null(tmp_path, monkeypatch):
 
 
 def test_cost_counts_what_was_trained_and_probes_a_few_images(tmp_path, monkeypatch):
-    from polyteach import compute
+    from polyteach.ground import flops
 
     store = downstream(tmp_path / "store", tasks=["normals"])
     sizes = []
-    real = compute.step_flops
+    real = flops.step_flops
 
     def noted(model, images, targets):
         sizes.append(len(images))
         return real(model, images, targets)
 
-    monkeypatch.setattr(compute, "step_flops", noted)
+    monkeypatch.setattr(flops, "step_flops", noted)
     transfer(store, out=str(tmp_path / "out"), **options(seeds=(0,), lrs=(1e30, 0.01), clip=0.0))
     (found,) = result(tmp_path / "out")["results"]
     assert set(sizes) == {2}
@@ -290,7 +270,7 @@ def answered(student, store, split, objective, ids):
     chosen = plan([Store.open(store)], labels=["people"], split=split, only=ids)
     samples = Samples(chosen, Augment((32, 32)), Policy(), 0)
     numbers = range(len(chosen))
-    guesses = [student.answer([samples.picture(i)[1]], (64, 64))[0][objective] for i in numbers]
+    guesses = [student.answer([samples.image(i)[1]], (64, 64))[0][objective] for i in numbers]
     return guesses, [samples.target(i, objective) for i in numbers]
 
 
@@ -348,15 +328,40 @@ def test_nothing_readable_is_an_error_that_says_why(tmp_path):
         evaluate(lambda images: [], chosen, "classification_people")
 
 
+def setup(store, **more):
+    """The options, resolved, as the verb resolves them."""
+    groups = {f.name: f.default for f in fields(Given) if is_dataclass(f.default)}
+    for name, group in groups.items():
+        mine = {k: more.pop(k) for k in list(more) if hasattr(group, k)}
+        groups[name] = replace(group, **mine)
+    return resolve(Given(str(store), "out", **groups, **more))
+
+
 @pytest.mark.parametrize(("optimizer", "rates"), [("sgd", "protocol"), ("adamw", "own")])
 def test_a_protocols_rates_are_those_of_sgd(optimizer, rates):
     name, protocol = next(iter(protocols().items()))
-    arguments = {k: p.default for k, p in inspect.signature(transfer).parameters.items()}
-    arguments |= {"store": "store", "out": "out", "protocol": name, "optimizer": optimizer, "mode": "finetune"}
-    found = module._resolved(arguments)["lrs"]
-    assert found == list(protocol.lrs if rates == "protocol" else module.LRS["adamw"])
-    arguments["validation_split"] = "mine"  # wins over a share that the protocol holds out
-    assert module._resolved(arguments)["validation_split"] == ("mine",)
+    found = setup("store", protocol=name, optimizer=optimizer)
+    assert found.lrs == (protocol.lrs if rates == "protocol" else LRS["adamw"])
+    # wins over a share that the protocol holds out
+    assert setup("store", protocol=name, validation_split="mine").validation_split == ("mine",)
+
+
+def test_a_protocol_says_what_nobody_gave_and_its_few_labels_are_a_budget():
+    protocol = protocols()["voc-detection"]
+    found = setup("store", protocol="voc-detection-few", size=64)
+    assert (found.downstream, found.task, found.metric) == ("voc-detection-few", protocol.task, protocol.metric)
+    assert (found.train_split, found.test_split, found.held_out) == (protocol.train, protocol.test, protocol.validation)
+    assert (found.size, found.steps, found.shots, found.fraction) == (64, protocol.steps, protocol.few["shots"], None)
+    assert setup("store", protocol="voc-detection-few", fraction=0.5).shots is None
+    assert setup("store", protocol="voc-detection").shots is None
+
+
+def test_the_record_has_every_option_of_the_verb():
+    assert sorted(setup("store").options()) == sorted(inspect.signature(transfer).parameters)
+
+
+def test_protocols_are_read_as_they_are_imported():
+    assert stated_protocols(Path(datasets.__file__).parent) == protocols()
 
 
 @pytest.mark.parametrize(
@@ -377,7 +382,7 @@ def test_a_protocols_rates_are_those_of_sgd(optimizer, rates):
         ({"parts": ("heads",)}, "parts must be backbone or pyramid"),
         ({"held_out": 1.0}, "held_out must be between 0 and 1"),
         ({"held_out": 0.99}, "leaves none to train on"),
-        ({"workers": -1}, "workers must be 0 or more; got -1"),
+        ({"workers": -1}, "workers must be at least 0; got -1"),
         ({"precision": "fp8"}, "unknown precision 'fp8'; there are fp32, fp16, bf16"),
         ({"clip": -1.0}, "clip must be at least 0"),
         ({"backbone": "resnet81"}, "unknown backbone 'resnet81'"),
@@ -390,6 +395,34 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path, wrong, why):
     with pytest.raises(ValueError, match=why):
         transfer(store, out=str(tmp_path / "out"), **options(**wrong))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_mistake_is_told_before_torch_is_imported(tmp_path):
+    Store.create(tmp_path / "store", 5)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.txt").write_text("mine")
+    mistakes = {
+        "is not a store": {"store": str(tmp_path / "none")},
+        "unknown protocol 'voc'": {"protocol": "voc"},
+        "unknown optimizer 'sgdd'": {"optimizer": "sgdd"},
+        "unknown backbone 'resnet81'": {"backbone": "resnet81"},
+        "neither 'pretrained', a file": {"init": str(tmp_path / "none")},
+        "holds no finished student": {"init": str(tmp_path / "taken")},
+        "exists and is no transfer": {"out": str(tmp_path / "taken")},
+        "one budget at a time": {"shots": 1, "fraction": 0.5},
+    }
+    code = (
+        "import json, sys\nfrom polyteach.verbs.transfer import transfer\n"
+        "for said, given in json.loads(sys.argv[1]).items():\n"
+        "    try:\n        transfer(**given)\n"
+        "    except ValueError as e:\n        assert said in str(e), e\n"
+        "    else:\n        raise AssertionError(said)\n"
+        "    assert 'torch' not in sys.modules, said\n"
+    )
+    good = {"store": str(tmp_path / "store"), "out": str(tmp_path / "out")}
+    words = [sys.executable, "-c", code, json.dumps({said: good | given for said, given in mistakes.items()})]
+    run = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 def test_several_tasks_need_a_choice_and_a_task_without_classes_takes_no_shots(tmp_path):
@@ -409,9 +442,7 @@ def test_budgets_nest_and_shots_count_classes(tmp_path):
     store = downstream(tmp_path / "store", train=40, test=4, tasks=["classification"])
 
     def drawn(seed=0, **budget):
-        defaults = {k: p.default for k, p in inspect.signature(transfer).parameters.items()}
-        given = module._resolved(defaults | {"store": store, "out": "x"} | options(**budget))
-        job = module._Job(given)
+        job = open_job(setup(store, **options(**budget)))
         return job, job.train(seed)
 
     _, five = drawn(fraction=0.2)
@@ -421,10 +452,10 @@ def test_budgets_nest_and_shots_count_classes(tmp_path):
     assert set(drawn(fraction=0.2)[1].ids()) == set(five.ids())
     assert set(drawn(1, fraction=0.2)[1].ids()) != set(five.ids())
     job, two = drawn(shots=2)
-    assert not set(two.ids()) & set(job.validation.ids())
+    assert not set(two.ids()) & set(job.downstream.images.validation.ids())
     labels = {id: a for part in (0, 1, 2, 3, 4, 5, 6, 7) for id, a in _answers(store, part)}
     counts = torch.stack([labels[i].probability for i in two.ids()]).sum(0)
-    available = torch.stack([labels[i].probability for i in job.train_ids]).sum(0)
+    available = torch.stack([labels[i].probability for i in job.downstream.images.train]).sum(0)
     assert counts.tolist() == available.clamp(max=2).tolist()
 
 
@@ -477,7 +508,7 @@ def test_a_probe_chooses_the_best_setting_on_validation(tmp_path):
     features, classes = {}, {}
     for name, seen in chosen.items():
         samples = Samples(seen, Augment((32, 32)), Policy(), 0)
-        views = [fit((48, 64), (64, 64)).image(samples.picture(i)[1]) for i in range(len(seen))]
+        views = [letterbox((48, 64), (64, 64)).image(samples.image(i)[1]) for i in range(len(seen))]
         features[name] = torch.cat([student.pooled(v[None]) for v in views]).detach()
         classes[name] = torch.stack([samples.target(i, "classification_people").probability for i in range(len(seen))])
 

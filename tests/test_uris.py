@@ -15,17 +15,18 @@ import pytest
 import torch
 
 import polyteach
-import polyteach.stores
-from polyteach import limits as bounds
-from polyteach import uris
-from polyteach.batches import plan
-from polyteach.evaluate import evaluate
-from polyteach.limits import Limits, WebAddress
+from polyteach.ground import limits as bounds
+from polyteach.ground import uris
+from polyteach.ground.limits import Limits, WebAddress
+from polyteach.ground.uris import read_uri
+from polyteach.loading.plan import plan
 from polyteach.store import ImageRow, Store
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Space
-from polyteach.uris import read_uri
-from tests.conftest import png
+from polyteach.transferring.scoring import evaluate
+from polyteach.verbs.store.check import check
+from polyteach.verbs.store.repair import repair
+from tests.worlds import SMALL, png, store_of
 
 PIXELS = torch.full((3, 16, 20), 90, dtype=torch.uint8)
 PICTURE = png(PIXELS)
@@ -240,9 +241,9 @@ def test_protocols_are_allowed_by_name(uri, monkeypatch):
 
 
 def test_objects(monkeypatch):
-    from polyteach import storage
+    from polyteach.ground.storage.requests import client_of
 
-    storage._client("memory://b").pipe_file("/b/a b.png", PICTURE)
+    client_of("memory://b").pipe_file("/b/a b.png", PICTURE)
     assert read_uri("memory://b/a b.png") == PICTURE
     assert "gone" in refused("memory://b/gone.png")
     monkeypatch.setattr(bounds, "BYTES", (50, 0))
@@ -253,7 +254,7 @@ def test_any_error_of_a_client_is_the_images(monkeypatch):
     def boom(*_):
         raise KeyError("no such thing")
 
-    monkeypatch.setattr("polyteach.storage.ObjectPath.about", boom)
+    monkeypatch.setattr("polyteach.ground.storage.ObjectPath.about", boom)
     assert "KeyError" in refused("s3://bucket/a.png")
 
 
@@ -525,12 +526,9 @@ def test_certificates_are_checked(web, tmp_path):
 
 def store_with(path, *uris):
     """A store of a good picture, one for each uri, and another good one."""
-    store = Store.create(path, 4)
-    rows = [ImageRow("first", 16, 20, data=PICTURE), *(ImageRow(f"bad{i}", 16, 20, uri=u) for i, u in enumerate(uris))]
-    rows.append(ImageRow("last", 16, 20, data=PICTURE))
-    for part in range(-(-len(rows) // 4)):
-        store.write_images(part, rows[4 * part : 4 * part + 4])
-    return store
+    bad = [ImageRow(f"bad{i}", 16, 20, uri=u) for i, u in enumerate(uris)]
+    good = [ImageRow(name, 16, 20, data=PICTURE) for name in ("first", "last")]
+    return store_of(path, [good[0], *bad, good[1]])
 
 
 def test_limits_travel_with_a_store(tmp_path, web):
@@ -577,24 +575,24 @@ def test_check_names_each(tmp_path, web, capsys):
     address, _ = web
     store = store_with(tmp_path / "s", *BAD, f"{address}a.png")
     with pytest.raises(ValueError, match=f"{len(BAD) + 1} images of .* cannot be read from here"):
-        polyteach.stores.check(store.path, deep=True, progress=False)
+        check(store.path, deep=True, progress=False)
     said = capsys.readouterr().out
     assert all(f"image 'bad{i}': " in said for i in range(len(BAD) + 1))
     with pytest.raises(ValueError, match=f"{len(BAD)} images of"):
-        polyteach.stores.check(store.path, deep=True, allow_remote=[address], progress=False)
+        check(store.path, deep=True, allow_remote=[address], progress=False)
     with pytest.raises(ValueError, match=f"{len(BAD) + 3} faults"):
-        polyteach.stores.check(store.path, deep=True, max_pixels=319, progress=False)
+        check(store.path, deep=True, max_pixels=319, progress=False)
 
 
 def test_repair_takes_away_nothing_that_it_cannot_look_at(tmp_path, web, capsys):
     address, server = web
     store = store_with(tmp_path / "s", str(tmp_path / "gone.png"), f"{address}a.png")
-    polyteach.stores.repair(store.path, deep=True, progress=False)
+    repair(store.path, deep=True, progress=False)
     left = [id for part in store.parts() for id in store.ids(part)]
     assert {"bad0", "bad1"} <= set(left)
     assert "is whole, but for 2 images that cannot be read from here" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"2 images of .* cannot be read from here, which no repair mends"):
-        polyteach.stores.check(store.path, deep=True, progress=False)
+        check(store.path, deep=True, progress=False)
     assert not server.asked
 
 
@@ -606,8 +604,8 @@ def test_training_replaces_what_cannot_be_read_and_names_it(tmp_path, web):
     target = ClassificationTarget(torch.tensor([1.0, 0.0]))
     for part in store.parts():
         labels.write(part, store.ids(part), [target] * store.count(part))
-    small = {"backbone": "test_resnet", "channels": 8, "size": 32, "batch_size": 4, "device": "cpu", "progress": False}
-    run = polyteach.train(store.path, out=tmp_path / "run", epochs=2.0, workers=2, allow_remote=[address], **small)
+    small = SMALL | {"size": 32, "workers": 2}
+    run = polyteach.train(store.path, out=tmp_path / "run", epochs=2.0, allow_remote=[address], **small)
     rejects = [json.loads(line) for line in (tmp_path / "run" / "rejects.jsonl").read_text().splitlines()]
     # where each lies: four images a part, the first of them good
     where = {f"bad{i}": (1 + i) // 4 for i in range(len(BAD))}
@@ -621,8 +619,7 @@ def test_training_replaces_what_cannot_be_read_and_names_it(tmp_path, web):
 
 def test_pretraining_and_evaluation_go_on(tmp_path):
     store = store_with(tmp_path / "s", *BAD)
-    small = {"backbone": "test_resnet", "channels": 8, "size": 32, "batch_size": 4, "device": "cpu", "progress": False}
-    polyteach.pretrain(store.path, out=tmp_path / "run", steps=3, workers=0, **small)
+    polyteach.pretrain(store.path, out=tmp_path / "run", steps=3, size=32, **SMALL)
     rejects = [json.loads(line) for line in (tmp_path / "run" / "rejects.jsonl").read_text().splitlines()]
     assert {r["id"] for r in rejects} == {f"bad{i}" for i in range(len(BAD))}
     labels = store.create_set("classification", "t", Space(("a", "b"), "names"), {})

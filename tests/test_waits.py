@@ -10,14 +10,16 @@ from urllib.request import urlopen
 
 import pytest
 
-from polyteach import cluster, files, storage
-from polyteach.files import downloading
+from polyteach.ground import files, storage
+from polyteach.ground.files import downloading
+from polyteach.ground.storage import cache
+from polyteach.labelling import cluster
 
 
 def test_a_lock_that_another_process_holds_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "PATIENCE", 0.3)
-    cache = storage._Cache(tmp_path, 10**6)
-    with cache.locked("size"):
+    monkeypatch.setattr(cache, "PATIENCE", 0.3)
+    blocks = cache.Cache(tmp_path, 10**6)
+    with blocks.locked("size"):
         pass
     with open(tmp_path / "locks" / "size", "a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)  # of another open file, as another process has one
@@ -25,11 +27,11 @@ def test_a_lock_that_another_process_holds_is_given_up(tmp_path, monkeypatch):
             pytest.raises(
                 storage.StorageError, match=r"another process on this machine holds this lock .*POLYTEACH_CACHE"
             ),
-            cache.locked("size"),
+            blocks.locked("size"),
         ):
             pass
         threading.Timer(0.1, lambda: fcntl.flock(other, fcntl.LOCK_UN)).start()
-        with cache.locked("size"):  # one that lets go of it is waited for
+        with blocks.locked("size"):  # one that lets go of it is waited for
             pass
 
 

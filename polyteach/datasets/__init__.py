@@ -1,10 +1,9 @@
 """Datasets: files on disk in, pictures and people's targets out. One file per format, found by its name.
 
 `tar:PATH` is read by `datasets/tar.py`; a plain path picks its format by its ending. A format's file has one function
-`load(path) -> Dataset`.
+`load(path) -> Dataset`. Nothing of this file needs torch, so that a wrong source is told at once.
 """
 
-import importlib
 import os
 import pkgutil
 import re
@@ -15,13 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-
-from polyteach.images import extensions
-from polyteach.limits import Limits
-from polyteach.names import did_you_mean, unknown_name
-from polyteach.tasks.classification import ClassificationTarget
-from polyteach.tasks.contract import Space, Target
+from polyteach.ground.endings import extensions
+from polyteach.ground.limits import Limits
+from polyteach.ground.names import did_you_mean, unknown_name
+from polyteach.ground.plugins import Family
+from polyteach.ground.protocols import Protocol as Protocol
+from polyteach.tasks.target import Space, Target
 
 _ENDINGS = {
     ".txt": "list",
@@ -39,7 +37,8 @@ _MOST_CLASSES = 100_000
 
 _OTHER_FORMAT = (
     "YOLO's, LabelMe's or CVAT's labels: convert them to COCO's JSON and give coco:ROOT; classes alone: a folder for "
-    "each class and folder:ROOT; pictures without labels: the folder alone. What each looks like: docs/datasets.md"
+    "each class and folder:ROOT; pictures without labels: the folder alone. What each looks like: "
+    "docs/guide/datasets.md"
 )
 _JUNK = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
 """Folders that systems make and nobody means: macOS's archives, Synology's thumbnails, Windows' and Unix' own."""
@@ -84,30 +83,6 @@ class Entry:
     targets: Callable[[tuple[int, int]], Labels] | None = None
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """How the field measures transfer to a dataset: what `transfer --protocol NAME` stands for.
-
-    A dataset's file lists its own as `PROTOCOLS: dict[str, Protocol]`; names are unique over all files.
-
-    task: the one that is measured. train, test: splits of the store. validation: splits too, or the share of the
-        training images (0..1) that is held out where the dataset has none to spare. metric: the task's, by name.
-    size: side of the views in pixels. lrs, steps: the grid that every representation is swept over. batch_size: per
-    step. few: the few-label variant, NAME-few: {"shots": images per class} or {"fraction": share of the images}.
-    """
-
-    task: str
-    train: tuple[str, ...]
-    validation: tuple[str, ...] | float
-    test: tuple[str, ...]
-    metric: str
-    size: int
-    lrs: tuple[int | float, ...]
-    steps: tuple[int, ...]
-    batch_size: int
-    few: dict[str, int | float]
-
-
 class Dataset(ABC):
     """Pictures in a fixed order, and what people say of them.
 
@@ -144,13 +119,20 @@ class Dataset(ABC):
         """
 
 
+_FAMILY = Family(__name__, "dataset format", "load")
+
+
+def _own() -> dict[str, str]:
+    return {m.name: m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")}
+
+
 def formats() -> list[str]:
-    """The formats there are: the files in this folder."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    """The formats there are: files of this folder, and what other distributions bring (`ground.plugins`); sorted."""
+    return _FAMILY.names(_own())
 
 
 def _format(name: str) -> Any:
-    return importlib.import_module(f"polyteach.datasets.{name}")
+    return _FAMILY.module(_own(), name)
 
 
 def locate(source: str) -> tuple[str, str]:
@@ -246,7 +228,7 @@ def _subfolders(path: str) -> list[str]:
         return []
 
 
-def is_folder(item: "os.DirEntry[str]") -> bool:
+def is_folder(item: os.DirEntry[str]) -> bool:
     """Whether it is a folder, or a link to one; not where that cannot be known, as of a link to itself."""
     try:
         return item.is_dir()
@@ -302,21 +284,6 @@ def kind(name: str) -> str | None:
         return f"in {no}"
     ending = os.path.splitext(file)[1].lower()
     return None if ending in extensions() else ending or "no ending"
-
-
-def of_class(index: int, classes: int, where: str) -> Labels:
-    """The labels of a picture that people gave one class of `classes`.
-
-    Raises:
-        ValueError: no such class; says `where` it stands.
-    """
-    if not 0 <= index < classes:
-        raise ValueError(
-            f"{where}: class index {index} is out of range; there are {classes:,} classes, 0..{classes - 1}"
-        )
-    probability = torch.zeros(classes)
-    probability[index] = 1
-    return {"classification": ClassificationTarget(probability=probability)}
 
 
 def split_of(name: str) -> str | None:
@@ -405,3 +372,11 @@ def printable(name: str) -> str:
     """A file name as text that UTF-8 can hold: bytes that are none are escaped (\\udce9)."""
     # the same object where it can be: there may be millions
     return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "of_class":  # readers of other distributions may have it from here; it needs torch
+        from polyteach.datasets._classes import of_class
+
+        return of_class
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,151 +8,27 @@ Objects365's training file is 5.6 GB with 25 million annotations: as Python obje
 annotation costs 16 bytes (where it stands; some 100 while the file is read), and is read again with its image.
 """
 
-import io
 import json
-import math
 import os
-import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
-from faster_coco_eval.core import mask as coco_mask
-from jaxtyping import Bool
 
 from polyteach.datasets import Drawn, composed, printable
+from polyteach.datasets._coco_outlines import covers, masks_of, numbers
 from polyteach.datasets._files import opened, shown
+from polyteach.datasets._json_stream import JsonStream
 from polyteach.tasks.detection import DetectionTarget
 
-_CHUNK = 1 << 22
-_TOKEN = 1 << 24
-"""More bytes than any one string or number: a JSON error that far before the end of what was read is a real one."""
-_LONGEST = 1 << 28
-"""Bytes of one image, annotation or category."""
-_CELLS = 1 << 30
-"""Pixels of all outlines of an image together: each takes a byte."""
-_EDGES = 4_000_000
-"""Pixels along the edges of an object's polygons: drawing them takes some 100 bytes for each."""
-_MERGED = 32
-"""Run lengths that are united at once: one by one, many take the square of their time."""
 _FAR = 1e9
-_BLANK = re.compile(r"[ \t\n\r]*")
-_DIGITS = 60
-"""Bits of a number of a compressed run-length code, at most."""
 SEVERAL = 10
 """Boxes of a file from which on it is told that all of them may be corners."""
 _NONE = -(1 << 63)
 """Stands for an id that is missing or no whole number."""
-
-
-class _Stream:
-    """The values of a JSON object, and the elements of the arrays in it, one by one with their place in the file.
-
-    The bytes are read as Latin-1, so that places in the text are places in the file; all of JSON's marks are ASCII.
-    """
-
-    def __init__(self, path: str, file: IO[bytes] | io.BytesIO) -> None:
-        self._path, self._file = path, file
-        self._text, self._at, self._start = "", 0, 0
-        self._decoder = json.JSONDecoder()
-        self._more()
-        if self._text.startswith("\xef\xbb\xbf"):
-            self._at = 3
-
-    def fields(self, arrays: frozenset[str]) -> Iterator[tuple[str, int, Any, int, int]]:
-        """(field, index, value, first byte, bytes); the index is -1 where a value is whole.
-
-        arrays: the fields that are given element by element; an empty array gives (field, -1, [], ...).
-
-        Raises:
-            ValueError: not a JSON object; names the file and the byte.
-        """
-        self._take("{")
-        more = self._peek() != "}" or self._take("}") != "}"
-        while more:
-            if self._peek() != '"':
-                raise self._error("a field's name", self._at)
-            field = str(self._value()[0])
-            self._take(":")
-            if field in arrays:
-                yield from self._elements(field)
-            else:
-                yield field, -1, *self._value()
-            more = self._take(",}") == ","
-        if self._peek():
-            raise self._error("the end of the file", self._at)
-
-    def _elements(self, field: str) -> Iterator[tuple[str, int, Any, int, int]]:
-        self._take("[")
-        yield field, -1, [], 0, 0
-        more = self._peek() != "]" or self._take("]") != "]"
-        index = 0
-        while more:
-            yield field, index, *self._value()
-            more = self._take(",]") == ","
-            index += 1
-
-    def _more(self) -> bool:
-        """Read on, as much again as is at hand; False at the end of the file, and then all places stay."""
-        block = self._file.read(max(_CHUNK, len(self._text) - self._at))
-        if block:
-            self._text = self._text[self._at :] + block.decode("latin-1")
-            self._start, self._at = self._start + self._at, 0
-        return bool(block)
-
-    def _peek(self) -> str:
-        while True:
-            match = _BLANK.match(self._text, self._at)
-            assert match is not None
-            self._at = match.end()
-            if self._at < len(self._text):
-                return self._text[self._at]
-            if not self._more():
-                return ""
-
-    def _take(self, allowed: str) -> str:
-        mark = self._peek()
-        if not mark or mark not in allowed:
-            raise self._error(" or ".join(allowed), self._at)
-        self._at += 1
-        return mark
-
-    def _value(self) -> tuple[Any, int, int]:
-        self._peek()
-        while True:
-            try:
-                value, end = self._decoder.raw_decode(self._text, self._at)
-            except json.JSONDecodeError as e:
-                wrong = self._error(e.msg, e.pos)
-                if len(self._text) - e.pos > _TOKEN or not self._more():
-                    raise wrong from e
-                continue
-            except RecursionError as e:
-                raise self._error("less deeply nested values", self._at) from e
-            except ValueError as e:  # a number of more digits than Python reads
-                raise self._error(str(e), self._at) from e
-            if end + 2 >= len(self._text) and self._more():
-                continue  # a number may go on: 12 of 12.5 or of 12e+3
-            begin, length = self._start + self._at, end - self._at
-            if length > _LONGEST:
-                raise self._error(f"values of at most {_LONGEST:,} bytes", self._at)
-            if length and not (raw := self._text[self._at : end]).isascii():
-                try:
-                    value = json.loads(raw.encode("latin-1").decode("utf-8"))
-                except UnicodeDecodeError as e:
-                    raise self._error("UTF-8", self._at) from e
-                except RecursionError as e:
-                    raise self._error("less deeply nested values", self._at) from e
-            self._at = end
-            return value, begin, length
-
-    def _error(self, wanted: str, at: int) -> ValueError:
-        if not wanted.startswith("Expecting"):  # as JSON's own errors do
-            wanted = f"Expecting {wanted}" if len(wanted) < 30 else wanted
-        return ValueError(f"{self._path} is broken or no JSON object: {wanted} at byte {self._start + at:,}")
 
 
 class CocoFile:
@@ -191,7 +67,7 @@ class CocoFile:
         seen: set[str] = set()
         try:
             with opened(path) as file:
-                for field, index, value, begin, length in _Stream(path, file).fields(frozenset(wanted)):
+                for field, index, value, begin, length in JsonStream(path, file).fields(frozenset(wanted)):
                     if index < 0 and field in wanted and field in seen:
                         raise ValueError(f"{path}: {field}: is there twice")
                     seen.add(field)
@@ -377,7 +253,7 @@ class CocoFile:
         notes["are crowds (iscrowd: 1), of which no single object is learned"] += sum(crowd)
         notes["are marked `ignore`, and not learned"] += sum(m and not c for m, c in zip(marked, crowd, strict=True))
         ignored = [c or m for c, m in zip(crowd, marked, strict=True)]
-        masks, blank = _outlines(found, boxes, size, ignored) if outlines else (None, [False] * len(found))
+        masks, blank = masks_of(found, boxes, size, ignored) if outlines else (None, [False] * len(found))
         notes["have an outline that covers no pixel (or of two points): ignored, neither object nor background"] += sum(
             b and not c and not m for b, c, m in zip(blank, crowd, marked, strict=True)
         )
@@ -438,7 +314,7 @@ class _Form:
         if not (self._pixel or self._fraction or self._corners):
             return
         box = annotation.get("bbox") if isinstance(annotation, dict) else None
-        if not isinstance(box, list) or len(box) != 4 or not _numbers(box):
+        if not isinstance(box, list) or len(box) != 4 or not numbers(box):
             return
         x, y, width, height = box
         self._boxes += 1
@@ -512,11 +388,6 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _size(value: Any) -> str:
-    """What an error shows of a field that should be a height and a width."""
-    return str(value) if isinstance(value, list) and len(value) == 2 and _numbers(value) else shown(value)
-
-
 def _whole(value: Any) -> int:
     """`value` where it is a whole number of 64 bits, else `_NONE`."""
     if isinstance(value, float) and value.is_integer():
@@ -568,18 +439,11 @@ def flag(where: str, annotation: dict[str, Any], field: str) -> bool:
     return bool(value)
 
 
-def _numbers(value: Any) -> bool:
-    """A list of finite numbers; JSON's whole numbers have no bound, and a truth value is none."""
-    return isinstance(value, list) and all(
-        math.isfinite(x) if type(x) is float else type(x) is int and abs(x) < 1 << 53 for x in value
-    )
-
-
 def _box(where: str, annotation: dict[str, Any]) -> list[float]:
     """x0, y0, x1, y1 of an annotation's bbox."""
     box = annotation.get("bbox")
-    if not isinstance(box, list) or not _numbers(box) or len(box) != 4:
-        got = f"{box!r:.80}" if _numbers(box) else shown(box)
+    if not isinstance(box, list) or not numbers(box) or len(box) != 4:
+        got = f"{box!r:.80}" if numbers(box) else shown(box)
         raise ValueError(f"{where}.bbox: must be 4 finite numbers x, y, width, height; got {got}")
     x, y, width, height = (float(number) for number in box)
     if width <= 0 or height <= 0:
@@ -587,134 +451,3 @@ def _box(where: str, annotation: dict[str, Any]) -> list[float]:
     if max(abs(x), abs(y), width, height) > _FAR:
         raise ValueError(f"{where}.bbox: lies far beyond any picture; got {box}")
     return [x, y, x + width, y + height]
-
-
-def covers(segmentation: Any) -> bool:
-    """Whether a segmentation may cover a pixel: not where it is nothing, or has polygons of one or two points only."""
-    if isinstance(segmentation, dict):
-        counts = segmentation.get("counts")
-        return not (isinstance(counts, list) and len(counts) < 2)
-    if not isinstance(segmentation, list):
-        return False
-    return any(not isinstance(p, list) or len(p) >= 6 for p in segmentation)
-
-
-def _outlines(
-    found: list[tuple[str, dict[str, Any]]], boxes: list[list[float]], size: tuple[int, int], ignored: list[bool]
-) -> tuple[Bool[np.ndarray, "K H W"] | None, list[bool]]:
-    """The masks of an image's objects, and whose outline covers no pixel: those have their box instead, to be ignored.
-
-    So have those that are ignored anyway and have no segmentation. None where another object has none, or no outline of
-    the image covers a pixel: then all boxes can be learned.
-
-    Raises:
-        ValueError: an outline is broken, or lies beside the picture while its box does not.
-    """
-    if len(found) * size[0] * size[1] > _CELLS:
-        raise ValueError(
-            f"{found[0][0]}.segmentation: {len(found):,} outlines in a picture of {size[0]} x {size[1]} (height x "
-            f"width) have more than {_CELLS:,} pixels together: give the picture in pieces"
-        )
-    masks = np.zeros((len(found), *size), dtype=bool)
-    blank = [False] * len(found)
-    whole, drawn = True, 0
-    for i, ((where, annotation), (x0, y0, x1, y1)) in enumerate(zip(found, boxes, strict=True)):
-        mask = outline(where, annotation, size)
-        if mask is not None and mask.any():
-            masks[i], drawn = mask, drawn + 1
-            continue
-        if annotation.get("segmentation"):
-            _beside(where, annotation, (x0, y0, x1, y1))
-            blank[i] = True
-        elif not ignored[i]:
-            whole = False
-        low = [min(max(math.floor(p), 0), side - 1) for p, side in ((x0, size[1]), (y0, size[0]))]
-        masks[i, low[1] : max(math.ceil(y1), low[1] + 1), low[0] : max(math.ceil(x1), low[0] + 1)] = True
-    if not whole or (found and not drawn):
-        return None, [False] * len(found)
-    return masks, blank
-
-
-def _beside(where: str, annotation: dict[str, Any], box: tuple[float, float, float, float]) -> None:
-    """Refuse an outline of no pixel whose points lie more than a pixel beside the object's box."""
-    polygons = annotation["segmentation"]
-    points = np.array([p for one in polygons for p in one] if isinstance(polygons, list) else [], dtype=np.float64)
-    if not len(points):
-        return
-    low, high = points.reshape(-1, 2).min(0), points.reshape(-1, 2).max(0)
-    if (low > np.array(box[2:]) + 1).any() or (high < np.array(box[:2]) - 1).any():
-        raise ValueError(
-            f"{where}.bbox of id {annotation.get('id')}: {annotation['bbox']} and its outline have nothing in common: "
-            "they are of different places"
-        )
-
-
-def outline(where: str, annotation: dict[str, Any], size: tuple[int, int]) -> Bool[np.ndarray, "H W"] | None:
-    """An annotation's segmentation as a mask of (height, width) `size`; None where it has none.
-
-    A list of polygons [x0, y0, x1, y1, ...], a run-length code with a list of counts, or one with a string. A polygon
-    of fewer than three points covers nothing and is passed over, as Detectron does; where there are no others, the
-    mask has no pixel.
-
-    Raises:
-        ValueError: it is something else, or of another size.
-    """
-    found, at = annotation.get("segmentation"), f"{where}.segmentation"
-    if isinstance(found, dict):
-        return _runs(at, found, size)
-    if found is None or found == []:
-        return None
-    if not isinstance(found, list) or not all(_numbers(p) and len(p) % 2 == 0 for p in found):
-        raise ValueError(f"{at}: must be polygons [x, y, x, y, ...] or {{size, counts}}; got {shown(found)}")
-    polygons = [p for p in found if len(p) >= 6]
-    far = 2 * max(size)
-    if any(abs(x) > far for p in polygons for x in p):  # pycocotools' drawing takes memory by a polygon's extent
-        raise ValueError(f"{at}: a polygon reaches far beyond the picture of {size[0]} x {size[1]}")
-    if not polygons:
-        return np.zeros(size, dtype=bool)
-    edges = sum(abs(p[i] - p[i - 2]) for p in polygons for i in range(len(p)))
-    if edges + sum(map(len, polygons)) > _EDGES:
-        raise ValueError(f"{at}: the edges of its polygons are more than {_EDGES:,} pixels long together")
-    codes = coco_mask.frPyObjects([[float(x) for x in p] for p in polygons], *size)
-    while len(codes) > 1:
-        codes = [coco_mask.merge(codes[i : i + _MERGED]) for i in range(0, len(codes), _MERGED)]
-    mask: Bool[np.ndarray, "H W"] = coco_mask.decode(codes[0]).astype(bool)
-    return mask
-
-
-def _runs(where: str, code: dict[str, Any], size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
-    """A run-length code, decoded here: compiled decoders trust the counts and write where these say."""
-    if code.get("size") != list(size):
-        raise ValueError(f"{where}.size: {_size(code.get('size'))}, but the picture is {size[0]} x {size[1]}")
-    counts = code.get("counts")
-    runs = _text_runs(counts) if isinstance(counts, str) else counts
-    right = isinstance(runs, list) and all(type(n) is int and n >= 0 for n in runs)
-    if not isinstance(runs, list) or not right or sum(runs) != size[0] * size[1]:
-        raise ValueError(f"{where}.counts: the runs must be at least 0 and add up to {size[0]} x {size[1]} pixels")
-    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return np.ascontiguousarray(flat.reshape(size[1], size[0]).T)
-
-
-def _text_runs(text: str) -> list[int] | None:
-    """The counts of COCO's compressed form (`rleFrString` in maskApi.c); None where it is broken.
-
-    Six bits a character, from "0" on: five of the number, the lowest first, and one that says that it goes on. From
-    the fourth number on, the difference to the last but one is kept.
-    """
-    runs: list[int] = []
-    number = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64:
-            return None
-        if shift > _DIGITS:
-            return None
-        number |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            number -= 1 << shift
-        runs.append(number + (runs[-2] if len(runs) > 2 else 0))
-        number = shift = 0
-    return None if shift else runs

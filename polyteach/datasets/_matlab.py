@@ -52,7 +52,7 @@ def _plain(value: Any) -> Any:
     return [_one(v) for v in array.reshape(-1)]
 
 
-def _one(value: Any) -> int | float | str | None:
+def _one(value: Any) -> float | str | None:
     """A number or a text, as it is or alone in an array."""
     value = value.item() if getattr(value, "size", 0) == 1 else value
     return value if isinstance(value, int | float | str) else None

@@ -18,21 +18,21 @@ import numpy as np
 from PIL import Image
 
 from polyteach.datasets import Dataset, Entry, Labels
-from polyteach.scene import WALL, Render
+from polyteach.ground.scene import WALL, Render
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Space
 
 SLIVER = 1 / 400
 """Share of the picture below which an object is too small to be found: 10 pixels of 64 x 64."""
 
-Pair = tuple[float | int, float | int]
+Pair = tuple[float, float]
 """Least and most."""
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Rays
 
 
-def rays(size: int, angle: int | float, fine: int = 1) -> np.ndarray:
+def rays(size: int, angle: float, fine: int = 1) -> np.ndarray:
     """Directions (R, 3) float32 with z = 1, through the centres of `fine` x `fine` cells of every pixel, row by row.
 
     angle: of the camera's field of view, degrees.
@@ -99,7 +99,7 @@ class Film:
 
     exposure: float = 1.0
     blur: float = 0.0
-    noise: int | float = 0.0
+    noise: float = 0.0
 
     def developed(self, light: np.ndarray, draw: np.random.Generator) -> np.ndarray:
         """The picture (h, w, 3) uint8 of the light (h, w, 3), 1 for white; `draw` makes the sensor's noise."""
@@ -184,11 +184,12 @@ def packages(format: str, *modules: str) -> None:
 
 def tasks_named(where: str, text: str, own: str) -> list[str]:
     """The tasks of "own", "all", "none" or "NAME,NAME"."""
-    sets = {"own": [own], "all": all_tasks(), "none": []}
+    known = [t for t in all_tasks() if load_task(t).has_truth]
+    sets = {"own": [own], "all": known, "none": []}
     tasks: Sequence[str] = sets.get(text, text.split(","))
-    if unknown := [t for t in tasks if t not in all_tasks()]:
+    if unknown := [t for t in tasks if t not in known]:
         raise ValueError(
-            f"{where}: tasks must be own, all, none or names of {', '.join(all_tasks())}, with commas between "
+            f"{where}: tasks must be own, all, none or names of {', '.join(known)}, with commas between "
             f"them; got {unknown[0]!r}"
         )
     return [*tasks]

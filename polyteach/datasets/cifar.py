@@ -25,8 +25,9 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from polyteach.datasets import Dataset, Entry, Labels, Protocol, of_class, options, printable
+from polyteach.datasets import Dataset, Entry, Labels, Protocol, options, printable
 from polyteach.datasets._archive import unpacked
+from polyteach.datasets._classes import of_class
 from polyteach.datasets._files import contents, shown
 from polyteach.datasets._pickles import check
 from polyteach.tasks.contract import Space
@@ -211,8 +212,8 @@ def _from_buffer(data: bytes | bytearray, dtype: _Dtype, shape: tuple[int, ...],
     return made
 
 
-def _scalar(dtype: _Dtype, data: bytes | bytearray) -> int | float:
-    number: int | float = np.frombuffer(data, dtype.dtype)[0].item()
+def _scalar(dtype: _Dtype, data: bytes | bytearray) -> float:
+    number: float = np.frombuffer(data, dtype.dtype)[0].item()
     return number
 
 

@@ -56,7 +56,8 @@ import torch
 from jaxtyping import Int64
 
 from polyteach.datasets import Dataset, Drawn, Entry, Labels, composed, found_below, kind, options, printable
-from polyteach.datasets._coco import CocoFile, covers, flag, outline
+from polyteach.datasets._coco import CocoFile, flag
+from polyteach.datasets._coco_outlines import covers, outline
 from polyteach.datasets._files import class_map, shown
 from polyteach.tasks.contract import Space
 from polyteach.tasks.detection import BOXES, MASKS

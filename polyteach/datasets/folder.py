@@ -30,12 +30,12 @@ from polyteach.datasets import (
     composed,
     is_folder,
     is_junk,
-    of_class,
     options,
     printable,
     unshared,
     walk,
 )
+from polyteach.datasets._classes import of_class
 from polyteach.tasks.contract import Space
 
 _NONE = -1

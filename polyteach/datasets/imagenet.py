@@ -42,8 +42,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from polyteach.datasets import Dataset, Entry, Labels, found_below, of_class, printable, unshared, walk
+from polyteach.datasets import Dataset, Entry, Labels, found_below, printable, unshared, walk
 from polyteach.datasets._archive import unpacked
+from polyteach.datasets._classes import of_class
 from polyteach.datasets._files import contents, shown, xml
 from polyteach.datasets._matlab import read_matlab
 from polyteach.tasks.contract import Space

@@ -1,6 +1,6 @@
 """A text file with one picture a line: a path, absolute or relative to the file, or a URL.
 
-file:// and object storage (s3://...) are read; http:// and https:// where --allow-remote says so (docs/store.md).
+file:// and object storage (s3://...) are read; http:// and https:// where --allow-remote says so (docs/guide/store.md).
 
 Empty lines and those that begin with # are skipped (write ./#1.jpg for a file of such a name). Every file named is
 tried, whatever its ending; one that is missing goes to the rejects.

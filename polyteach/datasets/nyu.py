@@ -40,7 +40,7 @@ from PIL import Image
 from polyteach.datasets import Dataset, Entry, Labels, Protocol, found_below, options
 from polyteach.datasets._files import contents
 from polyteach.datasets._matlab import read_matlab
-from polyteach.limits import MAX_PIXELS
+from polyteach.ground.limits import MAX_PIXELS
 from polyteach.tasks.contract import Space
 from polyteach.tasks.depth import METRIC, DepthTarget
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget

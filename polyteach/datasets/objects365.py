@@ -34,7 +34,7 @@ import torch
 
 from polyteach.datasets import Dataset, Entry, Labels, found_below, is_folder, options, printable
 from polyteach.datasets._coco import CocoFile
-from polyteach.geometry import area, whole
+from polyteach.ground.geometry import area, whole
 from polyteach.tasks.contract import Space
 from polyteach.tasks.detection import BOXES, ROUNDING, DetectionTarget
 

@@ -33,14 +33,14 @@ from polyteach.datasets import (
     Entry,
     Labels,
     numbered,
-    of_class,
     options,
     printable,
     split_of,
     unshared,
 )
+from polyteach.datasets._classes import of_class
+from polyteach.ground.uris import read_uri
 from polyteach.tasks.contract import Space
-from polyteach.uris import read_uri
 
 _BATCH = 32
 _UNPACKED, _RATIO = 2**28, 20

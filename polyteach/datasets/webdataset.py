@@ -41,14 +41,14 @@ from polyteach.datasets import (
     Labels,
     composed,
     numbered,
-    of_class,
     options,
     printable,
     split_of,
     unshared,
 )
 from polyteach.datasets._archive import Archive, members
-from polyteach.images import extensions
+from polyteach.datasets._classes import of_class
+from polyteach.ground.images import extensions
 from polyteach.tasks.contract import Space
 
 _BASE = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
-from torchmetrics import Metric
 
-from polyteach.geometry import View
-from polyteach.images import caption
-from polyteach.layers import Pyramid
-from polyteach.scene import Render
-from polyteach.tasks.contract import Policy, Probe, Space, Target, Task, column, weighted_mean, within
+from polyteach._moved import relocated
+from polyteach.ground.geometry import View
+from polyteach.ground.images import caption
+from polyteach.ground.layers import Pyramid
+from polyteach.ground.scene import Render
+from polyteach.tasks.contract import Metric, Policy, Probe, Space, Target, Task, column, weighted_mean, within
 
 
 @final
@@ -46,40 +46,13 @@ class ClassificationHead(nn.Module):
         return logits.float()
 
 
-class TopK(Metric):
-    """Share of images whose true class is among the k most probable, in percent."""
-
-    hits1: Tensor
-    hits5: Tensor
-    images: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for state in ("hits1", "hits5", "images"):
-            self.add_state(state, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, predicted: Sequence[ClassificationTarget], true: Sequence[ClassificationTarget]) -> None:
-        for p, t in zip(predicted, true, strict=True):
-            best = p.probability.topk(min(5, len(p.probability))).indices
-            hit = best == t.probability.argmax()
-            self.hits1 += hit[:1].any()
-            self.hits5 += hit.any()
-            self.images += 1
-
-    def compute(self) -> dict[str, float]:
-        n = max(int(self.images), 1)
-        return {"top-1": 100 * int(self.hits1) / n, "top-5": 100 * int(self.hits5) / n}
-
-
 Answers = Callable[[Tensor], list[ClassificationTarget]]
 
 TEMPERATURE = 0.07
 """Of the votes of neighbours (Wu et al., CVPR 2018)."""
 
 
-def neighbours(
-    features: Float[Tensor, "N C"], targets: Sequence[ClassificationTarget], setting: int | float
-) -> Answers:
+def neighbours(features: Float[Tensor, "N C"], targets: Sequence[ClassificationTarget], setting: float) -> Answers:
     """Weighted nearest neighbours by cosine, as Wu et al. (CVPR 2018) and DINO (Caron et al., ICCV 2021) measure.
 
     setting: how many neighbours vote.
@@ -97,9 +70,7 @@ def neighbours(
     return answer
 
 
-def regression(
-    features: Float[Tensor, "N C"], targets: Sequence[ClassificationTarget], setting: int | float
-) -> Answers:
+def regression(features: Float[Tensor, "N C"], targets: Sequence[ClassificationTarget], setting: float) -> Answers:
     """Multinomial logistic regression on standardised features by L-BFGS: the linear probe of CLIP (ICML 2021).
 
     setting: weight of the L2 penalty, which is setting / 2 times the squared norm, beside the mean cross-entropy.
@@ -199,6 +170,8 @@ class Classification(Task[ClassificationTarget]):
         return [ClassificationTarget(probability=p) for p in prediction.detach().float().softmax(-1).cpu()]
 
     def metric(self, space: Space) -> Metric:
+        from polyteach.tasks._classification_metric import TopK  # torchmetrics takes seconds
+
         return TopK()
 
     def statistics(self, target: ClassificationTarget, policy: Policy) -> dict[str, float]:
@@ -222,4 +195,5 @@ class Classification(Task[ClassificationTarget]):
         return ClassificationTarget(probability=F.one_hot(render.category[size.argmax()], len(space.names)).float())
 
 
+__getattr__ = relocated(__name__)
 TASK = Classification()

@@ -1,4 +1,4 @@
-"""What a task must provide, and the target: the one currency of teachers, store, student, metric and picture.
+"""What a task must provide.
 
 Shapes: B images of a batch, H W image pixels.
 """
@@ -7,111 +7,20 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
-from torchmetrics import Metric
 
-from polyteach.geometry import View
-from polyteach.scene import Render
+from polyteach.ground.geometry import View
+from polyteach.ground.scene import Render
+from polyteach.tasks.target import MAP, MOST_VALUES, PEOPLE, Column, Objective, Policy, Space, Target, column
 
-MAP = 2**24
-"""Cells that a map may have whatever its image's size: models answer small images at their own size, up to 4096x4096.
-Otherwise a map has no more than its image."""
-MOST_VALUES = 2**30
-"""Numbers of a map, and cells of all outlines of an image together."""
-PEOPLE = "people"
-"""Name of the label sets that humans made; they win over every teacher's."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """How the store keeps one field of a target.
-
-    kind:
-        "vector": one number per entry, (K,); Parquet list<dtype>.
-        "rows": `width` numbers per entry, (K, width); Parquet list<fixed_size_list<dtype>[width]>.
-        "map": a picture-shaped field, (M, N) or (3, M, N); Parquet binary, a lossless WebP or a PNG. float16 is kept by
-            its bits.
-        "masks": one bool map per entry, (K, M, N); Parquet struct of size and COCO run-length counts.
-        "none": not kept at all; it follows from the rest when training. Its default must be None.
-    dtype: numpy name of the number on disk. scale: value in memory = number on disk * scale. unit: of the value.
-    """
-
-    kind: Literal["vector", "rows", "map", "masks", "none"]
-    dtype: str
-    width: int = 0
-    scale: float = 1.0
-    unit: str = ""
-
-
-def column(
-    kind: Literal["vector", "rows", "map", "masks", "none"],
-    dtype: str,
-    *,
-    width: int = 0,
-    scale: float = 1.0,
-    unit: str = "",
-    **default: Any,
-) -> Any:
-    """A dataclass field that says how it is kept; see `Column`. Pass `default=None` for an optional field."""
-    return field(metadata={"column": Column(kind, dtype, width, scale, unit)}, **default)
-
-
-@dataclass(frozen=True)
-class Target:
-    """One image's answer to one task. Subclasses are final, frozen, and declare every field with `column`.
-
-    Positions are pixels of the original image, EXIF applied. Maps cover the whole image, at any resolution.
-    Every target keeps its score or probability, so that thresholds can move after labelling.
-    """
-
-
-@dataclass(frozen=True)
-class Space:
-    """What the values of a label set mean. Data of the store, never of the code.
-
-    names: the classes, by index. kind: what a task needs to know beyond names, such as "metric" for depth.
-    """
-
-    names: tuple[str, ...] = ()
-    kind: str = ""
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A task with a space: what one head of the student learns."""
-
-    task: str
-    space: Space
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How a teacher's answer becomes a pseudo label; applied when training, so that it can change later.
-
-    soft: keep the whole probability vector (else its argmax). score: the least score of a box and the least
-    probability of a pixel's class (MuST: 0.5).
-
-    confidence: let every pseudo label count in its loss by how probable the teacher found it, 0..1: a box by its score,
-    a pixel by the probability of its class, a picture by that of its most probable class. Otherwise, and for people's
-    labels always, by 1; a teacher that says only a value (of depth, of normals) counts by 1 too. SoftMatch (Chen et
-    al., ICLR 2023) calls this the sample weight, of which a threshold is the special case 0 or 1.
-
-    Of a class vector it is the largest probability and not 1 - entropy / log(classes) (Iscen et al., CVPR 2019): it is
-    the same quantity as a box's score and a pixel's probability, it does not depend on how many classes the vocabulary
-    has, and it is what the labelling reports.
-
-    The weighted losses are means: divided by the sum of the weights, not by the number of labels. So a weight of 0 is
-    the same as a label that is ignored, which is what a threshold does; and an unsure teacher's loss keeps its size:
-    confidence decides between the labels of one objective, and leaves the balance of the objectives to their weights.
-    """
-
-    soft: bool = True
-    score: float = 0.5
-    confidence: bool = False
+__all__ = [
+    "MAP", "MOST_VALUES", "PEOPLE", "Column", "Metric", "Objective", "Policy", "Probe", "Review", "Space", "Target",
+    "Task", "check_map", "column", "weighted_mean", "within",
+]  # fmt: skip
 
 
 def check_map(name: str, field: Tensor, size: tuple[int, int], channels: int = 0) -> None:
@@ -134,7 +43,7 @@ def check_map(name: str, field: Tensor, size: tuple[int, int], channels: int = 0
         raise ValueError(f"{name} has shape {shape}: too large for an image of {h}x{w}; give it at the image's size")
 
 
-def within(values: Tensor, low: int | float, high: int | float) -> bool:
+def within(values: Tensor, low: float, high: float) -> bool:
     """Whether all values lie in low..high; none is NaN. True where there are none."""
     if not values.numel():
         return True
@@ -171,8 +80,19 @@ class Probe(Generic[T]):
     returns features (M, C) -> M targets.
     """
 
-    settings: tuple[int | float, ...]
-    fit: Callable[[Tensor, Sequence[T], int | float], Callable[[Tensor], list[T]]]
+    settings: tuple[float, ...]
+    fit: Callable[[Tensor, Sequence[T], float], Callable[[Tensor], list[T]]]
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """What a task's metric can do, which is one of torchmetrics': its states add up over batches and processes."""
+
+    def update(self, predicted: Sequence[Any], true: Sequence[Any]) -> None:
+        """Count a batch: one predicted and one true target per image."""
+
+    def compute(self) -> dict[str, float]:
+        """Scores of all that was counted, by name; the first is the summary."""
 
 
 class Task(ABC, Generic[T]):
@@ -304,10 +224,7 @@ class Task(ABC, Generic[T]):
 
     @abstractmethod
     def metric(self, space: Space) -> Metric:
-        """A metric: `update(predicted: Sequence[T], true: Sequence[T])`; `compute() -> dict[str, float]`.
-
-        The first name of the dictionary is the summary. States add up over batches and processes.
-        """
+        """A metric of torchmetrics that has seen nothing; in a file of its own, as that library is slow to import."""
 
     @abstractmethod
     def statistics(self, target: T, policy: Policy) -> dict[str, float]:
@@ -325,6 +242,18 @@ class Task(ABC, Generic[T]):
         values = self.statistics(target, policy)
         return ", ".join(f"{k} {v:.3g}" for k, v in values.items()), dict(values)
 
-    @abstractmethod
+    @property
+    def has_truth(self) -> bool:
+        """Whether `truth` has an answer: not for what only a network says, such as features."""
+        return type(self).truth is not Task.truth
+
     def truth(self, render: Render, space: Space) -> T:
-        """The exact answer for a rendered world, in float64-free tensors: the oracle of tests."""
+        """The exact answer for a rendered world, in float64-free tensors: the oracle of tests.
+
+        A task that has none leaves this out: rendered datasets then have no labels of it, and its contract is tested on
+        what its head predicts.
+
+        Raises:
+            ValueError: the task has none.
+        """
+        raise ValueError(f"a rendered world has no answer to the task {self.name!r}")

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple, final
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
-from torchmetrics import Metric
 
-from polyteach.geometry import View, whole
-from polyteach.images import caption
-from polyteach.layers import PixelHead, Pyramid
-from polyteach.scene import Render
-from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column, within
+from polyteach._moved import relocated
+from polyteach.ground.geometry import View, whole
+from polyteach.ground.images import caption
+from polyteach.ground.layers import PixelHead, Pyramid
+from polyteach.ground.scene import Render
+from polyteach.tasks.contract import Metric, Policy, Space, Target, Task, check_map, column, within
 
 RELATIVE, METRIC = "relative inverse", "metric"
 GRADIENT_SCALES, GRADIENT_WEIGHT = 4, 0.5  # of MiDaS
@@ -71,59 +71,6 @@ class DepthHead(nn.Module):
 
     def forward(self, pyramid: Pyramid) -> DepthPrediction:
         return DepthPrediction(self.pixels(pyramid)[:, 0], self.metric)
-
-
-class DepthErrors(Metric):
-    """Shares of pixels within ratios of the truth (percent), mean relative error and root mean square error.
-
-    Computed per image over pixels that are valid in both, then averaged over images, as in MiDaS (Ranftl et al.,
-    TPAMI 2020) and Eigen et al. (NeurIPS 2014). 0 before any pixel is seen.
-
-    Metric depth: in metres, as it is. Relative inverse depth: the prediction is first aligned to the truth by the scale
-    and shift of least squares in inverse depth, per image. What the truth's own shift is nobody knows where a teacher
-    gave it, so all numbers are then of inverse depth as the truth states it: ratios only where the truth is positive
-    and no farther than FARTHEST times its nearest pixel, predictions capped there; AbsRel relative to the truth's
-    value; RMSE in units of the truth's mean absolute deviation.
-    """
-
-    full_state_update = False
-    sums: Tensor
-    images: Tensor
-
-    def __init__(self, metric: bool) -> None:
-        super().__init__()
-        self.metric = metric
-        self.add_state("sums", torch.zeros(5, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("images", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, predicted: Sequence[DepthTarget], true: Sequence[DepthTarget]) -> None:
-        for p, t in zip(predicted, true, strict=True):
-            resample = whole(_size(p), _size(t))
-            valid = t.valid & resample.dense(p.valid)
-            guess, truth = resample.dense(p.value)[valid].double(), t.value[valid].double()
-            spread = torch.ones((), dtype=torch.float64)
-            if not self.metric and len(truth):
-                guess = aligned(guess, truth)
-                spread = (truth - truth.mean()).abs().mean()
-                floor = truth.max() / FARTHEST
-                guess = guess.clamp(min=float(floor.clamp(min=1e-12)))
-                near = (truth > 0) & (truth >= floor)
-                guess, truth = guess[near], truth[near]
-            positive = truth > 0
-            guess, truth = guess[positive].clamp(min=1e-12), truth[positive]
-            if not len(truth):
-                continue
-            ratio = torch.maximum(guess / truth, truth / guess)
-            within = [(ratio < 1.25**k).double().mean() * 100 for k in (1, 2, 3)]
-            error = guess - truth
-            rmse = error.square().mean().sqrt() / spread.clamp(min=1e-12)
-            self.sums += torch.stack([*within, (error.abs() / truth).mean(), rmse]).to(self.sums)
-            self.images += 1
-
-    def compute(self) -> dict[str, float]:
-        means = (self.sums / self.images.clamp(min=1)).tolist()
-        names = ("delta<1.25", "delta<1.25^2", "delta<1.25^3", "AbsRel", "RMSE")
-        return dict(zip(names, means, strict=True))
 
 
 @final
@@ -214,6 +161,8 @@ class Depth(Task[DepthTarget]):
         return [DepthTarget(value=v, valid=torch.ones_like(v, dtype=torch.bool)) for v in values]
 
     def metric(self, space: Space) -> Metric:
+        from polyteach.tasks._depth_metric import DepthErrors  # torchmetrics takes seconds
+
         return DepthErrors(_is_metric(space))
 
     def statistics(self, target: DepthTarget, policy: Policy) -> dict[str, float]:
@@ -222,7 +171,7 @@ class Depth(Task[DepthTarget]):
     def draw(self, image: UInt8[Tensor, "3 H W"], target: DepthTarget, space: Space) -> UInt8[Tensor, "3 H W"]:
         """Near is bright, far is dark, unknown is grey; the 2nd and 98th percentile span the colours."""
         metric = _is_metric(space)
-        view = whole(_size(target), (image.shape[1], image.shape[2]))
+        view = whole(size_of_map(target), (image.shape[1], image.shape[2]))
         value, valid = view.dense(target.value), view.dense(target.valid)
         if metric:
             valid = valid & (value > 0)
@@ -342,8 +291,10 @@ def _coloured(share: Float[Tensor, "H W"]) -> UInt8[Tensor, "3 H W"]:
     return ((1 - part) * table[index] + part * table[index + 1]).round().to(torch.uint8).permute(2, 0, 1)
 
 
-def _size(target: DepthTarget) -> tuple[int, int]:
+def size_of_map(target: DepthTarget) -> tuple[int, int]:
+    """(height, width) of the map, in cells."""
     return target.value.shape[0], target.value.shape[1]
 
 
+__getattr__ = relocated(__name__)
 TASK = Depth()

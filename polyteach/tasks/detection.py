@@ -9,15 +9,11 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, final
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from faster_coco_eval.core import mask as coco_mask
-from jaxtyping import Bool, Float, Int, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from PIL import ImageDraw, ImageFont
 from torch import Tensor, nn
-from torchmetrics import Metric
-from torchmetrics.detection import MeanAveragePrecision
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
@@ -34,12 +30,23 @@ from torchvision.ops import MultiScaleRoIAlign, batched_nms, box_iou
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import draw_segmentation_masks
 
-from polyteach.geometry import View, area, whole
-from polyteach.images import caption, palette
-from polyteach.layers import GroupNorm, Pyramid
-from polyteach.precision import Judged, Ranking, judge_coco, judge_voc, overlap
-from polyteach.scene import Render
-from polyteach.tasks.contract import Policy, Review, Space, Target, Task, check_map, column, weighted_mean, within
+from polyteach._moved import relocated
+from polyteach.ground.geometry import View, area, whole
+from polyteach.ground.images import caption, palette
+from polyteach.ground.layers import GroupNorm, Pyramid
+from polyteach.ground.scene import Render
+from polyteach.tasks.contract import (
+    Metric,
+    Policy,
+    Review,
+    Space,
+    Target,
+    Task,
+    check_map,
+    column,
+    weighted_mean,
+    within,
+)
 
 BOXES, MASKS = "boxes", "boxes and masks"
 LEVELS = ("p3", "p4", "p5", "p6", "p7")
@@ -288,120 +295,8 @@ def _propose(p: DetectionPrediction) -> tuple[list[Tensor], list[Tensor], Tensor
     return boxes, anchors, objectness, deltas
 
 
-class AveragePrecision(MeanAveragePrecision):
-    """COCO's AP, AP50 and AP75 of boxes, and of masks where the space has them; Pascal VOC's AP of boxes.
-
-    In percent; NaN without any truth. VOC's by the rules of its 2007 challenge (11 recalls) and of those from 2010 on
-    (area), at an overlap of one half. Ignored boxes, which are COCO's crowds and VOC's difficult objects, count neither
-    way. Mask scores are of the images whose truth has masks; a prediction without masks misses them all.
-
-    torchmetrics keeps the answers, and its masks as run-length codes; `polyteach/precision.py` scores them.
-    """
-
-    outlined: list[Tensor]
-
-    def __init__(self, masks: bool) -> None:
-        kinds: tuple[Any, ...] = ("bbox", "segm") if masks else ("bbox",)
-        super().__init__(
-            box_format="xyxy",
-            iou_type=kinds,
-            # in float64: torchmetrics' own are float32, which moves a recall of exactly 0.6 across its threshold
-            iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
-            rec_thresholds=np.linspace(0, 1, 101).tolist(),
-            backend="faster_coco_eval",
-        )
-        self.warn_on_many_detections = False
-        self.masks = masks
-        self.add_state("outlined", default=[], dist_reduce_fx=None)  # per image, as are torchmetrics' own states
-        self._rankings: dict[str, Ranking] = {}
-
-    def update(  # type: ignore[override]
-        self, predicted: Sequence[DetectionTarget], true: Sequence[DetectionTarget]
-    ) -> None:
-        self._rankings = {}
-        guesses, truths = [], []
-        for p, t in zip(predicted, true, strict=True):
-            guess = {"boxes": p.box, "labels": p.category, "scores": p.score}
-            truth = {"boxes": t.box, "labels": t.category, "iscrowd": t.ignore.long()}
-            if self.masks:
-                size = (8, 8) if t.mask is None else (t.mask.shape[1], t.mask.shape[2])
-                guess["masks"], truth["masks"] = _masks(p, size), _masks(t, size)
-            outlined = t.mask is not None or not len(t.box)  # no objects: all of their outlines are known
-            self.outlined.append(torch.tensor([outlined], device=t.box.device))
-            guesses.append(guess)
-            truths.append(truth)
-        super().update(guesses, truths)
-
-    def reset(self) -> None:
-        self._rankings = {}
-        super().reset()
-
-    def compute(self) -> dict[str, float]:
-        self._rankings = {}  # the states may be those of several processes now
-        return self.resampled(np.ones(len(self.outlined), dtype=np.int64))
-
-    def resampled(self, counts: Int[np.ndarray, " N"]) -> dict[str, float]:
-        """The scores as if image i had been seen counts[i] times: judged once, then a curve for each call."""
-        recalls = np.asarray(self.rec_thresholds)
-        out = _summary("", self._ranking("bbox").coco(counts, recalls))
-        if self.masks:
-            known = np.array([bool(x) for x in self.outlined], dtype=bool)
-            out |= _summary("mask ", self._ranking("segm").coco(counts * known, recalls))
-        eleven, area = self._ranking("voc").voc(counts)
-        return out | {"VOC07 AP": _percent(eleven), "VOC10 AP": _percent(area)}
-
-    def _ranking(self, kind: str) -> Ranking:
-        """The answers of all images, judged by COCO's rules for "bbox" or "segm", or by those of "voc"."""
-        if kind not in self._rankings:
-            rules = 1 if kind == "voc" else len(self.iou_thresholds)
-            self._rankings[kind] = Ranking([self._judged(kind, i) for i in range(len(self.outlined))], rules)
-        return self._rankings[kind]
-
-    def _judged(self, kind: str, i: int) -> Judged:
-        """Image `i`. torchmetrics keeps its boxes as x, y, width, height, and its masks as run-length codes."""
-        category, true = self.detection_labels[i].cpu().numpy(), self.groundtruth_labels[i].cpu().numpy()
-        score = self.detection_scores[i].double().cpu().numpy()
-        ignore = self.groundtruth_crowds[i].bool().cpu().numpy()
-        shared = self._overlap(kind, i, ignore & (kind != "voc"))
-        if kind == "voc":
-            return judge_voc(shared, category, score, true, ignore)
-        area = self.detection_box[i][:, 2:].double().prod(1).cpu().numpy() if kind == "bbox" else np.ones(len(score))
-        return judge_coco(shared, category, score, true, ignore, area, self.iou_thresholds)
-
-    def _overlap(self, kind: str, i: int, crowd: Bool[np.ndarray, " G"]) -> Float[np.ndarray, "D G"]:
-        if kind != "segm":
-            return overlap(_corners(self.detection_box[i]), _corners(self.groundtruth_box[i]), crowd)
-        seen, true = (
-            [{"size": list(size), "counts": counts} for size, counts in masks[i]]
-            for masks in (self.detection_mask, self.groundtruth_mask)
-        )
-        if not seen or not true:
-            return np.zeros((len(seen), len(true)))
-        return np.asarray(coco_mask.iou(seen, true, crowd.astype(int).tolist()), dtype=np.float64)
-
-
-def _corners(box: Tensor) -> Float[np.ndarray, "K 4"]:
-    """x, y, width, height -> x0, y0, x1, y1 in float64."""
-    known: Float[np.ndarray, "K 4"] = box.double().cpu().numpy().reshape(-1, 4)
-    return np.concatenate([known[:, :2], known[:, :2] + known[:, 2:]], 1)
-
-
-def _percent(precision: Float[np.ndarray, "*any"]) -> float:
-    """The mean over the classes (and thresholds) that have any truth."""
-    known = precision[~np.isnan(precision)]
-    return 100 * float(known.mean()) if len(known) else float("nan")
-
-
-def _summary(prefix: str, precision: Float[np.ndarray, "10 C"]) -> dict[str, float]:
-    """COCO's names; the thresholds are 0.5, 0.55, ... 0.95."""
-    return {
-        f"{prefix}AP": _percent(precision),
-        f"{prefix}AP50": _percent(precision[0]),
-        f"{prefix}AP75": _percent(precision[5]),
-    }
-
-
-def _masks(target: DetectionTarget, size: tuple[int, int]) -> Bool[Tensor, "K M N"]:
+def masks_at(target: DetectionTarget, size: tuple[int, int]) -> Bool[Tensor, "K M N"]:
+    """The outlines of the boxes as maps of (height, width) `size`; empty ones where the target has none."""
     if target.mask is None:
         return torch.zeros(len(target.box), *size, dtype=torch.bool)
     return whole((target.mask.shape[1], target.mask.shape[2]), size).dense(target.mask)
@@ -509,7 +404,7 @@ class Detection(Task[DetectionTarget]):
         size = max(sizes, key=lambda s: s[0] * s[1]) if len(sizes) == len(some) else None
         both = DetectionTarget(
             **{k: torch.cat([getattr(t, k) for t in some]) for k in ("box", "category", "score", "ignore")},
-            mask=None if size is None else torch.cat([_masks(t, size) for t in some]),
+            mask=None if size is None else torch.cat([masks_at(t, size) for t in some]),
         )
         # in float64, as the offsets that part the classes are large where there are many
         kept = batched_nms(both.box.double(), both.score.double(), both.category, SAME)
@@ -610,6 +505,8 @@ class Detection(Task[DetectionTarget]):
         return [_target({k: v.cpu() for k, v in f.items()}, prediction.size) for f in found]
 
     def metric(self, space: Space) -> Metric:
+        from polyteach.tasks._detection_metric import AveragePrecision  # torchmetrics takes seconds
+
         return AveragePrecision(_has_masks(space))
 
     def statistics(self, target: DetectionTarget, policy: Policy) -> dict[str, float]:
@@ -629,7 +526,7 @@ class Detection(Task[DetectionTarget]):
         colours = palette(len(space.names))[shown.category]
         height, width = image.shape[1], image.shape[2]
         if shown.mask is not None and len(shown.mask):
-            masks = _masks(shown, (height, width))
+            masks = masks_at(shown, (height, width))
             image = draw_segmentation_masks(image, masks, alpha=0.45, colors=[tuple(c) for c in colours.tolist()])
         picture = to_pil_image(image)
         pen = ImageDraw.Draw(picture)
@@ -721,7 +618,7 @@ def _for_torchvision(target: DetectionTarget, masks: tuple[int, int] | None, dev
     labels = torch.where(target.ignore, -1, target.category + 1)
     out = {"boxes": target.box.float(), "labels": labels, "scores": target.score.float()}
     if masks is not None:
-        out["masks"] = _masks(target, masks).to(torch.uint8)
+        out["masks"] = masks_at(target, masks).to(torch.uint8)
     return {k: v.to(device) for k, v in out.items()}
 
 
@@ -749,4 +646,5 @@ def _extent(mask: Bool[Tensor, "M N"]) -> list[int]:
     return [int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1]
 
 
+__getattr__ = relocated(__name__)
 TASK = Detection()

@@ -11,13 +11,13 @@ from typing import Any, final
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
-from torchmetrics import Metric
 
-from polyteach.geometry import View, whole
-from polyteach.images import caption
-from polyteach.layers import PixelHead
-from polyteach.scene import Render
-from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column, within
+from polyteach._moved import relocated
+from polyteach.ground.geometry import View, whole
+from polyteach.ground.images import caption
+from polyteach.ground.layers import PixelHead
+from polyteach.ground.scene import Render
+from polyteach.tasks.contract import Metric, Policy, Space, Target, Task, check_map, column, within
 
 BIN = 0.01
 """Width in degrees of the histogram from which the median angle is read."""
@@ -30,45 +30,6 @@ class NormalsTarget(Target):
 
     normal: Float[Tensor, "3 M N"] = column("map", "int8", scale=1 / 127, unit="unit vector, x right y down z away")
     valid: Bool[Tensor, "M N"] = column("map", "bool")
-
-
-class Angles(Metric):
-    """Shares of pixels within 11.25, 22.5 and 30 degrees of the truth (percent), mean and median angle (degrees).
-
-    Over the pixels of all images together that are valid in both prediction and truth, as in Fouhey et al. (ICCV
-    2013). The median is read from a histogram, so that it adds up over processes: rounded down to 0.01 degrees. 0
-    before any pixel is seen.
-    """
-
-    full_state_update = False
-    limits = (11.25, 22.5, 30)
-    histogram: Tensor
-    within: Tensor
-    total: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("histogram", torch.zeros(round(180 / BIN) + 1, dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("within", torch.zeros(len(self.limits), dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, predicted: Sequence[NormalsTarget], true: Sequence[NormalsTarget]) -> None:
-        for p, t in zip(predicted, true, strict=True):
-            resample = whole(_size(p), _size(t))
-            valid = t.valid & resample.dense(p.valid)
-            a, b = resample.dense(p.normal)[:, valid].double(), t.normal[:, valid].double()
-            # the arc cosine would lose half the digits of small angles
-            angle = torch.atan2(torch.linalg.cross(a, b, dim=0).norm(dim=0), (a * b).sum(0)).rad2deg()
-            self.histogram += (angle / BIN).long().bincount(minlength=len(self.histogram))
-            self.within += torch.stack([(angle <= limit).sum() for limit in self.limits])
-            self.total += angle.sum()
-
-    def compute(self) -> dict[str, float]:
-        n = int(self.histogram.sum())
-        shares = (100 * self.within.double() / max(n, 1)).tolist()
-        half = torch.searchsorted(self.histogram.cumsum(0), (n + 1) // 2)
-        out = {f"within {limit:g}": share for limit, share in zip(self.limits, shares, strict=True)}
-        return out | {"mean angle": float(self.total) / max(n, 1), "median angle": int(half) * BIN}
 
 
 def _squares(normal: Float[Tensor, "3 M N"]) -> Float[Tensor, "M N"]:
@@ -145,6 +106,8 @@ class Normals(Task[NormalsTarget]):
         return [NormalsTarget(normal=n, valid=torch.ones_like(n[0], dtype=torch.bool)) for n in unit]
 
     def metric(self, space: Space) -> Metric:
+        from polyteach.tasks._normals_metric import Angles  # torchmetrics takes seconds
+
         return Angles()
 
     def statistics(self, target: NormalsTarget, policy: Policy) -> dict[str, float]:
@@ -152,7 +115,7 @@ class Normals(Task[NormalsTarget]):
 
     def draw(self, image: UInt8[Tensor, "3 H W"], target: NormalsTarget, space: Space) -> UInt8[Tensor, "3 H W"]:
         """Red faces right, green up, blue the camera, as is usual; unknown is black."""
-        view = whole(_size(target), (image.shape[1], image.shape[2]))
+        view = whole(size_of_map(target), (image.shape[1], image.shape[2]))
         normal, valid = view.dense(target.normal), view.dense(target.valid)
         shown = normal * normal.new_tensor([1, -1, -1])[:, None, None]
         if not valid.any():
@@ -175,8 +138,10 @@ class Normals(Task[NormalsTarget]):
         return NormalsTarget(normal=render.normal, valid=torch.ones_like(render.instance, dtype=torch.bool))
 
 
-def _size(target: NormalsTarget) -> tuple[int, int]:
+def size_of_map(target: NormalsTarget) -> tuple[int, int]:
+    """(height, width) of the map, in cells."""
     return target.valid.shape[0], target.valid.shape[1]
 
 
+__getattr__ = relocated(__name__)
 TASK = Normals()

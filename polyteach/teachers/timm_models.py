@@ -13,22 +13,14 @@ from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, res
 from torch import Tensor
 from torchvision.transforms import Compose
 
-from polyteach.files import sha256
-from polyteach.names import unknown_name
-from polyteach.teachers import (
-    Classifier,
-    at_file,
-    class_names,
-    digest,
-    load_strict,
-    no_names,
-    picture,
-    preprocessing,
-    where,
-)
-from polyteach.weights import reason, state_dict, unpacked
-
-_ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
+from polyteach.ground.files import sha256
+from polyteach.ground.names import unknown_name
+from polyteach.ground.weights import reason, state_dict, unpacked
+from polyteach.teachers._files import at_file, class_names, no_names
+from polyteach.teachers._maps import as_pillow
+from polyteach.teachers._timm_check import ELSEWHERE
+from polyteach.teachers._torch import Classifier, preprocessing
+from polyteach.teachers._weights import digest, load_strict, where
 
 
 def _teacher(model: Any, names: tuple[str, ...], origin: str, device: str, precision: str) -> Classifier:
@@ -52,7 +44,7 @@ def transform(config: dict[str, Any]) -> Callable[[Tensor], Tensor]:
     steps = create_transform(**config, is_training=False)
     usual = [type(s).__name__ for s in steps.transforms] == ["Resize", "CenterCrop", "MaybeToTensor", "Normalize"]
     if not usual or config["interpolation"] not in ("bilinear", "bicubic"):  # other ways are Pillow's alone
-        return Compose([picture, steps])
+        return Compose([as_pillow, steps])
     resize, crop, _, normalise = steps.transforms
     mean, std = normalise.mean.tolist(), normalise.std.tolist()
     return preprocessing(resize.size, crop.size, mean, std, resize.interpolation)
@@ -65,7 +57,7 @@ def load(name: str, device: str, precision: str) -> Classifier:
         ValueError: unknown name, weights that do not exist, cannot be fetched or do not fit, classes without names.
     """
     arch, file = at_file(name)
-    if not arch.startswith(_ELSEWHERE) and not timm.is_model(arch):
+    if not arch.startswith(ELSEWHERE) and not timm.is_model(arch):
         raise unknown_name("timm model", arch, timm.list_models())
     return _pretrained(arch, device, precision) if file is None else _local(arch, file, device, precision)
 

@@ -15,29 +15,16 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.transforms import Compose
 from torchvision.transforms.v2 import functional as kernels
 
-from polyteach.files import sha256
-from polyteach.names import unknown_name
+from polyteach.ground.files import sha256
+from polyteach.ground.names import unknown_name
+from polyteach.ground.weights import state_dict
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.detection import DetectionTarget
 from polyteach.tasks.segmentation import SegmentationTarget
-from polyteach.teachers import (
-    Classifier,
-    TorchTeacher,
-    at_file,
-    by_shape,
-    class_names,
-    digest,
-    load_strict,
-    map_size,
-    most_probable,
-    no_names,
-    picture,
-    preprocessing,
-    refuse_thin,
-    size_of,
-    where,
-)
-from polyteach.weights import state_dict
+from polyteach.teachers._files import at_file, class_names, no_names
+from polyteach.teachers._maps import as_pillow, map_size, most_probable, refuse_thin, size_of
+from polyteach.teachers._torch import Classifier, TorchTeacher, by_shape, preprocessing
+from polyteach.teachers._weights import digest, load_strict, where
 
 MASK_SIDE = 640
 """Longest side of an instance mask, in cells: one answer of 100 masks is then at most 41 MB."""
@@ -188,7 +175,7 @@ def load(name: str, device: str, precision: str) -> TorchTeacher:
         if kind == "classification":
             seen = preprocessing(said.resize_size, said.crop_size, said.mean, said.std, said.interpolation)
         else:  # as much work as a small part of the network, and here a byte may decide between two classes
-            seen = Compose([picture, said])
+            seen = Compose([as_pillow, said])
         teacher = made(model, seen, names, device, precision)
     teacher.origin = origin
     teacher.sha256 = hashed or digest(model.state_dict())

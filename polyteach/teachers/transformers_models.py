@@ -6,43 +6,32 @@ processor; weights are fp32 and cast by autocast; no code of the repository is r
 
 import inspect
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
-from safetensors import SafetensorError
+import transformers
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from torchvision.ops import masks_to_boxes
+from transformers.models.auto import modeling_auto as known
 
-from polyteach.files import read_json, sha256, yaml_value
+from polyteach.ground.files import sha256
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.depth import DepthTarget
 from polyteach.tasks.detection import FLOOR, DetectionTarget
 from polyteach.tasks.segmentation import SegmentationTarget
-from polyteach.teachers import (
-    TorchTeacher,
-    by_shape,
-    digest,
-    inside,
-    map_size,
-    most_probable,
-    refuse_thin,
-    resized,
-    size_of,
-)
-from polyteach.weights import reason, unpacked
+from polyteach.teachers._maps import map_size, most_probable, refuse_thin, resized, size_of
+from polyteach.teachers._torch import TorchTeacher, by_shape
+from polyteach.teachers._transformers_check import folder_of
+from polyteach.teachers._transformers_files import check_folder, check_processor, fetched, licence_of, read_config, said
+from polyteach.teachers._transformers_places import frame_of, placed, rectangle, unpadded
+from polyteach.teachers._weights import digest
 
 LARGEST_MAP = 640
 """Longest side of the maps and masks of panoptic models, which hold as many floats for each of 100 queries."""
-MOST_LAYERS, MOST_CLASSES, LARGEST = 1000, 100_000, 8192
-"""More layers, classes and pixels along a side than any model has: a configuration may ask for any number."""
-_READ = ("config.json", "preprocessor_config.json", "processor_config.json")
-_CARD = 100_000
-"""Letters of a model card that are looked at; its head is at the beginning."""
 PROBES = ((97, 131), (131, 97))
 """Sizes (height, width) by which it is found out whether a processor pads; prime, so that none is a usual multiple."""
 _PANOPTIC = ("MaskFormerForInstanceSegmentation", "Mask2FormerForUniversalSegmentation", "DetrForSegmentation")
@@ -136,7 +125,7 @@ class _HubTeacher(TorchTeacher):
         )
         span = white - plain
         inside = span.abs() > span.abs().max() / 2
-        place = _rectangle(inside)
+        place = rectangle(inside)
         known = place is not None and bool(inside.any())
         if known and place is not None:
             top, left, height, width = place
@@ -154,30 +143,6 @@ class _HubTeacher(TorchTeacher):
                 "pads by mirroring"
             )
         return place
-
-
-def _rectangle(inside: Bool[Tensor, "h w"]) -> tuple[int, int, int, int] | None:
-    """Top, left, height and width of what is marked; None where that is no filled rectangle."""
-    rows, columns = inside.any(1).nonzero()[:, 0], inside.any(0).nonzero()[:, 0]
-    if not len(rows):
-        return None
-    top, left = int(rows[0]), int(columns[0])
-    height, width = int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left
-    return (top, left, height, width) if bool(inside[top : top + height, left : left + width].all()) else None
-
-
-def _shown(x: Float[Tensor, "C h w"]) -> tuple[int, int, int, int]:
-    """Top, left, height, width of the image in what `inputs` returned for it."""
-    place = _rectangle(x[3] > 0) if len(x) > 3 else None
-    return place or (0, 0, int(x.shape[-2]), int(x.shape[-1]))
-
-
-def _unpadded(field: Float[Tensor, "K m n"], x: Float[Tensor, "C h w"]) -> Float[Tensor, "K M N"]:
-    """The part of a map over the input `x` that shows the image, at the input's resolution; the map where all does."""
-    top, left, height, width = _shown(x)
-    if (height, width) == (x.shape[-2], x.shape[-1]):
-        return field
-    return resized(field, (x.shape[-2], x.shape[-1]))[:, top : top + height, left : left + width]
 
 
 def _names(config: Any) -> tuple[str, ...]:
@@ -243,7 +208,7 @@ class Detector(_HubTeacher):
     def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
         def ask(batch: Tensor, positions: list[int]) -> Iterable[Target]:
             # boxes are fractions of all that the model sees: of the image as if it had padding too
-            frames = [_frame(size_of(images[i]), x) for i, x in zip(positions, batch, strict=True)]
+            frames = [frame_of(size_of(images[i]), x) for i, x in zip(positions, batch, strict=True)]
             sizes = torch.tensor([f[:2] for f in frames], device=self.device)
             found = self.processor.post_process_object_detection(
                 self.outputs(batch), threshold=FLOOR, target_sizes=sizes
@@ -256,14 +221,14 @@ class Detector(_HubTeacher):
         """A model that is told of the padding may answer in fractions of the image, or of all that it sees."""
         for size in PROBES:
             x = self.inputs(torch.zeros(3, *size, dtype=torch.uint8))
-            if self.gives_mask and _shown(x)[2:] != tuple(x.shape[-2:]):
+            if self.gives_mask and placed(x)[2:] != tuple(x.shape[-2:]):
                 raise ValueError(
                     f"{type(self.processor).__name__} of {self.place} pads images, and nothing says"
                     " whether the model's boxes are fractions of the image or of the padded input; set do_pad to false "
                     "or pad_size to null in its preprocessor_config.json"
                 )
 
-    def _target(self, found: dict[str, Tensor], corner: tuple[int | float, int | float]) -> DetectionTarget:
+    def _target(self, found: dict[str, Tensor], corner: tuple[float, float]) -> DetectionTarget:
         """corner: x and y of the image's corner in pixels of the image, from that of all that the model saw."""
         box = found["boxes"].float().cpu()
         if box.dim() != 2 or box.shape[1] != 4:
@@ -276,15 +241,6 @@ class Detector(_HubTeacher):
             score=found["scores"].float().cpu()[real],
             ignore=torch.zeros(int(real.sum()), dtype=torch.bool),
         )
-
-
-def _frame(size: tuple[int, int], x: Float[Tensor, "C h w"]) -> tuple[float, float, float, float]:
-    """All that the model sees, in pixels of an image of (height, width) `size`: its height and width, and where in it
-    (x, y) the image's corner lies.
-    """
-    top, left, height, width = _shown(x)
-    down, right = size[0] / height, size[1] / width
-    return x.shape[-2] * down, x.shape[-1] * right, left * right, top * down
 
 
 def _features(model: Any) -> list[nn.Module]:
@@ -311,8 +267,8 @@ class Segmenter(_HubTeacher):
     def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
         def ask(batch: Tensor, positions: list[int]) -> Iterable[Target]:
             for logits, i, x in zip(self.outputs(batch).logits, positions, batch, strict=True):
-                cells = map_size(size_of(images[i]), _shown(x)[2:])
-                probability, category = most_probable(_unpadded(logits, x), cells)
+                cells = map_size(size_of(images[i]), placed(x)[2:])
+                probability, category = most_probable(unpadded(logits, x), cells)
                 yield SegmentationTarget(category=category.cpu(), probability=probability.cpu())
 
         return [{"segmentation": t} for t in by_shape([self.inputs(i) for i in images], ask)]
@@ -348,7 +304,7 @@ class Panoptic(_HubTeacher):
             queries = found["class_queries_logits"] if "class_queries_logits" in found else found["logits"]
             masks = found["masks_queries_logits"] if "masks_queries_logits" in found else found["pred_masks"]
             for i, q, m, x in zip(positions, queries, masks, batch, strict=True):
-                yield self._answer(q.softmax(-1)[:, :-1], _unpadded(m, x), size_of(images[i]))
+                yield self._answer(q.softmax(-1)[:, :-1], unpadded(m, x), size_of(images[i]))
 
         return by_shape([self.inputs(i) for i in images], ask)
 
@@ -406,7 +362,7 @@ class Depth(_HubTeacher):
             found = self.outputs(batch)
             sizes = [size_of(images[i]) for i in positions]
             shape, seen = found.predicted_depth.shape, (int(batch.shape[-2]), int(batch.shape[-1]))
-            places = [_shown(x) for x in batch]
+            places = [placed(x) for x in batch]
             cells = [
                 map_size(size, (round(shape[-2] * h / seen[0]), round(shape[-1] * w / seen[1])))
                 for size, (_, _, h, w) in zip(sizes, places, strict=True)
@@ -462,129 +418,30 @@ def load(name: str, device: str, precision: str) -> _HubTeacher:
         ValueError: transformers is not installed, nothing there, an architecture without a teacher here, weights
             that leave parts of the model untrained.
     """
-    try:
-        import transformers
-    except ImportError as e:
-        raise ValueError("teachers of transformers: need the package: pip install 'polyteach[transformers]'") from e
-
-    folder = Path(name).expanduser()
-    if not folder.is_dir() and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
-        raise ValueError(f"no folder {folder}; transformers: takes a folder that save_pretrained wrote, or OWNER/MODEL")
-    place = str(folder) if folder.is_dir() else name
-    if folder.is_dir():
-        _sound(folder)
-    config = _config(place)
+    folder = folder_of(name)
+    place = name if folder is None else str(folder)
+    if folder is not None:
+        check_folder(folder)
+    config = read_config(place)
     architecture = (getattr(config, "architectures", None) or [None])[0]
     if architecture is None:
         raise ValueError(f"{place}/config.json names no architectures; a model of timm's is timm:hf-hub:{name}")
     made, auto = _choose(architecture, place)
-    processor = _fetch(transformers.AutoImageProcessor, place)
-    _bounded(processor, place)
+    processor = fetched(transformers.AutoImageProcessor, place)
+    check_processor(processor, place)
     model, missing = _weights(getattr(transformers, auto), place)
     teacher = made(model, processor, device, precision)
     if missing:
         _refuse_untrained(teacher, missing, place)
-    single = folder / "model.safetensors"
-    teacher.origin = place if folder.is_dir() else f"huggingface.co/{name}"
-    teacher.sha256 = sha256(single) if single.is_file() else digest(model.state_dict())
-    teacher.licence = _licence(place)
+    single = None if folder is None else folder / "model.safetensors"
+    teacher.origin = f"huggingface.co/{name}" if folder is None else place
+    teacher.sha256 = sha256(single) if single is not None and single.is_file() else digest(model.state_dict())
+    teacher.licence = licence_of(place)
     return teacher
-
-
-def _sound(folder: Path) -> None:
-    """Look at a folder, which may be a stranger's, before the library opens it.
-
-    Raises:
-        ValueError: something in it would be waited for, for ever; JSON that is none, weights that may be of any size
-            when they are unpacked, or that lie elsewhere.
-    """
-    for path in sorted(folder.iterdir()):
-        if path.name in _READ or path.name.endswith(".index.json"):
-            content = read_json(path)
-            if not isinstance(content, dict):
-                raise ValueError(f"{path} must hold an object, names and values")
-            if path.name in _READ:
-                continue
-            places = content.get("weight_map")
-            if not isinstance(places, dict) or not all(isinstance(x, str) for x in places.values()):
-                raise ValueError(f"{path}: weight_map must say the file of each tensor")
-            for name in sorted(set(places.values())):
-                inside(path, name, f"{path}: weight_map")
-        elif not path.is_file() and not path.is_dir():
-            raise ValueError(f"{path} is a pipe, a device or a link to nothing, not a regular file")
-        elif path.suffix in (".bin", ".pt", ".pth") and path.is_file():
-            unpacked(path)
-
-
-def _config(place: str) -> Any:
-    """What config.json says.
-
-    Raises:
-        ValueError: it is not there, asks for code, or for so much of something that building it would be the harm.
-    """
-    import transformers
-
-    try:
-        said, _ = transformers.PreTrainedConfig.get_config_dict(place)
-    except Exception:  # what is wrong, the next call says too
-        said = {}
-    _counts(said, place)
-    names = said.get("architectures") or []
-    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-        raise ValueError(f"{place}/config.json: architectures must be a list of names; got {names!r}")
-    for key in ("attn_implementation", "_attn_implementation"):
-        if "/" in str(said.get(key, "")):
-            raise ValueError(
-                f"{place}/config.json: {key} {said[key]!r} is code of the hub, which is not run; take the line out"
-            )
-    return _fetch(transformers.AutoConfig, place)
-
-
-def _counts(said: Any, place: str) -> None:
-    """Raises:
-    ValueError: more layers or classes than any model has.
-    """
-    for key, value in said.items() if isinstance(said, dict) else ():
-        many = MOST_CLASSES if key == "num_labels" else MOST_LAYERS
-        counts = key == "num_labels" or any(word in key for word in ("layer", "depth", "block", "stage"))
-        numbers = value if isinstance(value, list) else [value]
-        if counts and any(isinstance(n, int | float) and not n <= many for n in numbers):
-            raise ValueError(f"{place}/config.json: {key} is {value!r}, of at most {many:,}")
-        _counts(value, place)
-
-
-def _bounded(processor: Any, place: str) -> None:
-    """Raises:
-    ValueError: pictures would be made larger than any model looks at.
-    """
-    for key in ("size", "crop_size", "pad_size"):
-        for side, value in dict(getattr(processor, key, None) or {}).items():
-            if isinstance(value, int | float) and not value <= (LARGEST**2 if "pixels" in side else LARGEST):
-                raise ValueError(f"{place}/preprocessor_config.json: {key}: {side} is {value}, of at most {LARGEST:,}")
-
-
-def _fetch(auto: Any, place: str) -> Any:
-    try:
-        return auto.from_pretrained(place, trust_remote_code=False)
-    except Exception as e:  # a configuration that is none raises nearly anything
-        where = "the folder" if Path(place).is_dir() else "neither a folder nor, as far as can be seen, on the hub:"
-        raise ValueError(f"transformers:{place} ({where} {place}) gives no {auto.__name__}: {_said(e)}") from e
-
-
-def _said(error: Exception) -> str:
-    """What the library says, with its kind where it was not meant for people."""
-    if "weights_only" in str(error) or not str(error):
-        return reason(error)
-    if "trust_remote_code" in str(error):  # the library says how to let it run
-        return "it wants to run Python code that comes with it, which is not done"
-    meant = isinstance(error, OSError | ValueError | ImportError | SafetensorError)
-    return str(error) if meant else f"{type(error).__name__}: {error}"
 
 
 def _choose(architecture: str, place: str) -> tuple[type[Any], str]:
     """The teacher's class and transformers' Auto class for an architecture."""
-    from transformers.models.auto import modeling_auto as known
-
     kinds: list[tuple[type[Any], str, Any]] = [
         (Classifier, "AutoModelForImageClassification", known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES),
         (Detector, "AutoModelForObjectDetection", known.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES),
@@ -609,7 +466,7 @@ def _weights(auto: Any, place: str) -> tuple[Any, list[str]]:
             place, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
     except Exception as e:  # as above, and what torch and safetensors raise of broken weights
-        raise ValueError(f"transformers:{place} has no usable weights: {_said(e)}") from e
+        raise ValueError(f"transformers:{place} has no usable weights: {said(e)}") from e
     return model, sorted({*info["missing_keys"], *(k[0] for k in info["mismatched_keys"])})
 
 
@@ -632,27 +489,3 @@ def _refuse_untrained(teacher: _HubTeacher, missing: list[str], place: str) -> N
         raise ValueError(f"{place} has no weights for {', '.join(missing[:3])}{more}: the answers would be random")
     for p in holes:
         p.zero_()
-
-
-def _licence(place: str) -> str | None:
-    """What the model card says, if there is one at hand."""
-    from transformers.utils import cached_file
-
-    quiet = {
-        "_raise_exceptions_for_gated_repo": False,
-        "_raise_exceptions_for_missing_entries": False,
-        "_raise_exceptions_for_connection_errors": False,
-    }
-    card = cached_file(place, "README.md", **quiet)
-    if not card or not Path(card).is_file():
-        return None
-    with open(card, encoding="utf-8", errors="replace") as f:
-        text = f.read(_CARD)
-    if not text.startswith("---"):
-        return None
-    try:
-        head = yaml_value(text.split("---")[1])
-    except ValueError:
-        return None
-    licence = head.get("license") if isinstance(head, dict) else None
-    return str(licence) if licence else None

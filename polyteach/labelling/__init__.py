@@ -1,0 +1,1 @@
+"""Networks over images: pseudo labels into a store, and predictions into files."""

@@ -1,0 +1,190 @@
+"""Options of `label` and `predict`, and what can be refused of them before torch is imported."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec
+
+from polyteach.ground.options import PRECISIONS, at_least, listed, one_of, within
+from polyteach.ground.texts import say
+from polyteach.store.folder import StoreFolder
+from polyteach.tasks.target import PEOPLE
+
+
+def _pairs(words: list[str]) -> dict[str, str]:
+    split = [w.partition("=") for w in words]
+    wrong = [w for w, (name, _, spec) in zip(words, split, strict=True) if not name or not spec]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is not NAME=SPEC")
+    names = [name for name, _, _ in split]
+    if len(set(names)) < len(names):
+        raise ValueError(f"a teacher's name is given twice in {' '.join(names)}")
+    return {name: spec for name, _, spec in split}
+
+
+Teachers = Annotated[
+    dict[str, str],
+    tyro.conf.arg(name="teacher"),
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NAME=SPEC [NAME=SPEC ...]",
+        instance_from_str=_pairs,
+        is_instance=lambda x: isinstance(x, Mapping),
+        str_from_instance=lambda x: [f"{k}={v}" for k, v in x.items()],
+    ),
+]
+"""Of a verb: name -> FAMILY:NAME."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How teachers are asked, and about which images.
+
+    Args:
+        precision: fp32, or fp16 or bf16: autocast, faster where the device has instructions for it, and some labels
+            differ (docs/evidence/performance.md says how many, and what fp32 is on CUDA). ONNX files and models that
+            are not torch's have fp32 alone.
+        batch_size: images per forward pass.
+        threads: that decode images ahead of the teachers.
+        retry: label again the images that failed before, and keep all other rows as they are.
+        split: label only images of these splits; the others stay without an answer in these label sets.
+
+    Raises:
+        ValueError: an unknown precision, or a number out of its range.
+    """
+
+    precision: str = "fp32"
+    batch_size: int = 16
+    threads: int = 2
+    retry: bool = False
+    split: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        one_of(PRECISIONS, precision=self.precision)
+        at_least(1, batch_size=self.batch_size, threads=self.threads)
+        object.__setattr__(self, "split", listed(self.split))
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Labelling on a Ray cluster.
+
+    Args:
+        ray: label on a Ray cluster: its address, "auto" for the one that this machine belongs to, or "local" to start
+            one here (docs/guide/cluster.md). The store has to lie where all machines see it.
+        ray_workers: processes with all teachers each; 0 for one on each GPU, or, without any, on each CPU. More than
+            there are GPUs share them.
+        ray_tries: attempts at a part whose worker dies or raises; then its images are recorded as failed.
+        ray_timeout: seconds after which a part's worker is taken for hung, and killed; 0 for no limit. Without it 20
+            times as many as the slowest part that was done, at least an hour; a day before one is done.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    ray: str | None = None
+    ray_workers: int = 0
+    ray_tries: int = 3
+    ray_timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        at_least(1, ray_tries=self.ray_tries)
+        for what, number in (("ray_workers", self.ray_workers), ("ray_timeout", self.ray_timeout or 0)):
+            if number < 0:
+                raise ValueError(f"{what} must be 0 or more; got {number}")
+
+
+@dataclass(frozen=True)
+class Telling:
+    """What is told of answers.
+
+    Args:
+        score: least score of an object that is printed. The store keeps them all, and pictures show those of 0.3.
+        json: print one JSON object a line for each image instead: {"image": ..., "answers": {OBJECTIVE: ...}}, or
+            {"image": ..., "error": REASON}.
+        show: print the answers.
+
+    Raises:
+        ValueError: a score that is none.
+    """
+
+    score: float = 0.5
+    json: bool = False
+    show: bool = True
+
+    def __post_init__(self) -> None:
+        within(0, 1, score=self.score)
+
+
+@dataclass(frozen=True)
+class Predicting:
+    """Where a student is asked, and how.
+
+    Args:
+        device: auto, cpu, cuda:0, ...
+        precision: fp32, fp16 or bf16.
+        batch_size: images per forward pass.
+
+    Raises:
+        ValueError: an unknown precision, or a number out of its range.
+    """
+
+    device: str = "auto"
+    precision: str = "fp32"
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        one_of(PRECISIONS, precision=self.precision)
+        at_least(1, batch_size=self.batch_size)
+
+
+def check_names(teachers: Mapping[str, str]) -> None:
+    """Refuse to label without a teacher, or with one called as people's labels are.
+
+    Raises:
+        ValueError: says what to give instead.
+    """
+    if not teachers:
+        raise ValueError("no teacher given; say --teacher NAME=FAMILY:MODEL [NAME=FAMILY:MODEL ...]")
+    if PEOPLE in teachers:
+        raise ValueError(
+            f"a teacher cannot be called {PEOPLE!r}: labels of that name are people's, and win over every teacher's. "
+            f"Choose another: --teacher NAME={teachers[PEOPLE]}"
+        )
+
+
+def check_images(store: StoreFolder, given: str) -> None:
+    """Refuse a store, called as it was given, without a single image.
+
+    Raises:
+        ValueError: it has no images.
+    """
+    if not store.parts():
+        raise ValueError(f"{given} has no images; finish: polyteach ingest SOURCE {given}")
+
+
+def places(device: Sequence[str], teachers: Mapping[str, str]) -> dict[str, str]:
+    """Device by teacher. device: DEVICE, for the teachers in turn, or NAME=DEVICE, for one.
+
+    Raises:
+        ValueError: a device for a teacher that there is not, or two for one.
+    """
+    shared: list[str] = []
+    own: dict[str, str] = {}
+    for word in listed(device):
+        name, equals, place = word.partition("=")
+        if not equals:
+            shared.append(word)
+        elif name not in teachers:
+            raise ValueError(f"device {word!r}: there is no teacher {name!r}; there are {', '.join(teachers)}")
+        elif name in own:
+            raise ValueError(f"teacher {name!r} is given two devices, {own[name]} and {place}")
+        else:
+            own[name] = place
+    others = [name for name in teachers if name not in own]
+    if len(shared) > len(others):
+        say(f"no teacher is left for device {', '.join(shared[len(others) :])}")
+    shared = shared or ["auto"]
+    return {n: own[n] if n in own else shared[others.index(n) % len(shared)] for n in teachers}

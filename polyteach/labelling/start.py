@@ -1,0 +1,73 @@
+"""Where `label` and `predict` begin: what can be refused without torch is refused before it is imported."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from polyteach.ground.limits import Limits
+from polyteach.ground.storage import to_path
+from polyteach.ground.texts import say
+from polyteach.labelling.lines import lines
+from polyteach.labelling.options import Asking, Cluster, Predicting, Telling, check_images, check_names, places
+from polyteach.labelling.unreadable import complain
+from polyteach.store.folder import StoreFolder
+from polyteach.teachers import check_teacher
+
+
+def start_label(
+    store: str,
+    teachers: Mapping[str, str],
+    device: Sequence[str],
+    asking: Asking,
+    score: float,
+    limits: Limits,
+    cluster: Cluster,
+    progress: bool,
+) -> None:
+    """Label the store; see `labelling.label.run`.
+
+    Raises:
+        ValueError: no store there or none with images, a teacher or device that is none; or as `run`.
+    """
+    check_names(teachers)
+    if isinstance(to_path(store), Path):  # one in object storage is opened once alone, as every request costs time
+        check_images(StoreFolder.open(store, limits=limits), store)
+    devices = places(device, teachers)
+    for spec in teachers.values():
+        check_teacher(spec, asking.precision)
+    from polyteach.labelling.label import run  # torch, from here on
+
+    run(store, teachers, devices, asking, score, limits, cluster, progress)
+
+
+def start_predict(
+    run: str,
+    images: Sequence[str],
+    out: str | Path | None,
+    telling: Telling,
+    predicting: Predicting,
+    max_pixels: int,
+    pictures: bool,
+    progress: bool,
+) -> Any:
+    """Answer the images; see `labelling.predict.run`.
+
+    Raises:
+        ValueError: no image, no finished run, or `out` exists; or as `run`.
+        Unreadable: none of the images is there.
+    """
+    if not images:
+        raise ValueError("no image given")
+    if out is not None and Path(out).exists():
+        raise ValueError(f"{out} exists; predict does not overwrite, choose another --out")
+    check_teacher(f"own:{run}", predicting.precision)
+    if out is None and not any(map(os.path.lexists, images)):
+        bad = dict.fromkeys(images, "no such image or folder")
+        for line in lines(list(bad), [{}] * len(bad), bad, {}, telling) if telling.show else ():
+            say(line, stream=sys.stdout)
+        complain(list(bad), bad)
+    from polyteach.labelling.predict import run as work  # torch, from here on
+
+    return work(run, images, out, telling, predicting, max_pixels, pictures, progress)

@@ -1,0 +1,53 @@
+"""What is told when a labelling ends: how much was labelled, and whether it is worth training on."""
+
+import sys
+
+from polyteach.ground.tables import table, width_of, wrapped
+from polyteach.ground.texts import say
+from polyteach.labelling.part import Team
+from polyteach.loading.plan import idle_sets
+from polyteach.store import LabelSet
+from polyteach.tasks.target import Policy
+
+
+def summarise(team: Team, score: float) -> None:
+    """Say how many images each label set labels, how well at that score, and what is odd about it.
+
+    Raises:
+        ValueError: a label set has no answer for any image; gives the first reason.
+    """
+    width = width_of(sys.stderr)
+    empty = []
+    rows: list[list[str | list[str]]] = []
+    for labels in team.sets:
+        n, failed, means = labels.statistics(score)
+        name = f"{labels.task}/{labels.name}"
+        if failed and not n:
+            reason = next(a for p in labels.parts() for a in labels.read(p) if isinstance(a, str))
+            empty.append(f"{name}: all {failed} images failed, the first with {reason!r}")
+        rows.append([name, str(n), str(failed), [f"{k} {v:.3g}" for k, v in means.items()]])
+    head = ("label set", "images", "failed", "mean over labelled images")
+    say(*table(head, rows, width).split("\n"))
+    _warn(team, score, width)
+    if empty:
+        raise ValueError("; ".join(empty) + ". Mend the cause, then run again with --retry")
+
+
+def _warn(team: Team, score: float, width: int) -> None:
+    idle: dict[tuple[str, str], str] = {}
+    try:
+        idle = idle_sets(team.store)
+    except ValueError as e:  # another set of the store, which is not this labelling's business
+        say(f"which of the store's labels would be learned cannot be told: {e}")
+    for labels in team.sets:
+        if lines := _doubts(labels, idle, score, width):
+            say(*lines)
+
+
+def _doubts(labels: LabelSet, idle: dict[tuple[str, str], str], score: float, width: int) -> list[str]:
+    name, lines = f"WARNING: {labels.task}/{labels.name}", []
+    if why := idle.get((labels.task, labels.name)):
+        lines += wrapped(f"{name} {why}", width)
+    if doubt := labels.doubt(Policy(score=score)):
+        lines += wrapped(f"{name} can teach hardly anything: {doubt}", width)
+    return lines

@@ -1,0 +1,96 @@
+"""From the teachers that were named to those that can be asked: loaded on their devices, with their label sets."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from polyteach.ground.devices import NoDevice, arithmetic, find_device, warn_if_slow
+from polyteach.ground.texts import say
+from polyteach.labelling.asking import Asker
+from polyteach.labelling.costs import Ledger
+from polyteach.labelling.options import Asking
+from polyteach.labelling.part import Team
+from polyteach.loading.plan import no_split
+from polyteach.store import LabelSet, Store
+from polyteach.teachers import load_teacher
+from polyteach.teachers.contract import Teacher
+from polyteach.version import __version__
+
+
+def load_team(
+    store: Store, teachers: Mapping[str, str], device: Mapping[str, str], asking: Asking, works: bool = True
+) -> Team:
+    """All teachers, loaded, with their label sets in the store.
+
+    device: by teacher. works: they will be asked in this process.
+
+    Raises:
+        ValueError: no image has one of the splits that are asked for; a teacher cannot be loaded, or not on its device.
+    """
+    _check_splits(store, asking)
+    askers = []
+    ledgers = {}
+    for name, spec in teachers.items():
+        teacher, place = _loaded(name, spec, device[name], asking.precision)
+        sets = _label_sets(store, name, teacher, asking)
+        for labels in sets.values():
+            ledgers[str(labels.path)] = Ledger(labels, [arithmetic(place, asking.precision)])
+        askers.append(Asker(teacher, sets, place))
+        if works:
+            warn_if_slow(torch.device(place).type, asking.precision)
+    return Team(store, asking, askers, ledgers)
+
+
+def _check_splits(store: Store, asking: Asking) -> None:
+    if asking.split:
+        splits = {r.split for p in store.parts() for r in store.images(p, data=False)}
+        for split in asking.split:
+            if split not in splits:
+                raise no_split(split, splits)
+
+
+def _loaded(name: str, spec: str, device: str, precision: str) -> tuple[Teacher, str]:
+    """The teacher, and the device that it is on: with "auto" the CPU where it runs on nothing else."""
+    place = find_device(device)
+    try:
+        return load_teacher(spec, place, precision), place
+    except NoDevice as e:
+        if device != "auto":
+            raise ValueError(f"{name}: {e}. For this teacher say --device {name}=cpu") from e
+        say(f"{name}: {e}; it runs on the CPU")
+        return load_teacher(spec, "cpu", precision), "cpu"
+
+
+def _label_sets(store: Store, name: str, teacher: Teacher, asking: Asking) -> dict[str, LabelSet]:
+    """Make or open the teacher's label sets: NAME, or NAME-OBJECTIVE where one task comes twice."""
+    source = store.ingested()
+    info: dict[str, Any] = {
+        "teacher": _provenance(teacher),
+        "precision": asking.precision,
+        "images": {"source": source.get("source"), "licence": source.get("licence")},
+        "polyteach": __version__,
+    }
+    if asking.split:  # another split under the same name would be half a label set
+        info["split"] = list(asking.split)
+    tasks = Counter(o.task for o in teacher.objectives.values())
+    sets = {}
+    for key, objective in teacher.objectives.items():
+        unique = name if tasks[objective.task] == 1 else f"{name}-{key}"
+        sets[key] = store.create_set(objective.task, unique, objective.space, dict(info))
+    return sets
+
+
+def _provenance(teacher: Teacher) -> dict[str, Any]:
+    about = {
+        "spec": teacher.spec,
+        "origin": teacher.origin,
+        "sha256": teacher.sha256,
+        "licence": teacher.licence,
+        "learning_rate": teacher.learning_rate,
+        "batch_size": teacher.batch_size,
+    }
+    if teacher.optimizer is not None:
+        about["optimizer"] = teacher.optimizer
+    return about

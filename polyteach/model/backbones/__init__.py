@@ -1,0 +1,115 @@
+"""Backbones: one file per family, found by its name; FAMILY:NAME, and without a family one of timm's.
+
+A backbone is a torch module (B, 3, H, W) float -> a list of maps (B, C, h, w), from the finest to the coarsest. It says
+in attributes what a network over it has to know: `channels` of every map, `strides`, how many pixels of the image one
+step of a map is, and `multiple`, which has to divide the sides of an image. A family's file has `load(name, init)`, and
+nothing here imports torch: what is wrong with a name is said at once.
+"""
+
+import importlib
+import importlib.util
+import re
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from polyteach.ground.names import unknown_name
+
+TIMM = "timm"
+"""The family of names without one."""
+MULTIPLE = 32
+"""Of timm's backbones: the stride of their last map."""
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """What a network has to know of the backbone that it stands on; see the package."""
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    multiple: int
+
+
+def load_backbone(name: str, init: str | None) -> Any:
+    """The backbone of that name, a torch module that is a `Backbone`.
+
+    init: None (random), "pretrained" (weights from a hub), a local state dict (.safetensors, .pth), or a run's folder,
+    whose weights are not taken here.
+
+    Raises:
+        ValueError: unknown name, one without a pyramid's maps, or weights that do not fit.
+    """
+    check_name(name)
+    family, own = _divided(name)
+    return importlib.import_module(f"{__name__}.{family}_models").load(own, init)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no backbone has.
+
+    Raises:
+        ValueError: it is unknown; says which were perhaps meant.
+    """
+    family, own = _divided(name)
+    arch = own.partition(".")[0]  # what follows it says which weights are meant
+    if family == TIMM and arch not in timm_names() | timm_former_names() and not _registered(own):
+        raise unknown_name("backbone", name, timm_list(), fix="polyteach takes timm's names")
+
+
+def multiple_of(name: str) -> int:
+    """What has to divide the sides of images, as far as it is known without loading the backbone; 1 where it is not."""
+    return 1 if ":" in name and _divided(name)[0] != TIMM else MULTIPLE
+
+
+def check_size(size: int, multiple: int) -> None:
+    """Refuse a side of images that a backbone cannot take.
+
+    Raises:
+        ValueError: it is no multiple of what the backbone needs, or below it.
+    """
+    if size < multiple or size % multiple:
+        raise ValueError(f"size must be a multiple of {multiple}; got {size}")
+
+
+def _divided(name: str) -> tuple[str, str]:
+    """The family and the name within it; what has no file of its own is timm's."""
+    family, colon, own = name.partition(":")
+    known = {f.stem.removesuffix("_models") for folder in __path__ for f in Path(folder).glob("*_models.py")}
+    return (family, own) if colon and family in known else (TIMM, name)
+
+
+def _registered(name: str) -> bool:
+    """Whether a program has given timm a model of its own of that name; then timm has been imported."""
+    timm: Any = sys.modules.get(TIMM)
+    return timm is not None and bool(timm.is_model(name))
+
+
+@cache
+def timm_names() -> frozenset[str]:
+    """The names of timm's models, from the text of its files: to import it, and torch, takes seconds."""
+    return frozenset(n for text in _timm_files() for n in _REGISTERED.findall(text))
+
+
+@cache
+def timm_former_names() -> frozenset[str]:
+    """The names that timm's models had in earlier versions, which it still takes."""
+    tables = [t for text in _timm_files() for t in _FORMER.findall(text)]
+    return frozenset(n for table in tables for n in re.findall(r"^\s*['\"](\w+)['\"]\s*:", table, re.MULTILINE))
+
+
+def timm_list() -> list[str]:
+    """`timm_names` in timm's own order: numbers in names by their value."""
+    return sorted(timm_names(), key=lambda n: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", n.lower())])
+
+
+_REGISTERED = re.compile(r"^@register_model\b[^\n]*\n(?:@[^\n]*\n)*def (\w+)\(", re.MULTILINE)
+_FORMER = re.compile(r"^register_model_deprecations\(__name__, \{(.*?)^\}\)", re.MULTILINE | re.DOTALL)
+
+
+@cache
+def _timm_files() -> tuple[str, ...]:
+    spec = importlib.util.find_spec(TIMM)
+    if spec is None or spec.origin is None:
+        return ()
+    return tuple(f.read_text(encoding="utf-8") for f in sorted((Path(spec.origin).parent / "models").glob("*.py")))

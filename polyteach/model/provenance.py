@@ -1,0 +1,80 @@
+"""Provenance: what a run's files say of the training that made them, read without torch."""
+
+from pathlib import Path
+from typing import Any
+
+from polyteach.ground.fields import Fields, cost
+from polyteach.ground.files import sha256
+
+WEIGHTS, DESCRIPTION = "student.safetensors", "student.json"
+DONE = ("train.json", "pretrain.json")
+"""Files that a training writes last; they say what it has cost."""
+PARTS = ("backbone", "pyramid", "heads")
+"""The modules of a student. A run's student.json lists under "trained" which of them were learned, all without it."""
+FIX = "Take the run as `polyteach train` wrote it, or train it again"
+"""What to do about a run whose files are not as they should be."""
+
+
+def description(run: str | Path) -> Fields:
+    """A run's student.json, of which nothing is looked at yet.
+
+    Raises:
+        ValueError: the run holds no finished student, or its file is no JSON object.
+    """
+    file = Path(run) / DESCRIPTION
+    if not file.exists():
+        raise ValueError(f"{run} holds no finished student (no {DESCRIPTION}); train one with: polyteach train")
+    return Fields.read(file, FIX)
+
+
+def check_init(init: str | None, backbone: str) -> None:
+    """Refuse weights that are not there, or a run of another backbone.
+
+    Raises:
+        ValueError: they are neither a name, a file nor a finished run's folder, or of another backbone.
+    """
+    if init in (None, "pretrained"):
+        return
+    place = Path(str(init))
+    if not place.exists():
+        raise ValueError(f"init {init!r} is neither 'pretrained', a file, nor a run's folder")
+    if place.is_dir():
+        there = (place / DESCRIPTION).exists()
+        has = Fields.read(place / DESCRIPTION, FIX).text("backbone") if there else None
+        if has != backbone:
+            what = f"has backbone {has}, not {backbone}" if there else "is no finished run"
+            raise ValueError(f"init {init} {what}")
+
+
+def init_sha256(init: str | None) -> str | None:
+    """The hash of the weights that a training starts from: of a run's, or of a file; None where they are no file."""
+    place = Path(init) if init not in (None, "pretrained") else None
+    file = place / WEIGHTS if place and place.is_dir() else place
+    return sha256(file) if file and file.is_file() else None
+
+
+def costs(run: str | Path, name: str) -> list[dict[str, Any]]:
+    """What the training in the folder `run`, called `name`, has cost, and all that it stood on.
+
+    One dictionary each: of (tells the same training from others), name, images, flops, seconds; None where unknown.
+    Empty where the run does not say.
+
+    Raises:
+        ValueError: its train.json or pretrain.json does not hold such numbers.
+    """
+    files = [f for name in DONE if (f := Path(run) / name).is_file()]
+    top = Fields.read(files[0], FIX) if files else None
+    if top is None or "compute" not in top:
+        return []
+    said = top.object("compute")
+    own = {k: said.number(k, null=True) for k in ("images", "flops", "seconds")}
+    teachers = [cost(t) for t in said.objects("teachers", null=True)]
+    return [{"of": sha256(Path(run) / WEIGHTS), "name": f"{name}: training"} | own, *teachers]
+
+
+def costs_before(init: str | None) -> list[dict[str, Any]]:
+    """`costs` of the weights that a training starts from; of those that are not a run's nothing is known."""
+    if init is None:
+        return []
+    unknown = {"of": init, "name": f"{Path(init).name}: training", "images": None, "flops": None, "seconds": None}
+    return costs(init, f"start {Path(init).name}") or [unknown]

@@ -1,0 +1,1 @@
+"""Scores beside one another: tables, curves, one page."""

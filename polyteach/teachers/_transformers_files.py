@@ -1,0 +1,140 @@
+"""What a folder or a repository of the hub says, looked at before the library builds anything of it.
+
+It may be a stranger's: no code of it is run, and no number of it is taken that no model has.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+from safetensors import SafetensorError
+from transformers.utils import cached_file
+
+from polyteach.ground.files import read_json, yaml_value
+from polyteach.ground.weights import reason, unpacked
+from polyteach.teachers._files import inside
+
+MOST_LAYERS, MOST_CLASSES, LARGEST = 1000, 100_000, 8192
+"""More layers, classes and pixels along a side than any model has: a configuration may ask for any number."""
+_READ = ("config.json", "preprocessor_config.json", "processor_config.json")
+_CARD = 100_000
+"""Letters of a model card that are looked at; its head is at the beginning."""
+
+
+def check_folder(folder: Path) -> None:
+    """Look at a folder, which may be a stranger's, before the library opens it.
+
+    Raises:
+        ValueError: something in it would be waited for, for ever; JSON that is none, weights that may be of any size
+            when they are unpacked, or that lie elsewhere.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.name in _READ or path.name.endswith(".index.json"):
+            content = read_json(path)
+            if not isinstance(content, dict):
+                raise ValueError(f"{path} must hold an object, names and values")
+            if path.name in _READ:
+                continue
+            places = content.get("weight_map")
+            if not isinstance(places, dict) or not all(isinstance(x, str) for x in places.values()):
+                raise ValueError(f"{path}: weight_map must say the file of each tensor")
+            for name in sorted(set(places.values())):
+                inside(path, name, f"{path}: weight_map")
+        elif not path.is_file() and not path.is_dir():
+            raise ValueError(f"{path} is a pipe, a device or a link to nothing, not a regular file")
+        elif path.suffix in (".bin", ".pt", ".pth") and path.is_file():
+            unpacked(path)
+
+
+def read_config(place: str) -> Any:
+    """What config.json says.
+
+    Raises:
+        ValueError: it is not there, asks for code, or for so much of something that building it would be the harm.
+    """
+    try:
+        said, _ = transformers.PreTrainedConfig.get_config_dict(place)
+    except Exception:  # what is wrong, the next call says too
+        said = {}
+    _counts(said, place)
+    names = said.get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise ValueError(f"{place}/config.json: architectures must be a list of names; got {names!r}")
+    for key in ("attn_implementation", "_attn_implementation"):
+        if "/" in str(said.get(key, "")):
+            raise ValueError(
+                f"{place}/config.json: {key} {said[key]!r} is code of the hub, which is not run; take the line out"
+            )
+    return fetched(transformers.AutoConfig, place)
+
+
+def _counts(said: Any, place: str) -> None:
+    """Refuse numbers that no model has.
+
+    Raises:
+        ValueError: more layers or classes than any model has.
+    """
+    for key, value in said.items() if isinstance(said, dict) else ():
+        many = MOST_CLASSES if key == "num_labels" else MOST_LAYERS
+        counts = key == "num_labels" or any(word in key for word in ("layer", "depth", "block", "stage"))
+        numbers = value if isinstance(value, list) else [value]
+        if counts and any(isinstance(n, int | float) and not n <= many for n in numbers):
+            raise ValueError(f"{place}/config.json: {key} is {value!r}, of at most {many:,}")
+        _counts(value, place)
+
+
+def check_processor(processor: Any, place: str) -> None:
+    """Refuse a processor that enlarges images without bounds.
+
+    Raises:
+        ValueError: images would be made larger than any model looks at.
+    """
+    for key in ("size", "crop_size", "pad_size"):
+        for side, value in dict(getattr(processor, key, None) or {}).items():
+            if isinstance(value, int | float) and not value <= (LARGEST**2 if "pixels" in side else LARGEST):
+                raise ValueError(f"{place}/preprocessor_config.json: {key}: {side} is {value}, of at most {LARGEST:,}")
+
+
+def fetched(auto: Any, place: str) -> Any:
+    """What one of the library's Auto classes makes of a folder or a name on the hub; none of its code is run.
+
+    Raises:
+        ValueError: it makes nothing of it; says why.
+    """
+    try:
+        return auto.from_pretrained(place, trust_remote_code=False)
+    except Exception as e:  # a configuration that is none raises nearly anything
+        where = "the folder" if Path(place).is_dir() else "neither a folder nor, as far as can be seen, on the hub:"
+        raise ValueError(f"transformers:{place} ({where} {place}) gives no {auto.__name__}: {said(e)}") from e
+
+
+def said(error: Exception) -> str:
+    """What the library says, with its kind where it was not meant for people."""
+    if "weights_only" in str(error) or not str(error):
+        return reason(error)
+    if "trust_remote_code" in str(error):  # the library says how to let it run
+        return "it wants to run Python code that comes with it, which is not done"
+    meant = isinstance(error, OSError | ValueError | ImportError | SafetensorError)
+    return str(error) if meant else f"{type(error).__name__}: {error}"
+
+
+def licence_of(place: str) -> str | None:
+    """What the model card says, if there is one at hand."""
+    quiet = {
+        "_raise_exceptions_for_gated_repo": False,
+        "_raise_exceptions_for_missing_entries": False,
+        "_raise_exceptions_for_connection_errors": False,
+    }
+    card = cached_file(place, "README.md", **quiet)
+    if not card or not Path(card).is_file():
+        return None
+    with open(card, encoding="utf-8", errors="replace") as f:
+        text = f.read(_CARD)
+    if not text.startswith("---"):
+        return None
+    try:
+        head = yaml_value(text.split("---")[1])
+    except ValueError:
+        return None
+    licence = head.get("license") if isinstance(head, dict) else None
+    return str(licence) if licence else None

@@ -1,0 +1,1 @@
+"""The one optimisation loop, and the verbs that train by it."""

@@ -1,0 +1,1 @@
+"""A representation on a downstream task: protocol, budget, sweep, scores."""

@@ -1,0 +1,3 @@
+"""The version, which whatever is written records."""
+
+__version__ = "0.2.0"

@@ -1,0 +1,86 @@
+"""Backbones: names are known without torch; one that is no model of timm's states what a network has to know of it."""
+
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from polyteach.model import backbones
+from polyteach.model.student import Student, load_student, save_student
+from polyteach.tasks import all_tasks, load_task
+from polyteach.tasks.contract import Objective, Space
+
+
+def test_names_are_those_that_timm_lists_and_takes():
+    assert backbones.timm_list() == timm.list_models()
+    former = set(timm.models._registry._deprecated_models)
+    assert backbones.timm_former_names() == former
+    for name in ("resnet50", "resnet50.a1_in1k", min(former)):
+        backbones.check_name(name)
+        assert timm.is_model(name)
+    with pytest.raises(
+        ValueError, match=r"unknown backbone 'resnet_50'; did you mean resnet50, .* polyteach takes timm"
+    ):
+        backbones.check_name("resnet_50")
+
+
+def test_a_wrong_name_is_known_without_torch():
+    code = (
+        "import sys\nfrom polyteach.model.backbones import check_name\n"
+        "try:\n    check_name('resnet81')\nexcept ValueError as e:\n    print(e)\n"
+        "print('torch' in sys.modules, 'timm' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "unknown backbone 'resnet81'; did you mean resnet" in found
+    assert found.endswith("False False\n")
+
+
+class Patches(nn.Module):
+    """As a plain ViT: one map at a stride of 16, from which a finer and coarser ones are made."""
+
+    channels = (8, 8, 8, 8)
+    strides = (4, 8, 16, 32)
+    multiple = 16
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 8, 16, stride=16)
+
+    def forward(self, images):
+        tokens = self.embed(images)
+        finer = [nn.functional.interpolate(tokens, scale_factor=k) for k in (4.0, 2.0)]
+        return [*finer, tokens, nn.functional.max_pool2d(tokens, 2, ceil_mode=True)]
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A family that is one file, beside those of the package."""
+    file = tmp_path / "families" / "toy_models.py"
+    file.parent.mkdir()
+    file.write_text("from tests.test_backbones import Patches\n\ndef load(name, init):\n    return Patches()\n")
+    monkeypatch.setattr(backbones, "__path__", [*backbones.__path__, str(file.parent)])
+    yield "toy:patches"
+    sys.modules.pop("polyteach.model.backbones.toy_models", None)
+
+
+def test_a_backbone_says_which_sides_it_takes(toy, tmp_path):
+    space = {n: Space(("a", "b", "c"), load_task(n).kinds[0]) for n in all_tasks()}
+    objectives = {f"{n}_x": Objective(n, s) for n, s in space.items()}
+    student = Student(toy, objectives, channels=8)
+    images = torch.randint(256, (2, 3, 48, 80), dtype=torch.uint8)  # neither is a multiple of 32
+    assert [tuple(x.shape[-2:]) for x in student.levels(images)] == [(12, 20), (6, 10), (3, 5), (2, 3)]
+    answers = student.answer(list(images), (48, 80))
+    assert set(answers[0]) == set(objectives)
+    with pytest.raises(ValueError, match=r"images must have sides that 16 divides; got \(40, 80\)"):
+        student.levels(images[..., :40, :])
+    save_student(student, tmp_path, {"size": [48, 80]})
+    again = load_student(tmp_path)
+    assert torch.equal(again.levels(images)[0], student.levels(images)[0])
+
+
+def test_a_family_that_is_not_there_is_an_unknown_backbone():
+    with pytest.raises(ValueError, match="unknown backbone 'nowhere:resnet50'"):
+        backbones.check_name("nowhere:resnet50")
