@@ -45,6 +45,10 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_HOME[name]), name)
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
+
+
 class _Package(ModuleType):
     def __setattr__(self, name: str, value: Any) -> None:
         # `import polyteach.label`, an old name, would put the module where the verb of the same name is wanted

@@ -80,7 +80,14 @@ RELOCATED = {
     ("tasks.normals", "Angles"): "tasks._normals_metric",
     ("tasks.segmentation", "MeanIoU"): "tasks._segmentation_metric",
     ("teachers.onnx_models", "LONGEST"): "teachers._onnx_input",
-}
+    ("tasks.detection", "DRAWN"): "tasks._detection_drawing",
+} | {
+    ("tasks.detection", name): "tasks._detection_head"
+    for name in (
+        "DetectionHead", "DetectionPrediction", "Proposals", "Regions", "CROWDED", "REGIONS", "sampled",
+        "weighted_region_loss", "weighted_mask_loss",
+    )
+}  # fmt: skip
 """Module that still is where it was, and a name that it held -> the module that holds it now."""
 
 

@@ -14,8 +14,9 @@ from types import SimpleNamespace
 from typing import Annotated, Any, NamedTuple
 
 import tyro
+import yaml
 
-from polyteach.ground.files import read_text, yaml_value
+from polyteach.ground.files import Twice, once, read_text, yaml_value
 from polyteach.ground.names import unknown_name
 from polyteach.ground.options import explained, from_file
 from polyteach.ground.storage import StorageError
@@ -109,7 +110,7 @@ def _configured(file: str, config: dict[str, Any], options: dict[str, Option]) -
     values = {}
     for name, value in config.items():
         if name not in options:
-            raise unknown_name("key of --config", name, sorted(options), "it knows")
+            raise unknown_name("key of --config", name, sorted(options), "it knows", "--help lists them")
         try:
             values[options[name].name] = from_file(value, options[name].hint)
         except ValueError as e:
@@ -147,8 +148,10 @@ def _config_option(argv: list[str]) -> tuple[list[str], str, dict[str, Any]]:
     except ValueError as e:
         raise ValueError(f"--config {e}") from e
     try:
-        config = yaml_value(text)
+        config = yaml_value(text, once(yaml.SafeLoader))
     except ValueError as e:
+        if isinstance(e.__cause__, Twice):
+            raise ValueError(f"--config {file}: {e}") from e
         raise ValueError(f"--config {file} is not valid YAML: {e}") from e
     if not isinstance(config, dict):
         raise ValueError(f"--config {file} must be NAME: VALUE lines")
@@ -171,7 +174,9 @@ def _known(argv: list[str], options: dict[str, Option]) -> None:
     for word in (w.partition("=")[0] for w in before if w.startswith("--")):
         name = word[2:].replace("-", "_")
         if name not in ("help", *named, *(f"no_{n}" for n in named)) and not name.startswith("tyro_"):
-            raise unknown_name("option", word, ["--" + n.replace("_", "-") for n in (*named, "config")])
+            raise unknown_name(
+                "option", word, ["--" + n.replace("_", "-") for n in (*named, "config")], fix="--help lists them"
+            )
 
 
 def _options(verb: Callable[..., Any]) -> dict[str, Option]:

@@ -16,8 +16,9 @@ from torchvision.ops import box_iou
 from polyteach.ground.geometry import View, area
 from polyteach.ground.layers import Pyramid
 from polyteach.ground.scene import random_scene, render
+from polyteach.tasks._detection_head import DetectionHead, propose, read_boxes
 from polyteach.tasks.contract import Policy, Space
-from polyteach.tasks.detection import BOXES, MASKS, TASK, DetectionHead, DetectionTarget, _propose, _target, rows
+from polyteach.tasks.detection import BOXES, MASKS, TASK, DetectionTarget, rows
 
 NAMES = ("a", "b", "c")
 SIZE = (64, 96)
@@ -187,7 +188,7 @@ def test_anchors_do_not_depend_on_the_precision_of_the_features(dtype):
     with torch.no_grad():
         whole = head(maps)
         half = replace(whole, features={k: v.to(dtype) for k, v in maps.items()})
-    expected, found = (_propose(p)[1][0] for p in (whole, half))
+    expected, found = (propose(p)[1][0] for p in (whole, half))
     assert found.dtype == torch.float32
     assert torch.equal(found, expected)
     cells = torch.stack(torch.meshgrid(torch.arange(64) * 8.0, torch.arange(128) * 8.0, indexing="ij"), -1)
@@ -386,7 +387,7 @@ def test_an_outline_is_where_it_is_likelier_than_not():
     found = {
         "boxes": torch.tensor([[8.0, 8, 48, 48]]), "labels": torch.tensor([1]), "scores": torch.ones(1), "masks": p
     }  # fmt: skip
-    mask = _target(found, SIZE).mask[0]
+    mask = read_boxes(found, SIZE).mask[0]
     rows_seen, columns = (mask.any(d).nonzero().flatten() for d in (1, 0))
     assert abs(int(rows_seen.min()) - 8) <= 2
     assert abs(int(rows_seen.max()) - 47) <= 2

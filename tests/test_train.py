@@ -692,16 +692,22 @@ def test_workers_end_when_the_trainer_is_killed(tmp_path):
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_leave_a_checkpoint_and_the_same_command_goes_on(tmp_path, number):
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGTERM, 2)])
+def test_signals_leave_a_checkpoint_and_the_same_command_goes_on(tmp_path, number, workers):
+    """With workers to all processes of its group, as schedulers and `timeout` send it."""
     store = world(tmp_path / "store", 8, ["classification"])
     more = options(steps=40, save_every=1000)
     train(store, out=str(tmp_path / "one"), **more)
     run = tmp_path / "run"
-    pid = forked(lambda: train(store, out=str(run), **more), tmp_path / "errors")
+
+    def work():
+        os.setpgrp()
+        train(store, out=str(run), **more | {"workers": workers})
+
+    pid = forked(work, tmp_path / "errors")
     while not (run / "log.jsonl").exists() or (run / "log.jsonl").read_text().count("\n") < 2:
         time.sleep(0.005)
-    os.kill(pid, number)
+    os.killpg(pid, number)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130, (tmp_path / "errors").read_text()
     said = (tmp_path / "errors").read_text()
     assert f"{signal.Signals(number).name}: checkpoint of step" in said

@@ -1,15 +1,12 @@
 """Where and how precisely to compute: names that people give, as torch knows them."""
 
-import difflib
 import functools
-import re
 
 import torch
 
+from polyteach.ground.names import no_device
 from polyteach.ground.texts import say
 
-NAMES = ("auto", "cpu", "cuda", *(f"cuda:{i}" for i in range(8)), "mps", "xpu")
-"""Devices that are suggested for a name that is none."""
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -29,10 +26,7 @@ def find_device(name: str) -> str:
     try:
         device = torch.device(name)
     except RuntimeError as e:
-        given = re.sub(r"^(gpu|nvidia):?", "cuda:", name.strip().casefold()).rstrip(":")
-        close = difflib.get_close_matches(given, NAMES, 1)
-        meant = f". Did you mean {close[0]}?" if close else ""
-        raise ValueError(f"device {name!r} is none: say auto, cpu, cuda or cuda:NUMBER{meant}") from e
+        raise no_device(name) from e
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise ValueError(f"device {name!r}: this torch sees no CUDA device; use auto or cpu")

@@ -119,6 +119,25 @@ def _digits(error: Exception) -> str:
     return str(error).partition(" for integer string conversion")[0]
 
 
+class Twice(yaml.YAMLError):
+    """A key that a mapping has twice."""
+
+
+def once(loader: Any) -> Any:
+    """That loader of yaml's, which refuses a key that comes twice, of which the last would win in silence."""
+
+    class Once(loader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if str(key.value) in seen:
+                    raise Twice(f"line {key.start_mark.line + 1}: {key.value!r} is there twice")
+                seen.add(str(key.value))
+            return super().construct_mapping(node, deep)
+
+    return Once
+
+
 def yaml_value(text: str, loader: Any = None) -> Any:
     """The value of YAML that may be a stranger's. loader: of yaml's classes; SafeLoader without it.
 

@@ -12,7 +12,6 @@ from functools import lru_cache
 import torch
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
-from torchvision.transforms.v2 import functional as kernels
 
 PADDED = 2**24
 """Pixels of a crop that may be padded with black, if more than half of them: 50 MB; larger ones are put together."""
@@ -49,7 +48,7 @@ class View:
         if not visible:  # torchvision's crop would count from the other end
             return image.new_zeros(3, *self.size)
         if height * width <= max(PADDED, 2 * visible):
-            out = kernels.resized_crop(image, top, left, height, width, list(self.size), antialias=True)
+            out = _crop(image, (top, left), (height, width), self.size)
         else:
             out = _resized(image, (top, left), (height, width), self.size)
         return out.flip(-1) if self.mirrored else out
@@ -91,6 +90,17 @@ class View:
         return View(self.size, -self.top * ky, left, sh * ky, sw * kx, self.source, self.mirrored, 1 / self.zoom)
 
 
+def _crop(
+    image: UInt8[Tensor, "3 H W"], at: tuple[int, int], crop: tuple[int, int], size: tuple[int, int]
+) -> UInt8[Tensor, "3 h w"]:
+    """torchvision's `resized_crop`; at: top and left of the crop, crop, size: its height and width before and after."""
+    # torchvision takes seconds to be imported, and who counts or copies labels looks at no image
+    from torchvision.transforms.v2.functional import resized_crop
+
+    seen: Tensor = resized_crop(image, *at, *crop, list(size), antialias=True)
+    return seen
+
+
 def _resized(
     image: UInt8[Tensor, "3 H W"], at: tuple[int, int], crop: tuple[int, int], size: tuple[int, int]
 ) -> UInt8[Tensor, "3 h w"]:
@@ -110,9 +120,7 @@ def _resized(
     first, last = seen[0]
     step = max(PADDED // crop[1], 1)
     blocks = [(r, min(step, last - r)) for r in range(first, last, step)]
-    along = [
-        kernels.resized_crop(image, r, at[1], rows, crop[1], [rows, size[1]], antialias=True) for r, rows in blocks
-    ]
+    along = [_crop(image, (r, at[1]), (rows, crop[1]), (rows, size[1])) for r, rows in blocks]
     weights = _triangles(crop[0], size[0], first - at[0], last - at[0])
     out = torch.einsum("hr,crw->chw", weights, torch.cat(along, 1).float())
     return out.round().clamp(0, 255).to(torch.uint8)

@@ -3,11 +3,13 @@
 import difflib
 import re
 from collections.abc import Collection, Iterable
+from importlib.metadata import entry_points
 
 LISTED = 40
 """So many known names are listed in an error; of more, the closest alone."""
 
-
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "vulkan", "meta")
+"""Kinds of devices, as torch calls them."""
 LONGEST = 120
 """Characters of a name that becomes part of a file's: file systems take 255 bytes, and endings come after it."""
 
@@ -77,3 +79,23 @@ def unknown_name(what: str, name: str, known: Collection[str], there: str = "the
     else:
         text = f"unknown {what} {name!r}; none of the {len(known):,} known ones is like it, such as {min(known)}"
     return ValueError(f"{text}{'' if text.endswith(('?', ')')) or not fix else '.'}{f' {fix}' if fix else ''}")
+
+
+def check_device(name: str) -> None:
+    """Refuse what is no device's name; whether this machine has it only torch can say (`devices.find_device`).
+
+    Raises:
+        ValueError: torch knows no such kind of device; says which was meant.
+    """
+    kind, _, index = str(name).partition(":")
+    foreign = kind.isalpha() and entry_points(group="torch.backends")  # which may bring kinds of their own
+    if (kind not in DEVICES and not foreign) or not re.fullmatch(r"\d*", index) or str(name).endswith(":"):
+        raise no_device(str(name))
+
+
+def no_device(name: str) -> ValueError:
+    """The error of a name that is no device's."""
+    given = re.sub(r"^(gpu|nvidia):?", "cuda:", name.strip().casefold()).rstrip(":")
+    close = difflib.get_close_matches(given, ("auto", "cpu", "cuda", *(f"cuda:{i}" for i in range(8)), "mps", "xpu"), 1)
+    meant = f". Did you mean {close[0]}?" if close else ""
+    return ValueError(f"device {name!r} is none: say auto, cpu, cuda or cuda:NUMBER{meant}")

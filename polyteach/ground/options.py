@@ -17,7 +17,7 @@ import tyro
 from docstring_parser import parse
 from tyro.constructors import PrimitiveConstructorSpec
 
-from polyteach.ground.names import unknown_name
+from polyteach.ground.names import check_device, unknown_name
 
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -161,7 +161,7 @@ class Hardware:
         workers: processes that read and decode images; 0 does it in this one. Changes nothing of the result.
 
     Raises:
-        ValueError: an unknown precision, or fewer than 0 workers.
+        ValueError: an unknown device or precision, or fewer than 0 workers.
     """
 
     device: str = "auto"
@@ -170,6 +170,7 @@ class Hardware:
     workers: int = 2
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         one_of(PRECISIONS, precision=self.precision)
         at_least(0, workers=self.workers)
 
@@ -237,7 +238,8 @@ def grouped(verb: Callable[..., Result]) -> Callable[..., Result]:
     """The verb, whose groups may also be given field by field.
 
     A parameter whose default is one of our dataclasses is a group. The signature and the docstring of what is returned
-    tell every field, as `inspect` and `help` show them.
+    tell every field, as `inspect` and `help` show them. A value that is not of its option's type is a ValueError of the
+    verb that is returned, which names the option.
 
     Raises:
         TypeError: two groups of the verb, or a group and the verb itself, have an option of one name.
@@ -245,19 +247,40 @@ def grouped(verb: Callable[..., Result]) -> Callable[..., Result]:
     homes = option_groups(verb)
     defaults = {name: inspect.signature(verb).parameters[name].default for name in {*homes.values()}}
     flat = inspect.signature(verb).replace(parameters=_flat(verb))
+    hints = {p.name: p.annotation for p in flat.parameters.values() if p.annotation is not inspect.Parameter.empty}
 
     @wraps(verb)
     def call(*args: Any, **given: Any) -> Result:
+        given = {name: typed(name, value, hints[name]) if name in hints else value for name, value in given.items()}
+        words = [typed(n, v, hints[n]) for n, v in zip(flat.parameters, args, strict=False)]
         loose: dict[str, dict[str, Any]] = {}
         for name in [n for n in given if n in homes]:
             loose.setdefault(homes[name], {})[name] = given.pop(name)
         for group in {*homes.values()} & {*loose, *given}:
             given[group] = replace(_whole(defaults[group], given.get(group), group), **loose.get(group, {}))
-        return verb(*args, **given)
+        return verb(*words, *args[len(words) :], **given)
 
     call.__signature__ = flat  # type: ignore[attr-defined]
     call.__doc__ = _told(verb)
     return call
+
+
+def typed(name: str, value: Any, hint: Any) -> Any:
+    """The value of an option that was given from Python, where it is of the option's type.
+
+    A number of numpy is one of Python's, a sequence a tuple, and `torch.device("cpu")` is "cpu".
+
+    Raises:
+        ValueError: it is of another type; names the option, the type and the value.
+    """
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        value = value.item()
+    if type(value).__name__ == "device":
+        value = str(value)
+    try:
+        return from_file(value, hint)
+    except (ValueError, TypeError) as e:
+        raise ValueError(f"{name} {e}; got {value!r}") from None
 
 
 def _whole(default: Any, given: Any, name: str) -> Any:

@@ -7,11 +7,12 @@ from polyteach.ground.devices import find_device
 from polyteach.ground.limits import Limits
 from polyteach.ground.progress import track
 from polyteach.labelling.handout import hand_out
-from polyteach.labelling.options import Asking, Cluster, check_images
+from polyteach.labelling.options import Asking, Cluster
 from polyteach.labelling.part import Team
 from polyteach.labelling.summary import summarise
 from polyteach.labelling.team import load_team
 from polyteach.store import Store
+from polyteach.store.folder import check_images
 
 
 def run(

@@ -7,9 +7,9 @@ from typing import Annotated
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
+from polyteach.ground.names import check_device
 from polyteach.ground.options import PRECISIONS, at_least, listed, one_of, within
 from polyteach.ground.texts import say
-from polyteach.store.folder import StoreFolder
 from polyteach.tasks.target import PEOPLE
 
 
@@ -128,7 +128,7 @@ class Predicting:
         batch_size: images per forward pass.
 
     Raises:
-        ValueError: an unknown precision, or a number out of its range.
+        ValueError: an unknown device or precision, or a number out of its range.
     """
 
     device: str = "auto"
@@ -136,6 +136,7 @@ class Predicting:
     batch_size: int = 16
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         one_of(PRECISIONS, precision=self.precision)
         at_least(1, batch_size=self.batch_size)
 
@@ -155,33 +156,25 @@ def check_names(teachers: Mapping[str, str]) -> None:
         )
 
 
-def check_images(store: StoreFolder, given: str) -> None:
-    """Refuse a store, called as it was given, without a single image.
-
-    Raises:
-        ValueError: it has no images.
-    """
-    if not store.parts():
-        raise ValueError(f"{given} has no images; finish: polyteach ingest SOURCE {given}")
-
-
 def places(device: Sequence[str], teachers: Mapping[str, str]) -> dict[str, str]:
     """Device by teacher. device: DEVICE, for the teachers in turn, or NAME=DEVICE, for one.
 
     Raises:
-        ValueError: a device for a teacher that there is not, or two for one.
+        ValueError: what is no device, a device for a teacher that there is not, or two for one.
     """
     shared: list[str] = []
     own: dict[str, str] = {}
     for word in listed(device):
         name, equals, place = word.partition("=")
         if not equals:
+            check_device(word)
             shared.append(word)
         elif name not in teachers:
             raise ValueError(f"device {word!r}: there is no teacher {name!r}; there are {', '.join(teachers)}")
         elif name in own:
             raise ValueError(f"teacher {name!r} is given two devices, {own[name]} and {place}")
         else:
+            check_device(place)
             own[name] = place
     others = [name for name in teachers if name not in own]
     if len(shared) > len(others):

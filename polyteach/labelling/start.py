@@ -10,9 +10,9 @@ from polyteach.ground.limits import Limits
 from polyteach.ground.storage import to_path
 from polyteach.ground.texts import say
 from polyteach.labelling.lines import lines
-from polyteach.labelling.options import Asking, Cluster, Predicting, Telling, check_images, check_names, places
+from polyteach.labelling.options import Asking, Cluster, Predicting, Telling, check_names, places
 from polyteach.labelling.unreadable import complain
-from polyteach.store.folder import StoreFolder
+from polyteach.store.folder import StoreFolder, check_images
 from polyteach.teachers import check_teacher
 
 

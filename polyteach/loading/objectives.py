@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from polyteach.ground.files import read_text, yaml_value
+from polyteach.ground.files import Twice, once, read_text, yaml_value
 from polyteach.store.label_folder import LabelFolder
 from polyteach.tasks import load_task
 from polyteach.tasks.target import PEOPLE, Objective, Space
@@ -190,22 +190,6 @@ def _composed(name: str) -> str:
 # --- tables of names ---
 
 
-class _Twice(yaml.YAMLError):
-    pass
-
-
-class _Once(yaml.BaseLoader):
-    """Refuses a key that comes twice, of which the last would win in silence."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                raise _Twice(f"line {key.start_mark.line + 1}: {key.value!r} is there twice")
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
 def read_map(file: str | Path) -> dict[str, str | dict[str, str]]:
     """A table of names, of a YAML or JSON file.
 
@@ -224,9 +208,9 @@ def read_map(file: str | Path) -> dict[str, str | dict[str, str]]:
     except ValueError as e:
         raise ValueError(f"map {e}") from e
     try:
-        found = yaml_value(text, _Once)
+        found = yaml_value(text, once(yaml.BaseLoader))
     except ValueError as e:
-        wrong = ":" if isinstance(e.__cause__, _Twice) else " is neither YAML nor JSON:"
+        wrong = ":" if isinstance(e.__cause__, Twice) else " is neither YAML nor JSON:"
         raise ValueError(f"map {file}{wrong} {e}") from e
     if not isinstance(found, dict) or not found:
         raise ValueError(f"map {file} must hold TASK/SET: {{their name: our name}}, or their name: our name")

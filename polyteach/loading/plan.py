@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polyteach.ground.names import did_you_mean, unknown_name
+from polyteach.ground.names import did_you_mean
 from polyteach.ground.options import listed
+from polyteach.loading.chosen import check_chosen
 from polyteach.loading.combine import COMBINE, check_combine
 from polyteach.loading.objectives import Table, apart, by_people, join
 from polyteach.store import LABELLED, ROW_GROUP, Index, LabelSet, Store, several
@@ -115,10 +116,7 @@ def plan(
         if not store.parts():
             raise ValueError(f"{store.path} has no images; finish: polyteach ingest SOURCE {store.path}")
     every = [s for sets in found for s in sets]
-    _known("task", tasks, {s.task for s in every})
-    _known(
-        "label set", labels, {s.name for s in every} | {f"{s.task}/{s.name}" for s in every}, {s.name for s in every}
-    )
+    check_chosen([(s.task, s.name) for s in every], tasks, labels)
     chosen = [_chosen(sets, tasks, labels) for sets in found]
     for store, sets, mine in zip(stores, found, chosen, strict=True):
         if not mine:
@@ -370,12 +368,6 @@ def no_split(asked: str, there: Collection[str | None]) -> ValueError:
 def _answering(plan: Plan) -> list[str]:
     """Names of the label sets whose answers count."""
     return sorted({labels.name for _, _, labels, n in members(plan) if n})
-
-
-def _known(what: str, asked: Sequence[str], known: set[str], shown: set[str] | None = None) -> None:
-    unknown = [a for a in asked if a not in known]
-    if unknown:
-        raise unknown_name(what, unknown[0], sorted(shown or known), "the stores have")
 
 
 def _chosen(sets: list[LabelSet], tasks: Sequence[str], labels: Sequence[str]) -> list[LabelSet]:

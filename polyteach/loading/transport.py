@@ -230,9 +230,22 @@ def _restored(plain: Any) -> Target | None:
     return target
 
 
-def _quiet(worker: int) -> None:
-    """Signals are for the process that trains: Ctrl-C reaches workers too, which it still needs for the checkpoint."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+LINGER = 60
+"""Seconds that a worker goes on after SIGTERM: for the trainer's last step, and no longer where it is stuck itself."""
+
+
+def _linger(number: int, frame: Any) -> None:
+    """What SIGTERM does to a worker: a second one, or the alarm, ends it."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.alarm(LINGER)
+
+
+def _quiet(worker: int) -> None:
+    """Signals are for the process that trains, which still needs its workers for the step before the checkpoint.
+
+    Ctrl-C reaches workers too, and so does SIGTERM where a scheduler or `timeout` sends it to the whole group.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _linger)
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)

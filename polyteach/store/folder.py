@@ -218,3 +218,13 @@ class StoreFolder:
         numbers = self.reject_parts() if parts is None else parts
         tables = [read_part(folder / part_name(p), None, None, self.most, REJECTS) for p in numbers]
         return [(r["id"], r["uri"], r["reason"]) for t in tables for r in t.to_pylist()]
+
+
+def check_images(store: StoreFolder, given: str) -> None:
+    """Refuse a store, called as it was given, without a single image.
+
+    Raises:
+        ValueError: it has no images.
+    """
+    if not store.parts():
+        raise ValueError(f"{given} has no images; finish: polyteach ingest SOURCE {given}")

@@ -50,14 +50,21 @@ class Record:
         """The file that is written last."""
         return self.folder / self.kind.done
 
-    def refuse_finished(self) -> None:
-        """Say so where nothing is left to be done.
+    def check_open(self) -> None:
+        """Say so where nothing is left to be done, or what the folder holds is none of ours.
 
         Raises:
-            ValueError: the folder holds a finished run.
+            ValueError: the folder holds a finished run, or something else.
         """
         if self.done.exists():
             raise ValueError(f"{self.folder} holds a finished run; choose another folder")
+        if not (self.folder / CONFIG).exists():
+            self._refuse_other()
+
+    def _refuse_other(self) -> None:
+        sweep(self.folder)
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise ValueError(f"{self.folder} exists and is no {self.kind.called}; choose another folder")
 
     def options(self) -> Fields | None:
         """The options with which the run in the folder was begun, None where there is none.
@@ -90,12 +97,11 @@ class Record:
         Raises:
             ValueError: the folder holds something else, or a run that was started otherwise; names what differs.
         """
-        sweep(self.folder)
         began = self._began()
         if began is None:
-            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-                raise ValueError(f"{self.folder} exists and is no {self.kind.called}; choose another folder")
+            self._refuse_other()
             return
+        sweep(self.folder)
         said = began.object("options")
         old = began.value | {"options": said.value}
         then, now = (

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from polyteach.ground.limits import MAX_PIXELS, Limits
 from polyteach.ground.options import Hardware, Policy, Saving, Views
+from polyteach.loading.chosen import check_chosen
 from polyteach.loading.objectives import Table, read_map
 from polyteach.model.backbones import check_name
 from polyteach.model.provenance import check_init
 from polyteach.store.folder import StoreFolder
+from polyteach.store.label_folder import named_sets
 from polyteach.training import processes
 from polyteach.training.options import (
     BackboneNetwork,
@@ -94,11 +97,14 @@ def checked_train(asked: TrainRequest) -> TrainRequest:
     """
     record = Record(asked.out, TRAIN)
     if processes.rank() == 0:
-        record.refuse_finished()
+        record.check_open()
     twice = {s for s in asked.stores if asked.stores.count(s) > 1}
     if twice:
         raise ValueError(f"store {min(twice)} is given twice; every image should count once")
-    _check_stores(asked.stores, asked.limits)
+    opened = _check_stores(asked.stores, asked.limits)
+    if (asked.sets.tasks or asked.sets.labels) and all(isinstance(s.path, Path) for s in opened):
+        # in object storage every listing costs a request: there they are looked at once, with the rest
+        check_chosen([one for s in opened for one in named_sets(s)], asked.sets.tasks, asked.sets.labels)
     accumulate = asked.optimisation.accumulate
     if accumulate is None:
         began = record.options()
@@ -122,7 +128,7 @@ def checked_pretrain(asked: PretrainRequest) -> PretrainRequest:
     Raises:
         ValueError: what was given does not exist or does not fit, or `out` holds a finished run.
     """
-    Record(asked.out, PRETRAIN).refuse_finished()
+    Record(asked.out, PRETRAIN).check_open()
     _check_stores(asked.stores, asked.limits)
     _check_network(asked.network)
     return asked
@@ -139,11 +145,10 @@ def check_frozen(freeze: Sequence[str], hardware: StudentHardware) -> None:
             raise ValueError(f"{name} and freeze: there is no gradient in the backbone to share; give one of them")
 
 
-def _check_stores(stores: Sequence[str], limits: Limits) -> None:
+def _check_stores(stores: Sequence[str], limits: Limits) -> list[StoreFolder]:
     if not stores:
         raise ValueError("no store given")
-    for store in stores:
-        StoreFolder.open(store, limits=limits)
+    return [StoreFolder.open(store, limits=limits) for store in stores]
 
 
 def _check_network(network: Network) -> None:

@@ -1,7 +1,7 @@
 """Run: what `train`, `pretrain` and `transfer` make in a folder, from the check that it can go on to its last file.
 
 run = Run(out, Kind("train", "train.json", free=("workers",)))
-run.refuse_finished()
+run.check_open()
 config = run.settings(options, init, data)
 run.check_same(config)                                    # "was started otherwise: ..."
 run.write_settings(config)                                # config.json

@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from polyteach.ground.options import grouped
 
+
+@grouped
 def demo(
     *,
     out: str,

@@ -6,7 +6,6 @@ from pathlib import Path
 from polyteach.ground.limits import Limits
 from polyteach.ground.options import Hardware, Paths, Saving, grouped, listed
 from polyteach.training.options import BackboneNetwork, BackboneOptimisation, Contrast
-from polyteach.training.request import PretrainRequest, checked_pretrain
 
 
 @grouped
@@ -50,6 +49,8 @@ def pretrain(
 
         polyteach pretrain store --out vicreg --method vicreg --backbone resnet18 --size 96 --steps 5000
     """
+    from polyteach.training.request import PretrainRequest, checked_pretrain
+
     groups = (limits, contrast, network, optimisation, hardware, saving)
     request = checked_pretrain(PretrainRequest(listed(stores), str(out), listed(split), *groups))
     from polyteach.training.pretrain import pretrain_backbone  # torch, when nothing is left that can be refused

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from polyteach.ground.options import Paths, listed
+from polyteach.ground.options import Paths, grouped, listed
 
 
+@grouped
 def report(
     runs: Paths,
     *,

@@ -5,7 +5,6 @@ from pathlib import Path
 from polyteach.ground.limits import Limits
 from polyteach.ground.options import Paths, Policy, Saving, Views, grouped, listed
 from polyteach.training.options import Labels, Losses, StudentHardware, StudentNetwork, StudentOptimisation
-from polyteach.training.request import TrainRequest, checked_train
 
 
 @grouped
@@ -63,6 +62,8 @@ def train(
 
         polyteach train store --out run --optimizer adamw --size 256 --steps 5000 --augment 5
     """
+    from polyteach.training.request import TrainRequest, checked_train
+
     groups = (limits, sets, network, views, policy, optimisation, losses, hardware, saving)
     request = checked_train(TrainRequest(listed(stores), str(out), *groups))
     from polyteach.training.train import train_student  # torch, when nothing is left that can be refused without it

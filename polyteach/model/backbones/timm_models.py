@@ -26,8 +26,14 @@ def load(name: str, init: str | None) -> Any:
     if not init or Path(init).is_dir():
         model: Any = timm.create_model(name, pretrained=False, **wanted)
     elif init == "pretrained":
-        with downloading():
-            model = timm.create_model(name, pretrained=True, **wanted)
+        try:
+            with downloading():
+                model = timm.create_model(name, pretrained=True, **wanted)
+        except (OSError, RuntimeError) as e:  # no connection, not in the cache; or timm knows no weights of it
+            raise ValueError(
+                f"init 'pretrained': the weights of {name!r} cannot be had: {str(e).splitlines()[0]} To train without "
+                "a hub give a file of them: --init FILE (.safetensors, .pth)"
+            ) from e
     else:
         model = _from_file(name, Path(init), wanted)
     model.channels, model.strides = tuple(model.feature_info.channels()), STRIDES

@@ -5,7 +5,10 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from polyteach.ground.options import grouped
 
+
+@grouped
 def drop_labels(store: Positional[str | Path], sets: Positional[Sequence[str]], *, yes: bool = False) -> None:
     """Delete label sets. Images and other sets stay as they are.
 

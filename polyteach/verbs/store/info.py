@@ -4,7 +4,10 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from polyteach.ground.options import grouped
 
+
+@grouped
 def info(store: Positional[str | Path], *, score: float = 0.5, json: bool = False) -> None:
     """Say what is in a store: images by split, and what each label set says of them.
 

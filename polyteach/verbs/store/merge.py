@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 from tyro.conf import Positional
 
+from polyteach.ground.options import grouped
 
+
+@grouped
 def merge(out: Positional[str], stores: Positional[Sequence[str]], *, progress: bool = True) -> None:
     """Write the images and label sets of several stores into a new one.
 

@@ -7,6 +7,8 @@ from typing import Annotated
 from tyro.conf import Positional
 from tyro.constructors import PrimitiveConstructorSpec
 
+from polyteach.ground.options import grouped
+
 
 def _fractions(words: list[str]) -> dict[str, float]:
     out: dict[str, float] = {}
@@ -36,6 +38,7 @@ _Fractions = Annotated[
 ]
 
 
+@grouped
 def split(
     store: Positional[str | Path],
     *,
