@@ -88,9 +88,14 @@ def check_device(name: str) -> None:
         ValueError: torch knows no such kind of device; says which was meant.
     """
     kind, _, index = str(name).partition(":")
-    foreign = kind.isalpha() and entry_points(group="torch.backends")  # which may bring kinds of their own
-    if (kind not in DEVICES and not foreign) or not re.fullmatch(r"\d*", index) or str(name).endswith(":"):
+    known = kind in DEVICES or (kind.isalpha() and _foreign_devices())
+    if not known or not re.fullmatch(r"\d*", index) or str(name).endswith(":"):
         raise no_device(str(name))
+
+
+def _foreign_devices() -> bool:
+    """Whether another distribution may bring torch kinds of devices that are not listed here."""
+    return bool(entry_points(group="torch.backends"))
 
 
 def no_device(name: str) -> ValueError:

@@ -16,7 +16,7 @@ def label(
     *,
     teachers: Teachers,
     device: Sequence[str] = ("auto",),
-    asking: Asking = Asking(),
+    inference: Asking = Asking(),
     score: float = 0.5,
     limits: Limits = Limits(),
     cluster: Cluster = Cluster(),
@@ -55,4 +55,4 @@ def label(
     """
     from polyteach.labelling.start import start_label
 
-    start_label(str(store), teachers, device, asking, score, limits, cluster, progress)
+    start_label(str(store), teachers, device, inference, score, limits, cluster, progress)

@@ -19,8 +19,8 @@ def predict(
     images: Paths,
     *,
     out: str | Path | None = None,
-    telling: Telling = Telling(),
-    predicting: Predicting = Predicting(),
+    printing: Telling = Telling(),
+    inference: Predicting = Predicting(),
     max_pixels: int = MAX_PIXELS,
     pictures: bool = True,
     progress: bool = True,
@@ -58,7 +58,7 @@ def predict(
     """
     from polyteach.labelling.start import start_predict
 
-    return start_predict(str(run), listed(images), out, telling, predicting, max_pixels, pictures, progress)
+    return start_predict(str(run), listed(images), out, printing, inference, max_pixels, pictures, progress)
 
 
 def status(answers: "list[dict[str, Target]]") -> int:

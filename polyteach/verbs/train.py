@@ -12,7 +12,7 @@ def train(
     stores: Paths,
     *,
     out: str | Path,
-    sets: Labels = Labels(),
+    label_sets: Labels = Labels(),
     limits: Limits = Limits(),
     network: StudentNetwork = StudentNetwork(),
     optimisation: StudentOptimisation = StudentOptimisation(),
@@ -64,7 +64,7 @@ def train(
     """
     from polyteach.training.request import TrainRequest, checked_train
 
-    groups = (limits, sets, network, views, policy, optimisation, losses, hardware, saving)
+    groups = (limits, label_sets, network, views, policy, optimisation, losses, hardware, saving)
     request = checked_train(TrainRequest(listed(stores), str(out), *groups))
     from polyteach.training.train import train_student  # torch, when nothing is left that can be refused without it
 
