@@ -227,6 +227,16 @@ def fails(error, monkeypatch):
     monkeypatch.setattr(module, "train", refused)
 
 
+def test_who_counts_labels_waits_for_no_torchvision():
+    """It, timm and torchmetrics take as long to be imported as torch does."""
+    code = (
+        "import sys, polyteach.curation.label_info\nfrom polyteach.tasks import all_tasks, load_task\n"
+        "assert len([load_task(t) for t in all_tasks()]) == 5\n"
+        "sys.exit(', '.join({'torchvision', 'timm', 'torchmetrics', 'scipy'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 MISTAKES = [
     (["train", "{store}", "--out", "{run}", "--backbone", "resnet81"], "unknown backbone 'resnet81'; did you mean"),
     (["train", "{store}", "--out", "{run}", "--size", "100"], "size must be a multiple of 32; got 100"),
@@ -235,7 +245,14 @@ MISTAKES = [
     (["train", "{store}", "--out", "{run}", "--weights", "best"], "weights 'best' is neither one of rule"),
     (["train", "{store}", "--out", "{run}", "--map", "/nowhere"], "map /nowhere: No such file"),
     (["train", "{store}", "--out", "{done}"], "holds a finished run; choose another folder"),
+    (["train", "{store}", "--out", "{store}"], "exists and is no run of polyteach; choose another folder"),
     (["train", "{store}", "--out", "{run}", "--shard"], "shard: there is one process"),
+    (["train", "{store}", "--out", "{run}", "--device", "gpu"], "device 'gpu' is none: say auto, cpu"),
+    (
+        ["train", "{store}", "--out", "{run}", "--labels", "poeple"],
+        "unknown label set 'poeple'; the stores have people. Did you mean people?",
+    ),
+    (["train", "{store}", "--out", "{run}", "--tasks", "depth"], "unknown task 'depth'; the stores have detection"),
     (
         ["pretrain", "{store}", "--out", "{run}", "--method", "magic"],
         "unknown method 'magic'; there are simclr, vicreg",
@@ -250,6 +267,8 @@ def test_what_a_training_cannot_do_is_said_before_torch_is_imported(tmp_path):
     store, done = tmp_path / "store", tmp_path / "done"
     (store / "images").mkdir(parents=True)
     (store / "store.json").write_text('{"format": 1, "part_size": 4}')
+    (store / "labels" / "detection" / "people").mkdir(parents=True)
+    (store / "labels" / "detection" / "people" / "set.json").write_text("{}")
     done.mkdir()
     for name in ("train.json", "pretrain.json"):
         (done / name).write_text("{}")

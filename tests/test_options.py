@@ -1,6 +1,7 @@
 """Groups of options: given one by one or whole, from Python, the command line and files of options."""
 
 import inspect
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated
 
+import numpy as np
 import pytest
+import torch
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
@@ -94,6 +97,58 @@ def test_options_come_one_by_one_or_in_their_group():
         brew("a", out="b", lrr=0.1)
     with pytest.raises(ValueError, match=r"batch_size must be at least 1; got 0"):
         brew("a", out="b", batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("steps", 2.5, r"steps must be int \| None; got 2\.5"),
+        ("lr", "fast", r"lr must be float \| None; got 'fast'"),
+        ("batch_size", True, "batch_size must be int; got True"),
+        ("channels_last", "yes", "channels_last must be bool; got 'yes'"),
+        ("precision", None, "precision must be str; got None"),
+        ("title", ["a"], r"title must be str; got \['a'\]"),
+    ],
+)
+def test_a_value_from_python_is_of_its_options_type(option, value, said):
+    with pytest.raises(ValueError, match=said):
+        brew("a", out="b", **{option: value})
+    with pytest.raises(ValueError, match="out must be str"):
+        brew("a", out=None)
+
+
+def test_numbers_of_numpy_and_devices_of_torch_are_values():
+    answer = brew("a", out="b", seed=np.int64(5), lr=np.float32(0.5), device=torch.device("cpu"), split=["x"])
+    assert answer == (("a",), "b", ("x",), Longer(seed=5, lr=0.5), Hardware(device="cpu"), "none")
+    assert type(answer[3].seed) is int
+    assert type(answer[4].device) is str
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu", "cuda", "cuda:3", "mps", "xpu:1", "meta"])
+def test_names_of_devices(name):
+    assert Hardware(device=name).device == name
+
+
+@pytest.mark.parametrize("name", ["gpu", "CUDA", "cuda:", "cuda:x", "cuda:-1", "", "0", "cpu:0:1"])
+def test_what_is_no_device(name):
+    with pytest.raises(ValueError, match=f"device {re.escape(repr(name))} is none"):
+        Hardware(device=name)
+
+
+def test_a_kind_of_device_that_another_distribution_brings(monkeypatch):
+    """Only torch knows whether there is one of that name."""
+    monkeypatch.setattr("polyteach.ground.names.entry_points", lambda group: [group])
+    assert Hardware(device="npu:0").device == "npu:0"
+    with pytest.raises(ValueError, match="device 'npu:' is none"):
+        Hardware(device="npu:")
+
+
+def test_a_file_that_gives_an_option_twice_is_refused(said, tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("stores: a\nout: c\nlr: 1\nlr: 2\n")
+    status, answer, text = said("--config", file)
+    assert (status, answer) == (2, None)
+    assert text == f"polyteach brew: --config {file}: line 4: 'lr' is there twice\n"
 
 
 def test_signature_and_help_tell_every_option():
