@@ -282,13 +282,13 @@ def test_what_fits_into_memory_is_decoded_once_and_the_samples_stay_the_same(tmp
     store = store_of(tmp_path / "s", 6)
     label(store, "people", [soft(1, 0, 0), None, *[soft(0, 1, 0)] * 4])
     wanted = [samples(plan([store]))[i] for i in range(10)]
-    count, picture = [0], Store.picture
+    count, decoded = [0], Store.image
 
     def counted(self, row):
         count[0] += 1
-        return picture(self, row)
+        return decoded(self, row)
 
-    monkeypatch.setattr(Store, "picture", counted)
+    monkeypatch.setattr(Store, "image", counted)
     monkeypatch.setattr(reader, "DECODED", room)
     s = samples(plan([store]))
     for i, sample in enumerate(wanted):

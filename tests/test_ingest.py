@@ -29,7 +29,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import polyteach.curation.look
 import polyteach.datasets
+import polyteach.store.folder
+import polyteach.store.label_set
 from polyteach.__main__ import main
 from polyteach.curation.look import unique
 from polyteach.datasets import Dataset, Entry, _archive, formats, load_dataset, locate
@@ -570,7 +573,7 @@ def test_other_folders_are_not_touched(folder, tmp_path):
 
 
 def interrupt_after(monkeypatch, writes, error):
-    """The store's writer fails with `error` at the `writes`-th file of images or rejects that it is to write."""
+    """The store's writer fails with `error` at the `writes`-th part that it is to write."""
     real, left = polyteach.store.folder.write_part, [writes]
 
     def write(path, *args, **kwargs):
@@ -579,7 +582,8 @@ def interrupt_after(monkeypatch, writes, error):
         left[0] -= 1
         return real(path, *args, **kwargs)
 
-    monkeypatch.setattr(polyteach.store.folder, "write_part", write)
+    for module in (polyteach.store.folder, polyteach.store.label_set):
+        monkeypatch.setattr(module, "write_part", write)
 
 
 @pytest.mark.parametrize("writes", range(6))
@@ -697,10 +701,10 @@ def test_killed_at_random_moments(tmp_path):
         (tmp_path / "in" / f"{i:03d}.png").write_bytes(picture(size=(64 + i, 64)) if i % 7 else b"bad")
     ingest(str(tmp_path / "in"), str(tmp_path / "whole"), part_size=2, workers=2, progress=False)
     words = ["ingest", str(tmp_path / "in"), str(tmp_path / "store"), "--part-size", "2", "--workers", "2"]
-    measure, parts = polyteach.ground.images.measure, tmp_path / "store" / "images"
+    measure, parts = polyteach.curation.look.measure, tmp_path / "store" / "images"
 
     def slowly():
-        polyteach.ground.images.measure = lambda *a: time.sleep(0.1) or measure(*a)  # the process is a fork
+        polyteach.curation.look.measure = lambda *a: time.sleep(0.1) or measure(*a)  # the process is a fork
         return main(words)
 
     def written():
@@ -1271,6 +1275,7 @@ def test_pictures_that_wait_are_bounded_in_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_AHEAD", (4, 3 * 10**5))
     monkeypatch.setattr(looker, "look", slow)
     monkeypatch.setattr(module, "load_dataset", lambda *_: Toy([str(i) for i in range(40)]))
-    monkeypatch.setattr(module, "locate", lambda s: ("toy", s))
+    for home in (module, importlib.import_module("polyteach.datasets")):
+        monkeypatch.setattr(home, "locate", lambda s: ("toy", s))
     ingest("x", tmp_path / "store", workers=8, progress=False)
     assert most < 6 * 10**5

@@ -416,8 +416,7 @@ def test_two_runs_at_once_lose_nothing_and_differ_in_nothing(tmp_path, teacher, 
 def test_a_network_gives_the_same_bytes_to_a_run_that_goes_on(tmp_path):
     """Its first batch is like any other: counting operations once changed the last bits of depth and normals."""
     from polyteach.model.student import Student, save_student
-    from polyteach.store import Space
-    from polyteach.tasks.contract import Objective
+    from polyteach.tasks.contract import Objective, Space
 
     torch.manual_seed(0)
     heads = {"depth": Objective("depth", Space(kind="metric")), "normals": Objective("normals", Space())}

@@ -210,11 +210,11 @@ def test_parts_that_a_listing_lacks_are_found(layer, monkeypatch):
         if not known:
             forget(monkeypatch)
         for left in range(5):  # newest first, until the listing is empty
-            real = ObjectPath._below
-            monkeypatch.setattr(ObjectPath, "_below", lambda p, r=real, n=left: dict(list(r(p).items())[:n]))
+            real = ObjectPath.names_below
+            monkeypatch.setattr(ObjectPath, "names_below", lambda p, r=real, n=left: dict(list(r(p).items())[:n]))
             # past a gap and without a hint nobody can know of more
             assert Store.open("s3://bucket/store").parts() == ([0, 1, 3, 4] if left > 2 else [0, 1])
-            monkeypatch.setattr(ObjectPath, "_below", real)
+            monkeypatch.setattr(ObjectPath, "names_below", real)
     assert Store.open("s3://bucket/store").parts() == [0, 1, 3, 4]
 
 
@@ -394,7 +394,7 @@ def test_a_file_in_blocks_is_that_file(layer, tmp_path, monkeypatch):
 
 
 def test_a_missing_client_says_what_to_install(layer, monkeypatch):
-    monkeypatch.setattr(storage, "_clients", {})
+    monkeypatch.setattr(requests, "_clients", {})
 
     def missing(*_, **__):
         raise ImportError("Install s3fs to access S3")
@@ -423,7 +423,7 @@ def test_refusals_are_not_tried_again(layer, monkeypatch):
         Store.create("s3://no-such-bucket/s")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    monkeypatch.setattr(storage, "_clients", {})
+    monkeypatch.setattr(requests, "_clients", {})
     layer.reset()
     with pytest.raises(StorageError, match=r"was refused .*NoCredentialsError.*Look after the credentials"):
         Store.open("s3://bucket/store")

@@ -125,8 +125,8 @@ def test_an_unreadable_image_is_replaced_by_one_image_not_by_two(tmp_path):
 
 def test_a_pair_is_read_once(tmp_path, monkeypatch):
     plan = all_images([Store.open(pictures(tmp_path / "store"))])
-    read, real = [], Store.picture
-    monkeypatch.setattr(Store, "picture", lambda self, row: read.append(row.id) or real(self, row))
+    read, real = [], Store.image
+    monkeypatch.setattr(Store, "image", lambda self, row: read.append(row.id) or real(self, row))
     ids = next(iter(batches(pairs(plan, 0, 32, (0.2, 1.0), "simclr"), 20, 0, 1))).ids
     assert read == ids[0::2]
 
