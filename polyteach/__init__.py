@@ -8,7 +8,7 @@ Multi-task self-training (MuST; Ghiasi et al., ICCV 2021, arXiv 2108.11353) in t
     polyteach.label("store/", teachers={"classes": "timm:resnet50",  # teachers -> pseudo labels
                                         "boxes": "torchvision:fasterrcnn_resnet50_fpn"})
     polyteach.train("store/", out="run/")                            # pseudo labels -> one student
-    polyteach.predict("run/", ["cat.jpg"], out="pictures/")
+    polyteach.predict("run/", ["cat.jpg"], out="drawings/")
 
 `import polyteach` is light: torch is imported by the first function that needs it.
 """

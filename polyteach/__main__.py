@@ -32,7 +32,7 @@ def usage() -> str:
             "  polyteach ingest photos/ store",
             "  polyteach label store --teacher boxes=torchvision:fasterrcnn_resnet50_fpn classes=timm:resnet50",
             "  polyteach train store --out run",
-            "  polyteach predict run cat.jpg --out pictures",
+            "  polyteach predict run cat.jpg --out drawings",
         ]
     )
 

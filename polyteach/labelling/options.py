@@ -101,7 +101,7 @@ class Telling:
     """What is told of answers.
 
     Args:
-        score: least score of an object that is printed. The store keeps them all, and pictures show those of 0.3.
+        score: least score of an object that is printed. The store keeps them all, and drawings show those of 0.3.
         json: print one JSON object a line for each image instead: {"image": ..., "answers": {OBJECTIVE: ...}}, or
             {"image": ..., "error": REASON}.
         show: print the answers.

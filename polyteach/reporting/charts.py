@@ -1,4 +1,4 @@
-"""Charts as small SVG pictures that take their colours from the page, so that they follow its dark mode.
+"""Charts as small SVG drawings that take their colours from the page, so that they follow its dark mode.
 
 Every series has a colour, a dash and a marker of its own, so that nothing is told by colour alone; the six colours stay
 apart for colour-blind readers and have a contrast of at least 3 to 1 with the page in either mode. Every chart has a

@@ -38,7 +38,7 @@ def read_examples(f: Findings, most: int) -> tuple[Examples, list[str]]:
                 if files[e].is_file():
                     out.setdefault(c.name, {}).setdefault(e, {})[name] = _read(files[e])
                 else:
-                    notes.append(f"A picture is not there and left out: {files[e]}.")
+                    notes.append(f"A drawing is not there and left out: {files[e]}.")
     return out, notes
 
 
@@ -74,13 +74,13 @@ def _read(file: Path) -> tuple[str, bytes]:
                 small.save(packed, "JPEG", quality=85)
                 kind, data = "image/jpeg", packed.getvalue()
     except (OSError, SyntaxError, Image.DecompressionBombError) as e:
-        raise ValueError(f"{file} (in examples of its transfer.json) is not a PNG, JPEG or WebP picture: {e}") from e
+        raise ValueError(f"{file} (in examples of its transfer.json) is not a PNG, JPEG or WebP image: {e}") from e
     return kind, data
 
 
 def blocks(f: Findings, examples: Examples) -> tuple[Block, ...]:
     """The examples on the page: one open and the others folded, task by task."""
-    out: list[Block] = [Text("Each picture: the image, the truth, the prediction, from left to right.")]
+    out: list[Block] = [Text("Each drawing: the image, the truth, the prediction, from left to right.")]
     for column, files in examples.items():
         first, *more = (
             Images(tuple((n, f"{n}, {column}, {e}", *found[n]) for n in f.names if n in found))

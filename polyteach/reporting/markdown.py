@@ -25,7 +25,7 @@ def _markdown(block: Block, level: int) -> str:
     if isinstance(block, Charts):
         return "\n".join(f"- Chart in report.html: {_md(caption)}" for caption, _ in block.charts)
     if isinstance(block, Images):
-        return "\n".join(f"- Picture in report.html: {_md(text)}" for _, text, _, _ in block.items)
+        return "\n".join(f"- Drawing in report.html: {_md(text)}" for _, text, _, _ in block.items)
     if not isinstance(block, Table):
         raise TypeError(f"a page has no {type(block).__name__}")
     return _markdown_table(block)

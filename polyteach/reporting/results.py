@@ -227,11 +227,11 @@ def _budget(x: Fields) -> str:
 
 
 def _examples(top: Fields) -> list[str]:
-    listed = top.get("examples", (list,), "a list of pictures", True) or []
+    listed = top.get("examples", (list,), "a list of drawings", True) or []
     for i, name in enumerate(listed):
         if not isinstance(name, str):
             raise top.error(f"examples[{i}]", "must be text", name)
-        here = Path(top.file).resolve().parent  # through a link a page would show a picture of somewhere else
+        here = Path(top.file).resolve().parent  # through a link a page would show a file of somewhere else
         if Path(name).is_absolute() or not (here / name).resolve().is_relative_to(here):
             raise top.error(f"examples[{i}]", "must lie in the folder of its transfer.json", name)
     return listed

@@ -25,8 +25,8 @@ def draw_boxes(image: UInt8[Tensor, "3 H W"], target: DetectionTarget, space: Sp
     if shown.mask is not None and len(shown.mask):
         masks = masks_at(shown, (height, width))
         image = draw_segmentation_masks(image, masks, alpha=0.45, colors=[tuple(c) for c in colours.tolist()])
-    picture = to_pil_image(image)
-    pen = ImageDraw.Draw(picture)
+    drawing = to_pil_image(image)
+    pen = ImageDraw.Draw(drawing)
     font = ImageFont.load_default(max(10, min(height, width) // 18))
     thick = max(1, min(height, width) // 150)
     for box, category, score, colour in zip(
@@ -41,4 +41,4 @@ def draw_boxes(image: UInt8[Tensor, "3 H W"], target: DetectionTarget, space: Sp
         pen.rectangle((left - 2, top - 1, right + 2, bottom + 1), fill=tuple(colour))
         bright = sum(colour) > 380
         pen.text(corner, text, font=font, fill=(0, 0, 0) if bright else (255, 255, 255))
-    return pil_to_tensor(picture)
+    return pil_to_tensor(drawing)

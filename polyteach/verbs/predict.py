@@ -1,4 +1,4 @@
-"""student + images -> targets and pictures"""
+"""student + images -> targets and drawings"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ def predict(
     """Answer every objective of a trained student for images, and print the answers.
 
     One line is printed for each image and objective. Into `out` go a label store of the answers (`out/store`, images
-    by reference) and one picture per image and objective. An image that cannot be read, or is not there, is reported
+    by reference) and one drawing per image and objective. An image that cannot be read, or is not there, is reported
     with its reason and does not stop the others; the command's exit status is 1 then.
 
     Args:
@@ -50,11 +50,11 @@ def predict(
     Examples:
         polyteach predict run cat.jpg
 
-        polyteach predict run cat.jpg dog.jpg --out pictures
+        polyteach predict run cat.jpg dog.jpg --out drawings
 
         polyteach predict run photos/ --json > answers.jsonl
 
-        polyteach predict run photos/ --out pictures --precision bf16
+        polyteach predict run photos/ --out drawings --precision bf16
     """
     from polyteach.labelling.start import start_predict
 
