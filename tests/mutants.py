@@ -262,7 +262,7 @@ MUTANTS = (
            "test_batches.py::test_nothing_is_learned_from_what_check_refuses"),
     mutant("store/label_set.py", "if ids[i] != image.id:", "if False:", "an answer of another image is learned",
            "test_batches.py::test_an_answer_of_another_image_is_not_learned"),
-    mutant("ground/images.py", "sorted(size) != sorted(picture.size)", "False", "another size is seen after unpacking",
+    mutant("ground/images.py", "sorted(size) != sorted(image.size)", "False", "another size is seen after unpacking",
            "test_images.py::test_another_size_is_seen_before_anything_is_unpacked"),
     mutant("loading/plan.py", "lambda s: not by_people(s)", "lambda s: by_people(s)", "teachers win over people",
            "test_batches.py::test_people_win_then_the_order_given_and_absent_adds_nothing"),

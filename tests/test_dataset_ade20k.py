@@ -106,7 +106,7 @@ class TestSceneParse150:
         ("pixels", "match"),
         [
             (np.full((H, W), 151), "class 151 is out of range"),
-            (np.zeros((H, W + 1)), "is 12 x 17 .* but the picture is 12 x 16"),
+            (np.zeros((H, W + 1)), "is 12 x 17 .* but the image is 12 x 16"),
             (np.zeros((H, W, 3)), "8-bit indices; it is RGB"),
         ],
     )
@@ -260,7 +260,7 @@ class TestFullRelease:
 
     def test_another_size(self, full, tmp_path):
         png(next(full.glob("**/ADE_val_00000001_seg.png")), seg(SCENE[1:]))
-        refused(tmp_path, f"ade20k:{full}", "is 11 x 16 .* but the picture is 12 x 16")
+        refused(tmp_path, f"ade20k:{full}", "is 11 x 16 .* but the image is 12 x 16")
 
 
 def test_neither_or_both_releases(challenge, tmp_path):

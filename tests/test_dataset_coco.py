@@ -197,8 +197,8 @@ def test_splits_unlabelled_pictures_and_what_is_left_out(root, tmp_path):
     assert len(found["train2017/000000000001.jpg"].box) == 3
     assert load_dataset(f"coco:{root}").left_out == {
         ".json": 1,
-        "JSON of splits without a folder of pictures": 1,  # test-dev2017
-        "pictures that their split's JSON does not list": 1,  # train2017/000000000004.jpg
+        "JSON of splits without a folder of images": 1,  # test-dev2017
+        "images that their split's JSON does not list": 1,  # train2017/000000000004.jpg
     }
 
 
@@ -257,9 +257,9 @@ def test_panoptic_maps_that_are_missing_or_no_map(root, tmp_path):
     panoptic(root, "val2017", {9: (ids, segments)})
     file = root / "annotations/panoptic_val2017/000000000009.png"
     for make, said in (
-        (lambda: Image.fromarray(np.full((H, W), 5, np.uint8)).save(file), "must be an RGB picture; it is L"),
-        (lambda: Image.fromarray(np.zeros((H, W + 1, 3), np.uint8)).save(file), "is 24 x 33 .* picture is 24 x 32"),
-        (lambda: bomb(file, 30_000), "is 30000 x 30000 .* picture is 24 x 32"),
+        (lambda: Image.fromarray(np.full((H, W), 5, np.uint8)).save(file), "must be an RGB image; it is L"),
+        (lambda: Image.fromarray(np.zeros((H, W + 1, 3), np.uint8)).save(file), "is 24 x 33 .* image is 24 x 32"),
+        (lambda: bomb(file, 30_000), "is 30000 x 30000 .* image is 24 x 32"),
         (lambda: file.write_bytes(b"no picture"), "000000000009.png: broken"),
         (file.unlink, "000000000009.png: missing"),
     ):
@@ -349,7 +349,7 @@ BAD = {
         annotation(5, 9, segmentation={"counts": "é~", "size": [H, W]}),
         r"segmentation.counts: the runs must",
     ),
-    "a box beyond numbers": (annotation(5, 9, bbox=[1, 2, 1e308, 1e308]), r"bbox: lies far beyond any picture"),
+    "a box beyond numbers": (annotation(5, 9, bbox=[1, 2, 1e308, 1e308]), r"bbox: lies far beyond any image"),
     "a number that never ends": (
         annotation(5, 9, segmentation={"counts": "o" * 300_000, "size": [H, W]}),
         r"segmentation.counts: the runs must",
@@ -402,7 +402,7 @@ def test_annotations_of_no_image_and_broken_records_are_entries_of_their_own(roo
 
 def test_a_picture_of_another_size_and_a_missing_one(root, tmp_path):
     picture(root / "val2017/000000000009.jpg", (W, H))
-    said = r"instances_val2017.json: images, 000000000009.jpg: height, width: 24 x 32, but the picture is 32 x 24"
+    said = r"instances_val2017.json: images, 000000000009.jpg: height, width: 24 x 32, but the image is 32 x 24"
     with pytest.raises(ValueError, match=said + r" \(turned"):
         ingest(f"coco:{root}", str(tmp_path / "a"), progress=False)
     (root / "val2017/000000000009.jpg").unlink()
@@ -452,10 +452,10 @@ def test_trees_that_are_none(tmp_path, root):
     with pytest.raises(ValueError, match=r"is no folder: expected ROOT/annotations/instances_SPLIT.json"):
         load_dataset(f"coco:{tmp_path / 'nothing'}")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="has no split with pictures: expected ROOT/annotations"):
+    with pytest.raises(ValueError, match="has no split with images: expected ROOT/annotations"):
         load_dataset(f"coco:{tmp_path / 'empty'}")
     (root / "annotations/instances_val2017.json").unlink()
-    with pytest.raises(ValueError, match=r"val2017 has pictures, and there is no annotations/instances_val2017.json"):
+    with pytest.raises(ValueError, match=r"val2017 has images, and there is no annotations/instances_val2017.json"):
         load_dataset(f"coco:{root}")
 
 
@@ -587,9 +587,9 @@ def box(k, xywh, of=9, **more):
 
 WRONG = {
     "outside": ([box(7, (40, 30, 5, 5))], r"annotations\[0\].bbox of id 7: \[40, 30, 5, 5\] lies outside of the pic"),
-    "above": ([box(7, (2, -9, 5, 8))], r"\[2, -9, 5, 8\] lies outside of the picture of 24 x 32 \(height x width\)"),
-    "touching from outside": ([box(7, (32, 2, 5, 5))], r"lies outside of the picture"),
-    "far beyond": ([box(7, (20, 10, 15, 5))], r"reaches from 20 to 35, far beyond the picture of 24 x 32"),
+    "above": ([box(7, (2, -9, 5, 8))], r"\[2, -9, 5, 8\] lies outside of the image of 24 x 32 \(height x width\)"),
+    "touching from outside": ([box(7, (32, 2, 5, 5))], r"lies outside of the image"),
+    "far beyond": ([box(7, (20, 10, 15, 5))], r"reaches from 20 to 35, far beyond the image of 24 x 32"),
     "corners": ([box(6, (1, 2, 9, 9)), box(7, (10, 8, 31, 20))], r"far beyond.*All boxes of the file could be corners"),
     "fractions": ([box(7, (0.1, 0.2, 0.3, 0.4)), box(8, (0.5, 0.5, 0.5, 0.5))], r"all 2 boxes of the file are under a"),
     "under a pixel": (
@@ -609,7 +609,7 @@ WRONG = {
         [annotation(7, 9, box=(2, 14, 5, 5), segmentation=[[40, 2, 45, 2, 45, 9]])],
         r"id 7: \[2, 14, 5, 5\] and its outline have nothing in common",
     ),
-    "a crowd outside": ([box(7, (40, 30, 5, 5), iscrowd=1)], r"lies outside of the picture"),
+    "a crowd outside": ([box(7, (40, 30, 5, 5), iscrowd=1)], r"lies outside of the image"),
 }
 
 
@@ -653,12 +653,12 @@ def test_a_small_overhang_is_clipped_and_counted_also_after_a_stop(root, tmp_pat
         "are crowds (iscrowd: 1), of which no single object is learned": 1,
         "are under a pixel high or wide: too small to be learned": 1,
         "have no outline, or are in an image with one that has none: only their boxes are learned": 4,
-        "reached a little beyond the picture and were clipped": 2,
+        "reached a little beyond the image and were clipped": 2,
     }
     state = json.loads((store / "ingest.json").read_text())
     assert state["notes"] == {"detection": expected}
     said = capsys.readouterr().err
-    assert "  2 of 8 objects reached a little beyond the picture and were clipped" in said
+    assert "  2 of 8 objects reached a little beyond the image and were clipped" in said
     (store / "images/part-00001.parquet").unlink()
     (store / "ingest.json").write_text(json.dumps(state | {"finished": False, "notes": {}}))
     ingest(f"coco:{root}", str(store), part_size=2)
@@ -781,7 +781,7 @@ def test_a_picture_in_two_splits_is_told(tmp_path):
     picture(root / "images/a.jpg")
     for split in ("train", "val"):
         write(root / f"annotations/instances_{split}.json", [image(1, file_name="a.jpg")], [annotation(1, 1)])
-    assert load_dataset(f"coco:{root}").notes == ["1 pictures are in several splits: once in each"]
+    assert load_dataset(f"coco:{root}").notes == ["1 images are in several splits: once in each"]
 
 
 @settings(deadline=None, max_examples=60)
@@ -824,7 +824,7 @@ def test_run_lengths_as_pycocotools_decodes_them(seed, height, width):
 def test_outlines_that_memory_cannot_hold_are_refused(root, tmp_path, monkeypatch):
     monkeypatch.setattr(_coco_outlines, "_CELLS", 2 * H * W)
     write(root / "annotations/instances_val2017.json", [image(9)], [annotation(k, 9) for k in (1, 2, 3)])
-    with pytest.raises(ValueError, match=r"3 outlines in a picture of 24 x 32 .* have more than 1,536 pixels together"):
+    with pytest.raises(ValueError, match=r"3 outlines in an image of 24 x 32 .* have more than 1,536 pixels together"):
         ingest(f"coco:{root}", str(tmp_path / "store"), progress=False)
 
 

@@ -196,7 +196,7 @@ def test_a_missing_file(root, tmp_path, ending):
 @pytest.mark.parametrize(
     ("ending", "content", "match"),
     [
-        ("_depth.npy", DEPTH[1:], r"_depth\.npy: is 11 x 16 .* but the picture is 12 x 16"),
+        ("_depth.npy", DEPTH[1:], r"_depth\.npy: is 11 x 16 .* but the image is 12 x 16"),
         ("_depth_mask.npy", MASK[:, 1:], r"_depth_mask\.npy: is 12 x 15"),
         ("_normal.npy", NORMAL[1:], r"_normal\.npy: is 11 x 16"),
         ("_normal.npy", NORMAL[..., :2], r"_normal\.npy: must be \(height, width, 3\); has shape \(12, 16, 2\)"),
@@ -252,7 +252,7 @@ def test_strange_trees_and_options(root, tmp_path):
     (root / "train/indoors/notes.txt").write_text("x")
     assert load_dataset(f"diode:{root}").left_out.total() == 1
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="has no pictures: expected ROOT/train/outdoor"):
+    with pytest.raises(ValueError, match="has no images: expected ROOT/train/outdoor"):
         load_dataset(f"diode:{tmp_path / 'empty'}")
     with pytest.raises(ValueError, match="axes is one of up, down"):
         load_dataset(f"diode:{root}?axes=left")
@@ -279,7 +279,7 @@ def head(shape, dtype="<f4"):
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (head("(1000000, 1000000, 1)"), r"_depth\.npy: is 1000000 x 1000000 .* but the picture is 12 x 16"),
+        (head("(1000000, 1000000, 1)"), r"_depth\.npy: is 1000000 x 1000000 .* but the image is 12 x 16"),
         (head("(12, 16, 9000000000)"), r"_depth\.npy: must be \(height, width, 1\); has shape"),
         (head("(12, 16)"), r"_depth\.npy: broken: its head says 768 bytes of numbers, and there are 0"),
         (head("(12, -16)"), r"_depth\.npy: must be one array of numbers"),

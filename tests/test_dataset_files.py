@@ -46,7 +46,7 @@ def test_maps_are_pngs_of_the_pictures_size(tmp_path):
     np.testing.assert_array_equal(_files.class_map(str(path), (20, 30), ("L",), "grey"), pixels)
     with pytest.raises(ValueError, match="must be in colour; it is L"):
         _files.class_map(str(path), (20, 30), ("RGB",), "in colour")
-    with pytest.raises(ValueError, match=r"is 20 x 30 \(height x width\), but the picture is 30 x 20"):
+    with pytest.raises(ValueError, match=r"is 20 x 30 \(height x width\), but the image is 30 x 20"):
         _files.class_map(str(path), (30, 20), ("L",), "grey")
     Image.fromarray(pixels).save(path, format="BMP")
     with pytest.raises(ValueError, match="broken: no PNG"):

@@ -52,7 +52,7 @@ def test_a_split_without_class_folders_is_unlabelled(tmp_path):
         "val/b/3.png": ("val", "b"),
     }
     assert stored(f"folder:{root}", tmp_path / "store", part_size=3) == (expected, {})
-    assert load_dataset(f"folder:{root}").notes == ["1 classes have pictures in one split only: a"]
+    assert load_dataset(f"folder:{root}").notes == ["1 classes have images in one split only: a"]
     tree(tmp_path / "two", "train/a/1.png", "train/b/2.png", "test/4.png")
     assert load_dataset(f"folder:{tmp_path / 'two'}").notes == []
 
@@ -80,10 +80,10 @@ def test_a_picture_beside_class_folders_is_a_problem_of_its_own(tmp_path):
 
 def test_what_is_refused(tmp_path):
     trees = {
-        "flat": (("1.png", "2.png"), r"flat/1.png is in no class folder \(2 such pictures\).*without 'folder:'"),
+        "flat": (("1.png", "2.png"), r"flat/1.png is in no class folder \(2 such images\).*without 'folder:'"),
         "mixed": (("a/1.png", "2.png"), r"mixed/2.png is in no class folder"),
         "bare": (("train/1.png", "val/2.png"), "folders train, val, which name splits, but no class folders in them"),
-        "empty": ((), r"has no pictures in class folders; expected ROOT/CLASS/x.jpg or ROOT/SPLIT/CLASS/x.jpg"),
+        "empty": ((), r"has no images in class folders; expected ROOT/CLASS/x.jpg or ROOT/SPLIT/CLASS/x.jpg"),
         "others": (("train/a/1.png", "val/a/1.png", "x/y/1.png"), "train, val look like splits .* x do not"),
     }
     for name, (files, error) in trees.items():
@@ -153,7 +153,7 @@ def test_names_that_differ_in_capitals_are_told(tmp_path):
     dataset = load_dataset(f"folder:{tmp_path}")
     assert dataset.notes == [
         "the class folders 'Cat' and 'cat' differ in capitals or spaces only: several classes",
-        "2 classes have pictures in one split only: Cat, cat",
+        "2 classes have images in one split only: Cat, cat",
     ]
 
 
@@ -197,11 +197,11 @@ def test_a_folder_above_the_tree_is_no_class(tmp_path, inner):
         (("train2017/a.png", "annotations/instances_train2017.json"), "COCO's annotations lie in .* give coco:"),
         (("VOC2012/JPEGImages/a.png", "VOC2012/ImageSets/Main/train.txt"), "Pascal VOC's annotations .* give voc:"),
         (("a.png", "b/c.png"), None),
-        (("train/a.png", "trainannot/a.png", "trainannot/b.png"), "^1 pictures in trainannot are called as others are"),
-        (("images/val/a.jpg", "annotations/val/a.png"), "^1 pictures in annotations/val are called as others are"),
+        (("train/a.png", "trainannot/a.png", "trainannot/b.png"), "^1 images in trainannot are called as others are"),
+        (("images/val/a.jpg", "annotations/val/a.png"), "^1 images in annotations/val are called as others are"),
         (
             ("left/a.png", "right/a.png", "weights/b.png", "labelled/c.png"),
-            "^all pictures lie in 4 folders .labelled, left, right, ....: if these are classes, they were not read",
+            "^all images lie in 4 folders .labelled, left, right, ....: if these are classes, they were not read",
         ),
         (("left/a.png", "right/a.png", "weights/b.png", "labelled/2/c.png"), None),
     ],

@@ -134,7 +134,7 @@ def test_the_devkit_counts_by_the_pictures_number_not_its_place(tmp_path):
         f"val/{val(2)}": f"val/{val(2)}: is missing; {truth} lists it",
         f"val/{val(3)}": f"val/{val(3)}: {truth}: line 3: ILSVRC2012_ID 1500 is no class of {meta}",
         f"val/{val(5)}": f"val/{val(5)}: {truth}: line 5: ILSVRC2012_ID 1001 is no class of {meta}",  # a parent
-        f"val/{val(9)}": f"val/{val(9)}: {truth}: has no such picture",
+        f"val/{val(9)}": f"val/{val(9)}: {truth}: has no such image",
     }
 
 
@@ -258,7 +258,7 @@ def test_what_is_refused(tmp_path):
     for name, error in {
         "gone": "gone is no folder",
         "words": r"words has no class folders named by WordNet ids.*expected ROOT/train/nXXXXXXXX",
-        "tars": r"tars has no pictures of ImageNet \(but 1 .tar\); expected ROOT/train/nXXXXXXXX",
+        "tars": r"tars has no images of ImageNet \(but 1 .tar\); expected ROOT/train/nXXXXXXXX",
         "flat": r"_00000001: no class folder, and nothing says its class: put .*ground_truth.txt and ",
     }.items():
         with pytest.raises(ValueError, match=error):

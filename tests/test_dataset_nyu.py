@@ -187,9 +187,9 @@ def test_splits_are_needed_unless_they_are_not(tmp_path):
 @pytest.mark.parametrize(
     ("train", "test", "match"),
     [
-        ([1], [3], r"testNdxs: 3\.\.3, but there are pictures 1\.\.2"),
+        ([1], [3], r"testNdxs: 3\.\.3, but there are images 1\.\.2"),
         ([0], [2], r"trainNdxs: 0\.\.0"),
-        ([1, 2], [2], r"testNdxs: picture 2 is in train already"),
+        ([1, 2], [2], r"testNdxs: image 2 is in train already"),
         ([1.5], [2], r"trainNdxs: missing, or no list of whole numbers"),
         ([], [2], r"trainNdxs: missing"),
     ],
@@ -298,7 +298,7 @@ def test_no_other_file_is_opened(tmp_path, way):
 @pytest.mark.parametrize(
     ("name", "shape", "dtype", "chunks", "said"),
     [
-        ("images", (10**9, 3, 8, 6), "u1", (1, 3, 8, 6), "at most are 100,000 pictures"),
+        ("images", (10**9, 3, 8, 6), "u1", (1, 3, 8, 6), "at most are 100,000 images"),
         ("images", (2, 3, 10**5, 10**5), "u1", (1, 1, 8, 6), "at most are .* of 100,000,000 pixels"),
         ("images", (2, 3, 8, 6), "u1", (2**28, 1, 8, 6), "blocks of 12,884,901,888 bytes"),
         ("depths", (2, 8, 6), "S4", None, "depths: must be numbers"),

@@ -104,15 +104,15 @@ def test_one_split_is_enough_and_the_other_is_counted(tmp_path):
         (root / folder).rmdir()
     dataset = load_dataset(f"objects365:{root}")
     assert list(dataset.names) == ["val/patch0/objects365_v1_00000001.jpg"]
-    assert dataset.left_out == {"JSON of splits without a folder of pictures": 1}
+    assert dataset.left_out == {"JSON of splits without a folder of images": 1}
 
 
 def test_boxes_far_beyond_the_picture_are_clipped_and_counted_and_those_outside_refused(tmp_path, capsys):
     root = tree(tmp_path / "in")
     ingest(f"objects365:{root}", str(tmp_path / "store"))
-    assert "1 of 5 objects reached beyond the picture and were clipped" in capsys.readouterr().err
+    assert "1 of 5 objects reached beyond the image and were clipped" in capsys.readouterr().err
     write(root / "annotations/zhiyuan_objv2_val.json", VAL, [annotation(8, 1, [30, 2, 9, 9])])
-    with pytest.raises(ValueError, match=r"annotations\[0\].bbox of id 8: \[30, 2, 9, 9\] lies outside of the picture"):
+    with pytest.raises(ValueError, match=r"annotations\[0\].bbox of id 8: \[30, 2, 9, 9\] lies outside of the image"):
         ingest(f"objects365:{root}", str(tmp_path / "strict"), progress=False)
 
 
@@ -174,7 +174,7 @@ def test_broken_annotations(tmp_path, bad, said):
 def test_trees_that_are_none(tmp_path):
     with pytest.raises(ValueError, match=r"is no folder: expected ROOT/annotations/zhiyuan_objv2_train.json"):
         load_dataset(f"objects365:{tmp_path / 'nothing'}")
-    with pytest.raises(ValueError, match=r"no split with pictures: expected ROOT/annotations"):
+    with pytest.raises(ValueError, match=r"no split with images: expected ROOT/annotations"):
         load_dataset(f"objects365:{tmp_path}")
     root = tree(tmp_path)
     with pytest.raises(ValueError, match=r"'a=b' in .* is no option"):
@@ -183,7 +183,7 @@ def test_trees_that_are_none(tmp_path):
     with pytest.raises(ValueError, match=r"objv2_val.json: categories: are others than in .*objv2_train.json"):
         load_dataset(f"objects365:{root}")
     (root / "annotations/zhiyuan_objv2_val.json").unlink()
-    with pytest.raises(ValueError, match=r"val has pictures, and there is no zhiyuan_objv2_val.json"):
+    with pytest.raises(ValueError, match=r"val has images, and there is no zhiyuan_objv2_val.json"):
         load_dataset(f"objects365:{root}")
 
 

@@ -116,7 +116,7 @@ def test_splits_and_tasks_follow_the_lists(root):
         ("VOC2012/JPEGImages/2008_000002", "2012/val", False, True),  # of another split for its pixels
         ("VOC2012/JPEGImages/2008_000004", "2012/test", False, False),  # whose labels are not public
     ]
-    assert dataset.left_out == {"pictures in no list of ImageSets": 1}
+    assert dataset.left_out == {"images in no list of ImageSets": 1}
 
 
 def test_boxes(root):
@@ -168,7 +168,7 @@ def test_trainval_alone(root):
 
 
 BAD = {
-    "size": (lambda r: xml(r, 2007, "000001", thing(), size=(W, H)), r"000001.xml: size: 30 x 20 .*picture is 20 x 30"),
+    "size": (lambda r: xml(r, 2007, "000001", thing(), size=(W, H)), r"000001.xml: size: 30 x 20 .*image is 20 x 30"),
     "no size": (
         lambda r: (r / "VOC2007/Annotations/000001.xml").write_text("<annotation/>"),
         r"000001.xml: size.height: must be a number; it is missing",
@@ -230,7 +230,7 @@ def test_broken_annotations(root, tmp_path, case):
     ("make", "said"),
     [
         (lambda r: palette(r, 2012, "2008_000001", MAP + 21 * (MAP == 20)), r"2008_000001.png: index 41 is no class"),
-        (lambda r: palette(r, 2012, "2008_000001", MAP.T), r"2008_000001.png: is 30 x 20 .* picture is 20 x 30"),
+        (lambda r: palette(r, 2012, "2008_000001", MAP.T), r"2008_000001.png: is 30 x 20 .* image is 20 x 30"),
         (lambda r: palette(r, 2012, "2008_000001", MAP, "RGB"), r"must be a palette PNG, .* it is RGB"),
         (lambda r: (r / "VOC2012/SegmentationClass/2008_000001.png").unlink(), r"2008_000001.png: missing"),
         (lambda r: (r / "VOC2012/SegmentationClass/2008_000001.png").write_bytes(b"x"), r"2008_000001.png: broken"),
@@ -254,10 +254,10 @@ def test_trees_that_are_none(tmp_path):
     with pytest.raises(ValueError, match=r"is no folder: expected ROOT/VOC2007"):
         load_dataset(f"voc:{tmp_path / 'nothing'}")
     (tmp_path / "VOC2012/JPEGImages").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"no lists of pictures: expected ROOT/VOC2007"):
+    with pytest.raises(ValueError, match=r"no lists of images: expected ROOT/VOC2007"):
         load_dataset(f"voc:{tmp_path}")
     lists(tmp_path, 2012, "Main", train=["../../etc/passwd"])
-    with pytest.raises(ValueError, match=r"Main/train.txt: '../../etc/passwd' is no name of a picture"):
+    with pytest.raises(ValueError, match=r"Main/train.txt: '../../etc/passwd' is no name of an image"):
         load_dataset(f"voc:{tmp_path}")
 
 
@@ -282,9 +282,9 @@ def test_protocols_name_what_there_is(root):
     [
         (
             (100, 100, 140, 120),
-            r"object\[0\].bndbox of 'car': 100, 100, 140, 120 lies outside of the picture of 20",
+            r"object\[0\].bndbox of 'car': 100, 100, 140, 120 lies outside of the image of 20",
         ),
-        ((5, 5, 45, 12), r"object\[0\].bndbox of 'car': 5, 5, 45, 12 reaches from 4 to 45, far beyond the picture"),
+        ((5, 5, 45, 12), r"object\[0\].bndbox of 'car': 5, 5, 45, 12 reaches from 4 to 45, far beyond the image"),
         ((0.1, 0.2, 0.5, 0.9), r"object\[0\].bndbox of 'car': .* all boxes of the file are within a pixel"),
     ],
 )
@@ -305,12 +305,12 @@ def test_a_file_that_counts_from_0_is_clipped_and_counted(root, tmp_path, capsys
     first = labels.read(0)[0]
     assert first.box.tolist() == [[0, 0, 12, 9], [0, 0, 30, 20], [2, 2, 30, 9]]
     said = capsys.readouterr().err
-    assert "2 of 7 objects reached a little beyond the picture and were clipped" in said
+    assert "2 of 7 objects reached a little beyond the image and were clipped" in said
     assert "1 of 7 objects are difficult, and not learned" in said
     notes = json.loads((tmp_path / "store/ingest.json").read_text())["notes"]["detection"]
     assert notes == {
         "objects": 7,
-        "reached a little beyond the picture and were clipped": 2,
+        "reached a little beyond the image and were clipped": 2,
         "are difficult, and not learned": 1,
     }
 
@@ -323,7 +323,7 @@ def test_a_folder_above_the_tree_finds_it_and_says_so(root, tmp_path, capsys):
     deeper.mkdir(parents=True)
     root.rename(deeper / "VOCdevkit")
     assert len(load_dataset(f"voc:{tmp_path / 'a'}").names) == 8
-    with pytest.raises(ValueError, match="has no lists of pictures: expected ROOT/VOC2007"):
+    with pytest.raises(ValueError, match="has no lists of images: expected ROOT/VOC2007"):
         load_dataset(f"voc:{tmp_path}")  # three levels
     (tmp_path / "a" / "again" / "VOC2012" / "ImageSets").mkdir(parents=True)
     (tmp_path / "a" / "b" / "VOC2007").mkdir()

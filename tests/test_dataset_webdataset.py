@@ -156,7 +156,7 @@ def test_several_parts_and_odd_members(tmp_path):
     assert problems == {
         "x/3.png": f"{where}3: has several parts of a kind: 3.png, 3.jpg",
         "x/4.png": f"{where}4: has several parts of a kind: 4.cls, 4.CLS",
-        "x/5.cls": f"{where}5: has .cls and no picture",
+        "x/5.cls": f"{where}5: has .cls and no image",
         "x/7.png": f"{where}7.cls: b'cat' is no class index",
         "x/8.png": f"{where}8.cls: b'-1' is no class index",
     }
@@ -165,7 +165,7 @@ def test_several_parts_and_odd_members(tmp_path):
     assert list(load_dataset(f"webdataset:{tmp_path}?image=seg.png").names) == [
         *("x/2.seg.png", "x/3.cls", "x/4.cls", "x/5.cls", "x/7.cls", "x/8.cls")
     ]
-    with pytest.raises(ValueError, match=r"no samples with a picture.*\.jpg\.png, .*\?image=EXTENSION chooses one"):
+    with pytest.raises(ValueError, match=r"no samples with an image.*\.jpg\.png, .*\?image=EXTENSION chooses one"):
         load_dataset(f"webdataset:{tmp_path}?image=ppm")
 
 

@@ -86,7 +86,7 @@ def test_a_teachers_boxes_are_tidied_and_peoples_are_refused_or_counted():
     bad = {
         "lies outside": [(100, 5, 120, 9), (5, -9, 9, 0), (-9, 5, 0, 9), (5, 64, 9, 70)],
         "has no area": [(5, 5, 5, 9), (9, 9, 5, 20), (5, 9, 9, 9)],
-        r"far beyond the picture of 64 x 96 \(height": [(-2.5, 5, 9, 9), (5, 5, 9, 66.5), (5, -3, 9, 9)],
+        r"far beyond the image of 64 x 96 \(height": [(-2.5, 5, 9, 9), (5, 5, 9, 66.5), (5, -3, 9, 9)],
     }
     for said, wrong in bad.items():
         for box in wrong:
@@ -99,7 +99,7 @@ def test_a_teachers_boxes_are_tidied_and_peoples_are_refused_or_counted():
     assert review.objects == 4
     assert review.target.box.tolist() == [[0, 5, 9, 9], [5, 5, 96, 64], [5, 5, 96, 9], [3, 3, 3.5, 9]]
     assert review.notes == {
-        "reached a little beyond the picture and were clipped": 2,
+        "reached a little beyond the image and were clipped": 2,
         "are under a pixel high or wide: too small to be learned": 1,
     }
     large = TASK.review(drawn((-19, 5, 1000, 1009)), (1000, 2000), space)  # 1 % of each side: 10 high, 20 wide

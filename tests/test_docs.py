@@ -241,4 +241,4 @@ def test_the_bounds_on_the_page_of_trust_are_those_of_the_code():
     assert said("an ONNX") == [_onnx_input.LONGEST]
     named = _transformers_files
     assert said("a Hugging Face") == [named.MOST_LAYERS, named.MOST_CLASSES, named.LARGEST]
-    assert said("NYU") == [nyu._PICTURES, nyu._BLOCK // 2**20, nyu._LETTERS]
+    assert said("NYU") == [nyu._IMAGES, nyu._BLOCK // 2**20, nyu._LETTERS]

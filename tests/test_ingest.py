@@ -897,11 +897,11 @@ def test_people_are_taken_at_their_word_whatever_the_format(tmp_path, monkeypatc
     found = state(tmp_path / "store")
     assert found["read"] == ["read upside down"]
     assert found["notes"] == {
-        "detection": {"objects": 2, "reached a little beyond the picture and were clipped": 1},
+        "detection": {"objects": 2, "reached a little beyond the image and were clipped": 1},
     }
     said = capsys.readouterr().err
     assert "\nread upside down\n" in said
-    assert "\n  1 of 2 objects reached a little beyond the picture and were clipped\n" in said
+    assert "\n  1 of 2 objects reached a little beyond the image and were clipped\n" in said
 
 
 def test_pictures_that_use_little_of_their_16_bits_are_told(tmp_path, capsys):
@@ -922,9 +922,7 @@ def test_folders_that_may_be_classes_are_told(tmp_path, capsys):
         (tmp_path / "in" / f"{name}.png").write_bytes(picture())
     ingest(str(tmp_path / "in"), str(tmp_path / "store"))
     said = capsys.readouterr().err
-    assert (
-        "all pictures lie in 2 folders (cat, dog, ...): if these are classes, they were not read; give folder:" in said
-    )
+    assert "all images lie in 2 folders (cat, dog, ...): if these are classes, they were not read; give folder:" in said
     (tmp_path / "in" / "top.png").write_bytes(picture())
     ingest(str(tmp_path / "in"), str(tmp_path / "mixed"))
     assert "classes" not in capsys.readouterr().err
@@ -1212,7 +1210,7 @@ def test_a_tar_that_is_a_bomb_is_refused(tmp_path, monkeypatch):
     assert len(load_dataset(str(tmp_path / "x.tar.gz")).names) == 3
     monkeypatch.setattr(_archive, "MEMBERS", 100)
     (tmp_path / "y.tar.gz").write_bytes(gzip.compress(b"".join(packed(f"{i}") for i in range(2000))))
-    with pytest.raises(ValueError, match=r"it has more than \d+ members, which no archive of pictures of its size has"):
+    with pytest.raises(ValueError, match=r"it has more than \d+ members, which no archive of images of its size has"):
         load_dataset(str(tmp_path / "y.tar.gz"))
     # LZMA's dictionary may be of 4 GiB
     monkeypatch.setattr(_archive, "MEMORY", 2**20)

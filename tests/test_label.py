@@ -258,7 +258,7 @@ def test_a_teacher_that_refuses_pictures_of_a_kind_is_not_broken(tmp_path, teach
 def test_a_teacher_that_never_worked_is_found_out_by_a_plain_picture(tmp_path, teacher):
     store = store_of(tmp_path / "s", pictures(40, dark=range(40)), part_size=20)
     with pytest.raises(
-        ValueError, match=r"8 in a row\) and for a plain picture of 256x256: teacher: ValueError: no face"
+        ValueError, match=r"8 in a row\) and for a plain image of 256x256: teacher: ValueError: no face"
     ):
         polyteach.label(str(store.path), teachers={"a": teacher + "choosy"}, batch_size=4, progress=False)
 

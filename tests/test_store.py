@@ -510,7 +510,7 @@ GREY = Image.new("L", (6, 4), 7)
         ("uint16", saved(GREY), "8-bit grey PNG"),
         ("uint8", saved(GREY.convert("I;16")), "16-bit grey PNG"),
         ("uint8", saved(GREY.quantize(4)), "colour type 3 PNG"),
-        ("uint8", saved(GREY, "WEBP", quality=50), "neither a PNG nor a lossless WebP of one picture"),
+        ("uint8", saved(GREY, "WEBP", quality=50), "neither a PNG nor a lossless WebP of one image"),
         (
             "uint8",
             saved(GREY, "WEBP", lossless=True, save_all=True, append_images=[GREY.point(lambda x: 9)]),
@@ -561,7 +561,7 @@ def test_runs_that_make_up_a_mask_are_let_through(numbers):
         ({"size": [4, 6], "counts": [runs(20, -6, 10)]}, "do not make up"),
         ({"size": [4, 6], "counts": [runs(24)[:-1] + b"\xe9"]}, "bytes that are none"),
         ({"size": [4, 6], "counts": [b"\x10"]}, "bytes that are none"),
-        ({"size": [4, 6], "counts": [b"oooooooo0"]}, "longer than any picture"),
+        ({"size": [4, 6], "counts": [b"oooooooo0"]}, "longer than any image"),
         ({"size": [4, 6], "counts": [runs(24) + b"P"]}, "cut short"),
         ({"size": [4, 6], "counts": [b""]}, "no runs"),
         ({"size": [4, 6], "counts": [None]}, "no runs"),

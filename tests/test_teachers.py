@@ -1471,8 +1471,8 @@ def test_onnx_input_of_one_picture_without_a_batch(tmp_path, images):
 @pytest.mark.parametrize(
     ("shape", "kind", "said"),
     [
-        ([8, 3, 16, 16], "FLOAT", r"its input x takes batches of exactly 8 pictures; export"),
-        ([3, 16], "FLOAT", r"its input x has rank 2, \[3, 16\]; a picture's is 4"),
+        ([8, 3, 16, 16], "FLOAT", r"its input x takes batches of exactly 8 images; export"),
+        ([3, 16], "FLOAT", r"its input x has rank 2, \[3, 16\]; an image's is 4"),
         ([1, 16, 16, 3], "FLOAT", r"by layout NCHW with 16 channels, not 3 of colour; layout NHWC may be meant"),
         ([1, 3, 16, 16], "BFLOAT16", r"its input x is a tensor\(bfloat16\); known are tensor\(float\)"),
     ],

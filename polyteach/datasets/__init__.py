@@ -1,4 +1,4 @@
-"""Datasets: files on disk in, pictures and people's targets out. One file per format, found by its name.
+"""Datasets: files on disk in, images and people's targets out. One file per format, found by its name.
 
 `tar:PATH` is read by `datasets/tar.py`; a plain path picks its format by its ending. A format's file has one function
 `load(path) -> Dataset`. Nothing of this file needs torch, so that a wrong source is told at once.
@@ -37,7 +37,7 @@ _MOST_CLASSES = 100_000
 
 _OTHER_FORMAT = (
     "YOLO's, LabelMe's or CVAT's labels: convert them to COCO's JSON and give coco:ROOT; classes alone: a folder for "
-    "each class and folder:ROOT; pictures without labels: the folder alone. What each looks like: "
+    "each class and folder:ROOT; images without labels: the folder alone. What each looks like: "
     "docs/guide/datasets.md"
 )
 _JUNK = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
@@ -66,13 +66,13 @@ class Drawn(Labels):
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture of a dataset, not looked into yet.
+    """One image of a dataset, not looked into yet.
 
     data: its bytes, where they are at hand; else `uri`, an absolute path or a URL that `read_uri` takes, says where.
     problem: why neither can be had, or why what people say of it is unusable: names file and field. An unlabelled
         dataset's entry then goes to the rejects; a labelled one stops the ingest unless it is told to skip.
-    targets: people's labels, given the (height, width) of the upright picture. Called in a thread, and only for a
-        usable picture. It raises ValueError or OSError where a label is broken or missing: the reason is recorded.
+    targets: people's labels, given the (height, width) of the upright image. Called in a thread, and only for a
+        usable image. It raises ValueError or OSError where a label is broken or missing: the reason is recorded.
     """
 
     data: bytes | None = None
@@ -84,16 +84,16 @@ class Entry:
 
 
 class Dataset(ABC):
-    """Pictures in a fixed order, and what people say of them.
+    """Images in a fixed order, and what people say of them.
 
-    names: of all entries, in order; any text, and may repeat. Listed when the dataset is loaded, before any picture
+    names: of all entries, in order; any text, and may repeat. Listed when the dataset is loaded, before any image
         is read: a resumed ingest compares them.
     spaces: by task, the space of people's targets. Every task that an entry answers is here.
-    embed: the pictures have no address of their own, so a store must keep their bytes.
+    embed: the images have no address of their own, so a store must keep their bytes.
     left_out: how many files were found and not taken, by kind (an ending, or "hidden").
     notes: sentences on how the dataset was read where it could be read in two ways, or was mended.
-    licence: of the pictures and labels, where the dataset states it.
-    limits: how far reading its pictures goes; to be set before they are read.
+    licence: of the images and labels, where the dataset states it.
+    limits: how far reading its images goes; to be set before they are read.
     """
 
     names: Sequence[str]
@@ -115,7 +115,7 @@ class Dataset(ABC):
         """Entries `start` up to, without, `stop`, in the order of `names`; read while they are asked for.
 
         Raises:
-            ValueError: the dataset itself (not one picture) is broken; names the file.
+            ValueError: the dataset itself (not one image) is broken; names the file.
         """
 
 
@@ -276,7 +276,7 @@ def protocols() -> dict[str, Protocol]:
 
 
 def kind(name: str) -> str | None:
-    """Why a file of that name is not taken for a picture: "hidden", "in __MACOSX", or its ending; None where it is."""
+    """Why a file of that name is not taken for an image: "hidden", "in __MACOSX", or its ending; None where it is."""
     within, _, file = name.rpartition("/")
     if file.startswith("."):
         return "hidden"
@@ -316,7 +316,7 @@ def numbered(labels: Iterable[int], where: str) -> tuple[str, ...]:
 
 
 def walk(path: str) -> tuple[dict[str, str | None], Counter[str]]:
-    """The pictures in a folder and in all below it, links followed: path within it, with '/' -> its problem or None.
+    """The images in a folder and in all below it, links followed: path within it, with '/' -> its problem or None.
 
     A subfolder that cannot be listed is among them, ending in '/', with its problem. Then, by kind, how many files
     were left out (see `kind`), and how many of the folders that systems make for themselves.

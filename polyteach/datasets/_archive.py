@@ -170,7 +170,7 @@ def members(archive: Archive, marked: bool = False) -> Iterator[tarfile.TarInfo]
                     raise tarfile.ReadError(f"a member of {member.size:,} bytes")
                 if len(tar.pax_headers) > RECORDS or count == most:
                     what = f"{RECORDS:,} records for all of its members" if count < most else f"{most:,} members"
-                    raise tarfile.ReadError(f"it has more than {what}, which no archive of pictures of its size has")
+                    raise tarfile.ReadError(f"it has more than {what}, which no archive of images of its size has")
                 before, heads.read_so_far = tar.offset, 0
                 yield member
             _ended(heads.last, tar.offset, marked)

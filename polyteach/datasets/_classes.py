@@ -7,7 +7,7 @@ from polyteach.tasks.classification import ClassificationTarget
 
 
 def of_class(index: int, classes: int, where: str) -> Labels:
-    """The labels of a picture that people gave one class of `classes`.
+    """The labels of an image that people gave one class of `classes`.
 
     Raises:
         ValueError: no such class; says `where` it stands.

@@ -2,7 +2,7 @@
 
 The format: https://cocodataset.org/#format-data and pycocotools' `coco.py`. One JSON object with the fields
 `images: [{id, file_name, height, width}]`, `annotations: [{id, image_id, category_id, bbox, segmentation, iscrowd}]`
-and `categories: [{id, name}]`, in any order; bbox is x, y, width, height in pixels from the picture's corner.
+and `categories: [{id, name}]`, in any order; bbox is x, y, width, height in pixels from the image's corner.
 
 Objects365's training file is 5.6 GB with 25 million annotations: as Python objects that would be some 60 GB. Here an
 annotation costs 16 bytes (where it stands; some 100 while the file is read), and is read again with its image.
@@ -166,7 +166,7 @@ class CocoFile:
         return f"{self.file}: images[{self._places[row]}]"
 
     def merge(self, first: int, second: int) -> str | None:
-        """Take the annotations of image `second` for those of `first`, whose picture is the same; or say why not."""
+        """Take the annotations of record `second` for those of `first`, which is of the same image; or say why not."""
         a, b = ([int(s) for s in self.sizes[row]] for row in (first, second))
         broken = self.broken.get(second)
         if broken is None and any(x and y and x != y for x, y in zip(a, b, strict=True)):
@@ -205,7 +205,7 @@ class CocoFile:
                 yield where, value
 
     def check_size(self, row: int, size: tuple[int, int]) -> None:
-        """Compare the size in the file with the picture's (height, width).
+        """Compare the size in the file with the image's (height, width).
 
         Raises:
             ValueError: they differ.
@@ -214,7 +214,7 @@ class CocoFile:
         if (height and height != size[0]) or (width and width != size[1]):
             turned = " (turned by its EXIF orientation?)" if (width, height) == size else ""
             raise ValueError(
-                f"{self.file}: images, {self.names[row]}: height, width: {height} x {width}, but the picture is "
+                f"{self.file}: images, {self.names[row]}: height, width: {height} x {width}, but the image is "
                 f"{size[0]} x {size[1]}{turned}"
             )
 
@@ -233,7 +233,7 @@ class CocoFile:
         return index
 
     def boxes(self, row: int, size: tuple[int, int], outlines: bool) -> Drawn:
-        """The objects of image `row`, whose picture is (height, width) `size`.
+        """The objects of image `row`, which is (height, width) `size`.
 
         A crowd (`iscrowd`), or what is marked `ignore`, is ignored. outlines: give masks; they are None where an
         object that is learned has no segmentation. An object whose outline covers no pixel is ignored too, with its box
@@ -307,7 +307,7 @@ class _Form:
         self._boxes = self._areas = 0
         self._pixel = self._fraction = self._corners = self._product = True
         self._moved = False
-        """Whether a box begins elsewhere than in the picture's corner, where both ways to write it say the same."""
+        """Whether a box begins elsewhere than in the image's corner, where both ways to write it say the same."""
 
     def add(self, annotation: Any) -> None:
         """One annotation of the file; what has no readable box says nothing."""
@@ -329,14 +329,14 @@ class _Form:
             self._product = self._product and abs(area - between) <= 0.01 * area
 
     def check(self, name: str) -> None:
-        """Refuse boxes that are fractions of the picture, or corners by their own areas.
+        """Refuse boxes that are fractions of the image, or corners by their own areas.
 
         Raises:
             ValueError: they are; names the first by `name`.
         """
         if self._boxes and (self._pixel or self._fraction):
             raise ValueError(
-                f"{name}: all {self._boxes:,} boxes of the file are under a pixel: bbox is in pixels of the picture, "
+                f"{name}: all {self._boxes:,} boxes of the file are under a pixel: bbox is in pixels of the image, "
                 "not in fractions of its sides"
             )
         if self._corners and self._product and self._areas > 1:
@@ -347,7 +347,7 @@ class _Form:
 
     def doubt(self) -> str:
         """What to say of boxes that are read as x, y, width, height and may be corners: among many by hand, some lie in
-        the right or the lower half of their picture and are smaller than their distance from its corner.
+        the right or the lower half of their image and are smaller than their distance from its corner.
         """
         if not self._corners or self._boxes < SEVERAL or not self._moved:
             return ""
@@ -449,5 +449,5 @@ def _box(where: str, annotation: dict[str, Any]) -> list[float]:
     if width <= 0 or height <= 0:
         raise ValueError(f"{where}.bbox: width and height must be above 0; got {box}")
     if max(abs(x), abs(y), width, height) > _FAR:
-        raise ValueError(f"{where}.bbox: lies far beyond any picture; got {box}")
+        raise ValueError(f"{where}.bbox: lies far beyond any image; got {box}")
     return [x, y, x + width, y + height]

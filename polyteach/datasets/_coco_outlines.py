@@ -48,12 +48,12 @@ def masks_of(
     the image covers a pixel: then all boxes can be learned.
 
     Raises:
-        ValueError: an outline is broken, or lies beside the picture while its box does not.
+        ValueError: an outline is broken, or lies beside the image while its box does not.
     """
     if len(found) * size[0] * size[1] > _CELLS:
         raise ValueError(
-            f"{found[0][0]}.segmentation: {len(found):,} outlines in a picture of {size[0]} x {size[1]} (height x "
-            f"width) have more than {_CELLS:,} pixels together: give the picture in pieces"
+            f"{found[0][0]}.segmentation: {len(found):,} outlines in an image of {size[0]} x {size[1]} (height x "
+            f"width) have more than {_CELLS:,} pixels together: give the image in pieces"
         )
     masks = np.zeros((len(found), *size), dtype=bool)
     blank = [False] * len(found)
@@ -109,7 +109,7 @@ def outline(where: str, annotation: dict[str, Any], size: tuple[int, int]) -> Bo
     polygons = [p for p in found if len(p) >= 6]
     far = 2 * max(size)
     if any(abs(x) > far for p in polygons for x in p):  # pycocotools' drawing takes memory by a polygon's extent
-        raise ValueError(f"{at}: a polygon reaches far beyond the picture of {size[0]} x {size[1]}")
+        raise ValueError(f"{at}: a polygon reaches far beyond the image of {size[0]} x {size[1]}")
     if not polygons:
         return np.zeros(size, dtype=bool)
     edges = sum(abs(p[i] - p[i - 2]) for p in polygons for i in range(len(p)))
@@ -130,7 +130,7 @@ def _size(value: Any) -> str:
 def _runs(where: str, code: dict[str, Any], size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
     """A run-length code, decoded here: compiled decoders trust the counts and write where these say."""
     if code.get("size") != list(size):
-        raise ValueError(f"{where}.size: {_size(code.get('size'))}, but the picture is {size[0]} x {size[1]}")
+        raise ValueError(f"{where}.size: {_size(code.get('size'))}, but the image is {size[0]} x {size[1]}")
     counts = code.get("counts")
     runs = _text_runs(counts) if isinstance(counts, str) else counts
     right = isinstance(runs, list) and all(type(n) is int and n >= 0 for n in runs)

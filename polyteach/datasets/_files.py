@@ -1,7 +1,7 @@
 """Files of a dataset that are read whole: regular ones, of a size that such files have, checked before they are read.
 
 An archive may unpack to links that lead to /dev/zero or to themselves, to pipes that nobody writes into, and to sparse
-files of terabytes; and a file of annotations may claim any size. What a label costs is bounded by its picture, and what
+files of terabytes; and a file of annotations may claim any size. What a label costs is bounded by its image, and what
 a description costs by `MOST` bytes of it.
 """
 
@@ -128,7 +128,7 @@ def xml(path: str) -> ElementTree.Element:
 
 
 def class_map(path: str, size: tuple[int, int], modes: Sequence[str], what: str) -> np.ndarray:
-    """The pixels (H, W) or (H, W, channels) of a PNG whose picture is (height, width) `size`.
+    """The pixels (H, W) or (H, W, channels) of a PNG that belongs to an image of (height, width) `size`.
 
     modes: Pillow's, that it may have; `what` it must be otherwise. Its size is compared before anything is unpacked.
 
@@ -140,13 +140,13 @@ def class_map(path: str, size: tuple[int, int], modes: Sequence[str], what: str)
         raise ValueError(f"{path}: broken: no PNG")
     width, height = struct.unpack(">II", data[16:24])
     if (height, width) != size:
-        raise ValueError(f"{path}: is {height} x {width} (height x width), but the picture is {size[0]} x {size[1]}")
+        raise ValueError(f"{path}: is {height} x {width} (height x width), but the image is {size[0]} x {size[1]}")
     pixels = None
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
-            mode = picture.mode
-            if picture.size == (width, height) and mode in modes:  # a file may have several heads
-                pixels = np.asarray(picture)
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            mode = image.mode
+            if image.size == (width, height) and mode in modes:  # a file may have several heads
+                pixels = np.asarray(image)
     except MemoryError:
         raise
     except Exception as e:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... of broken files

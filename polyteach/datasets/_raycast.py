@@ -1,4 +1,4 @@
-"""What rendered worlds share: rays, a camera's film, exact answers, and a dataset whose pictures follow from numbers.
+"""What rendered worlds share: rays, a camera's film, exact answers, and a dataset whose images follow from numbers.
 
 The rays are embree's. Camera: x right, y down, z away; depth is z in metres.
 
@@ -23,7 +23,7 @@ from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Space
 
 SLIVER = 1 / 400
-"""Share of the picture below which an object is too small to be found: 10 pixels of 64 x 64."""
+"""Share of the image below which an object is too small to be found: 10 pixels of 64 x 64."""
 
 Pair = tuple[float, float]
 """Least and most."""
@@ -87,7 +87,7 @@ class Meshes:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Pictures
+# Images
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Film:
     noise: float = 0.0
 
     def developed(self, light: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """The picture (h, w, 3) uint8 of the light (h, w, 3), 1 for white; `draw` makes the sensor's noise."""
+        """The image (h, w, 3) uint8 of the light (h, w, 3), 1 for white; `draw` makes the sensor's noise."""
         linear, size = light * self.exposure, len(light)
         if self.blur:
             for axis in (0, 1):
@@ -141,7 +141,7 @@ def answer(task: str, render: Render, space: Space) -> Any:
 
 
 class Rendered(Dataset):
-    """Pictures of one domain, rendered when they are asked for: once, for the picture and its labels."""
+    """Images of one domain, rendered when they are asked for: once, for the image and its labels."""
 
     embed: ClassVar[bool] = True
 
@@ -153,7 +153,7 @@ class Rendered(Dataset):
 
     @abstractmethod
     def view(self, split: str, index: int) -> Any:
-        """One picture: something with a `render`."""
+        """One image: something with a `render`."""
 
     @abstractmethod
     def truth(self, task: str, seen: Any) -> Any:

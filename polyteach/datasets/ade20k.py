@@ -56,7 +56,7 @@ _LAYOUT = (
 )
 _INDEX = "index_ade20k.pkl"
 
-# METHOD.md: 20k training pictures, mIoU. The paper's schedule was not recovered: batch 16, 512-pixel views, 80,000
+# METHOD.md: 20k training images, mIoU. The paper's schedule was not recovered: batch 16, 512-pixel views, 80,000
 # steps and a learning rate of 0.01 are the usual ones for ADE20K with SGD (MMSegmentation's configurations).
 PROTOCOLS = {
     "ade20k": Protocol(
@@ -76,9 +76,9 @@ PROTOCOLS = {
 
 @dataclass(frozen=True)
 class _Row:
-    """A picture. picture, labels: files; no `labels` means unlabelled. problem: why it cannot be used."""
+    """One image. image, labels: files; no `labels` means unlabelled. problem: why it cannot be used."""
 
-    picture: str
+    image: str
     labels: str | None
     split: str
     problem: str | None = None
@@ -89,7 +89,7 @@ class Ade20k(Dataset):
 
     def __init__(self, root: str, rows: list[_Row], classes: dict[int, str], full: bool) -> None:
         """`classes`: by what annotations call them. `full`: annotations are colours, not indices."""
-        super().__init__([printable(os.path.relpath(row.picture, root).replace(os.sep, "/")) for row in rows])
+        super().__init__([printable(os.path.relpath(row.image, root).replace(os.sep, "/")) for row in rows])
         self._rows = rows
         self._read = _colours if full else _indices
         self.spaces = {"segmentation": Space(tuple(classes.values()))}
@@ -103,7 +103,7 @@ class Ade20k(Dataset):
                 yield Entry(problem=row.problem, split=row.split)
             else:
                 targets = None if row.labels is None else partial(self._targets, row.labels)
-                yield Entry(uri=row.picture, split=row.split, targets=targets)
+                yield Entry(uri=row.image, split=row.split, targets=targets)
 
     def _targets(self, path: str, size: tuple[int, int]) -> Labels:
         called = self._read(path, size)
@@ -139,35 +139,35 @@ def _challenge(root: str, base: str) -> Ade20k:
     left = 0
     for split in _SPLITS:
         folders = [os.path.join(base, name, split) for name in ("images", "annotations")]
-        pictures, others = _pictures(folders[0])
-        annotations, strange = _pictures(folders[1])
+        images, others = _images(folders[0])
+        annotations, strange = _images(folders[1])
         left += others + strange
-        for stem in sorted(pictures.keys() | annotations.keys()):
-            picture, labels = pictures.get(stem), annotations.get(stem)
+        for stem in sorted(images.keys() | annotations.keys()):
+            image, labels = images.get(stem), annotations.get(stem)
             problem = None
-            if picture is None:
+            if image is None:
                 problem = f"{os.path.join(folders[0], stem)}.jpg: missing; {labels} annotates it"
             elif labels is None:
                 problem = f"{os.path.join(folders[1], stem)}.png: missing"
-            rows.append(_Row(picture or f"{os.path.join(folders[0], stem)}.jpg", labels, split, problem))
+            rows.append(_Row(image or f"{os.path.join(folders[0], stem)}.jpg", labels, split, problem))
     for folder in dict.fromkeys(
         os.path.join(x, "release_test", "testing") for x in (root, base, os.path.dirname(base))
     ):
-        pictures, others = _pictures(folder)
+        images, others = _images(folder)
         left += others
-        rows += [_Row(pictures[stem], None, "test") for stem in sorted(pictures)]
-        if pictures:
+        rows += [_Row(images[stem], None, "test") for stem in sorted(images)]
+        if images:
             break
     if not any(row.labels for row in rows):
         raise ValueError(f"ade20k:{root} has no annotations: {_LAYOUT}")
     dataset = Ade20k(root, rows, classes, full=False)
     if left:
-        dataset.left_out["files that are no pictures, or second ones of a name"] += left
+        dataset.left_out["files that are no images, or second ones of a name"] += left
     return dataset
 
 
-def _pictures(folder: str) -> tuple[dict[str, str], int]:
-    """Files of a folder by name without ending, and how many are no pictures; nothing where there is no folder."""
+def _images(folder: str) -> tuple[dict[str, str], int]:
+    """Files of a folder by name without ending, and how many are no images; nothing where there is no folder."""
     if not os.path.isdir(folder):
         return {}, 0
     files = os.listdir(folder)
@@ -209,7 +209,7 @@ def _full(root: str, base: str) -> Ade20k:
             there = set(files)
             stems = {f.removesuffix(".jpg") for f in files if f.endswith(".jpg")}
             marked = {f.removesuffix("_seg.png") for f in files if f.endswith("_seg.png")}
-            # a folder named like a picture holds a file for each of its instances
+            # a folder named like an image holds a file for each of its instances
             folders[:] = sorted(f for f in folders if f not in stems | marked)
             taken = {f"{s}{ending}" for s in stems | marked for ending in (".jpg", ".json", "_seg.png")}
             left += sum(f not in taken and "_parts_" not in f for f in files)
@@ -222,14 +222,14 @@ def _full(root: str, base: str) -> Ade20k:
                     problem = _add_names(f"{start}.json", classes)
                 rows.append(_Row(f"{start}.jpg", f"{start}_seg.png", split, problem))
     if not rows:
-        raise ValueError(f"ade20k:{root} has no pictures: {_LAYOUT}")
+        raise ValueError(f"ade20k:{root} has no images: {_LAYOUT}")
     if not classes:
         raise ValueError(f"ade20k:{root}: no JSON file names an object (annotation.object), and there is no {index}")
     # os.walk is by folder; names are by path
-    order = sorted(rows, key=lambda row: (_SPLITS.index(row.split), row.picture))
+    order = sorted(rows, key=lambda row: (_SPLITS.index(row.split), row.image))
     dataset = Ade20k(root, order, dict(sorted(classes.items())), full=True)
     if left:
-        dataset.left_out["files of no picture"] += left
+        dataset.left_out["files of no image"] += left
     return dataset
 
 

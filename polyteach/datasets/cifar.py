@@ -10,7 +10,7 @@ classes.
 Every file is a pickle of Python 2: a dictionary of data (uint8 (N, 3072): 1,024 red, 1,024 green, 1,024 blue, row by
 row), labels (CIFAR-10), fine_labels and coarse_labels (CIFAR-100), filenames; in the meta files label_names,
 fine_label_names and coarse_label_names. A pickle can run code, so these are opened by a reader that makes NumPy arrays
-of numbers and nothing else, and refuses the rest. The pictures, 32x32, become PNG, which loses nothing.
+of numbers and nothing else, and refuses the rest. The images, 32x32, become PNG, which loses nothing.
 """
 
 import io
@@ -51,7 +51,7 @@ _LABELS = {
 }
 PROTOCOLS = {
     # METHOD: top-1 after fine-tuning, learning rate and steps swept. The rest is open in the paper and follows SimCLR
-    # (Chen et al., ICML 2020, its appendix on transfer), which follows Kornblith et al. (CVPR 2019): pictures enlarged
+    # (Chen et al., ICML 2020, its appendix on transfer), which follows Kornblith et al. (CVPR 2019): images enlarged
     # to 224, batch 256, 20,000 steps, learning rates log-spaced over 1e-4..1e-1 (seven there, four here, beside the
     # steps), a tenth of the training images held out to choose. Few labels: 25 a class, as in FixMatch (NeurIPS 2020).
     "cifar100": Protocol(
@@ -74,7 +74,7 @@ _BROKEN = (tarfile.TarError, OSError, EOFError, zlib.error)
 
 
 class Cifar(Dataset):
-    """All pictures, train before test, in the files' order; named SPLIT/FILENAME."""
+    """All images, train before test, in the files' order; named SPLIT/FILENAME."""
 
     embed: ClassVar[bool] = True
 
@@ -88,7 +88,7 @@ class Cifar(Dataset):
             raise ValueError(f"{where}/{meta} is missing; it names the classes")
         classes = _field(_unpickled(f"{where}/{meta}", files[meta]), keys[1], f"{where}/{meta}")
         names: list[str] = []
-        self._pictures: list[np.ndarray] = []
+        self._images: list[np.ndarray] = []
         self._labels: list[tuple[str, str, int]] = []  # file, split, label
         for split in ("train", "test"):
             wanted = _FILES[folder][split]
@@ -98,8 +98,8 @@ class Cifar(Dataset):
             if absent:
                 raise ValueError(f"{where}/{absent[0]} is missing; {split} is {', '.join(wanted)}")
             for name in wanted:
-                pictures, found, called = _batch(f"{where}/{name}", files[name], keys[0])
-                self._pictures += list(pictures)
+                images, found, called = _batch(f"{where}/{name}", files[name], keys[0])
+                self._images += list(images)
                 self._labels += [(name, split, label) for label in found]
                 names += [f"{split}/{printable(n)}" for n in called]
         if not names:
@@ -113,7 +113,7 @@ class Cifar(Dataset):
         for i in range(start, min(stop, len(self.names))):
             file, split, label = self._labels[i]
             where = f"{self._where}/{file}: {self._key}"
-            yield Entry(data=_png(self._pictures[i]), split=split, targets=partial(_targets, label, count, where))
+            yield Entry(data=_png(self._images[i]), split=split, targets=partial(_targets, label, count, where))
 
 
 def _targets(label: int, classes: int, where: str, size: tuple[int, int]) -> Labels:
@@ -127,19 +127,19 @@ def _png(row: np.ndarray) -> bytes:
 
 
 def _batch(file: str, data: bytes, key: str) -> tuple[np.ndarray, list[int], list[str]]:
-    """Pictures uint8 (N, 3072), labels and names of a file."""
+    """Images uint8 (N, 3072), labels and names of a file."""
     content = _unpickled(file, data)
-    pictures, labels = _field(content, "data", file), _field(content, key, file)
+    images, labels = _field(content, "data", file), _field(content, key, file)
     names = _field(content, "filenames", file)
-    if not isinstance(pictures, np.ndarray) or pictures.dtype != np.uint8 or pictures.shape[1:] != (3 * _SIDE**2,):
-        is_ = f"{pictures.dtype} {pictures.shape}" if isinstance(pictures, np.ndarray) else type(pictures).__name__
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (3 * _SIDE**2,):
+        is_ = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
         raise ValueError(f"{file}: data is {is_}, not uint8 (N, {3 * _SIDE**2})")
-    if not len(pictures) == len(labels) == len(names):
-        raise ValueError(f"{file}: {len(pictures)} data, {len(labels)} {key} and {len(names)} filenames")
+    if not len(images) == len(labels) == len(names):
+        raise ValueError(f"{file}: {len(images)} data, {len(labels)} {key} and {len(names)} filenames")
     wrong = [x for x in labels if not isinstance(x, int | np.integer)]
     if wrong:
         raise ValueError(f"{file}: {key} has {shown(wrong[0])}, which is no whole number")
-    return pictures, [int(x) for x in labels], [_text(n, "filenames", file) for n in names]
+    return images, [int(x) for x in labels], [_text(n, "filenames", file) for n in names]
 
 
 def _field(content: Any, key: str, file: str) -> Any:

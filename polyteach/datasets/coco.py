@@ -1,15 +1,15 @@
 """COCO (Lin et al., ECCV 2014): boxes with outlines, and classes of pixels, as the archives of cocodataset.org unpack.
 
-    ROOT/train2017/000000000009.jpg ...            pictures; ROOT/images/train2017/ is taken as well
+    ROOT/train2017/000000000009.jpg ...            images; ROOT/images/train2017/ is taken as well
     ROOT/val2017/  ROOT/test2017/  ROOT/unlabeled2017/  ROOT/train2014/COCO_train2014_000000000009.jpg ...
     ROOT/annotations/instances_train2017.json      80 classes: boxes and outlines
                      panoptic_train2017.json       133 classes of things and stuff, with panoptic_train2017/*.png
                      stuff_train2017.json          91 classes of stuff, and "other"
-                     image_info_test2017.json      pictures without labels
+                     image_info_test2017.json      images without labels
 
 A split is what stands between the kind and ".json": train2017. So any export `annotations/instances_NAME.json` is read,
-with its pictures in ROOT/NAME/, ROOT/images/NAME/, ROOT/images/ or ROOT/; and Roboflow's form, in which each folder
-ROOT/NAME/ has its pictures and `_annotations.coco.json`. `coco:ROOT?segmentation=panoptic|stuff|none` chooses whose
+with its images in ROOT/NAME/, ROOT/images/NAME/, ROOT/images/ or ROOT/; and Roboflow's form, in which each folder
+ROOT/NAME/ has its images and `_annotations.coco.json`. `coco:ROOT?segmentation=panoptic|stuff|none` chooses whose
 classes of pixels are read; without it panoptic's where there are any, else stuff's.
 
 Formats: https://cocodataset.org/#format-data; panopticapi's `utils.py` and `panoptic2semantic_segmentation`;
@@ -25,19 +25,19 @@ cocostuffapi's `cocostuffhelper.py`. Their odd cases:
   has outlines, the space is of boxes only. An object whose outline covers no pixel (run lengths of none, as of hidden
   objects; a polygon of two points) is ignored and counted: it is not learned and is no background, and the outlines
   of the others stay.
-- A box that reaches up to 2 pixels or 1 % of the side beyond the picture is clipped and counted; one that reaches
+- A box that reaches up to 2 pixels or 1 % of the side beyond the image is clipped and counted; one that reaches
   farther, lies outside, or lies elsewhere than its outline is an error. So are boxes that are all under a pixel
   (fractions), and those of which `area` says that they are corners.
 - `file_name` may have backslashes, be an absolute path whose end is in ROOT, or have its accents in another form of
-  Unicode than the file's name. Two image records of one file are one picture with the objects of both, if they agree
+  Unicode than the file's name. Two image records of one file are one image with the objects of both, if they agree
   in size. Two categories of one name are one class, if no other supercategory keeps them apart. All are told.
 - A panoptic PNG's pixel is segment R + 256 G + 65536 B; 0 is void and ignored, as is every pixel that no stuff
   annotation covers. "other" (183) of stuff is a class: the things. stuff_*_pixelmaps/ say the same as the JSON, and
   are not read.
 - COCO's train2017 has two or three boxes of no width or height: `--skip-bad` leaves their images out.
-- The archives have annotations of every split: a split without a folder of pictures is passed over and counted.
-  Pictures of test* and unlabeled* folders are taken without labels, from image_info_*.json or, where there is none,
-  as they lie. A train* or val* folder without any JSON is an error. Pictures that a split's JSON does not list are
+- The archives have annotations of every split: a split without a folder of images is passed over and counted.
+  Images of test* and unlabeled* folders are taken without labels, from image_info_*.json or, where there is none,
+  as they lie. A train* or val* folder without any JSON is an error. Images that a split's JSON does not list are
   counted.
 """
 
@@ -70,8 +70,8 @@ _BAND = 1 << 22
 """Pixels of a panoptic map that are looked at together."""
 _OFFICIAL = re.compile(r"(train|val|test|unlabeled)\d{4}")
 _LAYOUT = (
-    "expected ROOT/annotations/instances_SPLIT.json (or panoptic_, stuff_, image_info_) with pictures in ROOT/SPLIT/ "
-    f"or ROOT/images/SPLIT/, such as train2017; or ROOT/SPLIT/{_ROBOFLOW} beside pictures"
+    "expected ROOT/annotations/instances_SPLIT.json (or panoptic_, stuff_, image_info_) with images in ROOT/SPLIT/ "
+    f"or ROOT/images/SPLIT/, such as train2017; or ROOT/SPLIT/{_ROBOFLOW} beside images"
 )
 
 _SLASHES = "file names have backslashes: read as folders"
@@ -82,7 +82,7 @@ _AGAIN = "image records name a file that another one names: their objects were p
 
 
 class _Tree:
-    """Finds the pictures of a tree by what files call them."""
+    """Finds the images of a tree by what files call them."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -100,7 +100,7 @@ class _Tree:
         return self._listed[folder]
 
     def find(self, folder: str, name: str) -> tuple[str, str] | None:
-        """A picture's path within ROOT, and how its name was read where not as it is written; None where it is not.
+        """An image's path within ROOT, and how its name was read where not as it is written; None where it is not.
 
         `name` is of a file in the split's folder, in ROOT or in ROOT/images.
         """
@@ -140,10 +140,10 @@ class _Tree:
 
 @dataclass
 class _Split:
-    """names: paths of the pictures within ROOT, then of what is wrong. files, rows: by kind, the JSON and each
-    picture's row or -1.
+    """names: paths of the images within ROOT, then of what is wrong. files, rows: by kind, the JSON and each
+    image's row or -1.
 
-    folder: of the pictures. problems: by picture. extra: what belongs to no picture.
+    folder: of the images. problems: by image. extra: what belongs to no image.
     """
 
     name: str
@@ -158,7 +158,7 @@ class _Split:
         return len(self.names) + len(self.extra)
 
     def add(self, what: str, file: CocoFile, root: str, tree: _Tree) -> None:
-        """Join the pictures of another file to those there are, by the files that their names mean."""
+        """Join the images of another file to those there are, by the files that their names mean."""
         known = {name: i for i, name in enumerate(self.names)}
         rows = [-1] * len(self.names)
         by_end: set[int] = set()
@@ -191,7 +191,7 @@ class _Split:
         self.extra += file.problems
 
     def row(self, what: str, i: int) -> int:
-        """The row of picture `i` in the file of that kind; -1 where it is not listed."""
+        """The row of image `i` in the file of that kind; -1 where it is not listed."""
         rows = self.rows[what]
         return int(rows[i]) if i < len(rows) else -1
 
@@ -213,11 +213,11 @@ class Coco(Dataset):
             files = {k: found[k][name] for k in kinds if name in found[k]}
             split = _split(root, name, files, tree)
             if split is None:
-                left_out["JSON of splits without a folder of pictures"] += len(files)
+                left_out["JSON of splits without a folder of images"] += len(files)
             elif len(split):
                 self._splits.append(split)
         if not self._splits:
-            raise ValueError(f"coco:{root} has no split with pictures: {_LAYOUT}")
+            raise ValueError(f"coco:{root} has no split with images: {_LAYOUT}")
         self._firsts = np.cumsum([0] + [len(s) for s in self._splits]).tolist()
         names: list[str] = []
         for split in self._splits:
@@ -228,7 +228,7 @@ class Coco(Dataset):
         self._count_unlisted()
         self._spaces(pixels)
         twice = len(names) - len(set(names))
-        tree.odd["pictures are in several splits: once in each"] += twice
+        tree.odd["images are in several splits: once in each"] += twice
         self.notes += [f"{n:,} {what}" for what, n in tree.odd.items() if what and n]
         self.notes += dict.fromkeys(note for s in self._splits for file in s.files.values() for note in file.notes)
 
@@ -238,7 +238,7 @@ class Coco(Dataset):
             within = os.path.relpath(folder, self._root).replace(os.sep, "/")
             here = [posixpath.normpath(posixpath.join(within, f)) for f in os.listdir(folder) if kind(f) is None]
             if unlisted := sum(path not in listed for path in here):
-                self.left_out["pictures that their split's JSON does not list"] += unlisted
+                self.left_out["images that their split's JSON does not list"] += unlisted
 
     def _spaces(self, pixels: str) -> None:
         """One space of a task for all splits."""
@@ -307,7 +307,7 @@ def _json_files(root: str) -> tuple[dict[str, dict[str, str]], Counter[str]]:
 
 
 def _folders(root: str) -> dict[str, str]:
-    """The official folders of pictures there are, by split."""
+    """The official folders of images there are, by split."""
     found: dict[str, str] = {}
     for above in (os.path.join(root, "images"), root):
         for item in os.listdir(above) if os.path.isdir(above) else []:
@@ -318,9 +318,9 @@ def _folders(root: str) -> dict[str, str]:
 
 
 def _split(root: str, name: str, files: dict[str, str], tree: _Tree) -> _Split | None:
-    """A split and its pictures; None where it has no folder of pictures."""
+    """A split and its images; None where it has no folder of images."""
     folder = next((p for p in (f"{root}/{name}", f"{root}/images/{name}") if os.path.isdir(p)), None)
-    shared = [p for p in (f"{root}/images", root) if folder is None and _has_pictures(p)]
+    shared = [p for p in (f"{root}/images", root) if folder is None and _has_images(p)]
     if folder is None and not shared:
         return None
     labelled = [k for k in files if k != "image_info"]
@@ -344,7 +344,7 @@ def _split(root: str, name: str, files: dict[str, str], tree: _Tree) -> _Split |
     return split
 
 
-def _has_pictures(folder: str) -> bool:
+def _has_images(folder: str) -> bool:
     return os.path.isdir(folder) and any(kind(f) is None for f in os.listdir(folder))
 
 
@@ -352,7 +352,7 @@ def _unlabelled(root: str, name: str, folder: str) -> _Split:
     names = sorted(f for f in os.listdir(folder) if kind(f) is None)
     if names and not name.startswith(("test", "unlabeled")):
         raise ValueError(
-            f"{folder} has pictures, and there is no annotations/instances_{name}.json (or panoptic_, stuff_): add it, "
+            f"{folder} has images, and there is no annotations/instances_{name}.json (or panoptic_, stuff_): add it, "
             f"or move the folder elsewhere"
         )
     within = os.path.relpath(folder, root).replace(os.sep, "/")
@@ -389,7 +389,7 @@ def _panoptic(file: CocoFile, row: int, size: tuple[int, int]) -> SegmentationTa
     """The class of each pixel's segment; None where the image has no annotation.
 
     Raises:
-        ValueError: the map is missing, no RGB picture or of another size, or has a segment that the JSON does not.
+        ValueError: the map is missing, no RGB image or of another size, or has a segment that the JSON does not.
     """
     file.check_size(row, size)
     found = file.annotations(row)
@@ -413,7 +413,7 @@ def _panoptic(file: CocoFile, row: int, size: tuple[int, int]) -> SegmentationTa
             raise ValueError(f"{at}.id: must be in 1..16777215, and once in the image; got {shown(id)}")
         classes[id] = file.category(at, segment)
     path = os.path.join(file.path.removesuffix(".json"), name)
-    colours = class_map(path, size, ("RGB",), "an RGB picture")
+    colours = class_map(path, size, ("RGB",), "an RGB image")
     category = np.empty(size, dtype=np.int64)
     rows = max(_BAND // size[1], 1)
     for top in range(0, size[0], rows):  # a number of 24 bits for each pixel takes more memory than its class

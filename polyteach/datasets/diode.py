@@ -8,23 +8,23 @@
 
 From https://github.com/diode-dataset/diode-devkit (README.md, diode.py): train.tar.gz, val.tar.gz, and their normals in
 train_normals.tar.gz and val_normals.tar.gz, unpacked into one tree. Splits are "train/indoors", "train/outdoor",
-"val/indoors" and "val/outdoor". Pictures are 768 x 1024; other sizes are taken. Odd cases:
+"val/indoors" and "val/outdoor". Images are 768 x 1024; other sizes are taken. Odd cases:
 
 - Depth is known where the mask is above 0 (as the devkit reads it), and depth is finite and above 0.
 - A normal of (0, 0, 0) is invalid (README.md). So is one that is not finite.
-- Where one picture of train (or of val) has a normal map, all of train (of val) must: they come in one archive. Where
-  none in ROOT has depth, only normals are read. Pictures of test may be without labels.
+- Where one image of train (or of val) has a normal map, all of train (of val) must: they come in one archive. Where
+  none in ROOT has depth, only normals are read. Images of test may be without labels.
 
 The normals' axes are not stated in the devkit. They are taken for x right, y up, z towards the camera, so y and z are
 negated here. Two public codes agree: Metric3D (github.com/YvanYin/Metric3D, training/mono/datasets/diode_dataset.py)
 negates y and z of these files for a camera with y down and z away, and Marigold (github.com/prs-eth/Marigold,
 DIODENormalsDataset) compares them, without changing a sign, with predictions of x right, y up, z towards. DIODE's own
-pictures were not at hand to check. Look at some before you mix them with other normals: drawn by `Normals.draw`, floors
+images were not at hand to check. Look at some before you mix them with other normals: drawn by `Normals.draw`, floors
 are green and walls that face you blue. What is learned and measured on DIODE alone is the same with either sign of y
 and z. `diode:ROOT?axes=down` takes the files for x right, y down, z away, and changes no sign.
 
 A map of which nearly every normal would clearly face away from the camera is an error: its axes are others. "Away" is
-seen along each pixel's own ray (intrinsics.txt of the devkit), not by the sign of z: pictures are taken at 0 to 50
+seen along each pixel's own ray (intrinsics.txt of the devkit), not by the sign of z: images are taken at 0 to 50
 degrees of pitch, and the ground before a raised camera has z > 0 where it is seen. A few such normals are left as they
 are; Metric3D turns them round.
 """
@@ -54,13 +54,13 @@ _AWAY = 0.9
 _CLEARLY = 0.2
 """Cosine between ray and normal from which a surface clearly faces away; distant ground is seen at some 0 to -0.2."""
 _FEWEST = 0.01
-"""Share of the picture that must be known before its normals can tell their axes."""
+"""Share of the image that must be known before its normals can tell their axes."""
 _SLOPES = 512 / 886.81, 384 / 927.06
 """Of the rays at the right and lower edge: half of width and height by focal length, as in intrinsics.txt."""
 _LAYOUT = "expected ROOT/train/outdoor/scene_00000/scan_00000/NAME.png with NAME_depth.npy and NAME_depth_mask.npy"
 
-# METHOD.md: the 17k outdoor pictures, share of pixels within 11.25 degrees. The paper's schedule was not recovered: the
-# grid is that of the other pixel tasks, and the steps are 5 and 20 passes over the pictures.
+# METHOD.md: the 17k outdoor images, share of pixels within 11.25 degrees. The paper's schedule was not recovered: the
+# grid is that of the other pixel tasks, and the steps are 5 and 20 passes over the images.
 PROTOCOLS = {
     "diode-normals": Protocol(
         task="normals",
@@ -105,7 +105,7 @@ class Diode(Dataset):
             for part in ("train", "val", "test")
         }
         if other:
-            self.left_out["files of no picture"] += other
+            self.left_out["files of no image"] += other
 
     def entries(self, start: int, stop: int) -> Iterator[Entry]:
         for row in self._rows[start:stop]:
@@ -175,14 +175,14 @@ def _array(path: str, size: tuple[int, int], channels: int) -> np.ndarray:
             raise ValueError(f"{path}: must be (height, width, {channels}); has shape {shape}")
         if shape[:2] != size:
             raise ValueError(
-                f"{path}: is {shape[0]} x {shape[1]} (height x width), but the picture is {size[0]} x {size[1]}"
+                f"{path}: is {shape[0]} x {shape[1]} (height x width), but the image is {size[0]} x {size[1]}"
             )
 
     return read_array(path, check).reshape(*size, channels)
 
 
 def _rows(root: str) -> tuple[list[_Row], int]:
-    """The pictures of all splits, and how many files belong to none."""
+    """The images of all splits, and how many files belong to none."""
     rows: list[_Row] = []
     other = 0
     for part, place in _SPLITS:
@@ -210,7 +210,7 @@ def load(path: str) -> Dataset:
     root, taken = found_below(root, lambda folder: any(os.path.isdir(os.path.join(folder, *s)) for s in _SPLITS))
     rows, other = _rows(root)
     if not any(".png" in row.has for row in rows):
-        raise ValueError(f"diode:{root} has no pictures: {_LAYOUT}")
+        raise ValueError(f"diode:{root} has no images: {_LAYOUT}")
     dataset = Diode(root, rows, other, values["axes"])
     dataset.notes += taken
     return dataset

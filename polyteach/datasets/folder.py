@@ -1,18 +1,18 @@
-"""Class folders: the folder that a picture is in names its class.
+"""Class folders: the folder that an image is in names its class.
 
     ROOT/CLASS/**/x.jpg                 as torchvision's ImageFolder reads them (torchvision/datasets/folder.py)
     ROOT/SPLIT/CLASS/**/x.jpg           SPLIT: train, val, valid, validation, test, ... (`polyteach.datasets.SPLITS`)
 
-The tree has splits where every folder of ROOT that holds pictures bears a split's name (`folder:ROOT?splits=no`: they
+The tree has splits where every folder of ROOT that holds images bears a split's name (`folder:ROOT?splits=no`: they
 are classes all the same). The classes are the names of the class folders of all splits, sorted, as ImageFolder numbers
-them; a class that only one split has is a class, and so is an empty folder. A split whose pictures lie in no class
+them; a class that only one split has is a class, and so is an empty folder. A split whose images lie in no class
 folders at all (a challenge's test set) is unlabelled. One that shares no class with the other splits is an error: its
 folders name something else, as val/images/ of Tiny ImageNet does; where classes differ on purpose (few-shot sets),
 `folder:ROOT?disjoint=yes`; & joins options.
 
-Odd cases: files that are no pictures, and hidden ones, are counted and left out, and so are folders that systems make
+Odd cases: files that are no images, and hidden ones, are counted and left out, and so are folders that systems make
 (__MACOSX, @eaDir); folders whose names differ only in their form of Unicode (NFC, NFD) are one class, named in NFC;
-links are followed; a picture in a split's folder beside class folders is that picture's problem; pictures in ROOT
+links are followed; an image in a split's folder beside class folders is that image's problem; images in ROOT
 itself are an error, and so is a single class folder with folders in it: then ROOT is one level too high.
 """
 
@@ -42,7 +42,7 @@ _NONE = -1
 
 
 class Folder(Dataset):
-    """Pictures in class folders, sorted by path."""
+    """Images in class folders, sorted by path."""
 
     def __init__(self, path: str, may_have_splits: bool, may_be_disjoint: bool = False) -> None:
         found, left_out = walk(path)
@@ -50,7 +50,7 @@ class Folder(Dataset):
         loose = [f for f in files if "/" not in f]
         if loose:
             raise ValueError(
-                f"{os.path.join(path, loose[0])} is in no class folder ({len(loose):,} such pictures); for pictures "
+                f"{os.path.join(path, loose[0])} is in no class folder ({len(loose):,} such images); for images "
                 f"without labels give {path} without 'folder:'"
             )
         splits = _splits(path, files) if may_have_splits else []
@@ -59,7 +59,7 @@ class Folder(Dataset):
         labelled = {f.split("/")[0] for f in files if f.count("/") > depth}  # splits with class folders
         if not any(f.count("/") > depth for f in files):
             raise ValueError(
-                f"{path} has no pictures in class folders; expected ROOT/CLASS/x.jpg or ROOT/SPLIT/CLASS/x.jpg with "
+                f"{path} has no images in class folders; expected ROOT/CLASS/x.jpg or ROOT/SPLIT/CLASS/x.jpg with "
                 f"SPLIT one of {', '.join(sorted(SPLITS))}"
             )
         names = sorted({composed(c) for c in classes})
@@ -88,11 +88,11 @@ class Folder(Dataset):
         """Refuse splits without a common class, and say which classes only one split has."""
         seen: dict[str, set[str]] = {}
         for split, *above in (f.split("/", 2)[:-1] for f in files):
-            if above:  # else the picture is in no class folder
+            if above:  # else the image is in no class folder
                 seen.setdefault(split, set()).add(composed(above[0]))
         if said := unshared(seen):
             raise ValueError(
-                f"{path}: {said}. So the folders of one of them name no classes: sort its pictures into folders "
+                f"{path}: {said}. So the folders of one of them name no classes: sort its images into folders "
                 f"called as the others', or move unlabelled ones into the split's folder itself; where splits differ "
                 f"on purpose, give folder:{path}?disjoint=yes"
             )
@@ -100,7 +100,7 @@ class Folder(Dataset):
         alone = sorted(c for c, n in every.items() if n == 1)
         if len(seen) > 1 and alone:
             shown = ", ".join(map(printable, alone[:5])) + (", ..." if len(alone) > 5 else "")
-            self.notes.append(f"{len(alone):,} classes have pictures in one split only: {shown}")
+            self.notes.append(f"{len(alone):,} classes have images in one split only: {shown}")
 
     def _note(self, folders: set[str], names: list[str]) -> None:
         """Say where several folders are one class, or classes are nearly called alike."""
@@ -135,7 +135,7 @@ def _targets(label: int, classes: int, file: str, size: tuple[int, int]) -> Labe
 
 
 def _check_level(path: str, files: list[str], names: list[str], depth: int) -> None:
-    """Refuse one class whose pictures lie in several folders of its own: those are the classes, or the splits."""
+    """Refuse one class whose images lie in several folders of its own: those are the classes, or the splits."""
     if len(names) > 1:
         return
     below = sorted({f.split("/")[depth + 1] for f in files if f.count("/") > depth + 1})
@@ -150,7 +150,7 @@ def _check_level(path: str, files: list[str], names: list[str], depth: int) -> N
 def _splits(path: str, files: list[str]) -> list[str]:
     """The folders that are splits, or none where ROOT has class folders."""
     tops = {f.split("/")[0] for f in files}
-    nested = {f.split("/")[0] for f in files if f.count("/") > 1}  # hold pictures in folders of their own
+    nested = {f.split("/")[0] for f in files if f.count("/") > 1}  # hold images in folders of their own
     loose = {f.split("/")[0] for f in files if f.count("/") == 1}
     named = sorted(t for t in tops if t.lower() in SPLITS)
     others = sorted(tops.difference(named))
@@ -158,14 +158,14 @@ def _splits(path: str, files: list[str]) -> list[str]:
         if not nested:
             raise ValueError(
                 f"{path} has folders {', '.join(named)}, which name splits, but no class folders in them; expected "
-                f"ROOT/SPLIT/CLASS/x.jpg. For pictures without labels give {path} without 'folder:'"
+                f"ROOT/SPLIT/CLASS/x.jpg. For images without labels give {path} without 'folder:'"
             )
         return named
     doubtful = [t for t in named if t in nested and t not in loose]
     if doubtful:
         raise ValueError(
             f"{path}: {', '.join(doubtful)} look like splits (class folders within), {', '.join(others[:5])} do not; "
-            f"either all folders of ROOT that hold pictures are splits (move the others away), or they are classes "
+            f"either all folders of ROOT that hold images are splits (move the others away), or they are classes "
             f"(give folder:{path}?splits=no)"
         )
     return []
@@ -182,7 +182,7 @@ def load(path: str) -> Dataset:
     """The tree at `path`, which may end in ?splits=no&disjoint=yes.
 
     Raises:
-        ValueError: it is no folder, its pictures are in no class folders, or a split's folders name something else.
+        ValueError: it is no folder, its images are in no class folders, or a split's folders name something else.
     """
     where, option = options(path, {"splits": "auto", "disjoint": "no"})
     for name, known in (("splits", ("auto", "no")), ("disjoint", ("yes", "no"))):

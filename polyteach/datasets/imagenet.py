@@ -17,8 +17,8 @@ ILSVRC, as the archives since 2015 and Kaggle's have it; ROOT is the folder that
     ROOT/LOC_val_solution.csv                           "ILSVRC2012_val_00048981,n03995372 85 1 499 272"
     ROOT/ILSVRC/ImageSets/CLS-LOC/{train_cls,val,test}.txt  "n01440764/n01440764_10026 1"
 
-The class of a flat picture of val is what the first of these says: the solution, the devkit's ground truth, its XML.
-A picture that a list names and that is not there is an entry with a problem.
+The class of a flat image of val is what the first of these says: the solution, the devkit's ground truth, its XML.
+An image that a list names and that is not there is an entry with a problem.
 
 Sources: the devkit's readme.txt; torchvision/datasets/imagenet.py (`parse_devkit_archive`); Kaggle's
 imagenet-object-localization-challenge. Classes are sorted by WordNet id, as torchvision and timm number them. The
@@ -28,7 +28,7 @@ The classes are those of the devkit or of the mapping where there is one, else t
 Class names are the words of the mapping or of meta.mat, else of timm's copy of WordNet, else the WordNet id. Two pairs
 of classes share words or begin alike (crane, maillot): names are kept as they are, so that timm's classifiers, which
 have the same ones, share a head with people. Other odd cases need nothing here: n02105855_2933.JPEG is a PNG, some are
-CMYK. Pictures may lie deeper in a class folder, and ROOT may hold the class folders itself (no split then).
+CMYK. Images may lie deeper in a class folder, and ROOT may hold the class folders itself (no split then).
 """
 
 import csv
@@ -68,7 +68,7 @@ _NONE, _ANNOTATED = -1, -2  # instead of a class: unlabelled; see its XML
 
 @dataclass(frozen=True)
 class _Truth:
-    """The classes of a flat val: `file` says them, by picture's name without ending; `bad` ones with their problem."""
+    """The classes of a flat val: `file` says them, by an image's name without ending; `bad` ones with their problem."""
 
     file: str
     wnids: dict[str, str]
@@ -76,18 +76,18 @@ class _Truth:
 
 
 class ImageNet(Dataset):
-    """Pictures of all splits, sorted by path; those that are listed and missing come last, with their problem."""
+    """Images of all splits, sorted by path; those that are listed and missing come last, with their problem."""
 
     def __init__(self, root: str) -> None:
         if not os.path.isdir(root):
             raise ValueError(f"{root} is no folder")
         self._home, base, places = _home(root)
         splits = [s for s in _SPLITS if os.path.isdir(os.path.join(self._home, s))]
-        found, left_out = _pictures(self._home, splits)
+        found, left_out = _images(self._home, splits)
         files = sorted(found)
         if not files:
             were = ", ".join(f"{n:,} {what}" for what, n in left_out.items()) or "nothing"
-            raise ValueError(f"{root} has no pictures of ImageNet (but {were}); {_EXPECTED}")
+            raise ValueError(f"{root} has no images of ImageNet (but {were}); {_EXPECTED}")
         words, by_id = _described(places)
         flat = [m[1] for f in files if (m := _FLAT.fullmatch(f))]
         truth = _truth(places, by_id) if flat else None
@@ -123,7 +123,7 @@ class ImageNet(Dataset):
         self._files, self._has_splits = files, bool(splits)
 
     def _label(self, i: int, file: str, splits: list[str], truth: _Truth | None) -> int:
-        """Class index of a picture, or a code; notes its problem."""
+        """Class index of an image, or a code; notes its problem."""
         if i in self._problems:
             return _NONE
         wnid, who = _wnid(file, splits), file
@@ -132,7 +132,7 @@ class ImageNet(Dataset):
                 return _ANNOTATED
             wnid, who = truth.wnids.get(flat[1]), f"{file}: {truth.file}"
             if wnid is None:
-                self._problems[i] = f"{who}: {truth.bad.get(flat[1], 'has no such picture')}"
+                self._problems[i] = f"{who}: {truth.bad.get(flat[1], 'has no such image')}"
                 return _NONE
         if wnid is None:
             if not (splits and file.startswith("test/")):
@@ -174,7 +174,7 @@ def _home(root: str) -> tuple[str, str, list[str]]:
     return root, root, [root]
 
 
-def _pictures(home: str, splits: list[str]) -> tuple[dict[str, str | None], Counter[str]]:
+def _images(home: str, splits: list[str]) -> tuple[dict[str, str | None], Counter[str]]:
     if not splits:
         return walk(home)
     found: dict[str, str | None] = {}
@@ -187,13 +187,13 @@ def _pictures(home: str, splits: list[str]) -> tuple[dict[str, str | None], Coun
 
 
 def _wnid(file: str, splits: list[str]) -> str | None:
-    """The WordNet id of the class folder that a picture is in."""
+    """The WordNet id of the class folder that an image is in."""
     parts = file.split("/")[1 if splits else 0 :]
     return parts[0] if len(parts) > 1 and _WNID.fullmatch(parts[0]) else None
 
 
 def _read(places: list[str], name: str) -> tuple[str, bytes] | None:
-    """A file that describes the pictures, from its folder or, of the devkit, still packed: (path, content)."""
+    """A file that describes the images, from its folder or, of the devkit, still packed: (path, content)."""
     for place in places:
         path, packed = os.path.join(place, name), os.path.join(place, f"{_DEVKIT}.tar.gz")
         if os.path.lexists(path):
@@ -270,7 +270,7 @@ def _truth(places: list[str], by_id: dict[int, str]) -> _Truth | None:
 
 
 def _solution(path: str, data: bytes) -> _Truth:
-    """Kaggle's boxes: "wnid x1 y1 x2 y2", repeated; all boxes of a picture are of its class."""
+    """Kaggle's boxes: "wnid x1 y1 x2 y2", repeated; all boxes of an image are of its class."""
     rows = csv.DictReader(_text(path, data))
     if not {"ImageId", "PredictionString"} <= set(rows.fieldnames or ()):
         raise ValueError(
@@ -295,7 +295,7 @@ def _annotated(path: str) -> str:
 
 
 def _missing(lists: str, files: list[str], splits: list[str], truth: _Truth | None) -> dict[str, str]:
-    """Pictures that the truth or ImageSets, in folder `lists`, name and that are not there -> the problem."""
+    """Images that the truth or ImageSets, in folder `lists`, name and that are not there -> the problem."""
     listed: dict[str, str] = {}
     if truth:
         listed |= {f"val/{name}": truth.file for name in (*truth.wnids, *truth.bad)}

@@ -1,4 +1,4 @@
-"""A text file with one picture a line: a path, absolute or relative to the file, or a URL.
+"""A text file with one image a line: a path, absolute or relative to the file, or a URL.
 
 file:// and object storage (s3://...) are read; http:// and https:// where --allow-remote says so (docs/guide/store.md).
 

@@ -1,10 +1,10 @@
 """NYU Depth V2 (Silberman et al., ECCV 2012): depth of rooms, and classes of pixels.
 
-    ROOT/nyu_depth_v2_labeled.mat      1,449 pictures with depth and labels; ROOT may be this file
+    ROOT/nyu_depth_v2_labeled.mat      1,449 images with depth and labels; ROOT may be this file
     ROOT/splits.mat                    trainNdxs (795, 1) and testNdxs (654, 1), counted from 1
 
 From https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html. The first is a MATLAB 7.3 file, which is HDF5 with a header
-of 512 bytes; HDF5 sees MATLAB's axes in reverse, so that a picture is (channel, column, row):
+of 512 bytes; HDF5 sees MATLAB's axes in reverse, so that an image is (channel, column, row):
 
     images      (N, 3, 640, 480) uint8
     depths      (N, 640, 480) float32, metres; holes filled by colourisation (Levin et al.)
@@ -17,11 +17,11 @@ Options, as nyu:ROOT?depth=raw&crop=none:
 - depth=filled (default; what the field measures on) or raw.
 - crop=eigen (default) or none. Eigen et al. (NeurIPS 2014) and their followers measure in rows 45..470 and columns
   41..600 of 480 x 640 only (of other sizes: in proportion); the rest is invalid, in every split: beside the window lie
-  the picture's white frame and depth that the filling made up.
+  the image's white frame and depth that the filling made up.
 - segmentation=none (default) or 894: the classes of `names`. Pixels of no class are ignored.
-- split=file (default): "train" and "test" by splits.mat; none: pictures have no split, and splits.mat is not needed.
+- split=file (default): "train" and "test" by splits.mat; none: images have no split, and splits.mat is not needed.
 
-Depth is valid from 1 mm to 10 m, the sensor's range, as is usual in evaluation. Pictures are written as PNG, which
+Depth is valid from 1 mm to 10 m, the sensor's range, as is usual in evaluation. Images are written as PNG, which
 loses nothing. One is read at a time: the file of 2.8 GB is never in memory.
 """
 
@@ -49,8 +49,8 @@ _FILE, _SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
 _NEAREST, _FARTHEST = 1e-3, 10.0
 _EIGEN = ((45, 471, 480), (41, 601, 640))
 """First and end of rows and of columns, and how many there are: as in the evaluation code of BTS and AdaBins."""
-_PICTURES, _LETTERS, _BLOCK = 100_000, 10_000, 2**28
-"""Most pictures, letters of a class's name, and bytes that HDF5 unpacks together: a file may claim any number."""
+_IMAGES, _LETTERS, _BLOCK = 100_000, 10_000, 2**28
+"""Most images, letters of a class's name, and bytes that HDF5 unpacks together: a file may claim any number."""
 _ELSEWHERE = "is a link, or made of other files, which are not opened; save the numbers themselves in it"
 _DEPTHS = {"filled": "depths", "raw": "rawDepths"}
 _OPTIONS = {
@@ -60,7 +60,7 @@ _OPTIONS = {
     "split": ("file", "none"),
 }
 
-# METHOD.md: delta < 1.25, on the official split of 795 and 654 (the 47k pictures of the paper's own training set are
+# METHOD.md: delta < 1.25, on the official split of 795 and 654 (the 47k images of the paper's own training set are
 # frames of the raw videos, which this file does not have). The paper's schedule was not recovered: batch 16 and the
 # steps follow the usual 25 epochs of such small sets at most; the learning rates are those of the other pixel tasks.
 PROTOCOLS = {
@@ -97,9 +97,9 @@ class Nyu(Dataset):
         shape = images.shape
         if shape[1] != 3 or images.dtype != np.uint8:
             raise ValueError(f"{path}: images: must be uint8 (N, 3, width, height); is {images.dtype} {shape}")
-        if shape[0] > _PICTURES or shape[2] * shape[3] > MAX_PIXELS:
+        if shape[0] > _IMAGES or shape[2] * shape[3] > MAX_PIXELS:
             raise ValueError(
-                f"{path}: images: has shape {shape}; at most are {_PICTURES:,} pictures of {MAX_PIXELS:,} pixels each"
+                f"{path}: images: has shape {shape}; at most are {_IMAGES:,} images of {MAX_PIXELS:,} pixels each"
             )
         for name, kinds in [(self._depth, "uif"), *([("labels", "ui")] if self._labels else [])]:
             field = self._field(name, 3)
@@ -117,11 +117,11 @@ class Nyu(Dataset):
         for i in range(start, min(stop, len(self.names))):
             split = self._split[i]
             try:
-                picture = self._read("images", i)
+                image = self._read("images", i)
             except ValueError as e:
                 yield Entry(problem=str(e), split=split)
                 continue
-            yield Entry(data=_png(picture.transpose(2, 1, 0)), split=split, targets=partial(self._targets, i))
+            yield Entry(data=_png(image.transpose(2, 1, 0)), split=split, targets=partial(self._targets, i))
 
     def _targets(self, i: int, size: tuple[int, int]) -> Labels:
         with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are out of range
@@ -223,10 +223,10 @@ def _opened(path: str) -> Any:
 
 
 def _split(path: str, count: int) -> list[str | None]:
-    """The split of each of `count` pictures."""
+    """The split of each of `count` images."""
     if not os.path.isfile(path):
         raise ValueError(
-            f"{path} is missing; it says which pictures are train and test. Download it from "
+            f"{path} is missing; it says which images are train and test. Download it from "
             "http://horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/splits.mat, or give ?split=none"
         )
     content = read_matlab(path, contents(path), ["trainNdxs", "testNdxs"])
@@ -239,10 +239,10 @@ def _split(path: str, count: int) -> list[str | None]:
         if (numbers != np.floor(numbers)).any():
             raise ValueError(f"{path}: {key}: missing, or no list of whole numbers")
         if numbers.min() < 1 or numbers.max() > count:
-            raise ValueError(f"{path}: {key}: {numbers.min():g}..{numbers.max():g}, but there are pictures 1..{count}")
+            raise ValueError(f"{path}: {key}: {numbers.min():g}..{numbers.max():g}, but there are images 1..{count}")
         for i in numbers.astype(np.int64) - 1:
             if found[i] is not None:
-                raise ValueError(f"{path}: {key}: picture {i + 1} is in {found[i]} already")
+                raise ValueError(f"{path}: {key}: image {i + 1} is in {found[i]} already")
             found[i] = split
     return found
 

@@ -1,4 +1,4 @@
-"""Objects365 version 2 (Shao et al., ICCV 2019): boxes of 365 classes, 1.7 million pictures for training.
+"""Objects365 version 2 (Shao et al., ICCV 2019): boxes of 365 classes, 1.7 million images for training.
 
     ROOT/train/patch0/objects365_v1_00000000.jpg ... patch50/objects365_v2_*.jpg
     ROOT/val/patch0/ ... patch43/
@@ -16,11 +16,11 @@ archives themselves. The format's odd cases:
 
 - `iscrowd` boxes hold many objects: they are ignored. `isfake` (a picture or a toy of the object) and `isreflected`
   (seen in a mirror) are kept as the objects they show, as every trainer known does.
-- Boxes reach beyond the picture, some of them far; they are clipped and counted. One outside of it is an error.
-- Three pictures of train are in the JSON and in no archive (patch16/objects365_v2_00908726,
+- Boxes reach beyond the image, some of them far; they are clipped and counted. One outside of it is an error.
+- Three images of train are in the JSON and in no archive (patch16/objects365_v2_00908726,
   patch6/objects365_v1_00320532 and _00320534; MMDetection passes over the same): `--skip-bad` records them in the
-  rejects. It does so with every picture of a patch that was not downloaded.
-- A split without a folder of pictures is passed over and counted; a folder without its JSON is an error. An image
+  rejects. It does so with every image of a patch that was not downloaded.
+- A split without a folder of images is passed over and counted; a folder without its JSON is an error. An image
   without annotations is labelled: there is nothing.
 """
 
@@ -43,7 +43,7 @@ _LAYOUT = "expected ROOT/annotations/zhiyuan_objv2_train.json with ROOT/train/pa
 
 
 class Objects365(Dataset):
-    """train, then val, each in the order of its JSON; what belongs to no picture is at the end of its split."""
+    """train, then val, each in the order of its JSON; what belongs to no image is at the end of its split."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -51,15 +51,15 @@ class Objects365(Dataset):
         passed = 0
         for split in _SPLITS:
             path = _json(root, split)
-            there = [p for p in (f"{root}/{split}", f"{root}/images/{split}", f"{root}/images") if _has_pictures(p)]
+            there = [p for p in (f"{root}/{split}", f"{root}/images/{split}", f"{root}/images") if _has_images(p)]
             if path is not None and there:
                 self.files.append((split, CocoFile(path)))
             elif path is not None:
                 passed += 1
             elif there and not there[0].endswith("/images"):
-                raise ValueError(f"{there[0]} has pictures, and there is no zhiyuan_objv2_{split}.json: {_LAYOUT}")
+                raise ValueError(f"{there[0]} has images, and there is no zhiyuan_objv2_{split}.json: {_LAYOUT}")
         if not self.files:
-            raise ValueError(f"objects365:{root} has no split with pictures: {_LAYOUT}")
+            raise ValueError(f"objects365:{root} has no split with images: {_LAYOUT}")
         first = self.files[0][1]
         for _, file in self.files[1:]:
             if file.categories != first.categories:
@@ -75,7 +75,7 @@ class Objects365(Dataset):
         super().__init__([printable(n) for n in names])
         self.spaces = {"detection": Space(first.categories, BOXES)}
         if passed:
-            self.left_out["JSON of splits without a folder of pictures"] += passed
+            self.left_out["JSON of splits without a folder of images"] += passed
 
     def entries(self, start: int, stop: int) -> Iterator[Entry]:
         first = 0
@@ -102,12 +102,12 @@ def _targets(file: CocoFile, row: int, size: tuple[int, int]) -> Labels:
     inside = whole(size).boxes(target.box)
     beyond = ((target.box - inside).abs().amax(1) > ROUNDING) & (area(inside) > 0)
     labels["detection"] = replace(target, box=torch.where(beyond[:, None], inside, target.box))
-    labels.notes["detection"] += Counter({"reached beyond the picture and were clipped": int(beyond.sum())})
+    labels.notes["detection"] += Counter({"reached beyond the image and were clipped": int(beyond.sum())})
     return labels
 
 
 def _refuse_twice(file: CocoFile, paths: list[str]) -> None:
-    """Several records of one picture: each would call the others' objects background. Published files have none."""
+    """Several records of one image: each would call the others' objects background. Published files have none."""
     first: dict[str, int] = {}
     for row, path in enumerate(paths):
         if (other := first.setdefault(path, row)) != row:
@@ -122,8 +122,8 @@ def _json(root: str, split: str) -> str | None:
     return next((path for f in folders if os.path.isfile(path := f"{f}/{name}")), None)
 
 
-def _has_pictures(folder: str) -> bool:
-    """Whether the folder has patches, or pictures themselves."""
+def _has_images(folder: str) -> bool:
+    """Whether the folder has patches, or images themselves."""
     if not os.path.isdir(folder):
         return False
     known = ("patch", "v1", "v2", "images")
@@ -132,7 +132,7 @@ def _has_pictures(folder: str) -> bool:
 
 
 def _place(root: str, split: str, name: str, places: dict[str, str]) -> str:
-    """A picture's path within ROOT; `places` keeps the folder of each patch."""
+    """An image's path within ROOT; `places` keeps the folder of each patch."""
     within, _, base = name.rpartition("/")
     if within not in places:
         parts = [p for p in within.split("/") if p not in ("", ".", "..")] or [""]  # nothing leads out of ROOT
@@ -147,7 +147,7 @@ def _place(root: str, split: str, name: str, places: dict[str, str]) -> str:
         flat = (f"images/{split}", split)
         found = next((p for p in tried if patch and os.path.isdir(f"{root}/{p}")), None)
         found = found or next((p for p in flat if _has_files(f"{root}/{p}")), None)
-        places[within] = found or tried[0]  # the patch is missing, and so each of its pictures is
+        places[within] = found or tried[0]  # the patch is missing, and so each of its images is
     return f"{places[within]}/{base}"
 
 

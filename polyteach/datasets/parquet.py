@@ -1,4 +1,4 @@
-"""Pictures in a column of Parquet files, as bytes or as Hugging Face's struct {bytes, path}, with their classes.
+"""Images in a column of Parquet files, as bytes or as Hugging Face's struct {bytes, path}, with their classes.
 
     ROOT/data/train-00000-of-00002.parquet      a Hugging Face repository
     ROOT/train/0000.parquet                     its converted branch
@@ -159,7 +159,7 @@ def _batch(path: str, footer: pq.FileMetaData, groups: list[int], wanted: list[s
     A dictionary's values are stored once, and unpacked once for each row that refers to them.
 
     Raises:
-        ValueError: a row group may take more than that, and is packed more than pictures can be.
+        ValueError: a row group may take more than that, and is packed more than images can be.
     """
     size = _BATCH
     for column in (footer.row_group(g).column(i) for g in groups for i in range(footer.num_columns)):
@@ -168,7 +168,7 @@ def _batch(path: str, footer: pq.FileMetaData, groups: list[int], wanted: list[s
         packed, unpacked = column.total_compressed_size, column.total_uncompressed_size
         most = unpacked * (column.num_values if column.has_dictionary_page else 1)
         if most > _UNPACKED and unpacked > _RATIO * packed:
-            raise ValueError(f"{path} is broken: {packed:,} bytes of its pictures would become up to {most:,}")
+            raise ValueError(f"{path} is broken: {packed:,} bytes of its images would become up to {most:,}")
         if column.has_dictionary_page:
             size = max(min(size, _UNPACKED // max(unpacked, 1)), 1)
     return size

@@ -1,6 +1,6 @@
-"""A folder of unlabelled pictures, with its subfolders: every file whose ending is an image's, sorted by path.
+"""A folder of unlabelled images, with its subfolders: every file whose ending is an image's, sorted by path.
 
-Labels that lie among them are not read; those of known forms are told, with the way to read them, and so are pictures
+Labels that lie among them are not read; those of known forms are told, with the way to read them, and so are images
 that are likely class maps.
 """
 
@@ -34,8 +34,8 @@ class Pictures(Dataset):
             yield Entry(uri=uri, problem=problem)
 
 
-def _labels(path: str, pictures: Sequence[str]) -> list[str]:
-    """What to say of labels that lie in a folder in the forms of other readers, or among the pictures as pictures."""
+def _labels(path: str, images: Sequence[str]) -> list[str]:
+    """What to say of labels that lie in a folder in the forms of other readers, or as images among the images."""
     folders = [path, *(f.path for f in os.scandir(path) if is_folder(f) and os.access(f.path, os.R_OK | os.X_OK))]
 
     def there(*names: str) -> bool:
@@ -52,35 +52,35 @@ def _labels(path: str, pictures: Sequence[str]) -> list[str]:
             f"{path} looks like a data set of YOLO's (text files of labels), which were not read: no reader of them is "
             "there; convert them to COCO's JSON and give coco:PATH"
         )
-    return (notes + _maps(pictures)) or _classes(path, pictures)
+    return (notes + _maps(images)) or _classes(path, images)
 
 
-def _classes(path: str, pictures: Sequence[str]) -> list[str]:
-    """What to say where all pictures lie in several folders, as those of classes do."""
-    folders = {p.split("/")[0] for p in pictures}
-    if len(folders) < 2 or any(p.count("/") != 1 for p in pictures):
+def _classes(path: str, images: Sequence[str]) -> list[str]:
+    """What to say where all images lie in several folders, as those of classes do."""
+    folders = {p.split("/")[0] for p in images}
+    if len(folders) < 2 or any(p.count("/") != 1 for p in images):
         return []
     shown = ", ".join(sorted(map(printable, folders))[:3])
     return [
-        f"all pictures lie in {len(folders):,} folders ({shown}, ...): if these are classes, they were not read; give "
+        f"all images lie in {len(folders):,} folders ({shown}, ...): if these are classes, they were not read; give "
         f"folder:{path}"
     ]
 
 
-def _maps(pictures: Sequence[str]) -> list[str]:
-    """What to say of pictures that are likely labels: their folder's name says so, and others have their names."""
-    folders = dict.fromkeys(os.path.dirname(p) for p in pictures)
+def _maps(images: Sequence[str]) -> list[str]:
+    """What to say of images that are likely labels: their folder's name says so, and others have their names."""
+    folders = dict.fromkeys(os.path.dirname(p) for p in images)
     named = {folder for folder in folders if _MAPS.search(folder)}
     if not named:
         return []
-    inside = [p for p in pictures if os.path.dirname(p) in named]
-    others = {_stem(p) for p in pictures if os.path.dirname(p) not in named}
+    inside = [p for p in images if os.path.dirname(p) in named]
+    others = {_stem(p) for p in images if os.path.dirname(p) not in named}
     alike = [p for p in inside if _stem(p) in others]
     if not alike:
         return []
     shown = ", ".join(sorted({printable(os.path.dirname(p)) for p in alike})[:5])
     return [
-        f"{len(alike):,} pictures in {shown} are called as others are: if they are class maps or masks, and no "
+        f"{len(alike):,} images in {shown} are called as others are: if they are class maps or masks, and no "
         "photographs, give a folder without them"
     ]
 

@@ -1,10 +1,10 @@
-"""A tar archive of pictures, plain or compressed, in the archive's order.
+"""A tar archive of images, plain or compressed, in the archive's order.
 
 A member has no address that a store could refer to, so the bytes are always kept in the store, as with `--embed`.
 Members whose ending is no image's (WebDataset's .json and .cls, say) are counted and left out. A link stands for the
 member that it leads to.
 
-Nothing is read before its size was looked at. A picture that is larger than an image's file may be (4 bytes for every
+Nothing is read before its size was looked at. An image whose file is larger than is allowed (4 bytes for every
 pixel of --max-pixels, at least 256 MiB), a sparse file, a link to nothing or to itself is a reject. To skip what a
 large one holds, a compressed archive has to be unpacked on, twice, which takes some seconds for each 10^9 bytes. An
 archive that is cut, that unpacks to more than 8 GiB and 100 times its size, that has more than a million members and
@@ -29,7 +29,7 @@ _CHAIN = 8
 
 
 class Tar(Dataset):
-    """Members of an archive. It is read through twice: once for the names, once for the pictures."""
+    """Members of an archive. It is read through twice: once for the names, once for the images."""
 
     embed: ClassVar[bool] = True
 

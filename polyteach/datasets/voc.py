@@ -2,7 +2,7 @@
 
     ROOT/VOC2007/JPEGImages/000005.jpg             ROOT is the VOCdevkit folder that the archives unpack to
          VOC2012/Annotations/2007_000027.xml       boxes; or ROOT is VOC2012 itself
-                 ImageSets/Main/train.txt          the pictures of each split: train, val, test
+                 ImageSets/Main/train.txt          the images of each split: train, val, test
                  ImageSets/Segmentation/train.txt
                  SegmentationClass/2007_000032.png
 
@@ -12,16 +12,16 @@ read only where neither train.txt nor val.txt is there. The format's source: the
 
 - A box is in pixels counted from 1, both ends included: xmin..xmax becomes xmin - 1 .. xmax. Fractions occur. A
   box that ends where it begins would be a pixel wide; VOC has no such object, so it is taken for a mistake.
-- A box from 0 on (a file that counts from 0) begins a pixel before the picture: it is clipped and counted, as is
+- A box from 0 on (a file that counts from 0) begins a pixel before the image: it is clipped and counted, as is
   every box that reaches up to 2 pixels or 1 % of the side beyond it. One that reaches farther or lies outside is an
   error, and so are boxes that are all within the first pixel: fractions.
 - `difficult` objects are ignored; no such field means 0. Parts of people (`part`) have boxes and are no objects.
 - A class map is a palette PNG whose indices are the classes: 0 background, 1..20 as for boxes, 255 void (ignored).
-- A picture is labelled for a task only in that task's lists, as the challenges count. One that is in one split of
+- An image is labelled for a task only in that task's lists, as the challenges count. One that is in one split of
   Main and another of Segmentation comes twice, once in each, so that both challenges keep their splits.
-- The labels of test are public for 2007 only. Those pictures of later years are unlabelled, and what Annotations/ has
+- The labels of test are public for 2007 only. Those images of later years are unlabelled, and what Annotations/ has
   of them (people, for the action challenge) is not read.
-- Pictures in no list (those of the other challenges) are counted.
+- Images in no list (those of the other challenges) are counted.
 """
 
 import os
@@ -90,7 +90,7 @@ PROTOCOLS = {
 
 @dataclass(frozen=True)
 class _Row:
-    """One picture of one split. tasks: that it is labelled for. problem: of its place in the lists."""
+    """One image of one split. tasks: that it is labelled for. problem: of its place in the lists."""
 
     folder: str
     split: str
@@ -108,7 +108,7 @@ class Voc(Dataset):
         for folder, year in _years(root):
             self._rows += _rows(folder, year)
         if not self._rows:
-            raise ValueError(f"voc:{root} has no lists of pictures: {_LAYOUT}")
+            raise ValueError(f"voc:{root} has no lists of images: {_LAYOUT}")
         here = [f"{os.path.relpath(r.folder, root)}/JPEGImages/{r.id}.jpg" for r in self._rows]
         super().__init__([printable(os.path.normpath(n).replace(os.sep, "/")) for n in here])
         labelled = {t for r in self._rows for t in r.tasks}
@@ -116,10 +116,10 @@ class Voc(Dataset):
         self.spaces = {t: s for t, s in spaces.items() if t in labelled}
         for folder, _ in _years(root):
             listed = {f"{r.id}.jpg" for r in self._rows if r.folder == folder}
-            pictures = os.path.join(folder, "JPEGImages")
-            there = os.listdir(pictures) if os.path.isdir(pictures) else []
+            images = os.path.join(folder, "JPEGImages")
+            there = os.listdir(images) if os.path.isdir(images) else []
             if unlisted := sum(kind(f) is None and f not in listed for f in there):
-                self.left_out["pictures in no list of ImageSets"] += unlisted
+                self.left_out["images in no list of ImageSets"] += unlisted
 
     def entries(self, start: int, stop: int) -> Iterator[Entry]:
         for row in self._rows[start:stop]:
@@ -180,7 +180,7 @@ def _lists(folder: str) -> dict[str, list[str]]:
         found[split] = [line[0] for line in words if line]
         for id in found[split]:
             if id != os.path.basename(id):
-                raise ValueError(f"{path}: {id!r} is no name of a picture")
+                raise ValueError(f"{path}: {id!r} is no name of an image")
     return found
 
 
@@ -188,13 +188,13 @@ def _boxes(path: str, size: tuple[int, int]) -> Drawn:
     """The objects of an XML file.
 
     Raises:
-        ValueError: the file is missing or broken, or of a picture of another size; names the field.
+        ValueError: the file is missing or broken, or of an image of another size; names the field.
     """
     tree = xml(path)
     sides = tuple(int(_number(path, tree, f"size/{side}")) for side in ("height", "width"))
     if sides != size:
         raise ValueError(
-            f"{path}: size: {sides[0]} x {sides[1]} (height x width), but the picture is {size[0]} x {size[1]}"
+            f"{path}: size: {sides[0]} x {sides[1]} (height x width), but the image is {size[0]} x {size[1]}"
         )
     box, category, ignore, names = [], [], [], []
     for i, thing in enumerate(tree.findall("object")):
@@ -209,7 +209,7 @@ def _boxes(path: str, size: tuple[int, int]) -> Drawn:
         if difficult not in ("0", "1"):
             raise ValueError(f"{where}.difficult: must be 0 or 1; got {shown(difficult)}")
         if max(map(abs, (x0, y0, x1, y1))) > _FAR:
-            raise ValueError(f"{where}.bndbox: lies far beyond any picture; got {x0:g}, {y0:g}, {x1:g}, {y1:g}")
+            raise ValueError(f"{where}.bndbox: lies far beyond any image; got {x0:g}, {y0:g}, {x1:g}, {y1:g}")
         names.append(f"{where}.bndbox of {name!r}: {x0:g}, {y0:g}, {x1:g}, {y1:g}")
         box.append([x0 - 1, y0 - 1, x1, y1])
         category.append(CLASSES.index(name))

@@ -1,7 +1,7 @@
 """WebDataset: tar shards in which files with one basename, one after another, are one sample.
 
     ROOT/train/00000.tar ...           or ROOT/train-00000.tar, ROOT/imagenet1k-val-00.tar: the split is in the path
-        n01440764_10026.jpg            the picture: a part whose extension is an image's
+        n01440764_10026.jpg            the image: a part whose extension is an image's
         n01440764_10026.cls            its class: a number in ASCII
         n01440764_10026.json           or in a field of this: `?label=FIELD`; a number, or a name
 
@@ -12,15 +12,14 @@ is the extension, in any case; files without one, and __meta__ files, are no par
 
 Class names: `?names=FILE`, one a line, within ROOT or absolute; else ROOT/classes.txt or ROOT/classnames.txt (as
 CLIP_benchmark's shards have it). Without, classes are called by their numbers up to the largest, or, where the field is
-text, by the names that are there, sorted. `?image=seg.png` takes pictures of another extension; & joins options.
+text, by the names that are there, sorted. `?image=seg.png` takes images of another extension; & joins options.
 
-Odd cases: a sample without a class is unlabelled; one with a class and no picture, with two pictures, with a part
+Odd cases: a sample without a class is unlabelled; one with a class and no image, with two images, with a part
 twice, or with a class that is no number (or none of the names) is an entry with a problem. A dot in a basename
-(photo.v2.jpg) makes another extension (v2.jpg), as everywhere in WebDataset: such pictures are counted and left out.
-Shards must be plain .tar, so that every picture can be read by itself; a tar without its end mark is an error. The
-bytes are always kept in the store, as with `--embed`. For an archive of unlabelled pictures: `tar:`, whose bounds hold
-here too: a picture that is larger than an image's file may be, or a label of more than 1 MiB, is an entry with a
-problem.
+(photo.v2.jpg) makes another extension (v2.jpg), as everywhere in WebDataset: such images are counted and left out.
+Shards must be plain .tar, so that every image can be read by itself; a tar without its end mark is an error. The
+bytes are always kept in the store, as with `--embed`. For an archive of unlabelled images: `tar:`, whose bounds hold
+here too: an image whose file is larger than is allowed, or a label of more than 1 MiB, is an entry with a problem.
 """
 
 import json
@@ -87,16 +86,16 @@ class WebDataset(Dataset):
         self._starts, self._sizes, self._labels = array("q"), array("q"), array("q")
         self._problems: dict[int, str] = {}
         self._broken: str | None = None  # the first bad label
-        self._pictures = 0
+        self._images = 0
         texts: dict[int, str] = {}  # classes that are names, by entry
         for shard in self._shards:
             self._firsts.append(len(self._names))
             within = os.path.relpath(shard, root).removesuffix(".tar")
             for key, parts in _samples(shard, self._label, self.left_out):
                 self._add(f"{shard}: {printable(key)}", within, parts, texts)
-        if not self._pictures:
+        if not self._images:
             raise ValueError(
-                f"{path} has no samples with a picture. An extension starts at the first dot of a file's name; those "
+                f"{path} has no samples with an image. An extension starts at the first dot of a file's name; those "
                 f"found are {', '.join(sorted(self.left_out)) or 'none'}; ?image=EXTENSION chooses one"
             )
         classes = self._classes(path, root, names, texts)
@@ -111,20 +110,20 @@ class WebDataset(Dataset):
             self.notes.append(said)
 
     def _add(self, sample: str, within: str, parts: list[_Part], texts: dict[int, str]) -> None:
-        pictures = [p for p in parts if p.extension in self._endings]
+        images = [p for p in parts if p.extension in self._endings]
         labels = [p for p in parts if p.extension == self._label]
         self.left_out.update(f".{p.extension}" for p in parts if p.extension not in self._known)
-        if not pictures and not labels:
+        if not images and not labels:
             return
-        self._pictures += len(pictures)
+        self._images += len(images)
         i, label = len(self._names), _NONE
-        several = pictures if len(pictures) > 1 else labels if len(labels) > 1 else []
+        several = images if len(images) > 1 else labels if len(labels) > 1 else []
         if several:
             self._problems[i] = (
                 f"{sample}: has several parts of a kind: {', '.join(printable(p.name) for p in several)}"
             )
-        elif not pictures:
-            self._problems[i] = f"{sample}: has .{labels[0].extension} and no picture"
+        elif not images:
+            self._problems[i] = f"{sample}: has .{labels[0].extension} and no image"
         elif labels:
             try:
                 value = self._class(labels[0].content)
@@ -136,7 +135,7 @@ class WebDataset(Dataset):
                     texts[i] = composed(value)
                 elif value is not None:
                     label = value
-        first = pictures[0] if pictures else labels[0]
+        first = images[0] if images else labels[0]
         self._names.append(printable(f"{within}/{first.name}"))
         self._starts.append(first.start)
         self._sizes.append(first.size)
@@ -314,7 +313,7 @@ def load(path: str) -> Dataset:
     """The shards at `path`, which may end in ?label=FIELD&names=FILE&image=EXTENSION.
 
     Raises:
-        ValueError: no shards, or one is missing, truncated or no tar; no pictures; no such names or labels.
+        ValueError: no shards, or one is missing, truncated or no tar; no images; no such names or labels.
     """
     where, option = options(path, {"label": "", "names": "", "image": ""})
     return WebDataset(where, option["image"], option["label"], option["names"])

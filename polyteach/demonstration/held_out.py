@@ -17,7 +17,7 @@ from polyteach.teachers import Teacher, load_teacher
 SHOWN = {"boxes": "AP50"}
 """Score of a label set that is shown; of the others the first of its metric."""
 CELL = (210, 280)
-"""(height, width) of a picture on the contact sheet, in pixels."""
+"""(height, width) of an image on the contact sheet, in pixels."""
 STORES = {"store": "train", "heldout": "heldout"}
 """Label store -> the half of the photographs that it holds."""
 
@@ -48,7 +48,7 @@ def scores(held: HeldOut) -> dict[str, Any]:
     rows = held.rows
     guesses: list[dict[str, Target]] = []
     for start in range(0, len(rows), 8):
-        guesses += held.student([held.store.picture(r) for r in rows[start : start + 8]])
+        guesses += held.student([held.store.image(r) for r in rows[start : start + 8]])
     out = {}
     for name, labels in held.sets.items():
         task = load_task(labels.task)
@@ -107,7 +107,7 @@ def write_sheet(held: HeldOut, rows: int, file: Path) -> None:
         pen.text((at, 6), first, font=ImageFont.load_default(20), fill=(0, 0, 0))
         pen.text((at, 33), second, font=ImageFont.load_default(14), fill=(90, 90, 90))
     for row, i in enumerate(chosen):
-        image = held.store.picture(images[i])
+        image = held.store.image(images[i])
         guess = held.student([image])[0]
         size = (int(image.shape[1]), int(image.shape[2]))
         scale = min(height / size[0], width / size[1])

@@ -71,9 +71,9 @@ def copied(folder: Path, own: str | None, debian: bool, limit: int) -> dict[str,
 
 def _shrunk(pixels: Tensor) -> bytes:
     """The photograph with a longer side of at most `SIDE`, as JPEG: what networks of 128 to 320 pixels can see."""
-    picture, out = to_pil_image(pixels), io.BytesIO()
-    picture.thumbnail((SIDE, SIDE), Resampling.BOX, reducing_gap=2)
-    picture.save(out, format="JPEG", quality=92)
+    image, out = to_pil_image(pixels), io.BytesIO()
+    image.thumbnail((SIDE, SIDE), Resampling.BOX, reducing_gap=2)
+    image.save(out, format="JPEG", quality=92)
     return out.getvalue()
 
 

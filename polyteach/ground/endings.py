@@ -3,7 +3,7 @@
 from PIL import Image
 
 _UNREAD = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC"}
-"""Formats that Pillow knows but reads only through an outside program or not at all; and IPTC, which holds a picture of
+"""Formats that Pillow knows but reads only through an outside program or not at all; and IPTC, which holds an image of
 any of all these."""
 
 

@@ -1,4 +1,4 @@
-"""One view of an image, applied alike to the picture and to every target.
+"""One view of an image, applied alike to its pixels and to every target.
 
 Shapes: C channels, H W pixels of the source image, h w pixels of the view, M N pixels of a map of the whole
 source at any resolution, K boxes.
@@ -37,7 +37,7 @@ class View:
     zoom: float = 1.0
 
     def image(self, image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 h w"]:
-        """The picture seen through the view: antialiased bilinear, black beyond the source.
+        """The image seen through the view: antialiased bilinear, black beyond the source.
 
         Takes memory for what is seen of the source and for the view, not for all that lies beyond: see `_resized`.
         """
@@ -106,7 +106,7 @@ def _resized(
 ) -> UInt8[Tensor, "3 h w"]:
     """torchvision's `resized_crop` to within one level, where the crop is much larger than what it has of the source.
 
-    Padding to the whole crop, as torchvision does, would take 3 GiB for half of a picture of 100 x 10,000 pixels.
+    Padding to the whole crop, as torchvision does, would take 3 GiB for half of an image of 100 x 10,000 pixels.
     Resizing works along one axis after the other. Along the one of which more is seen, by torchvision, some rows at a
     time; along the other by the same weights of the same pixels, without those that are black.
 

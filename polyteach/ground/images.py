@@ -32,11 +32,11 @@ _DEAR = {"WEBP": 2, "AVIF": 2, "JPEG2000": 2, "FITS": 10}
 """Formats whose pixels count more than once against `max_pixels`: their decoders take 15 to 20 bytes for each of them,
 where 4 are usual; for a packed FITS, Pillow takes minutes."""
 _HOLDERS = {"ICO", "ICNS"}
-"""Formats that hold pictures of other formats, of whose sizes the header may say anything."""
+"""Formats that hold images of other formats, of whose sizes the header may say anything."""
 SCANS = 100
 """Of a JPEG, at most: each takes a pass over all pixels, even one of a few bytes. Real ones have up to 20."""
 BAND = 2**22
-"""Pixels that are converted at once: what a conversion takes besides the picture itself stays below 100 MB."""
+"""Pixels that are converted at once: what a conversion takes besides the image itself stays below 100 MB."""
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -48,22 +48,22 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation -> what sets the picture upright. Those from 5 on swap height and width."""
+"""EXIF orientation -> what sets the image upright. Those from 5 on swap height and width."""
 _BACKWARDS = {_TURNS[3], _TURNS[4], _TURNS[6], _TURNS[7]}
 """Those after which the topmost rows are the last."""
 
 
 class BadImage(ValueError):
-    """Bytes that are no usable picture; the message is the reason kept in the store's rejects."""
+    """Bytes that are no usable image; the message is the reason kept in the store's rejects."""
 
 
 def decode(
     data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE, size: tuple[int, int] | None = None
 ) -> UInt8[Tensor, "3 H W"]:
-    """The picture in `data` as RGB.
+    """The image in `data` as RGB.
 
     Palette, grey, 16-bit, CMYK and transparent (over white) images are converted; of an animation the first frame
-    is taken; EXIF orientation is applied. Where the metadata are broken, the picture is taken as it lies.
+    is taken; EXIF orientation is applied. Where the metadata are broken, the image is taken as it lies.
 
     Sizes are looked at in the header, before anything is unpacked. size: the (height, width) that it has to have. At
     100 million pixels it takes 1.3 GB at most, with what it returns; WebP, AVIF and JPEG 2000, whose decoders take more
@@ -76,9 +76,9 @@ def decode(
         BadImage: empty, no image, truncated, more than `max_pixels` pixels, a side below `min_side`, or another size
             than `size`; memory is not enough for it.
     """
-    with _opened(data, max_pixels, min_side, size) as picture:
-        _load(picture, max_pixels)
-        array = _upright(picture)
+    with _opened(data, max_pixels, min_side, size) as image:
+        _load(image, max_pixels)
+        array = _upright(image)
         if size is not None and array.shape[:2] != size:
             raise _another(array.shape[0], array.shape[1], size)
     return torch.from_numpy(array).permute(2, 0, 1)
@@ -92,43 +92,43 @@ def measure(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE)
     Raises:
         BadImage: as `decode`.
     """
-    with _opened(data, max_pixels, min_side) as picture:
-        width, height = picture.size
-        if picture.draft(picture.mode, (max(width // 8, 1), max(height // 8, 1))) is None:
-            _load(picture, max_pixels)
-            width, height = picture.size  # TIFF turns itself upright while loading
+    with _opened(data, max_pixels, min_side) as image:
+        width, height = image.size
+        if image.draft(image.mode, (max(width // 8, 1), max(height // 8, 1))) is None:
+            _load(image, max_pixels)
+            width, height = image.size  # TIFF turns itself upright while loading
         else:
-            _load(picture, max_pixels)
-        for _, _, band in _bands(picture):
+            _load(image, max_pixels)
+        for _, _, band in _bands(image):
             _rgb(band)
-        return (width, height) if _orientation(picture) >= 5 else (height, width)
+        return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
 def faint(data: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
-    """What to say of a usable picture of 16 bits a channel that uses so few of them that `decode` makes it near black.
+    """What to say of a usable image of 16 bits a channel that uses so few of them that `decode` makes it near black.
 
-    Thermal, medical and depth cameras write 10 or 12 bits into 16. None for every other picture; only those of 16 bits
+    Thermal, medical and depth cameras write 10 or 12 bits into 16. None for every other image; only those of 16 bits
     are decoded for it.
     """
-    with _opened(data, max_pixels, 1) as picture:
-        deep = picture.mode.startswith("I") or (data[:8] == _PNG and data[24] == 16)
+    with _opened(data, max_pixels, 1) as image:
+        deep = image.mode.startswith("I") or (data[:8] == _PNG and data[24] == 16)
         if not deep:
             return None
-        top = max(int(np.asarray(_rgb(band)).max()) for _, _, band in _bands(picture))
+        top = max(int(np.asarray(_rgb(band)).max()) for _, _, band in _bands(image))
     return _FAINT if top < 32 else None
 
 
 @contextmanager
 def _opened(data: bytes, max_pixels: int, min_side: int, size: tuple[int, int] | None = None) -> Iterator[Image.Image]:
-    """The picture with its header read and its size allowed; what goes wrong inside becomes a BadImage."""
+    """The image with its header read and its size allowed; what goes wrong inside becomes a BadImage."""
     if not data:
         raise BadImage("empty file (0 bytes)")
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     try:
-        with _quiet(), Image.open(io.BytesIO(data), formats=readable_formats()) as picture:
-            _look(picture, data, max_pixels, min_side, size)
-            yield picture
+        with _quiet(), Image.open(io.BytesIO(data), formats=readable_formats()) as image:
+            _look(image, data, max_pixels, min_side, size)
+            yield image
     except BadImage:
         raise
     except MemoryError as e:
@@ -141,14 +141,14 @@ def _opened(data: bytes, max_pixels: int, min_side: int, size: tuple[int, int] |
         raise BadImage(f"broken or truncated: {type(e).__name__}: {e}") from e
 
 
-def _look(picture: Image.Image, data: bytes, max_pixels: int, min_side: int, size: tuple[int, int] | None) -> None:
-    """Refuse a picture by its header, before anything of it is unpacked.
+def _look(image: Image.Image, data: bytes, max_pixels: int, min_side: int, size: tuple[int, int] | None) -> None:
+    """Refuse an image by its header, before anything of it is unpacked.
 
     Raises:
         BadImage: its size, or what it would take to decode it.
     """
-    width, height = picture.size
-    name = str(picture.format)
+    width, height = image.size
+    name = str(image.format)
     if width * height > max_pixels:
         raise BadImage(f"{width}x{height} is more than max_pixels={max_pixels}")
     if width * height * _DEAR.get(name, 1) > max_pixels:
@@ -156,12 +156,12 @@ def _look(picture: Image.Image, data: bytes, max_pixels: int, min_side: int, siz
         raise BadImage(f"{width}x{height} is more than max_pixels={max_pixels} allows: {times}")
     if min(width, height) < min_side:
         raise BadImage(f"{width}x{height} has a side below min_side={min_side}")
-    if size is not None and name not in _HOLDERS and sorted(size) != sorted(picture.size):
+    if size is not None and name not in _HOLDERS and sorted(size) != sorted(image.size):
         raise _another(height, width, size)
     if name in ("JPEG", "MPO") and (scans := _scans(data)) > SCANS:
         raise BadImage(f"a JPEG of {scans} scans; at most {SCANS} are decoded, since each takes a pass over all pixels")
     if name == "TIFF":
-        tile = [picture.tag_v2.get(tag, 1) for tag in (322, 323)]  # type: ignore[attr-defined]
+        tile = [image.tag_v2.get(tag, 1) for tag in (322, 323)]  # type: ignore[attr-defined]
         if all(isinstance(side, int) for side in tile) and tile[0] * tile[1] > max_pixels:
             raise BadImage(f"a tile of {tile[0]}x{tile[1]} is more than max_pixels={max_pixels}")
 
@@ -171,7 +171,7 @@ def _another(height: int, width: int, size: tuple[int, int]) -> BadImage:
 
 
 def _scans(data: bytes) -> int:
-    """Scans of a JPEG file; those of its first picture alone where there may be too many."""
+    """Scans of a JPEG file; those of its first image alone where there may be too many."""
     count = data.count(b"\xff\xda")
     if count <= SCANS:
         return count
@@ -218,47 +218,47 @@ def _quiet() -> Iterator[None]:
                 _quiet_filters.__exit__(None, None, None)
 
 
-def _orientation(picture: Image.Image) -> int:
-    """EXIF orientation 1..8 of a loaded picture; 1 where there is none or the metadata are broken."""
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1..8 of a loaded image; 1 where there is none or the metadata are broken."""
     try:
-        value = picture.getexif().get(_ORIENTATION)
-    except Exception:  # struct.error, SyntaxError, ...: the pixels are whole, so the picture is usable
+        value = image.getexif().get(_ORIENTATION)
+    except Exception:  # struct.error, SyntaxError, ...: the pixels are whole, so the image is usable
         return 1
     return value if isinstance(value, int) and value in _TURNS else 1
 
 
-def _load(picture: Image.Image, max_pixels: int) -> None:
+def _load(image: Image.Image, max_pixels: int) -> None:
     """Unpack it.
 
     Raises:
         BadImage: it was larger than its header said.
     """
-    picture.load()
-    width, height = picture.size
+    image.load()
+    width, height = image.size
     if width * height > max_pixels:
         raise BadImage(f"{width}x{height} is more than max_pixels={max_pixels}")
 
 
-def _bands(picture: Image.Image) -> Iterator[tuple[int, int, Image.Image]]:
-    """First row, last row + 1, and what lies between of the loaded picture, in bands of about `BAND` pixels."""
-    width, height = picture.size
+def _bands(image: Image.Image) -> Iterator[tuple[int, int, Image.Image]]:
+    """First row, last row + 1, and what lies between of the loaded image, in bands of about `BAND` pixels."""
+    width, height = image.size
     rows = max(BAND // width, 1)
     if rows >= height:
-        yield 0, height, picture
+        yield 0, height, image
         return
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        yield top, bottom, picture.crop((0, top, width, bottom))
+        yield top, bottom, image.crop((0, top, width, bottom))
 
 
-def _upright(picture: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
-    """The loaded picture as a person sees it."""
-    width, height = picture.size
-    orientation = _orientation(picture)
+def _upright(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+    """The loaded image as a person sees it."""
+    width, height = image.size
+    orientation = _orientation(image)
     turn = _TURNS.get(orientation)
     sideways = orientation >= 5
     out: np.ndarray | None = None
-    for top, bottom, band in _bands(picture):
+    for top, bottom, band in _bands(image):
         rgb = _rgb(band)
         upright = rgb if turn is None else rgb.transpose(turn)
         if bottom - top == height:
@@ -271,30 +271,30 @@ def _upright(picture: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     return out
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I"):  # 16-bit grey: Pillow's convert would clip, not scale
-        grey = np.asarray(picture).astype(np.float32) / 257
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I"):  # 16-bit grey: Pillow's convert would clip, not scale
+        grey = np.asarray(image).astype(np.float32) / 257
         if grey.min() < 0 or grey.max() > 255:
             raise BadImage("integers beyond 16 bits: their range is unknown")
         return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
+    if image.mode == "F":
         raise BadImage("floating-point image: its range is unknown")
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        rgba = picture.convert("RGBA")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def caption(
     image: UInt8[Tensor, "3 H W"], lines: list[str], colours: UInt8[Tensor, "n 3"] | None = None
 ) -> UInt8[Tensor, "3 H W"]:
-    """The picture with lines of text in a box at its top left, in a size that stays legible.
+    """The image with lines of text in a box at its top left, in a size that stays legible.
 
     colours: one per line, shown as a square before it, as in a legend.
     """
     height, width = image.shape[-2:]
-    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-    pen = ImageDraw.Draw(picture)
+    drawing = Image.fromarray(image.permute(1, 2, 0).numpy())
+    pen = ImageDraw.Draw(drawing)
     points = max(10, min(height, width) // 16)
     font = ImageFont.load_default(points)
     text = "\n".join(lines)
@@ -305,7 +305,7 @@ def caption(
     for i, colour in enumerate([] if colours is None else colours.tolist()):
         top = 2 + i * (box[3] - 2) / len(lines)
         pen.rectangle((3, top + 2, 1 + points, top + points), fill=tuple(colour))
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(drawing)).permute(2, 0, 1).contiguous()
 
 
 def palette(n: int) -> UInt8[Tensor, "n 3"]:

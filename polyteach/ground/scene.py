@@ -26,7 +26,7 @@ class Scene:
     """z of the wall grows by this much per pixel of x."""
 
     def mirrored(self) -> "Scene":
-        """The world seen in a mirror that swaps left and right: built anew, not flipped pictures."""
+        """The world seen in a mirror that swaps left and right: built anew, not flipped images."""
         center = self.center.clone()
         center[:, 0] = self.size[1] - center[:, 0]
         return replace(self, center=center, slant=-self.slant)

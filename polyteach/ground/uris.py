@@ -74,7 +74,7 @@ def read_uri(uri: str, limits: Limits | None = None) -> bytes:
     if "::" in uri:
         raise OSError("a chain of URLs, none of which is followed: unpack the archive, and ingest what is in it")
     known = ", ".join(f"{p}://" for p in ("file", *ATOMIC, *WEB))
-    raise OSError(f"{protocol[:30]!r} is no protocol that is read; there are {known}. Copy the pictures to one of them")
+    raise OSError(f"{protocol[:30]!r} is no protocol that is read; there are {known}. Copy the images to one of them")
 
 
 def read_file(path: str | os.PathLike[str], limits: Limits | None = None) -> bytes:

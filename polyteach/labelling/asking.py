@@ -105,7 +105,7 @@ class Asker:
         if len(reasons) == len(said):
             raise Broken(
                 f"{self.teacher.spec} on {self.place} failed for the last images ({many} in a row) and for "
-                f"{'a plain picture' if self.smallest is None else 'one that it had answered,'} of {size[0]}x{size[1]}:"
+                f"{'a plain image' if self.smallest is None else 'one that it had answered,'} of {size[0]}x{size[1]}:"
                 f" {reasons[0]}. {KEPT}"
             )
 

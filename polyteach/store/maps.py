@@ -77,7 +77,7 @@ def _header(kept: bytes) -> tuple[int, int, str]:
     if kept[:4] == b"RIFF" and kept[8:16] == b"WEBPVP8L" and len(kept) > 25:
         [bits] = struct.unpack("<I", kept[21:25])
         return (bits >> 14 & 16383) + 1, (bits & 16383) + 1, "WebP with transparency" if bits >> 28 & 1 else "WebP"
-    raise ValueError("a map is neither a PNG nor a lossless WebP of one picture")
+    raise ValueError("a map is neither a PNG nor a lossless WebP of one image")
 
 
 def decode_map(kept: bytes, how: Column, most: int) -> np.ndarray:

@@ -70,7 +70,7 @@ def check_runs(counts: Sequence[bytes], cells: int) -> None:
     starts = np.concatenate([[0], ends[:-1] + 1])
     length = ends - starts + 1
     if length.max() > 7:
-        raise ValueError("a mask has a run that is longer than any picture")
+        raise ValueError("a mask has a run that is longer than any image")
     place = np.arange(len(digits)) - np.repeat(starts, length)
     numbers = np.add.reduceat((digits & 31).astype(np.int64) << (5 * place), starts)
     numbers -= np.where(digits[ends] & 16, np.int64(1) << (5 * length), 0)

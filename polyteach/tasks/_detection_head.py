@@ -281,7 +281,7 @@ class DetectionHead(nn.Module):
 def sampled(size: tuple[int, int]) -> int:
     """How many regions of an image of (height, width) `size` the box head learns from: one per 16x16 pixels.
 
-    At least 16 and at most `REGIONS`. A small picture has few places that differ.
+    At least 16 and at most `REGIONS`. A small image has few places that differ.
     """
     return min(max(size[0] * size[1] // 256, 16), REGIONS)
 

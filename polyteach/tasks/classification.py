@@ -1,4 +1,4 @@
-"""Classification: what the picture is of.
+"""Classification: what the image is of.
 
 Shapes: B images, K classes, H W image pixels.
 """
@@ -26,7 +26,7 @@ from polyteach.tasks.contract import Metric, Policy, Probe, Space, Target, Task,
 class ClassificationTarget(Target):
     """How probable each class is, 0..1, summing to 1; one-hot for a hard label.
 
-    confidence: how much the picture counts in the loss, 0..1; None: 1. Set by `pseudo`, so that a hard label too knows
+    confidence: how much the image counts in the loss, 0..1; None: 1. Set by `pseudo`, so that a hard label too knows
     how sure the teacher was.
     """
 

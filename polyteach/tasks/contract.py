@@ -183,7 +183,7 @@ class Task(ABC, Generic[T]):
     def zoomed(self, target: T, zoom: float, space: Space) -> T:
         """The answer where all things look `zoom` times as large, as if they were so many times nearer.
 
-        For values that say how far things are; where they are in the picture, `view` says. Undone by 1 / zoom.
+        For values that say how far things are; where they are in the image, `view` says. Undone by 1 / zoom.
         """
         return target
 

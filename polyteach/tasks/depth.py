@@ -3,7 +3,7 @@
 A space's kind says what the values are. "relative inverse": inverse depth up to an unknown scale and shift per image,
 larger is nearer, no unit. "metric": metres, larger is farther.
 
-Metres belong to the size in which things are seen: a picture that is enlarged s times shows what a camera s times
+Metres belong to the size in which things are seen: an image that is enlarged s times shows what a camera s times
 nearer would, so a view of it has its depth divided by s (Eigen, Puhrsch, Fergus, NeurIPS 2014, section 3.4). 1 is how a
 student is asked: the whole image fitted into its input (`View.zoom`).
 
@@ -182,8 +182,8 @@ class Depth(Task[DepthTarget]):
         known = near[valid]
         low, high = (known.kthvalue(1 + round(q * (len(known) - 1))).values for q in (0.02, 0.98))
         share = ((near - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
-        picture = torch.where(valid, _coloured(share.masked_fill(~valid, 0)), grey)
-        return caption(picture, [f"{1 / high:.3g} to {1 / low:.3g} m"]) if metric else picture
+        drawing = torch.where(valid, _coloured(share.masked_fill(~valid, 0)), grey)
+        return caption(drawing, [f"{1 / high:.3g} to {1 / low:.3g} m"]) if metric else drawing
 
     def describe(self, target: DepthTarget, space: Space, policy: Policy) -> tuple[str, dict[str, Any]]:
         """The range of 96 % of the pixels, and the median; metres, or relative inverse depth, larger is nearer."""

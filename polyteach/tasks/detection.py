@@ -40,11 +40,11 @@ As in YOLOv5's augmentation (`box_candidates`, area_thr).
 SAME = 0.5
 """Least IoU of two boxes of one class, by several teachers, that are taken for one object; as within an answer."""
 OVERHANG = 2.0, 0.01
-"""How far a box that a person drew may reach beyond the picture and is clipped: so many pixels, or that share of the
+"""How far a box that a person drew may reach beyond the image and is clipped: so many pixels, or that share of the
 side where it is more. The first is for files that count from 0 or 1, and for rounding; the second for a hand that let
-go late. What reaches farther was drawn on another picture, or is not what the field is for."""
+go late. What reaches farther was drawn on another image, or is not what the field is for."""
 ROUNDING = 0.01
-"""Pixels by which a box may reach beyond the picture without that being told: COCO keeps two decimals."""
+"""Pixels by which a box may reach beyond the image without that being told: COCO keeps two decimals."""
 MOST_OBJECTS = 2**14
 """Objects of one image, at most: learning compares each with all anchors."""
 
@@ -113,9 +113,9 @@ class Detection(Task[DetectionTarget]):
     def review(
         self, target: DetectionTarget, size: tuple[int, int], space: Space, where: Sequence[str] = ()
     ) -> Review[DetectionTarget]:
-        """No box is dropped: one that has no area, lies outside or reaches far beyond the picture is an error.
+        """No box is dropped: one that has no area, lies outside or reaches far beyond the image is an error.
 
-        A box that reaches at most `OVERHANG` beyond the picture is clipped, and counted. So is an outline that lies
+        A box that reaches at most `OVERHANG` beyond the image is clipped, and counted. So is an outline that lies
         mostly outside of its box; one that does not touch it is an error.
         """
         self.validate(target, size, space)
@@ -123,7 +123,7 @@ class Detection(Task[DetectionTarget]):
         notes: Counter[str] = Counter()
         boxes = target.box.tolist()
         for name, box in zip(names, boxes, strict=True):
-            notes["reached a little beyond the picture and were clipped"] += _beyond(name, box, size) > ROUNDING
+            notes["reached a little beyond the image and were clipped"] += _beyond(name, box, size) > ROUNDING
             small = min(box[2] - box[0], box[3] - box[1]) < 1
             notes["are under a pixel high or wide: too small to be learned"] += small
         masks = [] if target.mask is None else [*target.mask]
@@ -274,25 +274,25 @@ class Detection(Task[DetectionTarget]):
 
 
 def _beyond(name: str, box: list[float], size: tuple[int, int]) -> float:
-    """By how many pixels a person's box reaches beyond the picture of (height, width) `size`; 0 where it lies inside.
+    """By how many pixels a person's box reaches beyond the image of (height, width) `size`; 0 where it lies inside.
 
     Raises:
         ValueError: the box has no area, lies outside, or reaches farther than `OVERHANG` allows.
     """
     height, width = size
     x0, y0, x1, y1 = box
-    picture = f"the picture of {height} x {width} (height x width)"
+    image = f"the image of {height} x {width} (height x width)"
     if x1 <= x0 or y1 <= y0:
         raise ValueError(f"{name} has no area: it ends where it begins, or before")
     if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
-        raise ValueError(f"{name} lies outside of {picture}")
+        raise ValueError(f"{name} lies outside of {image}")
     pixels, share = OVERHANG
     for low, high, side in ((x0, x1, width), (y0, y1, height)):
         allowed = max(pixels, share * side)
         if low < -allowed or high > side + allowed:
             raise ValueError(
-                f"{name} reaches from {low:g} to {high:g}, far beyond {picture}; {allowed:g} pixels are clipped, more "
-                "means that it was drawn on another picture or is written in another form"
+                f"{name} reaches from {low:g} to {high:g}, far beyond {image}; {allowed:g} pixels are clipped, more "
+                "means that it was drawn on another image or is written in another form"
             )
     return max(-x0, -y0, x1 - width, y1 - height, 0.0)
 

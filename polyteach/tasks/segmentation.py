@@ -142,7 +142,7 @@ class Segmentation(Task[SegmentationTarget]):
     def draw(self, image: UInt8[Tensor, "3 H W"], target: SegmentationTarget, space: Space) -> UInt8[Tensor, "3 H W"]:
         """Classes as colours over the grey image, ignored pixels dark; a legend of the largest classes.
 
-        What is called background, void or the like (`NOTHING`) stays unpainted: a picture of it alone is no pink one.
+        What is called background, void or the like (`NOTHING`) stays unpainted: an image of it alone is not pink.
         """
         category = whole(size_of_map(target), (image.shape[1], image.shape[2])).dense(target.category, IGNORE)
         ignored = category == IGNORE
@@ -152,19 +152,19 @@ class Segmentation(Task[SegmentationTarget]):
         tint = colours[category.masked_fill(ignored, 0)].permute(2, 0, 1).float()
         grey = image.float().mean(0, keepdim=True)
         painted = torch.where(blank[category.masked_fill(ignored, 0)], grey, 0.35 * grey + 0.65 * tint)
-        picture = torch.where(ignored, 0.4 * grey, painted).to(torch.uint8)
+        drawing = torch.where(ignored, 0.4 * grey, painted).to(torch.uint8)
         counts = category[~ignored].bincount(minlength=len(space.names))
         largest = [i for i in counts.argsort(descending=True, stable=True).tolist() if counts[i]][:5]
         if not largest:
-            return caption(picture, ["all ignored"])
+            return caption(drawing, ["all ignored"])
         if blank[largest].all():
-            return caption(picture, [f"nothing but {' and '.join(space.names[i] for i in largest)}"])
+            return caption(drawing, [f"nothing but {' and '.join(space.names[i] for i in largest)}"])
         shares = {i: float(counts[i] / category.numel()) for i in largest}
         lines = [f"{space.names[i]} {f'{share:.0%}' if share >= 0.01 else '<1%'}" for i, share in shares.items()]
-        return caption(picture, lines, colours[largest])
+        return caption(drawing, lines, colours[largest])
 
     def describe(self, target: SegmentationTarget, space: Space, policy: Policy) -> tuple[str, dict[str, Any]]:
-        """Classes by the share of the picture that they cover, the largest first; of all pixels, however probable."""
+        """Classes by the share of the image that they cover, the largest first; of all pixels, however probable."""
         counts = target.category[target.category != IGNORE].bincount(minlength=len(space.names))
         ranked = [i for i in counts.argsort(descending=True, stable=True).tolist() if counts[i]]
         shares = {space.names[i]: float(counts[i] / target.category.numel()) for i in ranked}

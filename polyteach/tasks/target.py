@@ -24,7 +24,7 @@ class Column:
     kind:
         "vector": one number per entry, (K,); Parquet list<dtype>.
         "rows": `width` numbers per entry, (K, width); Parquet list<fixed_size_list<dtype>[width]>.
-        "map": a picture-shaped field, (M, N) or (3, M, N); Parquet binary, a lossless WebP or a PNG. float16 is kept by
+        "map": an image-shaped field, (M, N) or (3, M, N); Parquet binary, a lossless WebP or a PNG. float16 is kept by
             its bits.
         "features": a field of vectors at a resolution of its own, (C, M, N); Parquet struct of shape and bytes.
         "masks": one bool map per entry, (K, M, N); Parquet struct of size and COCO run-length counts.

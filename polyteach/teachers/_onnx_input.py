@@ -107,12 +107,12 @@ def graph_input(file: Path, name: str, found: Any) -> GraphInput:
         raise ValueError(f"{file}: its input {name} is a {found.type}; known are {', '.join(TYPES)}")
     if len(shape) not in (3, 4):
         raise ValueError(
-            f"{file}: its input {name} has rank {len(shape)}, {list(shape)}; a picture's is 4, (batch, channels, "
+            f"{file}: its input {name} has rank {len(shape)}, {list(shape)}; an image's is 4, (batch, channels, "
             "height, width) or, by layout NHWC, (batch, height, width, channels), or 3 without the batch"
         )
     if len(shape) == 4 and isinstance(shape[0], int) and shape[0] > 1:
         raise ValueError(
-            f"{file}: its input {name} takes batches of exactly {shape[0]} pictures; export the graph for one, or "
+            f"{file}: its input {name} takes batches of exactly {shape[0]} images; export the graph for one, or "
             "with a free first dimension (dynamic axes)"
         )
     return GraphInput(file, name, shape, TYPES[found.type])

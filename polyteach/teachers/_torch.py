@@ -108,7 +108,7 @@ def preprocessing(
 ) -> v2.Compose:
     """An image's bytes -> (3, h, w) float: resized with antialiasing, cropped in the middle, normalised.
 
-    What torchvision and timm do with Pillow's pictures, by torch: resizing takes a sixth of the time, and gives a tenth
+    What torchvision and timm do with Pillow's images, by torch: resizing takes a sixth of the time, and gives a tenth
     of the bytes another value by one of 255, next to none by more.
     size: of the shorter side, or height and width. crop: height and width.
     """

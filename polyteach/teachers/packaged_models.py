@@ -116,9 +116,7 @@ PICTURES = {
 }
 """Group -> indices of its classes of ImageNet. All other classes are of the group "thing"."""
 _REST = "thing"
-_GROUP_OF_PICTURE = [
-    next((g for g, own in enumerate(PICTURES.values()) if i in own), len(PICTURES)) for i in range(1000)
-]
+_GROUP_OF_IMAGE = [next((g for g, own in enumerate(PICTURES.values()) if i in own), len(PICTURES)) for i in range(1000)]
 _GROUPS = (*OBJECTS, _REST)
 _GROUP_OF = [next((g for g, names in enumerate(OBJECTS.values()) if name in names), len(OBJECTS)) for name in _COCO]
 _SALIENT = ("background", "salient object")
@@ -218,7 +216,7 @@ class GroupTeacher(Teacher):
         self._classes = _lite0_teacher(device, precision)
         names = (*PICTURES, _REST)
         self.objectives = {"classification": Objective("classification", Space(names))}
-        self._group = torch.tensor(_GROUP_OF_PICTURE)
+        self._group = torch.tensor(_GROUP_OF_IMAGE)
         self.origin, self.sha256, self.licence = self._classes.origin, self._classes.sha256, self._classes.licence
 
     def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:

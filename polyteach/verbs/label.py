@@ -27,7 +27,7 @@ def label(
     Each image is decoded once for all teachers. Work goes part by part: what is written is whole, a run that was
     stopped goes on where it was when the same command is given again, and teachers can be added later. An image
     that cannot be read, or whose answer is unusable (NaN, an unknown class), is recorded with its reason and never
-    stops the run. A device that fails does, and a teacher that answers not even a plain picture; what is done is kept.
+    stops the run. A device that fails does, and a teacher that answers not even a plain image; what is done is kept.
     Scores and probabilities are kept, so thresholds are chosen when training.
 
     Args:

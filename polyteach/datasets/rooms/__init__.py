@@ -9,8 +9,8 @@ leave the first as they are. Its bytes also depend on the versions of embreex, n
 
 count: images by split, or one number, which makes the split "train". tasks: "own" (what the domain is for), "all" (the
 exact truth of every task: an oracle), "none" (an unlabelled pool), or tasks by name: "depth,normals". furniture: the
-folder of .sh3f files. views: how many pictures are taken of a room (picture n shows room n // views), since to furnish
-one costs more than a picture. outlines: "yes" adds the objects' outlines to their boxes.
+folder of .sh3f files. views: how many images are taken of a room (image n shows room n // views), since to furnish
+one costs more than an image. outlines: "yes" adds the objects' outlines to their boxes.
 
 No model is in two groups: teachers, pool and downstream have furniture of their own (see `shared`), and downstream
 train, val and test too. The splits of a teacher or of the pool share their models. Names come from the models' names
@@ -19,9 +19,9 @@ by a rule (`RULE`); a domain does not name what it has too few models of.
 What must not give an answer away is drawn at random: most materials are painted anew, and the camera's height, pitch
 and roll say little about the depth.
 
-Labels: the class of a picture is that of the object in the middle, where the picture is about one; else that of the
+Labels: the class of an image is that of the object in the middle, where the image is about one; else that of the
 largest object that has a name, or there is none. Boxes are around visible pixels of objects with a name; one that
-shows next to none of them is ignored. Depth and normals are the meshes' own at the centre of each pixel; the picture is
+shows next to none of them is ignored. Depth and normals are the meshes' own at the centre of each pixel; the image is
 the mean of four rays a pixel. Light: Lambert's, from lamps with an area and from everywhere that is not blocked.
 
 Shapes: h w pixels, F faces, V vertices, R rays, M materials, T textures.
@@ -126,7 +126,7 @@ def space(task: str, domain: str, furniture: str, outlines: bool = False) -> Spa
 
 
 def truth(task: str, shot: Shot, named: Mapping[str, tuple[str, ...]], space: Space) -> Any:
-    """The exact answer to a task, or None: a picture without any object that has a name has no class."""
+    """The exact answer to a task, or None: an image without any object that has a name has no class."""
     r = shot.render
     index = {kind: k for k, kinds in enumerate(named.values()) for kind in kinds}
     category = torch.tensor([index.get(kind, -1) for kind in shot.kinds])
@@ -160,7 +160,7 @@ _ROOMS, _PATIENCE, _CAMERAS = 60, 15, 40
 
 
 class Rooms(Rendered):
-    """Pictures of one domain, rendered when they are asked for: once, for the picture and its labels."""
+    """Images of one domain, rendered when they are asked for: once, for the image and its labels."""
 
     licence = "renders of models under CC0, CC-BY 3.0 and public domain: Debian's sweethome3d-furniture"
 
@@ -193,7 +193,7 @@ class Rooms(Rendered):
         raise RuntimeError(f"rooms:{self._name}: in {_ROOMS} rooms no camera shows enough")
 
     def _room(self, split: str, index: int, attempt: int) -> Room | None:
-        """Those of the last index are kept: pictures are mostly asked for in their order."""
+        """Those of the last index are kept: images are mostly asked for in their order."""
         if self._held[0] != (split, index):
             self._held = (split, index), {}
         held = self._held[1]

@@ -51,7 +51,7 @@ def camera_for(room: Room, main: int | None, draw: np.random.Generator) -> Camer
 
 
 def shows(room: Room, camera: Camera, main: int | None) -> bool:
-    """Whether the picture shows what it is about, the object in the middle or some objects, and nothing too near."""
+    """Whether the image shows what it is about, the object in the middle or some objects, and nothing too near."""
     side = 20
     face, z = room.cast(
         np.broadcast_to(camera.at.astype(np.float32), (side * side, 3)),

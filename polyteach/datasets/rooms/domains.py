@@ -13,7 +13,7 @@ class Domain:
     """What a world looks like, and what it is for. Pairs are the least and the most.
 
     task: its own. group: whose models. names: what it names, each with its kinds. centric: share of the rooms whose
-    pictures are about one object each. objects: large ones, beside those; things: small ones. room: metres of a side.
+    images are about one object each. objects: large ones, beside those; things: small ones. room: metres of a side.
 
     own: share of the materials that look as they came. papered: share of the others that get some texture. plain: share
     of the walls, floors and papered materials that are of one colour after all. colour: saturation. surfaces: made

@@ -19,7 +19,7 @@ GAP = 0.03
 class Placed:
     """A prop in a room. at: its base's centre. turn: radians about y. low, high: corners of its box, axes parallel.
 
-    on: index of what it stands on, or None. main: number of the picture that is about it, or None.
+    on: index of what it stands on, or None. main: number of the image that is about it, or None.
     """
 
     prop: Prop

@@ -106,7 +106,7 @@ SORTS: dict[str, tuple[str, ...]] = {
     "small thing": (*CLASSES["dishes"], *CLASSES["tool"], *CLASSES["clothes"], "food", "toy"),
     "vehicle": CLASSES["vehicle"],
 }
-"""What "teach-classes" names. Teachers name little: of sixteen classes one that learned from a thousand pictures got
+"""What "teach-classes" names. Teachers name little: of sixteen classes one that learned from a thousand images got
 42 % right in rooms like its own, and 16 % on the pool (docs/evidence/proof.md)."""
 
 GROUPS: dict[str, tuple[str, ...]] = {

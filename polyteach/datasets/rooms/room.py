@@ -1,4 +1,4 @@
-"""A furnished room before a camera: surfaces, furnishing, lamps, and the picture with everything that is true of it.
+"""A furnished room before a camera: surfaces, furnishing, lamps, and the image with everything that is true of it.
 
 What is in it and how it looks comes from a `Domain`; the models from a `Stock`. Cameras: `cameras.py`.
 
@@ -109,7 +109,7 @@ def aimed(at: np.ndarray, target: np.ndarray, roll: float, angle: float) -> Came
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture of a room. surface: (h, w) index into SURFACES, or 3 for an object. part: (h, w) index into PARTS.
+    """An image of a room. surface: (h, w) index into SURFACES, or 3 for an object. part: (h, w) index into PARTS.
 
     kinds: of the objects. main: instance of the object that it is about, or None. The render's categories are the
     objects' own numbers.
@@ -258,7 +258,7 @@ class Room(Meshes):
         return out
 
     def see(self, camera: Camera, size: int, film: Film, draw: np.random.Generator, main: int | None = None) -> Shot:
-        """The picture, and everything about it."""
+        """The image, and everything about it."""
         directions, hit = self._look(camera, size, 1)
         face, z = hit["face"], hit["z"]
         normal = facing(self.normal[face], directions)
@@ -319,7 +319,7 @@ class Room(Meshes):
         return directions, {"face": face, "z": z, "rgba": rgba}
 
     def photograph(self, camera: Camera, size: int, film: Film, draw: np.random.Generator) -> np.ndarray:
-        """The picture (h, w, 3) uint8, four rays a pixel, each to a place of its own on one of the lamps."""
+        """The image (h, w, 3) uint8, four rays a pixel, each to a place of its own on one of the lamps."""
         directions, hit = self._look(camera, size, 2)
         face, n = hit["face"], len(directions)
         point = camera.at.astype(np.float32) + directions * hit["z"][:, None]

@@ -14,14 +14,14 @@ adds the objects' outlines to their boxes.
 Solids come from `trimesh.creation`, and compounds of them; they float, stand, hang or lie in piles before a floor or a
 ceiling and one or two walls. The rays are embree's. What must not give an answer away is drawn at random: textures and
 colours are independent of the shape, and the camera looks down at a floor as often as up at a ceiling, rolled to either
-side, so that neither colour tells the class nor height in the picture the depth. What tells them can be seen: light
+side, so that neither colour tells the class nor height in the image the depth. What tells them can be seen: light
 comes from above, textures are of one period in metres, things of one kind are about as large. A scene that hides what
 it is about is thrown away, and its objects are placed anew.
 
-Labels: the class of a picture is that of the object with the most visible pixels, which is the one in the middle where
+Labels: the class of an image is that of the object with the most visible pixels, which is the one in the middle where
 there is one. Boxes are around visible pixels; an object that shows next to none of them is ignored, as what is
 "difficult" in Pascal VOC. Depth and normals are the meshes' own (a ball has 1,280 faces) at the centre of each pixel;
-the picture is the mean of four rays a pixel.
+the image is the mean of four rays a pixel.
 
 Camera: x right, y down, z away; depth is z in metres. Light: Lambert's, from distant lights and from everywhere, with
 or without shadows of the objects. Nothing is licensed: no asset is read.
@@ -57,7 +57,7 @@ PATHLESS = True
 
 
 class Shapes(Rendered):
-    """Pictures of one domain, rendered when they are asked for: once, for the picture and its labels."""
+    """Images of one domain, rendered when they are asked for: once, for the image and its labels."""
 
     licence = "none: rendered from a seed"
 

@@ -62,7 +62,7 @@ _DOWN = Domain(
 )  # fmt: skip
 
 DOMAINS: dict[str, Domain] = {
-    # four teachers: other shapes, surfaces, lights and cameras, which overlap; few classes each, since 1,000 pictures
+    # four teachers: other shapes, surfaces, lights and cameras, which overlap; few classes each, since 1,000 images
     # do not teach twelve shapes to a network that begins at nothing
     "teach-classes": Domain(
         "classification", ("cube", "ball", "cylinder", "cone", "torus", "disc", "cross", "stairs"),

@@ -17,7 +17,7 @@ NEAR = 1.2
 
 
 def view(domain: Domain, draw: np.random.Generator, size: int) -> View:
-    """One random picture of a world, `size` x `size` pixels."""
+    """One random image of a world, `size` x `size` pixels."""
     centric = bool(draw.uniform() < domain.centric)
     objects = max(centric + int(draw.integers(domain.objects[0], domain.objects[1] + 1)), 1)
     # classes are drawn before placing: a shape that is often hidden is as frequent as the others

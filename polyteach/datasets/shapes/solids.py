@@ -21,7 +21,7 @@ def _trimesh() -> Any:
 
 
 def _upright(mesh: Any) -> Any:
-    """trimesh's axis z to -y: up in the picture."""
+    """trimesh's axis z to -y: up in the image."""
     return mesh.apply_transform(np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], dtype=float))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 @cache
 def _lattice() -> np.ndarray:
-    """Random numbers 0..1 in space, (16, 16, 16), repeated for ever; the same for every picture."""
+    """Random numbers 0..1 in space, (16, 16, 16), repeated for ever; the same for every image."""
     return np.random.default_rng(0).random((16, 16, 16), dtype=np.float32)
 
 

@@ -104,7 +104,7 @@ class World(Meshes):
         return face.reshape(size, size), z.reshape(size, size), normal.reshape(size, size, 3)
 
     def photograph(self, size: int, angle: float, light: Light, film: Film, draw: np.random.Generator) -> np.ndarray:
-        """The picture (h, w, 3) uint8, four rays a pixel; `draw` makes the sensor's noise."""
+        """The image (h, w, 3) uint8, four rays a pixel; `draw` makes the sensor's noise."""
         directions = rays(size, angle, fine=2)
         face, z = self.look(directions)
         point = directions * z[:, None]
@@ -133,7 +133,7 @@ class World(Meshes):
         return out
 
     def see(self, size: int, angle: float, light: Light, film: Film, draw: np.random.Generator) -> View:
-        """The picture, and everything about it."""
+        """The image, and everything about it."""
         image = self.photograph(size, angle, light, film, draw)
         face, depth, normal = self.truth(size, angle)
         render = Render(

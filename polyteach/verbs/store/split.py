@@ -52,7 +52,7 @@ def split(
     """Divide a store into splits, such as training, validation and test, and say how many images each class has there.
 
     An image's split follows from its id and the seed, by a hash: images that are added later (in a store that is made
-    anew, or merged) never move the others. So the fractions are met about, not exactly. Pictures that show the same,
+    anew, or merged) never move the others. So the fractions are met about, not exactly. Images that show the same,
     such as frames of a video or views of one object, belong in one split: say with `group` or `groups` what is kept
     together. The image parts are written anew, one by one (with the images, where those are embedded); one that was
     stopped goes on when the same command is given again.
