@@ -586,7 +586,7 @@ def box(k, xywh, of=9, **more):
 
 
 WRONG = {
-    "outside": ([box(7, (40, 30, 5, 5))], r"annotations\[0\].bbox of id 7: \[40, 30, 5, 5\] lies outside of the pic"),
+    "outside": ([box(7, (40, 30, 5, 5))], r"annotations\[0\].bbox of id 7: \[40, 30, 5, 5\] lies outside of the im"),
     "above": ([box(7, (2, -9, 5, 8))], r"\[2, -9, 5, 8\] lies outside of the image of 24 x 32 \(height x width\)"),
     "touching from outside": ([box(7, (32, 2, 5, 5))], r"lies outside of the image"),
     "far beyond": ([box(7, (20, 10, 15, 5))], r"reaches from 20 to 35, far beyond the image of 24 x 32"),

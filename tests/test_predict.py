@@ -265,7 +265,8 @@ def test_background_is_not_painted(name):
 def test_a_picture_of_an_empty_answer_says_so(monkeypatch, task, target, full, space):
     import importlib
 
-    module = importlib.import_module(f"polyteach.tasks.{task}")
+    drawn_by = "_detection_drawing" if task == "detection" else task
+    module = importlib.import_module(f"polyteach.tasks.{drawn_by}")
     image = torch.full((3, 96, 96), 90, dtype=torch.uint8)
     lines = []
     real = module.caption
