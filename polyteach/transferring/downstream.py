@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from polyteach.ground.limits import Limits
 from polyteach.ground.names import unknown_name
+from polyteach.loading.chosen import only_task
 from polyteach.loading.plan import Plan, digest, plan
 from polyteach.store import Store
 from polyteach.tasks import load_task
@@ -63,7 +64,7 @@ def open_downstream(setup: Setup) -> DownstreamTask:
         ValueError: there is no such store, label set, split, metric or mode; or an image would be used twice.
     """
     store = Store.open(setup.store, limits=Limits(setup.allow_remote, setup.max_pixels))
-    task_name = setup.task or _only_task(store, setup.labels)
+    task_name = setup.task or only_task(store, setup.labels)
     whole = plan([store], [task_name], [setup.labels], setup.train_split)
     if len(whole.objectives) > 1:
         raise ValueError(f"labels {setup.labels!r} have several objectives: {', '.join(whole.objectives)}")
@@ -77,15 +78,6 @@ def open_downstream(setup: Setup) -> DownstreamTask:
         raise unknown_name("mode", setup.mode, (*TRAINED, *task.probes), f"{task_name} has")
     images = _divided(setup, store, task_name, whole)
     return DownstreamTask(task, name, objective, metric, metric not in task.lower_is_better, images)
-
-
-def _only_task(store: Store, labels: str) -> str:
-    found = sorted({s.task for s in store.sets() if labels in (s.name, f"{s.task}/{s.name}")})
-    if len(found) == 1:
-        return str(found[0])
-    if not found:
-        raise unknown_name("label set", labels, [f"{s.task}/{s.name}" for s in store.sets()], f"{store.path} has")
-    raise ValueError(f"{store.path} has label set {labels!r} for {', '.join(found)}; choose one with --task")
 
 
 def _divided(setup: Setup, store: Store, task: str, whole: Plan) -> Images:

@@ -8,6 +8,7 @@ from typing import Any
 from polyteach.ground.fields import Fields, cost
 from polyteach.ground.files import differences
 from polyteach.ground.limits import MAX_PIXELS
+from polyteach.loading.chosen import only_task
 from polyteach.store.folder import StoreFolder
 from polyteach.training.record import CONFIG, Kind, Record
 from polyteach.transferring.options import Given
@@ -32,7 +33,9 @@ def prepare(given: Given) -> Setup:
             that is no transfer.
     """
     setup = resolve(given)
-    StoreFolder.open(setup.store, limits=given.limits)
+    store = StoreFolder.open(setup.store, limits=given.limits)
+    if setup.task is None and isinstance(store.path, Path):  # in object storage a listing costs requests
+        only_task(store, setup.labels)
     record = Record(setup.out, TRANSFER)
     began = record.options()
     if began is None:
