@@ -30,6 +30,9 @@ OF_A_PATH = (
 """What the system says of a path that somebody gave, and that no program can mend."""
 
 
+NOTHING = "(default: none)"
+
+
 class Option(NamedTuple):
     """name: of the verb's parameter, or of the field of a group. hint: its type. positional: it needs no --NAME."""
 
@@ -221,6 +224,8 @@ def _entry(verb: Callable[..., Any], given: dict[str, Any]) -> Callable[..., Any
         if default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             # of several words tyro would say that the default is none
             hints[name] = Annotated[hints[name], tyro.conf.arg(help_behavior_hint="(required)")]
+        elif name not in groups and _shown(default):
+            hints[name] = Annotated[hints[name], tyro.conf.arg(help_behavior_hint=_shown(default))]
         parameters.append(parameter.replace(default=default, annotation=hints[name]))
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -240,7 +245,16 @@ def _twin(group: Any, given: dict[str, Any]) -> Any:
     """A group of the same options, whose values nothing has checked."""
     hints = typing.get_type_hints(type(group), include_extras=True)
     told = explained(type(group))
-    described = [(f.name, Annotated[hints[f.name], tyro.conf.arg(help=told.get(f.name))]) for f in fields(group)]
+    values = {f.name: given.get(f.name, getattr(group, f.name)) for f in fields(group)}
+    described = [
+        (name, Annotated[hints[name], tyro.conf.arg(help=told.get(name), help_behavior_hint=_shown(value))])
+        for name, value in values.items()
+    ]
     twin = make_dataclass(type(group).__name__, described)
     twin.__doc__ = (type(group).__doc__ or "").partition("\n")[0]
-    return twin(**{f.name: given.get(f.name, getattr(group, f.name)) for f in fields(group)})
+    return twin(**values)
+
+
+def _shown(default: Any) -> str | None:
+    """What help says behind an option: of an empty list tyro would show nothing where its values go."""
+    return NOTHING if isinstance(default, tuple | list) and not default else None

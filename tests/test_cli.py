@@ -29,6 +29,7 @@ def test_every_verb_has_help_with_examples(verb, capsys):
     assert "Examples:" in said
     assert f"polyteach {verb}" in said
     assert "--config FILE.yaml" in said
+    assert "(default: )" not in " ".join(said.replace("│", " ").split())
 
 
 @pytest.mark.parametrize("verb", WORDS)
