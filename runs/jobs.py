@@ -1,6 +1,6 @@
 """Jobs, which are commands, and what runs them: several at once, none twice, in a folder.
 
-A job a line, run in DIR, none of which needs another:
+A job a line, run in DIR; those after a line "wait" need all before it:
 
     echo "NAME polyteach VERB ..." | python runs/jobs.py DIR
 """
@@ -8,6 +8,7 @@ A job a line, run in DIR, none of which needs another:
 import argparse
 import contextlib
 import fcntl
+import importlib
 import json
 import os
 import shlex
@@ -173,8 +174,11 @@ def commit() -> str:
 
 
 def load() -> None:
-    """What most commands import."""
+    """What most commands import, also where they import it late."""
+    import pyarrow
+
     import polyteach.__main__
+    import polyteach.command
     import polyteach.curation.ingest
     import polyteach.labelling.label
     import polyteach.model.student
@@ -182,16 +186,26 @@ def load() -> None:
     import polyteach.training.pretrain
     import polyteach.training.train
     import polyteach.transferring.transfer  # noqa: F401
+    from polyteach.tasks import all_tasks, load_task
+
+    for task in all_tasks():
+        load_task(task)
+    importlib.import_module("polyteach.model.backbones.timm_models")  # whose networks the commands have
+    pyarrow.schema([]).empty_table()  # imports pandas, where there is one, as the first table of every command would
 
 
 def read(text: str) -> dict[str, Job]:
-    """Jobs of lines "NAME polyteach WORDS", quoted as for a shell. Raises ValueError for what is no such line."""
-    found = {}
+    """Jobs of lines "NAME polyteach WORDS", quoted as for a shell, or "wait". Raises ValueError for what is none."""
+    found: dict[str, Job] = {}
+    needs: tuple[str, ...] = ()
     for line in filter(str.strip, text.splitlines()):
         name, *words = shlex.split(line)
+        if line.strip() == "wait":
+            needs = tuple(found)
+            continue
         if len(words) < 2 or words[0] != "polyteach" or name in found:
             raise ValueError(f"not NAME polyteach WORDS with a name of its own: {line}")
-        found[name] = Job(name, tuple(words[1:]))
+        found[name] = Job(name, tuple(words[1:]), needs)
     return found
 
 

@@ -33,9 +33,6 @@ export OMP_NUM_THREADS=1
 mkdir -p "$DIR"
 cd "$DIR"
 
-# jobs from standard input, as many at once as there are cores. What one says goes to logs/NAME.log; done/NAME.json says
-# that it is finished.
-all() { python "$HERE/jobs.py" . ${JOBS:+--jobs "$JOBS"}; }
 wanted() { [[ " $ARMS " == *" $1 "* ]]; }
 P="polyteach"
 NET="--backbone test_resnet --channels 32 --size 64 --device cpu --workers 0"
@@ -43,8 +40,8 @@ LEARN="--steps $STEPS --batch-size $BATCH --optimizer adamw --lr $LR --ema 0.99 
 TEACHERS="classes boxes regions depth"
 WORLDS="classes boxes regions parts depth normals"
 
-# 1. images: what teachers learn from, the pool (without labels, and with exact ones for the oracle), six downstream sets
-{
+steps() {
+  # 1. images: what teachers learn from, the pool (without labels, and with exact ones for the oracle), six downstream sets
   for t in $TEACHERS; do
     echo "ingest-teach-$t $P ingest 'shapes:teach-$t?count=train:$LABELS' stores/teach-$t --workers 1"
   done
@@ -53,10 +50,9 @@ WORLDS="classes boxes regions parts depth normals"
   for w in $WORLDS; do
     echo "ingest-down-$w $P ingest 'shapes:down-$w?count=$DOWN' stores/down-$w --workers 1"
   done
-} | all
+  echo wait
 
-# 2. teach: four specialists; beside them the rivals that need no teacher
-{
+  # 2. teach: four specialists; beside them the rivals that need no teacher
   for t in $TEACHERS; do
     echo "train-specialist-$t $P train stores/teach-$t --labels people --out runs/specialist-$t $LEARN"
   done
@@ -65,29 +61,28 @@ WORLDS="classes boxes regions parts depth normals"
   for m in simclr vicreg; do
     wanted $m && echo "train-$m $P pretrain stores/pool --method $m --out runs/$m --steps $SELF_STEPS --batch-size $BATCH --optimizer adamw --lr 0.002 --seed 0 --backbone test_resnet --size 64 --device cpu --workers 0"
   done
-  true
-} | all
+  echo wait
 
-# 3. label: all teachers over the pool
-NAMES=$(for t in $TEACHERS; do echo "$t=own:runs/specialist-$t"; done)
-echo "label $P label stores/pool --teacher $(echo $NAMES) --device cpu" | all
+  # 3. label: all teachers over the pool
+  NAMES=$(for t in $TEACHERS; do echo "$t=own:runs/specialist-$t"; done)
+  echo "label $P label stores/pool --teacher $(echo $NAMES) --device cpu"
+  echo wait
 
-# 4. train: the student of all teachers; and of one, which is single-task self-training
-{
+  # 4. train: the student of all teachers; and of one, which is single-task self-training
   echo "train-student $P train stores/pool --out runs/student --score $SCORE $LEARN"
   wanted self-boxes && echo "train-self-boxes $P train stores/pool --labels boxes --out runs/self-boxes --score $SCORE $LEARN"
-  true
-} | all
+  echo wait
 
-# 5. transfer: everything that was made, and a network that knows nothing, to six tasks
-{
+  # 5. transfer: everything that was made, and a network that knows nothing, to six tasks
   for w in boxes regions parts depth normals classes; do
     for r in $ARMS; do
       INIT=$([ "$r" = scratch ] || echo "--init runs/$r")
       echo "transfer-$r-$w $P transfer stores/down-$w --downstream $w --name $r $INIT --out transfer/$r/$w --validation-split val --lrs $LRS --steps $TUNE --seeds $SEEDS --batch-size $BATCH --optimizer adamw --scale 0.7 1.5 --resamples $RESAMPLES $NET"
     done
   done
-} | all
+}
+# as many jobs at once as there are cores. What one says goes to logs/NAME.log; done/NAME.json says that it is finished.
+steps | python "$HERE/jobs.py" . ${JOBS:+--jobs "$JOBS"}
 
 # 6. report
 $P report transfer --out report --ours student --title "Many teachers, one student: the toy run ($SCALE)"
