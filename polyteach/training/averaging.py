@@ -1,7 +1,8 @@
 """Averaging: an exponential moving average of the weights."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 class Average:
@@ -17,6 +18,12 @@ class Average:
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in model.state_dict().items():
             if value.is_floating_point():
-                self.state[name].lerp_(value, 1 - decay)
+                _here(self.state[name]).lerp_(_here(value), 1 - decay)
             else:
                 self.state[name].copy_(value)
+
+
+def _here(tensor: Tensor) -> Tensor:
+    """What this process holds of it. Torch plans anew how to divide an operation whose factor it has not met: each step
+    that would be the most of a step's time, for what is done to each part alone."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
