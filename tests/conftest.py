@@ -10,7 +10,9 @@ import tempfile
 import pytest
 import torch
 
-from tests.worlds import photographs_in, teacher_in, world
+from polyteach.training import ledger
+from polyteach.verbs.train import train
+from tests.worlds import options, photographs_in, teacher_in, world
 
 
 def pytest_collection_modifyitems(items):
@@ -62,6 +64,20 @@ def stores(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stores")
     one = world(folder / "one", 6, tasks=("depth",))
     return [one, world(folder / "two", 6, tasks=("classification", "detection"), first=6)]
+
+
+@pytest.fixture(scope="session")
+def _trained_once(stores, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "PASSES", 1)
+        train(stores, out=str(tmp_path_factory.mktemp("once") / "run"), **options(steps=1, ema=0.9))
+
+
+@pytest.fixture
+def ready_forks(_trained_once, one_thread, monkeypatch):
+    """Forks that train find imported what a training imports, and count the operations of one pass alone at its end:
+    seconds each, which every fork would need."""
+    monkeypatch.setattr(ledger, "PASSES", 1)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from tests.worlds import forked, log_of, options, world
 SHARD = "shard-{:05d}-model-00001-of-00001.safetensors"
 """What torch.distributed.checkpoint calls the part of a process; the name says nothing of what is in it."""
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("ready_forks")
 
 
 @pytest.fixture(scope="module")
@@ -319,12 +319,16 @@ def weights_agree(one, two, rtol=1e-4, atol=1e-6, statistics=True, unmoved=0.0):
             torch.testing.assert_close(v, b[k], rtol=rtol, atol=max(unmoved, atol) if k == UNMOVED else atol, msg=k)
 
 
+STEPS = 3
+"""Few. Without weights that are averaged, in the fifth step a rounding error, which processors make differently,
+decides on a ReLU: the gradient's norm is 133 or 148, at the same loss, also where one process starts with weights that
+are 1 + 1e-7 times as large."""
+
+
 @pytest.mark.parametrize(
     "more",
     [
-        # in the fifth step a rounding error, which processors make differently, decides on a ReLU: the gradient's norm
-        # is 133 or 148, at the same loss, also where one process starts with weights that are 1 + 1e-7 times as large
-        {"clip": 0.5, "ema": 0.0, "steps": 4},
+        {"clip": 0.5, "ema": 0.0},
         {"optimizer": "adamw", "lr": 1e-4, "weights": "learned", "drop": 0.5, "ema": 0.9, "adapters": 4, "clip": 500.0},
         {"sync_batch_norm": True},
         # two steps: in bf16 the last bit of the weights after one is, with --shard or without, a tenth of a loss after
@@ -335,7 +339,7 @@ def weights_agree(one, two, rtol=1e-4, atol=1e-6, statistics=True, unmoved=0.0):
 )
 def test_weights_in_parts_learn_what_whole_ones_learn(stores, tmp_path, more):
     def run(name, **others):
-        some = {"batch_size": 2, "accumulate": 4, "lr": 0.005, "save_every": 3, **more}
+        some = {"batch_size": 2, "accumulate": 4, "lr": 0.005, "save_every": 3, "steps": STEPS, **more}
         return lambda: train(stores, out=str(tmp_path / name), **options(**some, **others))
 
     by(2, run("whole"), tmp_path)
@@ -349,7 +353,7 @@ def test_weights_in_parts_learn_what_whole_ones_learn(stores, tmp_path, more):
         run("one")()
         alike(tmp_path / "parts", tmp_path / "one")
         weights_agree(tmp_path / "parts", tmp_path / "one", atol=max(atol, 1e-5), statistics=False, unmoved=unmoved)
-    steps = options(**more)["steps"]
+    steps = more.get("steps", STEPS)
     whole, parts = (tmp_path / f / "checkpoints" / f"step-{steps:09d}" for f in ("whole", "parts"))
     assert sorted(p.name for p in parts.iterdir()) == [SHARD.format(1), SHARD.format(2), "state.json"]
     size = sum(p.stat().st_size for p in whole.iterdir())
@@ -468,7 +472,7 @@ def stop_after(step):
 
 def test_a_run_in_parts_goes_on_with_other_numbers_of_processes(stores, tmp_path):
     """2 processes, then 3, then one that has all of it, then 2 again."""
-    more = options(batch_size=1, accumulate=6, steps=7, save_every=100, optimizer="adamw", lr=1e-4, weights="learned")
+    more = options(batch_size=1, accumulate=6, steps=4, save_every=100, optimizer="adamw", lr=1e-4, weights="learned")
     more["ema"] = 0.9
 
     def run(name, until=None, **others):
@@ -479,10 +483,10 @@ def test_a_run_in_parts_goes_on_with_other_numbers_of_processes(stores, tmp_path
 
         return work
 
-    for count, until in ((2, 2), (3, 4), (1, 5)):
+    for count, until in ((2, 1), (3, 2), (1, 3)):
         pids = started(run("run", until, shard=count > 1), count, tmp_path)
         said = ended(pids, tmp_path, 130)
-        assert f"SIGTERM: checkpoint of step {until} of 7" in said
+        assert f"SIGTERM: checkpoint of step {until} of 4" in said
         names = [p.name for p in (tmp_path / "run" / "checkpoints" / f"step-{until:09d}").iterdir()]
         assert (SHARD.format(count) in names, "model.safetensors" in names) == (count > 1, count == 1)
     by(2, run("run", shard=True), tmp_path)

@@ -51,7 +51,7 @@ OPTIONS = [
     "3",
 ]
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("ready_forks")
 
 
 def until(condition):
@@ -61,7 +61,7 @@ def until(condition):
         time.sleep(0.02)
 
 
-def start(count, *words, where=("--standalone",)):
+def start(count, *words, where):
     """torchrun as on the command line: a process of its own, which starts others, all of which import for seconds."""
     command = [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node", str(count)]
     return subprocess.Popen(
@@ -82,12 +82,12 @@ class Forks:
     All that torchrun does is done, with its agent, its rendezvous and its restarts: but for imports.
     """
 
-    def __init__(self, folder, count, *words, restarts=0):
+    def __init__(self, folder, count, *words, restarts=0, nodes=1, endpoint="localhost:0", name=""):
         folder.mkdir(exist_ok=True)
         self.folder, self.said = folder, folder / "said"
         config = LaunchConfig(
-            1, 1, count, DefaultLogsSpecs(str(folder / "logs")), uuid.uuid4().hex, rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0", max_restarts=restarts, start_method="fork",
+            nodes, nodes, count, DefaultLogsSpecs(str(folder / "logs")), name or uuid.uuid4().hex, rdzv_backend="c10d",
+            rdzv_endpoint=endpoint, max_restarts=restarts, start_method="fork",
         )  # fmt: skip
         command = ["train", *map(str, words), *OPTIONS]
 
@@ -161,14 +161,17 @@ def test_two_processes_are_one(stores, tmp_path, more, shard):
 
 @pytest.mark.slow
 def test_two_nodes_are_one(stores, tmp_path):
-    """A torchrun on each of two machines, which are this one."""
+    """A torchrun on each of two machines, which are this one: one by its command line, and one in a fork."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    where = ("--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "7")
-    nodes = [start(1, *stores, "--out", tmp_path / "two", "--steps", 4, where=where) for _ in range(2)]
-    for node in nodes:
-        ended(node)
+    endpoint = f"127.0.0.1:{port}"
+    where = ("--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", "7")
+    words = (*stores, "--out", tmp_path / "two", "--steps", 4)
+    node = start(1, *words, where=where)
+    fork = Forks(tmp_path / "fork", 1, *words, nodes=2, endpoint=endpoint, name="7")
+    ended(node)
+    fork.ended()
     assert main(["train", *stores, "--out", str(tmp_path / "one"), "--steps", "4", "--accumulate", "2", *OPTIONS]) == 0
     same(tmp_path / "one", tmp_path / "two")
 
@@ -176,7 +179,7 @@ def test_two_nodes_are_one(stores, tmp_path):
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(stores, tmp_path):
     """Two processes, told to stop; then one; then two again."""
-    words = (*stores, "--out", tmp_path / "run", "--steps", 30)
+    words = (*stores, "--out", tmp_path / "run", "--steps", 20)
     forks = Forks(tmp_path / "forks", 2, *words)
     log = tmp_path / "run" / "log.jsonl"
     until(lambda: log.exists() and len(log.read_text().splitlines()) >= 4)
@@ -184,16 +187,16 @@ def test_a_run_goes_on_with_another_number_of_processes(stores, tmp_path):
     said = forks.ended(well=False)
     kept = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
     done = int(kept[-1].name.removeprefix("step-"))
-    assert 4 <= done < 30, said
+    assert 4 <= done < 20, said
     assert not (tmp_path / "run" / "train.json").exists()
     Forks(tmp_path / "forks", 1, *words).ended()  # takes the number of passes from the run
-    command = ["train", *stores, "--out", str(tmp_path / "one"), "--steps", "30", "--accumulate", "2", *OPTIONS]
+    command = ["train", *stores, "--out", str(tmp_path / "one"), "--steps", "20", "--accumulate", "2", *OPTIONS]
     assert main(command) == 0
     mine, theirs = log_of(tmp_path / "run"), log_of(tmp_path / "one")
-    assert [x["step"] for x in mine] == list(range(1, 31))
+    assert [x["step"] for x in mine] == list(range(1, 21))
     assert [x["images"] for x in mine] == [x["images"] for x in theirs]
     first, last = (
-        np.array([[x["loss"] for x in y[part]] for y in (mine, theirs)]) for part in (slice(5), slice(-5, 30))
+        np.array([[x["loss"] for x in y[part]] for y in (mine, theirs)]) for part in (slice(5), slice(-5, 20))
     )
     assert np.allclose(first[0], first[1], rtol=5e-3)
     assert np.allclose(last[0], last[1], rtol=0.1)  # a discrete choice of regions may differ after a while
@@ -219,7 +222,7 @@ def test_a_killed_process_ends_the_run_and_it_goes_on(stores, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("rank", "more"), [(0, ()), (1, ("--shard",))])
 def test_a_killed_process_is_started_again_and_the_run_finishes_by_itself(stores, tmp_path, rank, more):
-    words = (*stores, "--steps", 30, "--ema", "0.9", *more)
+    words = (*stores, "--steps", 10, "--ema", "0.9", *more)
     forks = Forks(tmp_path / "forks", 2, *words, "--out", tmp_path / "run", restarts=1)
     checkpoints = tmp_path / "run" / "checkpoints"
     until(lambda: list(checkpoints.glob("step-*")))
@@ -227,7 +230,7 @@ def test_a_killed_process_is_started_again_and_the_run_finishes_by_itself(stores
     assert not (tmp_path / "run" / "train.json").exists()
     forks.ended()
     Forks(tmp_path / "forks", 2, *words, "--out", tmp_path / "undisturbed").ended()
-    assert [x["step"] for x in log_of(tmp_path / "run")] == list(range(1, 31))
+    assert [x["step"] for x in log_of(tmp_path / "run")] == list(range(1, 11))
     assert log_of(tmp_path / "run") == log_of(tmp_path / "undisturbed")
     files = [(tmp_path / f / "student.safetensors").read_bytes() for f in ("run", "undisturbed")]
     assert files[0] == files[1]
