@@ -189,11 +189,10 @@ def test_merge_drop_labels_and_repair(layer, tmp_path, teacher, capsys):
 # ---- whatever the storage does ----
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_fifty_faults_change_no_byte(layer, near, tmp_path, seed, monkeypatch):
+def test_fifty_faults_change_no_byte(layer, near, tmp_path, monkeypatch):
     monkeypatch.setattr(S3FileSystem, "_call_s3", layer.impatient(S3FileSystem._call_s3))
     url = "s3://bucket/store"
-    layer.reset(left=50, seed=seed)
+    layer.reset(left=50, seed=1)
     near.method(url, tmp_path / "far")
     settled()
     assert sum(layer.injected.values()) == 50
@@ -278,7 +277,7 @@ def test_a_killed_label_goes_on(layer, tmp_path, teacher, monkeypatch):
         os.environ["SLOW"] = "0.3"
         polyteach.label(str(store.path), **run)
 
-    for _ in range(3):
+    for _ in range(2):
         done = len(list((store.path / "labels").rglob("part-*.parquet")))
         pid = forked(slowly, errors)
         begun = time.monotonic()
@@ -289,7 +288,7 @@ def test_a_killed_label_goes_on(layer, tmp_path, teacher, monkeypatch):
         os.kill(pid, signal.SIGKILL)
         assert os.WIFSIGNALED(os.waitpid(pid, 0)[1]), errors.read_text()
     some = list((store.path / "labels").rglob("part-*.parquet"))
-    assert 3 <= len(some) < 6
+    assert 2 <= len(some) < 6
     (storage.spool()).mkdir(exist_ok=True)
     left = storage.spool() / f".part-00003.parquet.{polyteach.ground.files._OWNER}.{pid}.12345678.tmp"
     left.write_bytes(b"of one that was killed")

@@ -97,6 +97,22 @@ def test_nodes_that_join_work_and_those_that_vanish_lose_nothing(machines, teach
     assert parts(far) == parts(near)
     assert len(parts(far)) == 16
 
+    def gpus_seen():
+        """In a worker. It waits for another with other devices, who may be slow to start: a second later all is done.
+
+        Within the test, so that it travels whole, and workers do not import this module for seconds.
+        """
+        mine, both = os.environ["CUDA_VISIBLE_DEVICES"], f"{os.environ['WEATHER']}-gpus"
+
+        def part(number):
+            os.makedirs(f"{both}/{mine}", exist_ok=True)
+            deadline = time.monotonic() + 120
+            while len(os.listdir(both)) < 2 and time.monotonic() < deadline:
+                time.sleep(0.02)
+            return mine
+
+        return part
+
     # a worker that uses two devices has two GPUs of one node to itself
     found, aside = {}, []
     given = ("local", gpus_seen, range(6), found.__setitem__, lambda *part: aside.append(part))
@@ -106,17 +122,3 @@ def test_nodes_that_join_work_and_those_that_vanish_lose_nothing(machines, teach
     assert set(found.values()) == {"0,1", "2,3"}
     assert len(found) == 6
     assert not aside
-
-
-def gpus_seen():
-    """In a worker. It waits for another with other devices, who may be slow to start: a second later all is done."""
-    mine, both = os.environ["CUDA_VISIBLE_DEVICES"], f"{os.environ['WEATHER']}-gpus"
-
-    def part(number):
-        os.makedirs(f"{both}/{mine}", exist_ok=True)
-        deadline = time.monotonic() + 120
-        while len(os.listdir(both)) < 2 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return mine
-
-    return part
