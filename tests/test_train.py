@@ -673,7 +673,7 @@ def test_a_folder_has_one_training_at_a_time(tmp_path):
 @pytest.mark.parametrize(("optimizer", "workers"), [("sgd", 0), ("adamw", 2)])
 def test_killed_eight_times(tmp_path, optimizer, workers):
     more = {"steps": 14, "save_every": 2, "optimizer": optimizer, "workers": workers, "augment": 5.0}
-    compare(*killed_until_done(tmp_path, 20, **more))
+    compare(*killed_until_done(tmp_path, 8, **more))
 
 
 @pytest.mark.slow
