@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from polyteach.tasks.contract import Objective, Space
 from polyteach.teachers import _onnx_description as described_by
 from polyteach.teachers import load_teacher
+from polyteach.teachers._onnx_layouts import LAYOUTS, PRESETS
 
 ONNX = (Path(__file__).parent.parent / "docs" / "guide" / "onnx.md").read_text(encoding="utf-8")
 
@@ -95,24 +96,36 @@ def test_the_onnx_pages_depth(tmp_path):
     torch.testing.assert_close(value[:, [0, -1]], torch.tensor([-1.0, 1.0]).expand(224, 2))
 
 
-def test_the_onnx_pages_way_to_split_yolos_output(tmp_path, monkeypatch):
+def test_the_onnx_pages_yolo(tmp_path):
     rows = np.zeros((1, 6, 50))
     rows[0, :, 3] = (160, 160, 80, 40, 0.1, 0.9)
     rows[0, :, 4] = (161, 160, 80, 40, 0.1, 0.8)
     nodes, constants = boxes({"output0": rows})
-    graph(tmp_path / "yolo.onnx", {"images": [1, 3, 320, 320]}, {"output0": [1, 6, 50]}, nodes, constants)
-    monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", ONNX, re.S)
-    exec(compile(block, "onnx.md", "exec"), {})
-    Path("yolo-split.onnx.json").write_text(described("yolo-split.onnx.json"))
-    (answer,) = load_teacher("onnx:yolo-split.onnx")([torch.zeros(3, 320, 320, dtype=torch.uint8)])
+    graph(tmp_path / "helmets.onnx", {"images": [1, 3, 320, 320]}, {"output0": [1, 6, 50]}, nodes, constants)
+    (tmp_path / "helmets.onnx.json").write_text(described("helmets.onnx.json"))
+    (answer,) = load_teacher(f"onnx:{tmp_path / 'helmets.onnx'}")([torch.zeros(3, 320, 320, dtype=torch.uint8)])
     assert answer["detection"].box.tolist() == [[120, 140, 200, 180]]
     assert answer["detection"].category.tolist() == [1]
 
 
+def test_the_onnx_pages_normals(tmp_path):
+    nodes, constants = boxes({"normal": np.tile(np.array([0, 0.6, 0.8])[None, :, None, None], (1, 1, 5, 7))})
+    graph(tmp_path / "facing.onnx", {"images": [1, 3, 50, 70]}, {"normal": [1, 3, 5, 7]}, nodes, constants)
+    (tmp_path / "facing.onnx.json").write_text(described("facing.onnx.json"))
+    (answer,) = load_teacher(f"onnx:{tmp_path / 'facing.onnx'}")([torch.zeros(3, 50, 70, dtype=torch.uint8)])
+    torch.testing.assert_close(answer["normals"].normal[:, 0, 0], torch.tensor([0, -0.6, -0.8]))
+
+
+def test_the_onnx_page_names_every_layout():
+    told = re.findall(
+        r"^\| `([a-z0-9 -]+)` \|", ONNX.partition("## YOLO and its kin")[2].partition("## Masks")[0], re.M
+    )
+    assert set(told) == {"layout", *described_by.LAYOUTS} == {"layout", *LAYOUTS, *PRESETS}
+
+
 def test_the_onnx_page_names_every_key():
-    told = set(re.findall(r"`([a-z_]+)`", ONNX.partition("## All keys")[2].partition("## YOLO")[0]))
+    told = set(re.findall(r"`([a-z_]+)`", ONNX.partition("## All keys")[2]))
     keys = {*described_by.TOP, *described_by.INPUT, *(k for keys in described_by.OUTPUT.values() for k in keys)}
     assert keys - told == {"input", "output"}
     for block in re.findall(r"```json\n(.*?)```", ONNX, re.S):
-        assert json.loads(block)["task"]
+        assert {"task", "layout"} & set(json.loads(block))

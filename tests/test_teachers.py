@@ -44,6 +44,7 @@ from polyteach.teachers import (
 )
 from polyteach.teachers.onnx_models import _hashed
 from polyteach.training import checkpoints
+from tests.graphs import constant, describe, graph
 
 SHAPES = [(48, 64), (64, 40), (48, 64), (30, 90)]
 
@@ -1246,21 +1247,6 @@ def test_transformers_refuses(tmp_path):
 # --- onnx
 
 
-def graph(file, nodes, inputs, outputs, constants=()):
-    """Write a graph; inputs and outputs: name -> (type, shape)."""
-    made = [helper.make_tensor_value_info(n, t, s) for n, (t, s) in inputs.items()]
-    out = [helper.make_tensor_value_info(n, t, s) for n, (t, s) in outputs.items()]
-    weights = [onnx.numpy_helper.from_array(np.asarray(v), n) for n, v in constants]
-    body = helper.make_graph(nodes, "g", made, out, weights)
-    onnx.save(helper.make_model(body, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), file)
-    return file
-
-
-def describe(file, **about):
-    file.with_suffix(".json").write_text(json.dumps(about))
-    return f"onnx:{file}"
-
-
 @pytest.fixture
 def means(tmp_path):
     """A graph whose logits are the means of its three input channels, of any batch."""
@@ -1388,17 +1374,6 @@ def test_onnx_semantic_classes(tmp_path):
     (answer,) = checked(teacher, [image])
     assert answer["segmentation"].category.shape == (16, 32)
     assert answer["segmentation"].category[:, [0, 31]].unique(dim=0).tolist() == [[1, 2]]
-
-
-def constant(file, outputs, x=(TensorProto.FLOAT, [1, 3, 40, 40])):
-    """A graph that always answers the same arrays, by name, whatever it is given."""
-    nodes = [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Cast", ["s"], ["f"], to=TensorProto.FLOAT)]
-    nodes += [helper.make_node("ReduceSum", ["f"], ["m"], keepdims=0), helper.make_node("Mul", ["m", "0"], ["z"])]
-    nodes += [helper.make_node("Add", [f"{k} constant", "z"], [k]) for k in outputs]
-    arrays = {k: np.asarray(v, np.float32) for k, v in outputs.items()}
-    constants = [("0", np.float32(0)), *((f"{k} constant", v) for k, v in arrays.items())]
-    shapes = {k: (TensorProto.FLOAT, v.shape) for k, v in arrays.items()}
-    return graph(file, nodes, {"x": x}, shapes, constants)
 
 
 @pytest.mark.parametrize("many", [0, 1, 2, 5])
@@ -1579,7 +1554,7 @@ def test_onnx_refuses(means, tmp_path, images):
     with pytest.raises(ValueError, match=r"has no description beside it \(means.onnx.json or means.onnx.yaml\)"):
         load_teacher(f"onnx:{means}")
     for about, message in [
-        (good | {"nams": 1}, r"means.json: unknown key 'nams'; allowed are task, names"),
+        (good | {"nams": 1}, r"means.json: unknown key 'nams'; allowed are task, layout, names"),
         (good | {"task": "clasification"}, r"task is 'clasification'; allowed are classification, detection"),
         (good | {"input": {"colour": "GBR"}}, r"input: colour is 'GBR'; allowed are RGB, BGR"),
         (good | {"input": {"padding": 1}}, r"unknown key input: 'padding'; allowed are name, size"),

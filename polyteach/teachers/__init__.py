@@ -81,9 +81,9 @@ def _no_family(spec: str, family: str, colon: str) -> ValueError:
         wrong = f"is of the unknown family {family!r}" if colon else "names no family"
     return ValueError(
         f"teacher {spec!r} {wrong}; a teacher is FAMILY:NAME with FAMILY one of {', '.join(known)}"
-        f"{did_you_mean(family, known) or '.'} A model of another library (YOLO, Detectron2, MMDetection): export it "
-        "to ONNX and give onnx:FILE, with FILE.json beside it (docs/guide/onnx.md), or write a function that asks it: "
-        "python:FILE.py:FUNCTION"
+        f"{did_you_mean(family, known) or '.'} A YOLO: export it to ONNX and give onnx:FILE. A model of another "
+        "library (Detectron2, MMDetection): that too, with FILE.json beside it (docs/guide/onnx.md), or write a "
+        "function that asks it: python:FILE.py:FUNCTION"
     )
 
 

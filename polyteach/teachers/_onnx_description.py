@@ -9,20 +9,36 @@ from typing import Any
 
 from polyteach.ground.fields import short
 from polyteach.ground.files import read_json, read_text, yaml_value
+from polyteach.teachers._onnx_metadata import from_metadata
 
-TOP = ("task", "names", "kind", "licence", "origin", "input", "output")
+TOP = ("task", "layout", "names", "kind", "licence", "origin", "input", "output")
 INPUT = (
     "name", "size", "multiple", "longest", "layout", "colour", "dtype", "range", "mean", "std", "resize", "shorter",
-    "place", "fill", "interpolation",
+    "place", "fill", "interpolation", "antialias",
 )  # fmt: skip
 OUTPUT = {
     "classification": ("scores", "values"),
     "detection": (
         "boxes", "scores", "classes", "count", "format", "unit", "first_class", "values", "least_score", "overlap",
+        "raw", "prototypes", "ignored", "masks", "mask_frame", "mask_values",
     ),
-    "segmentation": ("map", "values", "stretch"),
+    "segmentation": ("map", "values", "stretch", "channels"),
     "depth": ("map", "factor", "inverted"),
+    "normals": ("map", "axes", "channels"),
 }  # fmt: skip
+
+
+_FITTED: Mapping[str, Any] = {"resize": "fit", "place": "centre", "fill": 114, "antialias": False}
+LAYOUTS: Mapping[str, Mapping[str, Any]] = {
+    "yolov8": _FITTED,
+    "yolov5": _FITTED,
+    "end to end": _FITTED,
+    "rt-detr rows": {"antialias": False},
+    "rt-detr": {},
+    "detr": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+    "fastestdet": {"colour": "BGR", "antialias": False},
+}
+"""Layouts of a detector's outputs (`_onnx_layouts`), each with how its authors prepare an image."""
 
 
 class Description(dict[str, Any]):
@@ -43,6 +59,17 @@ class Description(dict[str, Any]):
         if value not in allowed:
             raise ValueError(f"{self.file}: {self.place}{key} is {short(value)}; allowed are {', '.join(allowed)}")
         return str(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        """True or false.
+
+        Raises:
+            ValueError: it is neither; names the file and the key.
+        """
+        value = self.get(key, default)
+        if not isinstance(value, bool):
+            raise ValueError(f"{self.file}: {self.place}{key} is true or false; got {short(value)}")
+        return value
 
     def number(self, key: str, default: float) -> float:
         """A finite number.
@@ -76,19 +103,55 @@ def _real(value: Any) -> bool:
 
 
 def describe(file: Path) -> Description:
-    """The description beside a graph: FILE.json, FILE.yaml or FILE.yml, with or without the graph's own ending.
+    """The description of a graph: what stands beside it, or, of what does not stand there, what its metadata say.
+
+    Beside it lies FILE.json, FILE.yaml or FILE.yml, with or without the graph's own ending. One that names a task is
+    complete, and so is one that names a layout; another adds to the file's own (`_onnx_metadata`), and wins.
 
     Raises:
-        ValueError: there is none, or it is not valid.
+        ValueError: there is neither, or what there is is not valid.
     """
+    found = _beside(file)
+    if found is not None and ("task" in found or "layout" in found):
+        return _laid_out(found)
+    own = from_metadata(file)
+    if found is None and not own:
+        places = [f"{file.name}.json", f"{file.name}.yaml"]
+        raise ValueError(
+            f"{file} has no description beside it ({places[0]} or {places[1]}), nor does it describe itself, as "
+            "Ultralytics' exports do: task, names, input and output; docs/guide/onnx.md has examples, and the head of "
+            "polyteach/teachers/onnx_models.py lists its keys"
+        )
+    given: Mapping[str, Any] = found or {}
+    for part in ("input", "output"):
+        if isinstance(own.get(part), dict) and isinstance(given.get(part, {}), Mapping):
+            own[part] = own[part] | dict(given.get(part, {}))
+    content = own | {k: v for k, v in given.items() if k not in ("input", "output") or k not in own}
+    return _laid_out(Description(content, file if found is None else found.file, "", TOP))
+
+
+def _laid_out(about: Description) -> Description:
+    """The description, with what its layout says: that it detects, and how an image is prepared."""
+    if "layout" not in about:
+        return about
+    layout = about.choice("layout", *LAYOUTS)
+    if about.setdefault("task", "detection") != "detection":
+        raise ValueError(f"{about.file}: layout is for detection, not for {short(about['task'])}")
+    if isinstance(about.get("input", {}), Mapping):
+        given = dict(about.get("input", {}))
+        usual = dict(LAYOUTS[layout])
+        if given.get("resize", "fit") != "fit":
+            usual = {k: v for k, v in usual.items() if k not in ("place", "fill")}
+        about["input"] = usual | given
+    return about
+
+
+def _beside(file: Path) -> Description | None:
     stems = [Path(str(file)), file.with_suffix("")]
     places = [Path(f"{stem}{end}") for stem in stems for end in (".json", ".yaml", ".yml")]
     found = next((p for p in places if p.exists()), None)
     if found is None:
-        raise ValueError(
-            f"{file} has no description beside it ({places[0].name} or {places[1].name}): task, names, input and"
-            " output; docs/guide/onnx.md has examples, and the head of polyteach/teachers/onnx_models.py lists its keys"
-        )
+        return None
     if found.suffix == ".json":
         return Description(read_json(found), found, "", TOP)
     text = read_text(found)

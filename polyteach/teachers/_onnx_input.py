@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -118,6 +119,21 @@ def graph_input(file: Path, name: str, found: Any) -> GraphInput:
     return GraphInput(file, name, shape, TYPES[found.type])
 
 
+def _target_sizes(found: Any, count: int, height: int, width: int) -> np.ndarray:
+    """What RT-DETR, D-FINE and DEIM call so: width and height in whose pixels boxes are wanted; here the input's."""
+    return np.array([[width, height]] * count, dtype=TYPES[found.type])
+
+
+def _pixel_mask(found: Any, count: int, height: int, width: int) -> np.ndarray:
+    """DETR's: which pixels are the image's; all. Some exports fix its size, as it is made small inside."""
+    sides = [s if isinstance(s, int) else other for s, other in zip(found.shape[1:], (height, width), strict=True)]
+    return np.ones((count, *sides), dtype=TYPES[found.type])
+
+
+BESIDE = {"orig_target_sizes": _target_sizes, "pixel_mask": _pixel_mask}
+"""Inputs that a detector may have beside the image."""
+
+
 class Preprocessing:
     """Image -> the graph's input, as the description says."""
 
@@ -146,8 +162,8 @@ class Preprocessing:
         self.whole = not self.dtype.is_floating_point
         self._read_values(about, graphs.dtype)
         self.resize = about.choice("resize", "stretch", "fit", "crop")
-        if self.resize != "stretch" and self.size is None:
-            raise ValueError(f"{about.file}: {about.place}resize {self.resize} needs {about.place}size")
+        if self.resize == "crop" and self.size is None:
+            raise ValueError(f"{about.file}: {about.place}resize crop needs {about.place}size")
         for key, used, when in (
             ("multiple", self.size is None, "a graph of any size"),
             ("longest", self.size is None, "a graph of any size"),
@@ -160,6 +176,7 @@ class Preprocessing:
         self.centred = about.choice("place", "top left", "centre") == "centre"
         self.fill = about.number("fill", 0)
         self.mode = self._MODES[about.choice("interpolation", *self._MODES)]
+        self.antialias = about.flag("antialias", True)
 
     @staticmethod
     def _size(about: Description, spatial: Sequence[Any]) -> list[int] | None:
@@ -199,6 +216,8 @@ class Preprocessing:
 
     def __call__(self, image: UInt8[Tensor, "3 H W"]) -> tuple[Tensor, Placement]:
         size = size_of(image)
+        if self.size is None and self.resize == "fit":
+            return self._fitted(image, self.longest / max(size), None)
         if self.size is None:
             scale = min(1.0, self.longest / max(size))
             tall, wide = (max(round(s * scale / self.multiple), 1) * self.multiple for s in size)
@@ -211,18 +230,28 @@ class Preprocessing:
             tall, wide = max(round(size[0] * scale), height), max(round(size[1] * scale), width)
             top, left = -((tall - height) // 2), -((wide - width) // 2)
             pixels = kernels.center_crop(self._resized(image, (tall, wide)), [height, width])
+        elif self.resize == "fit":
+            return self._fitted(image, min(self.size[0] / size[0], self.size[1] / size[1]), self.size)
         else:
-            height, width = self.size
-            scale = min(height / size[0], width / size[1])
-            fitted = (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1))
-            tall, wide = fitted if self.resize == "fit" else (height, width)
-            top, left = ((height - tall) // 2, (width - wide) // 2) if self.centred else (0, 0)
-            pixels = torch.full((3, height, width), float(self.fill))
-            pixels[:, top : top + tall, left : left + wide] = self._resized(image, (tall, wide)).float()
+            height, width = tall, wide = self.size
+            top, left = 0, 0
+            pixels = self._resized(image, (tall, wide))
+        return self._values(pixels), Placement(size, height, width, top, left, tall, wide)
+
+    def _fitted(
+        self, image: UInt8[Tensor, "3 H W"], scale: float, within: Sequence[int] | None
+    ) -> tuple[Tensor, Placement]:
+        """The image at that scale, padded to (height, width) `within`, or else to the next multiples."""
+        size = size_of(image)
+        tall, wide = max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+        height, width = within or [-(-n // self.multiple) * self.multiple for n in (tall, wide)]
+        top, left = ((height - tall) // 2, (width - wide) // 2) if self.centred else (0, 0)
+        pixels = torch.full((3, height, width), float(self.fill))
+        pixels[:, top : top + tall, left : left + wide] = self._resized(image, (tall, wide)).float()
         return self._values(pixels), Placement(size, height, width, top, left, tall, wide)
 
     def _resized(self, image: UInt8[Tensor, "3 H W"], size: tuple[int, int]) -> UInt8[Tensor, "3 h w"]:
-        return kernels.resize(image, list(size), interpolation=self.mode, antialias=True)
+        return kernels.resize(image, list(size), interpolation=self.mode, antialias=self.antialias)
 
     def _values(self, pixels: Tensor) -> Tensor:
         x = pixels.float().flip(0) if self.bgr else pixels.float()

@@ -1,10 +1,13 @@
 """ONNX files as teachers: `onnx:FILE`, with a description beside it in FILE.json or FILE.yaml (or without .onnx).
 
 docs/guide/onnx.md has complete examples. What the graph itself says (type and rank of the input, its size, whether it
-takes batches) is taken from it, and a description that says otherwise is refused.
+takes batches) is taken from it, and a description that says otherwise is refused. An export of Ultralytics says all of
+it in its metadata and needs no description; one that stands beside it without a task adds to that, and wins.
 
-task: classification, detection, segmentation or depth
-names: class names in the order of the outputs, or a file with one name per line; none for depth
+task: classification, detection, segmentation, depth or normals
+layout: of a detector: yolov8, yolov5, end to end, rt-detr rows, rt-detr, detr or fastestdet (`_onnx_layouts.py` says
+  what each is); then task need not be said, and what `input` and `output` leave out is as its authors do it
+names: class names in the order of the outputs, or a file with one name per line; none for depth and normals
 kind: of depth: relative inverse (default; larger is nearer) or metric (metres)
 licence, origin: kept with the labels (optional)
 input:
@@ -17,21 +20,30 @@ input:
   range: [low, high] that 0..255 becomes (default [0, 1]; of an integer input [0, 255], of int8 [-128, 127]), or "max":
     divided by the image's brightest value
   mean, std: numbers or one per channel, in units of `range` and order of `colour` (default 0, 1)
-  resize: stretch (default), fit (aspect kept, padded), crop (shorter side, then centre; classes only)
+  resize: stretch (default), fit (aspect kept, padded; of a graph of any size the longer side becomes `longest`, and
+    both are padded to multiples), crop (shorter side, then centre; classes only)
   shorter: side before a crop (default: no more than the crop needs)
   place: where a fitted image lies: top left (default) or centre. fill: 0..255 around it (default 0)
-  interpolation: bilinear (default), bicubic or nearest
+  interpolation: bilinear (default), bicubic or nearest. antialias: false as OpenCV has it (default true)
 output: names of the graph's outputs, and what they mean
-  classification: scores; values: logits (default) or probabilities
+  classification: scores; values: logits (default), probabilities, or sigmoid: logits of classes that do not exclude
+    each other, of which every image gets the share
   detection: boxes (N, 4), scores (N,) with classes (N,), or scores (N, K) alone; count, if only the first count.
-    format: xyxy (default), yxyx or cxcywh; unit: pixels of the input (default) or fraction of it;
-    first_class: what the graph calls the first class (default 0); values: probabilities (default) or logits;
+    format: xyxy (default), yxyx, xywh or cxcywh; unit: pixels of the input (default) or fraction of it;
+    first_class: what the graph calls the first class (default 0); values: probabilities (default), logits (each class
+    for itself) or softmax (logits, the last of them "no object", which has no name);
     least_score: boxes below are dropped (default 0.05); overlap: intersection over union above which the worse
     box of a class is dropped, for graphs that do not (default: none is)
+    masks: (N, m, n); mask_frame: image (default; they cover the input) or box (each covers its box); mask_values:
+    probabilities (default) or logits
+    with a layout of one output: raw, that output; prototypes (C, m, n), of which each box says its mask's coefficients;
+    ignored: how many numbers of a box are not read (keypoints)
   segmentation: map (K, M, N); values: logits (default), probabilities, classes (M, N), or foreground: (M, N)
     probabilities of the last of two classes, whose names default to background, salient object
-    stretch: true spreads each image's foreground over 0..1
+    stretch: true spreads each image's foreground over 0..1; channels: first (default), or last: (M, N, K)
   depth: map (M, N); factor: multiplies it (default 1); inverted: true for 1 / map
+  normals: map (3, M, N), or by channels: last (M, N, 3); axes: where x, y and z of the map point, "right down away"
+    (default) or such as "right up towards"
 """
 
 import hashlib
@@ -46,41 +58,36 @@ import onnxruntime
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from torchvision.ops import batched_nms, box_convert
 
 from polyteach._moved import relocated
 from polyteach.ground.devices import NoDevice
 from polyteach.ground.fields import short
 from polyteach.ground.files import read_text, sha256
+from polyteach.ground.texts import say
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.depth import DepthTarget
-from polyteach.tasks.detection import FLOOR, DetectionTarget
+from polyteach.tasks.detection import BOXES
+from polyteach.tasks.normals import NormalsTarget
 from polyteach.tasks.segmentation import SegmentationTarget
 from polyteach.teachers._files import inside
+from polyteach.teachers._onnx_boxes import BoxReader
 from polyteach.teachers._onnx_check import onnx_file
 from polyteach.teachers._onnx_description import INPUT, OUTPUT, Description, describe
-from polyteach.teachers._onnx_input import Placement, Preprocessing, graph_input
+from polyteach.teachers._onnx_input import BESIDE, Placement, Preprocessing, graph_input
 from polyteach.teachers._torch import by_shape
 from polyteach.teachers.contract import Teacher
 
 _SALIENT = ("background", "salient object")
-_ADVICE = {
-    False: "Boxes and classes in one output, as YOLO exports them, are not read: split them in the graph "
-    "(docs/guide/onnx.md shows how)",
-    True: "A grid (batch, channels, rows, columns) holds boxes that are not decoded yet: decode them in the graph, or "
-    "ask the network from a function of your own, python:FILE.py:FUNCTION (docs/guide/teachers.md)",
-}
-"""What to do with a detector's output that is no list of boxes; by whether it is a grid."""
-
-
 _VALUES = {
-    "classification": ("logits", "probabilities"),
-    "detection": ("probabilities", "logits"),
+    "classification": ("logits", "probabilities", "sigmoid"),
     "segmentation": ("logits", "probabilities", "classes", "foreground"),
     "depth": ("values",),
+    "normals": ("values",),
 }
 """What the values of an output may be, by task; the first where the description does not say."""
+AXES = {"right": (0, 1), "left": (0, -1), "down": (1, 1), "up": (1, -1), "away": (2, 1), "towards": (2, -1)}
+"""Where an axis of a map of normals may point -> which of ours that is, and its sign."""
 
 
 @final
@@ -91,60 +98,77 @@ class OnnxTeacher(Teacher):
         self.file, self.session = file, session
         self.task = about.choice("task", *OUTPUT)
         inputs = {i.name: i for i in session.get_inputs()}
+        shapes = {o.name: tuple(o.shape or ()) for o in session.get_outputs()}
         given = Description(about.get("input", {}), about.file, "input: ", INPUT)
-        self.input = given.choice("name", *inputs)
-        if len(inputs) > 1:
-            raise ValueError(f"{file} has {len(inputs)} inputs ({', '.join(inputs)}); a teacher has one, the image")
+        self.output = Description(about.get("output", {}), about.file, "output: ", OUTPUT[self.task])
+        self.boxes = BoxReader(file, self.output, shapes, about.get("layout", "")) if self.task == "detection" else None
+        self.input, self.beside = self._inputs(given, inputs)
         self.graphs = graph_input(file, self.input, inputs[self.input])
         self.prepare = Preprocessing(given, self.graphs)
         if self.prepare.resize == "crop" and self.task != "classification":
             raise ValueError(f"{about.file}: input: resize crop loses part of the image; use stretch or fit")
-        self.output = Description(about.get("output", {}), about.file, "output: ", OUTPUT[self.task])
-        self.tensors = self._tensors([o.name for o in session.get_outputs()])
-        self.values = self.output.choice("values", *_VALUES[self.task])
-        for key in ("stretch", "inverted"):
-            if not isinstance(self.output.get(key, False), bool):
-                raise ValueError(f"{about.file}: output: {key} is true or false; got {short(self.output[key])}")
-        if self.output.get("stretch") and self.values != "foreground":
+        self.tensors = self.boxes.tensors if self.boxes else self._tensors(list(shapes))
+        self.main = self.boxes.main if self.boxes else next(iter(self.tensors))
+        self.values = self.boxes.values if self.boxes else self.output.choice("values", *_VALUES[self.task])
+        self.inverted, self.stretch = self.output.flag("inverted", False), self.output.flag("stretch", False)
+        if self.stretch and self.values != "foreground":
             raise ValueError(f"{about.file}: output: stretch is for values foreground, not {self.values}")
-        self.box_format = self.output.choice("format", "xyxy", "yxyx", "cxcywh")
-        self.fraction = self.output.choice("unit", "pixels", "fraction") == "fraction"
-        self.first = int(self.output.number("first_class", 0))
-        self.least = self.output.number("least_score", FLOOR)
-        self.overlap = self.output.number("overlap", 1)
+        self.last = self.output.choice("channels", "first", "last") == "last"
+        self.axes = self._axes()
         self.factor = self.output.number("factor", 1)
         self.names = self._names(about)
+        if self.boxes:
+            self.boxes.names = self.names
         self.objectives = {self.task: Objective(self.task, Space(self.names, self._kind(about)))}
-        self._check_outputs({o.name: tuple(o.shape or ()) for o in session.get_outputs()})
+        self._check_outputs(shapes)
         for key in ("origin", "licence"):
             if not isinstance(about.get(key, ""), str):
                 raise ValueError(f"{about.file}: {key} must be text; got {short(about[key])}")
         self.origin, self.licence = about.get("origin", str(file)), about.get("licence")
         self.sha256 = hashed
 
+    def _inputs(self, given: Description, inputs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The name of the image's input, and by name the further ones that this kind of network takes."""
+        beside = {n: i for n, i in inputs.items() if self.task == "detection" and n in BESIDE and len(inputs) > 1}
+        images = [n for n in inputs if n not in beside]
+        name = given.choice("name", *images)
+        if len(images) > 1:
+            raise ValueError(
+                f"{self.file} has {len(inputs)} inputs ({', '.join(inputs)}); a teacher has one, the image"
+            )
+        return name, beside
+
     def _tensors(self, there: list[str]) -> dict[str, str]:
-        """What is read of the graph -> its name there."""
-        tensors: dict[str, str] = {}
-        for key in ("scores", "boxes", "classes", "count", "map"):
-            if key in OUTPUT[self.task] and (key in self.output or key not in ("classes", "count")):
-                if key not in self.output and not (len(there) == 1 and key != "boxes"):
-                    about = self.output.file
-                    raise ValueError(f"{about}: output: {key} must name one of the outputs {', '.join(there)}")
-                tensors[key] = self.output.choice(key, *there)
-        return tensors
+        """What is read of the graph -> its name there; of a task with one output."""
+        key = "scores" if self.task == "classification" else "map"
+        if key not in self.output and len(there) != 1:
+            raise ValueError(f"{self.output.file}: output: {key} must name one of the outputs {', '.join(there)}")
+        return {key: self.output.choice(key, *there)}
+
+    def _axes(self) -> tuple[list[int], Tensor]:
+        """Of a map of normals, for each of our axes which of its own that is, and its sign."""
+        words = str(self.output.get("axes", "right down away")).split()
+        found = [AXES.get(word, (-1, 0)) for word in words]
+        if sorted(axis for axis, _ in found) != [0, 1, 2]:
+            raise ValueError(
+                f"{self.output.file}: output: axes says where x, y and z point, as in 'right up towards', each one of "
+                f"{', '.join(AXES)}; got {short(self.output['axes'])}"
+            )
+        order = [[axis for axis, _ in found].index(ours) for ours in range(3)]
+        return order, torch.tensor([found[i][1] for i in order]).float().view(3, 1, 1)
 
     def _kind(self, about: Description) -> str:
         if self.task == "depth":
             return about.choice("kind", "relative inverse", "metric")
         if "kind" in about:
             raise ValueError(f"{about.file}: kind is for depth, not for {self.task}")
-        return "boxes" if self.task == "detection" else ""
+        return self.boxes.kind if self.boxes else ""
 
     def _names(self, about: Description) -> tuple[str, ...]:
         names = about.get("names")
-        if self.task == "depth":
+        if self.task in ("depth", "normals"):
             if names is not None:
-                raise ValueError(f"{about.file}: depth has no class names")
+                raise ValueError(f"{about.file}: {self.task} has no class names")
             return ()
         if names is None and self.values == "foreground":
             return _SALIENT
@@ -180,22 +204,24 @@ class OnnxTeacher(Teacher):
         shapes: of the outputs, by name; empty where the graph says none.
         """
         known = {key: shapes[name] for key, name in self.tensors.items() if shapes[name]}
-        main = next(iter(self.tensors)) if self.task != "detection" else "boxes"
+        main = self.main
         self.batched = self.graphs.batched and (main not in known or self._has_batch(len(known[main])) is not False)
+        if self.boxes:
+            self.boxes.check(known)
+            return
         if main not in known:
             return
         shape, count = known[main], len(self.names)
         rows = shape[0 if self._has_batch(len(shape)) is False else 1 :]
         what = f"{self.file}: its output {self.tensors[main]} has shape {list(shape)}"
-        if self.task == "detection" and (len(shape) not in (2, 3) or (shape[-1] != 4 and isinstance(shape[-1], int))):
-            raise ValueError(f"{what}; boxes are (N, 4) or (batch, N, 4). {_ADVICE[len(shape) == 4]}")
         if self.task == "classification" and all(isinstance(n, int) for n in rows) and math.prod(rows) != count:
             raise ValueError(f"{what}, {math.prod(rows)} scores for an image; there are {count} names")
         if self.task == "segmentation" and self.values in ("logits", "probabilities"):
             if len(shape) not in (3, 4):
                 raise ValueError(f"{what}; a map of {self.values} is (classes, M, N) or (batch, classes, M, N)")
-            if isinstance(rows[0], int) and rows[0] != count:
-                raise ValueError(f"{what}, {rows[0]} classes; there are {count} names")
+            channels = rows[2 if self.last else 0]
+            if isinstance(channels, int) and channels != count:
+                raise ValueError(f"{what}, {channels} classes; there are {count} names")
 
     def _has_batch(self, rank: int) -> bool | None:
         """Whether an output of that rank has a dimension for the batch; None where rank alone does not tell.
@@ -204,18 +230,20 @@ class OnnxTeacher(Teacher):
         """
         if self.task == "classification":
             return rank >= 2
-        if self.task == "detection":
-            return rank == 3
-        if self.task == "segmentation" and self.values in ("logits", "probabilities"):
+        if self.boxes:
+            return rank == self.boxes.rank
+        if self.task == "normals" or (self.task == "segmentation" and self.values in ("logits", "probabilities")):
             return rank == 4
         return None if rank == 3 else rank == 4  # (batch, M, N), or a channel of its own before or after (M, N)
 
     def _run(self, batch: Tensor) -> dict[str, Tensor]:
         """Every output that is read, float32, with the batch first."""
         given = batch[0] if self.graphs.single else batch
-        arrays = self.session.run(list(self.tensors.values()), {self.input: given.numpy()})
+        height, width = batch.shape[1:3] if self.prepare.layout == "NHWC" else batch.shape[2:4]
+        beside = {n: BESIDE[n](i, len(batch), int(height), int(width)) for n, i in self.beside.items()}
+        arrays = self.session.run(list(self.tensors.values()), {self.input: given.numpy()} | beside)
         found = {k: torch.from_numpy(np.array(a)).float() for k, a in zip(self.tensors, arrays, strict=True)}
-        main = found["boxes"] if self.task == "detection" else next(iter(found.values()))
+        main = found[self.main]
         has_batch = self._has_batch(main.dim())
         if has_batch is None:
             has_batch = len(main) == len(batch)
@@ -228,7 +256,9 @@ class OnnxTeacher(Teacher):
         return found
 
     def _target(self, found: dict[str, Tensor], seen: Placement) -> Target:
-        made = {"classification": self._classes, "detection": self._boxes, "segmentation": self._map}
+        if self.boxes:
+            return self.boxes(found, seen)
+        made = {"classification": self._classes, "segmentation": self._map, "normals": self._normals}
         return made.get(self.task, self._depth)(found, seen)
 
     def _wrong(self, key: str, value: Tensor, wanted: str) -> ValueError:
@@ -240,10 +270,14 @@ class OnnxTeacher(Teacher):
         scores = found["scores"].flatten()
         if len(scores) != len(self.names):
             raise self._wrong("scores", scores, f"the {len(self.names)} classes of names")
+        if self.values == "sigmoid":
+            scores = scores.sigmoid() / scores.sigmoid().sum().clamp(min=1e-12)
         return ClassificationTarget(probability=scores.softmax(0) if self.values == "logits" else scores)
 
     def _map(self, found: dict[str, Tensor], seen: Placement) -> Target:
         field, flat = found["map"], self.values in ("classes", "foreground")
+        if self.last and field.dim() == 3:
+            field = field.permute(2, 0, 1)
         if flat:
             field = self._plane("map", field)
         elif field.dim() != 3 or len(field) != len(self.names):
@@ -255,7 +289,7 @@ class OnnxTeacher(Teacher):
                 raise ValueError(f"{self.file} answered class {unknown[0].item():g}; there are {len(self.names)} names")
             field = (field == known).float()  # resized as shares, so that classes are never blended
         elif self.values == "foreground":
-            if self.output.get("stretch"):
+            if self.stretch:
                 field = (field - field.min()) / (field.max() - field.min()).clamp(min=1e-6)
             field = torch.stack([1 - field, field])
         field = seen.map(field)
@@ -265,10 +299,23 @@ class OnnxTeacher(Teacher):
     def _depth(self, found: dict[str, Tensor], seen: Placement) -> Target:
         value = seen.map(self._plane("map", found["map"])) * self.factor
         valid = value.isfinite()
-        if self.output.get("inverted"):
+        if self.inverted:
             valid &= value > 0
             value = 1 / value
         return DepthTarget(value=value.masked_fill(~valid, 0), valid=valid)
+
+    def _normals(self, found: dict[str, Tensor], seen: Placement) -> Target:
+        field = found["map"]
+        if self.last and field.dim() == 3:
+            field = field.permute(2, 0, 1)
+        if field.dim() != 3 or len(field) != 3:
+            raise self._wrong("map", found["map"], "(M, N, 3)" if self.last else "(3, M, N)")
+        order, sign = self.axes
+        vector = seen.map(field)[order] * sign
+        length = vector.square().sum(0).sqrt()
+        valid = length.isfinite() & (length > 1e-3)
+        normal = (vector / length.clamp(min=1e-3)).nan_to_num(0, 0, 0) * valid
+        return NormalsTarget(normal=normal, valid=valid)
 
     def _plane(self, key: str, field: Tensor) -> Tensor:
         """(M, N), where a channel of its own may stand before or after it."""
@@ -278,38 +325,6 @@ class OnnxTeacher(Teacher):
         if plane.dim() != 2:
             raise self._wrong(key, field, "(M, N)")
         return plane
-
-    def _boxes(self, found: dict[str, Tensor], seen: Placement) -> Target:
-        box, score = found["boxes"], found["scores"]
-        score = score.sigmoid() if self.values == "logits" else score
-        if box.dim() != 2 or box.shape[1] != 4:
-            raise self._wrong("boxes", box, "(N, 4)")
-        if "classes" in found:
-            score, category = score.flatten(), found["classes"].flatten() - self.first
-        else:
-            if score.dim() != 2 or score.shape[1] != len(self.names) + self.first:
-                raise self._wrong("scores", score, f"(N, {len(self.names) + self.first}), or name an output of classes")
-            score, best = score[:, self.first :].max(1)
-            category = best.float()
-        if not len(box) == len(score) == len(category):
-            raise ValueError(f"{self.file} answered {len(box)} boxes, {len(score)} scores, {len(category)} classes")
-        count = int(found["count"].flatten()[0]) if "count" in found else len(box)
-        box, score, category = box[:count], score[:count], category[:count].long()
-        keep = ~(score < self.least)  # NaN stays and is found by the task's check
-        box, score, category = box[keep], score[keep], category[keep]
-        if self.fraction:
-            width, height = (seen.height, seen.width) if self.box_format == "yxyx" else (seen.width, seen.height)
-            box = box * torch.tensor([width, height]).repeat(2)
-        if self.box_format == "yxyx":
-            box = box[:, [1, 0, 3, 2]]
-        elif self.box_format == "cxcywh":
-            box = box_convert(box, "cxcywh", "xyxy")
-        if self.overlap < 1:
-            best_first = batched_nms(box, score, category, self.overlap)
-            box, score, category = box[best_first], score[best_first], category[best_first]
-        return DetectionTarget(
-            box=seen.boxes(box), category=category, score=score, ignore=torch.zeros(len(box), dtype=torch.bool)
-        )
 
 
 def load(name: str, device: str, precision: str) -> OnnxTeacher:
@@ -333,7 +348,28 @@ def load(name: str, device: str, precision: str) -> OnnxTeacher:
         raise ValueError(f"{file} cannot be run by ONNX Runtime: {e}") from e
     if torch.device(device).type != "cpu" and "CUDAExecutionProvider" not in session.get_providers():
         raise NoDevice(f"ONNX Runtime cannot use {device!r} (its CUDA libraries are not there)")
-    return OnnxTeacher(file, session, about, hashed)
+    teacher = OnnxTeacher(file, session, about, hashed)
+    if teacher.boxes and teacher.boxes.known:
+        _tried(teacher, described=about.file != file)
+    return teacher
+
+
+def _tried(teacher: OnnxTeacher, described: bool) -> None:
+    """Ask about one grey image, so that a layout that is another's is known now; and say how the graph is read.
+
+    Raises:
+        ValueError: its outputs are not what the layout says.
+    """
+    side = 64
+    teacher([torch.full((3, side, side), 128, dtype=torch.uint8)])
+    boxes = teacher.boxes
+    assert boxes
+    if not described:
+        seen = "x".join(map(str, teacher.prepare.size or ("any", "size")))
+        about = f"layout {boxes.known!r}, {len(boxes.names)} classes{', with masks' if boxes.kind != BOXES else ''}"
+        say(f"{teacher.file}: by its own metadata: {about}, images seen at {seen}")
+    if boxes.ignored:
+        say(f"{teacher.file}: keypoints are not read; its boxes are")
 
 
 def _hashed(file: Path) -> str:
