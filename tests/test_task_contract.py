@@ -626,7 +626,7 @@ def test_a_mapped_answer_is_mapped_in_every_way_that_it_is_seen(case):
 
 @every_case
 def test_teachers_are_combined_in_the_ways_that_the_task_says(case):
-    assert case.task.combines <= {"best", "union"}
+    assert case.task.combines <= {"best", "union", "fuse"}
     truth = case.truth(1)
     if "best" in case.task.combines:
         assert math.isfinite(case.task.sureness(truth, Policy()))
@@ -640,6 +640,13 @@ def test_teachers_are_combined_in_the_ways_that_the_task_says(case):
     else:
         with pytest.raises(NotImplementedError, match=case.name):
             case.task.united([truth, truth])
+    if "fuse" in case.task.combines:
+        fused = case.task.fused([truth, truth, truth], case.space)
+        assert case.task.classes(fused) == case.task.classes(truth)
+        assert_same(case.task.check(fused, SIZE, case.space), fused)
+    else:
+        with pytest.raises(NotImplementedError, match=case.name):
+            case.task.fused([truth, truth], case.space)
 
 
 @every_case

@@ -1,6 +1,6 @@
 """Combine: how the answers of several teachers of one objective to one image become one. It imports no torch."""
 
-COMBINE = ("first", "best", "union")
+COMBINE = ("first", "best", "union", "fuse")
 """The ways; see `plan.plan`."""
 
 

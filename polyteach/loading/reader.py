@@ -1,6 +1,7 @@
 """Reader: rows of a store and its label sets, decoded to images and targets; what was read lately stays in memory."""
 
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -12,7 +13,7 @@ from polyteach.loading.objectives import by_people
 from polyteach.loading.plan import Place, Plan
 from polyteach.store import ROW_GROUP, Answer, ImageRow, LabelSet
 from polyteach.tasks import load_task
-from polyteach.tasks.contract import Policy, Target
+from polyteach.tasks.contract import Objective, Policy, Target
 
 CACHE = 256 * 2**20
 """Bytes of encoded rows that each worker keeps."""
@@ -99,9 +100,19 @@ class Reader:
             if self.plan.combine == COMBINE[0]:
                 break
         if len(found) > 1:
-            united = self.plan.combine == "union"
-            found = [task.united(found) if united else max(found, key=lambda a: task.sureness(a, self.policy))]
+            found = [self._combined(found, about)]
         return task.pseudo(found[0], self.policy) if found else None
+
+    def _combined(self, found: Sequence[Target], about: Objective) -> Target:
+        """One answer of several teachers, in the way that the plan says."""
+        task = load_task(about.task)
+        if self.plan.combine == "union":
+            one: Target = task.united(found)
+        elif self.plan.combine == "fuse":
+            one = task.fused(found, about.space)
+        else:
+            one = max(found, key=lambda a: task.sureness(a, self.policy))
+        return one
 
     def _answer(self, image: int, labels: LabelSet) -> Answer:
         """What a label set says of an image.

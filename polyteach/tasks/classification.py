@@ -106,7 +106,7 @@ class Classification(Task[ClassificationTarget]):
     name = "classification"
     target = ClassificationTarget
     confidence = "confidence"
-    combines = frozenset({"best", "union"})
+    combines = frozenset({"best", "union", "fuse"})
     reads = ("c5",)
     probes: ClassVar[Mapping[str, Probe[Any]]] = {
         "knn": Probe((1, 5, 10, 20, 50), neighbours),
@@ -148,6 +148,10 @@ class Classification(Task[ClassificationTarget]):
     def united(self, targets: Sequence[ClassificationTarget]) -> ClassificationTarget:
         """The mean of the probabilities."""
         return ClassificationTarget(probability=torch.stack([t.probability for t in targets]).mean(0))
+
+    def fused(self, targets: Sequence[ClassificationTarget], space: Space) -> ClassificationTarget:
+        """The mean of the probabilities: where teachers disagree, none of its classes is probable."""
+        return self.united(targets)
 
     def head(self, widths: dict[str, int], space: Space) -> nn.Module:
         return ClassificationHead(widths["c5"], len(space.names))

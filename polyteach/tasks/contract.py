@@ -116,7 +116,8 @@ class Task(ABC, Generic[T]):
     most_classes: ClassVar[int | None] = None
     """How many classes the store can keep apart; None for any number."""
     combines: ClassVar[frozenset[str]] = frozenset()
-    """How answers of several teachers to one image can be combined: "best" (`sureness`), "union" (`united`)."""
+    """How answers of several teachers to one image can be combined: "best" (`sureness`), "union" (`united`), "fuse"
+    (`fused`)."""
 
     def joint_kind(self, kinds: Set[str]) -> str | None:
         """The kind of space of one head that learns from label sets of all these kinds.
@@ -136,6 +137,14 @@ class Task(ABC, Generic[T]):
     def united(self, targets: Sequence[T]) -> T:
         """One answer of several teachers' to one image, for "union", before any threshold is applied."""
         raise NotImplementedError(f"{self.name} does not unite teachers")
+
+    def fused(self, targets: Sequence[T], space: Space) -> T:
+        """One voice of several teachers' answers to one image, for "fuse": what they agree on, and how much they do.
+
+        Agreement is the label's confidence where the target has one; where it has none, what they do not agree on is
+        not known.
+        """
+        raise NotImplementedError(f"{self.name} does not fuse teachers")
 
     def nothing(self, target: T, space: Space) -> str:
         """Why a head can learn no object, class or value from this target, such as "no object"; "" where it can."""

@@ -27,6 +27,9 @@ from polyteach.ground.scene import Render
 from polyteach.tasks.contract import Metric, Policy, Space, Target, Task, check_map, column, within
 
 RELATIVE, METRIC = "relative inverse", "metric"
+AGREED = 1.25
+"""How many times as far as their median teachers may take a pixel to be where it counts as known: the usual bound of
+accuracy (Eigen et al., 2014); of relative depth, that share of the map's mean deviation from its median."""
 GRADIENT_SCALES, GRADIENT_WEIGHT = 4, 0.5  # of MiDaS
 FARTHEST = 100
 """A relative map counts as far as this many times its nearest value; MiDaS too caps depth before it is compared."""
@@ -85,6 +88,7 @@ class Depth(Task[DepthTarget]):
     name = "depth"
     kinds = (RELATIVE, METRIC)
     target = DepthTarget
+    combines = frozenset({"fuse"})
     lower_is_better = frozenset({"AbsRel", "RMSE"})
 
     def check(self, target: DepthTarget, size: tuple[int, int], space: Space) -> DepthTarget:
@@ -128,6 +132,27 @@ class Depth(Task[DepthTarget]):
     def pseudo(self, target: DepthTarget, policy: Policy) -> DepthTarget:
         """The teacher's map, unprocessed (MuST)."""
         return target
+
+    def fused(self, targets: Sequence[DepthTarget], space: Space) -> DepthTarget:
+        """The median of the maps where most know it and most are within `AGREED` of it.
+
+        Relative maps are brought to the scale and shift of the first before, by least squares over what both know.
+        """
+        size = max(((t.value.shape[0], t.value.shape[1]) for t in targets), key=lambda s: s[0] * s[1])
+        seen = [self.view(t, whole((t.value.shape[0], t.value.shape[1]), size)) for t in targets]
+        valid = torch.stack([t.valid for t in seen])
+        value = torch.stack([t.value.float() for t in seen])
+        if not _is_metric(space):
+            value = torch.stack([_brought_to(value[0], v, valid[0] & k) for v, k in zip(value, valid, strict=True)])
+        middle = value.masked_fill(~valid, math.nan).nanquantile(0.5, dim=0)
+        off = (value - middle).abs()
+        if _is_metric(space):
+            near = off <= (AGREED - 1) * middle
+        else:
+            first = value[0][valid[0]]
+            near = off <= (AGREED - 1) * (first - first.median()).abs().mean() if len(first) else valid
+        agreed = ((near & valid).sum(0) * 2 > len(targets)) & middle.isfinite()
+        return DepthTarget(value=middle.nan_to_num(0).masked_fill(~agreed, 0), valid=agreed)
 
     def nothing(self, target: DepthTarget, space: Space) -> str:
         return "" if bool(target.valid.any()) else "no valid pixel"
@@ -294,6 +319,16 @@ def _coloured(share: Float[Tensor, "H W"]) -> UInt8[Tensor, "3 H W"]:
 def size_of_map(target: DepthTarget) -> tuple[int, int]:
     """(height, width) of the map, in cells."""
     return target.value.shape[0], target.value.shape[1]
+
+
+def _brought_to(to: Float[Tensor, "M N"], value: Float[Tensor, "M N"], both: Bool[Tensor, "M N"]) -> Tensor:
+    """`value` with the scale and shift that bring it nearest to `to`, by least squares over what `both` know."""
+    x, y = value[both], to[both]
+    if not len(x):
+        return value
+    spread = x.var(correction=0)
+    scale = ((x - x.mean()) * (y - y.mean())).mean() / spread if float(spread) else spread
+    return (value - x.mean()) * scale + y.mean()
 
 
 __getattr__ = relocated(__name__)

@@ -39,6 +39,8 @@ As in YOLOv5's augmentation (`box_candidates`, area_thr).
 """
 SAME = 0.5
 """Least IoU of two boxes of one class, by several teachers, that are taken for one object; as within an answer."""
+FUSED = 0.55
+"""IoU above which boxes of several teachers are fused, as in weighted boxes fusion's reference code."""
 OVERHANG = 2.0, 0.01
 """How far a box that a person drew may reach beyond the image and is clipped: so many pixels, or that share of the
 side where it is more. The first is for files that count from 0 or 1, and for rounding; the second for a hand that let
@@ -93,7 +95,7 @@ class Detection(Task[DetectionTarget]):
     kinds = (BOXES, MASKS)
     target = DetectionTarget
     confidence = "score"
-    combines = frozenset({"best", "union"})
+    combines = frozenset({"best", "union", "fuse"})
     most_classes = 2**16
 
     def joint_kind(self, kinds: Set[str]) -> str | None:
@@ -193,6 +195,34 @@ class Detection(Task[DetectionTarget]):
         # in float64, as the offsets that part the classes are large where there are many
         kept = batched_nms(both.box.double(), both.score.double(), both.category, SAME)
         return rows(both, kept)
+
+    def fused(self, targets: Sequence[DetectionTarget], space: Space) -> DetectionTarget:
+        """Weighted boxes fusion (Solovyev et al., 2021): boxes of a class that overlap become their mean by score.
+
+        The score is their mean, times the share of the teachers that found the object. Outlines are the mean by score
+        too, if all answers with boxes have them.
+        """
+        some = [t for t in targets if len(t.box)]
+        if not some:
+            return targets[0]
+        sizes = [(t.mask.shape[1], t.mask.shape[2]) for t in some if t.mask is not None]
+        size = max(sizes, key=lambda s: s[0] * s[1]) if len(sizes) == len(some) else None
+        box, category, score = (torch.cat([getattr(t, k) for t in some]) for k in ("box", "category", "score"))
+        mask = None if size is None else torch.cat([masks_at(t, size) for t in some])
+        clusters = _clusters(box.double(), category, score)
+        out = []
+        for members in clusters:
+            weight = score[members] / score[members].sum().clamp(min=1e-12)
+            share = min(len(members), len(targets)) / len(targets)
+            out.append((weight @ box[members], category[members[0]], score[members].mean() * share))
+        outlines = None if mask is None else torch.stack([_outline(mask[m], score[m]) for m in clusters])
+        return DetectionTarget(
+            box=torch.stack([b for b, _, _ in out]),
+            category=torch.stack([c for _, c, _ in out]),
+            score=torch.stack([s for _, _, s in out]).float(),
+            ignore=torch.zeros(len(out), dtype=torch.bool),
+            mask=outlines,
+        )
 
     def nothing(self, target: DetectionTarget, space: Space) -> str:
         if not len(target.box):
@@ -309,6 +339,39 @@ def _has_masks(space: Space) -> bool:
     if space.kind not in Detection.kinds:
         raise ValueError(f"detection of kind {space.kind!r}; the space's kind is one of {', '.join(Detection.kinds)}")
     return space.kind == MASKS
+
+
+def _clusters(box: Float[Tensor, "K 4"], category: Int64[Tensor, " K"], score: Float[Tensor, " K"]) -> list[list[int]]:
+    """Positions of boxes that are taken for one object each, the best of all first.
+
+    From the best down, a box joins the object of its class whose mean box it overlaps most, by more than `FUSED`.
+    """
+    members: list[list[int]] = []
+    means: list[Tensor] = []
+    for i in score.argsort(descending=True, stable=True).tolist():
+        mine = [j for j, m in enumerate(members) if category[m[0]] == category[i]]
+        near = torch.stack([_iou(box[i], means[j]) for j in mine]) if mine else box.new_zeros(1)
+        if float(near.max()) > FUSED:
+            at = mine[int(near.argmax())]
+            members[at].append(i)
+        else:
+            at = len(members)
+            members.append([i])
+            means.append(box[i])
+        weight = score[members[at]].double()
+        means[at] = (weight[:, None] * box[members[at]]).sum(0) / weight.sum().clamp(min=1e-12)
+    return members
+
+
+def _iou(one: Float[Tensor, "4"], other: Float[Tensor, "4"]) -> Float[Tensor, ""]:
+    both = (torch.minimum(one[2:], other[2:]) - torch.maximum(one[:2], other[:2])).clamp(min=0).prod()
+    return both / (area(one[None])[0] + area(other[None])[0] - both).clamp(min=1e-12)
+
+
+def _outline(masks: Bool[Tensor, "K M N"], score: Float[Tensor, " K"]) -> Bool[Tensor, "M N"]:
+    """The cells that are in the outlines of at least half of the scores."""
+    share = (masks * score[:, None, None]).sum(0) / score.sum().clamp(min=1e-12)
+    return share >= 0.5
 
 
 def _extent(mask: Bool[Tensor, "M N"]) -> list[int]:

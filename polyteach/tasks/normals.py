@@ -4,6 +4,7 @@ Axes: x right, y down, z away from the camera; a surface that is seen faces the 
 Shapes: B images, H W pixels of the batch or image, M N cells of a map over the whole image.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -19,6 +20,8 @@ from polyteach.ground.layers import PixelHead
 from polyteach.ground.scene import Render
 from polyteach.tasks.contract import Metric, Policy, Space, Target, Task, check_map, column, within
 
+AGREED = 30.0
+"""Degrees that teachers may be off their mean direction where it is taken for known: the widest of the usual bounds."""
 BIN = 0.01
 """Width in degrees of the histogram from which the median angle is read."""
 
@@ -44,6 +47,7 @@ class Normals(Task[NormalsTarget]):
 
     name = "normals"
     target = NormalsTarget
+    combines = frozenset({"fuse"})
     lower_is_better = frozenset({"mean angle", "median angle"})
 
     def check(self, target: NormalsTarget, size: tuple[int, int], space: Space) -> NormalsTarget:
@@ -75,6 +79,18 @@ class Normals(Task[NormalsTarget]):
     def pseudo(self, target: NormalsTarget, policy: Policy) -> NormalsTarget:
         """The teacher's map, unprocessed."""
         return target
+
+    def fused(self, targets: Sequence[NormalsTarget], space: Space) -> NormalsTarget:
+        """The direction of the mean of the vectors, where they are known and within about `AGREED` of it on average."""
+        size = max((size_of_map(t) for t in targets), key=lambda s: s[0] * s[1])
+        seen = [self.view(t, whole(size_of_map(t), size)) for t in targets]
+        valid = torch.stack([t.valid for t in seen])
+        vector = torch.stack([t.normal.float() for t in seen]) * valid[:, None]
+        count = valid.sum(0)
+        mean = vector.sum(0) / count.clamp(min=1)
+        length = mean.norm(dim=0)
+        agreed = (count * 2 > len(targets)) & (length >= math.cos(math.radians(AGREED)))
+        return NormalsTarget(normal=(mean / length.clamp(min=1e-6)) * agreed, valid=agreed)
 
     def nothing(self, target: NormalsTarget, space: Space) -> str:
         return "" if bool(target.valid.any()) else "no valid pixel"

@@ -42,7 +42,7 @@ class Segmentation(Task[SegmentationTarget]):
     name = "segmentation"
     target = SegmentationTarget
     confidence = "probability"
-    combines = frozenset({"best", "union"})
+    combines = frozenset({"best", "union", "fuse"})
     most_classes = IGNORE
 
     def classes(self, target: SegmentationTarget) -> list[int]:
@@ -98,6 +98,23 @@ class Segmentation(Task[SegmentationTarget]):
         best = torch.stack([t.probability.masked_fill(t.category == IGNORE, -1) for t in seen]).argmax(0, keepdim=True)
         category, p = (torch.stack([getattr(t, k) for t in seen]) for k in ("category", "probability"))
         return SegmentationTarget(category=category.gather(0, best)[0], probability=p.gather(0, best)[0])
+
+    def fused(self, targets: Sequence[SegmentationTarget], space: Space) -> SegmentationTarget:
+        """Of every pixel the class with the largest sum of probabilities, over the number of teachers.
+
+        A teacher that ignores a pixel votes for no class there; one that all ignore stays ignored.
+        """
+        size = max((size_of_map(t) for t in targets), key=lambda s: s[0] * s[1])
+        seen = [self.view(t, whole(size_of_map(t), size)) for t in targets]
+        category = torch.stack([t.category for t in seen])
+        p = torch.stack([t.probability for t in seen]).masked_fill(category == IGNORE, 0)
+        votes = torch.stack([(p * (category == c)).sum(0) for c in category]) / len(targets)
+        best = votes.max(0)
+        chosen = category.gather(0, best.indices[None])[0]
+        # of equal votes, as of two that are sure of nothing, the first with a class
+        known = (category != IGNORE).int().argmax(0, keepdim=True)
+        chosen = torch.where(best.values > 0, chosen, category.gather(0, known)[0])
+        return SegmentationTarget(category=chosen, probability=best.values)
 
     def nothing(self, target: SegmentationTarget, space: Space) -> str:
         return "nothing but ignored pixels" if bool((target.category == IGNORE).all()) else ""

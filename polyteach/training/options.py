@@ -91,7 +91,9 @@ class Labels:
         split: only images of these splits.
         combine: of several teachers' answers to one image, for one head: first (in the order of `labels`, else by
             name), best (the one that its teacher is surest of), union (boxes less those that overlap a better one of
-            their class, the mean of classes' probabilities, of each pixel the more probable class).
+            their class, the mean of classes' probabilities, of each pixel the more probable class), fuse (one voice,
+            whose confidence is how far they agree: weighted boxes fusion, mean probabilities, votes of pixels, median
+            depth, mean normals).
         map: file with a table of class names, YAML or JSON: TASK/SET: {their name: our name, ...}, or just the names,
             for label sets that name the same classes otherwise; "as they are" instead of names for sets whose classes
             are numbers that mean the same. (docs/guide/labels.md)
