@@ -413,6 +413,8 @@ def said(target):
         ("best", [1, 3, 3], [(0, 0, 0.8), (4, 1, 0.7)], [(0, 0, 0.6), (8, 2, 0.9)]),
         # x = 1 overlaps x = 0 by 7/9 of class 0, whose better box stays; of another class it stays beside it
         ("union", [1, 3, 3], [(0, 0, 0.8), (4, 1, 0.7)], [(1, 0, 0.7), (1, 1, 0.6), (8, 2, 0.9)]),
+        # what one of the two did not find, or hardly, scores half or less; x = 0.54 of both
+        ("fuse", [1, 3, 3], [], [(1, 0, 0.65)]),
     ],
 )
 def test_teachers_are_combined_as_asked(tmp_path, combine, shares, second, fourth):
@@ -442,7 +444,7 @@ def test_the_order_of_the_labels_decides_who_is_first(tmp_path):
 
 def test_what_cannot_be_combined_is_refused(tmp_path):
     store = two_detectors(tmp_path / "s")
-    with pytest.raises(ValueError, match="combine must be first, best or union; got 'mean'"):
+    with pytest.raises(ValueError, match="combine must be first, best, union or fuse; got 'mean'"):
         plan([store], combine="mean")
     with pytest.raises(ValueError, match="combine=best changes nothing: no objective has two teachers"):
         plan([store], labels=["aaa", "people"], combine="best")
