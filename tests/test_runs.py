@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from jobs import read
 
 from polyteach.__main__ import main
 from polyteach.reporting.compare import is_specialist
@@ -59,6 +60,11 @@ def test_a_line_that_is_no_job_is_an_error_and_nothing_is_run(tmp_path, line):
     assert run.returncode == 2
     assert f"not NAME polyteach WORDS with a name of its own: {line}" in run.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_what_comes_after_wait_needs_all_before_it():
+    jobs = read("a polyteach x\nb polyteach y\nwait\nc polyteach z\nwait\nd polyteach z\n")
+    assert {name: job.needs for name, job in jobs.items()} == {"a": (), "b": (), "c": ("a", "b"), "d": ("a", "b", "c")}
 
 
 @pytest.mark.slow

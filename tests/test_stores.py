@@ -71,7 +71,7 @@ def test_a_whole_store_has_no_faults(whole, tmp_path, capsys):
     assert content(path) == whole[1]
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=24, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_flipped_bit_is_found_or_changes_nothing_and_repair_loses_no_other_image(whole, tmp_path, data):
     path = copied(whole, tmp_path)
