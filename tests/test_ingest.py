@@ -887,7 +887,7 @@ def test_people_are_taken_at_their_word_whatever_the_format(tmp_path, monkeypatc
     for i in range(2):
         (tmp_path / "toy" / f"{i}.png").write_bytes(picture())
     with pytest.raises(
-        ValueError, match=r"1.png: detection: line 2 lies outside of the pic.*\. Look at the manual\. Mend"
+        ValueError, match=r"1.png: detection: line 2 lies outside of the im.*\. Look at the manual\. Mend"
     ):
         ingest(f"toy:{tmp_path / 'toy'}", str(tmp_path / "strict"), progress=False)
     store = ingest(f"toy:{tmp_path / 'toy'}", str(tmp_path / "store"), skip_bad=True)

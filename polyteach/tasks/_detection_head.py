@@ -321,6 +321,7 @@ def _counts(truth: dict[str, Tensor], match: Int64[Tensor, " R"], classes: Int64
 
 
 def read_boxes(found: dict[str, Tensor], size: tuple[int, int]) -> DetectionTarget:
+    """What torchvision's heads found in one image of (height, width) `size`; class 0 is background there."""
     mask = None
     if "masks" in found:
         mask = paste_masks_in_image(found["masks"], found["boxes"], size)[:, 0] > 0.5
