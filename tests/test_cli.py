@@ -232,7 +232,7 @@ def test_who_counts_labels_waits_for_no_torchvision():
     """It, timm and torchmetrics take as long to be imported as torch does."""
     code = (
         "import sys, polyteach.curation.label_info\nfrom polyteach.tasks import all_tasks, load_task\n"
-        "assert len([load_task(t) for t in all_tasks()]) == 5\n"
+        "assert len([load_task(t) for t in all_tasks()]) >= 5\n"
         "assert not {'torchvision', 'timm', 'torchmetrics', 'scipy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
