@@ -286,11 +286,7 @@ class _Loop:
         Returns for the pass of every process its losses, what `Mixture.kept` says of them, and its images' ids.
         """
         s, rank = self.settings, distributed.rank()
-        # not torch.manual_seed, which keeps, for every kind of device that is not in use, a stack trace of every call
-        seed = random.Random(f"pass-{s.seed}-{first + rank}").getrandbits(63)
-        torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+        torch.manual_seed(random.Random(f"pass-{s.seed}-{first + rank}").getrandbits(63))
         images = batch.images.to(self.device, non_blocking=True)
         targets = {k: [moved(t, self.device) for t in ts] for k, ts in batch.targets.items()}
         if self.device.type == "cuda":
