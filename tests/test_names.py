@@ -51,7 +51,7 @@ def test_the_backbone_that_was_meant_is_the_first():
 def test_an_unknown_teacher_family_says_what_there_is_and_what_to_do(spec):
     from polyteach.teachers import load_teacher
 
-    with pytest.raises(ValueError, match=r"onnx, own, packaged, .*A YOLO: .*onnx:FILE\. .*with FILE.json beside it") as e:
+    with pytest.raises(ValueError, match=r"onnx, own, .*A YOLO: .*onnx:FILE\. .*with FILE.json beside it") as e:
         load_teacher(spec)
     assert spec in str(e.value)
     assert ("Did you mean timm" in str(e.value)) == spec.startswith("tim")
