@@ -147,6 +147,8 @@ class Runner:
 
     def finish(self) -> tuple[Job, float]:
         pid, status = os.wait()
+        while pid not in self.running:  # a child of the process that this one is a part of
+            pid, status = os.wait()
         job, began = self.running.pop(pid)
         seconds = time.monotonic() - began
         if os.waitstatus_to_exitcode(status) == 0:

@@ -34,8 +34,6 @@ def prepare(given: Given) -> Setup:
     """
     setup = resolve(given)
     store = StoreFolder.open(setup.store, limits=given.limits)
-    if setup.task is None and isinstance(store.path, Path):  # in object storage a listing costs requests
-        only_task(store, setup.labels)
     record = Record(setup.out, TRANSFER)
     began = record.options()
     if began is None:
@@ -47,6 +45,8 @@ def prepare(given: Given) -> Setup:
         )
         if not differences(then, now):
             refuse_finished(record, setup)
+    if setup.task is None and isinstance(store.path, Path):  # in object storage a listing costs requests
+        only_task(store, setup.labels)
     return setup
 
 
