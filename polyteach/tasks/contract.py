@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from polyteach.ground.geometry import View
+from polyteach.ground.geometry import View, whole
 from polyteach.ground.scene import Render
 from polyteach.tasks.target import MAP, MOST_VALUES, PEOPLE, Column, Objective, Policy, Space, Target, column
 
 __all__ = [
     "MAP", "MOST_VALUES", "PEOPLE", "Column", "Metric", "Objective", "Policy", "Probe", "Review", "Space", "Target",
-    "Task", "check_map", "column", "weighted_mean", "within",
+    "Task", "at_one_size", "check_map", "column", "weighted_mean", "within",
 ]  # fmt: skip
 
 
@@ -266,3 +266,9 @@ class Task(ABC, Generic[T]):
             ValueError: the task has none.
         """
         raise ValueError(f"a rendered world has no answer to the task {self.name!r}")
+
+
+def at_one_size(task: Task[T], targets: Sequence[T], size_of: Callable[[T], tuple[int, int]]) -> list[T]:
+    """Maps of one image at the resolution of the largest, for `Task.united` and `fused`. size_of: a map's, in cells."""
+    size = max((size_of(t) for t in targets), key=lambda s: s[0] * s[1])
+    return [task.view(t, whole(size_of(t), size)) for t in targets]

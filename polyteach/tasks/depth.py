@@ -24,7 +24,7 @@ from polyteach.ground.geometry import View, whole
 from polyteach.ground.images import caption
 from polyteach.ground.layers import PixelHead, Pyramid
 from polyteach.ground.scene import Render
-from polyteach.tasks.contract import Metric, Policy, Space, Target, Task, check_map, column, within
+from polyteach.tasks.contract import Metric, Policy, Space, Target, Task, at_one_size, check_map, column, within
 
 RELATIVE, METRIC = "relative inverse", "metric"
 AGREED = 1.25
@@ -138,12 +138,13 @@ class Depth(Task[DepthTarget]):
 
         Relative maps are brought to the scale and shift of the first before, by least squares over what both know.
         """
-        size = max(((t.value.shape[0], t.value.shape[1]) for t in targets), key=lambda s: s[0] * s[1])
-        seen = [self.view(t, whole((t.value.shape[0], t.value.shape[1]), size)) for t in targets]
+        seen = at_one_size(self, targets, size_of_map)
         valid = torch.stack([t.valid for t in seen])
         value = torch.stack([t.value.float() for t in seen])
         if not _is_metric(space):
-            value = torch.stack([_brought_to(value[0], v, valid[0] & k) for v, k in zip(value, valid, strict=True)])
+            both = valid & valid[0]
+            each = zip(value, both, strict=True)
+            value = torch.stack([aligned(v[k], value[0][k], v) if k.any() else v for v, k in each])
         middle = value.masked_fill(~valid, math.nan).nanquantile(0.5, dim=0)
         off = (value - middle).abs()
         if _is_metric(space):
@@ -228,12 +229,18 @@ class Depth(Task[DepthTarget]):
         return DepthTarget(value=value, valid=torch.ones_like(value, dtype=torch.bool))
 
 
-def aligned(predicted: Float[Tensor, " P"], true: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-    """scale * predicted + shift, with the two numbers that bring it closest to `true` by least squares."""
-    centred = predicted - predicted.mean()
+def aligned(
+    predicted: Float[Tensor, " P"], true: Float[Tensor, " P"], moved: Float[Tensor, "*S"] | None = None
+) -> Float[Tensor, "*S"]:
+    """scale * predicted + shift, with the two numbers that bring it closest to `true` by least squares.
+
+    moved: what these numbers are for instead, such as a map of which only some pixels are in both.
+    """
+    mean = predicted.mean()
+    centred = predicted - mean
     power = centred.square().sum()
     scale = (centred * (true - true.mean())).sum() / power if power > 0 else power
-    return centred * scale + true.mean()
+    return (centred if moved is None else moved - mean) * scale + true.mean()
 
 
 def relative_loss(
@@ -319,16 +326,6 @@ def _coloured(share: Float[Tensor, "H W"]) -> UInt8[Tensor, "3 H W"]:
 def size_of_map(target: DepthTarget) -> tuple[int, int]:
     """(height, width) of the map, in cells."""
     return target.value.shape[0], target.value.shape[1]
-
-
-def _brought_to(to: Float[Tensor, "M N"], value: Float[Tensor, "M N"], both: Bool[Tensor, "M N"]) -> Tensor:
-    """`value` with the scale and shift that bring it nearest to `to`, by least squares over what `both` know."""
-    x, y = value[both], to[both]
-    if not len(x):
-        return value
-    spread = x.var(correction=0)
-    scale = ((x - x.mean()) * (y - y.mean())).mean() / spread if float(spread) else spread
-    return (value - x.mean()) * scale + y.mean()
 
 
 __getattr__ = relocated(__name__)

@@ -183,13 +183,7 @@ class Detection(Task[DetectionTarget]):
 
         Outlines stay if all answers with boxes have them.
         """
-        some = [t for t in targets if len(t.box)] or list(targets[:1])
-        sizes = [(t.mask.shape[1], t.mask.shape[2]) for t in some if t.mask is not None]
-        size = max(sizes, key=lambda s: s[0] * s[1]) if len(sizes) == len(some) else None
-        both = DetectionTarget(
-            **{k: torch.cat([getattr(t, k) for t in some]) for k in ("box", "category", "score", "ignore")},
-            mask=None if size is None else torch.cat([masks_at(t, size) for t in some]),
-        )
+        both = _together(targets)
         from torchvision.ops import batched_nms  # torchvision takes seconds
 
         # in float64, as the offsets that part the classes are large where there are many
@@ -202,13 +196,10 @@ class Detection(Task[DetectionTarget]):
         The score is their mean, times the share of the teachers that found the object. Outlines are the mean by score
         too, if all answers with boxes have them.
         """
-        some = [t for t in targets if len(t.box)]
-        if not some:
+        both = _together(targets)
+        if not len(both.box):
             return targets[0]
-        sizes = [(t.mask.shape[1], t.mask.shape[2]) for t in some if t.mask is not None]
-        size = max(sizes, key=lambda s: s[0] * s[1]) if len(sizes) == len(some) else None
-        box, category, score = (torch.cat([getattr(t, k) for t in some]) for k in ("box", "category", "score"))
-        mask = None if size is None else torch.cat([masks_at(t, size) for t in some])
+        box, category, score, mask = both.box, both.category, both.score, both.mask
         clusters = _clusters(box.double(), category, score)
         out = []
         for members in clusters:
@@ -341,16 +332,29 @@ def _has_masks(space: Space) -> bool:
     return space.kind == MASKS
 
 
+def _together(targets: Sequence[DetectionTarget]) -> DetectionTarget:
+    """The objects of all answers, with outlines if all answers with boxes have them."""
+    some = [t for t in targets if len(t.box)] or list(targets[:1])
+    sizes = [(t.mask.shape[1], t.mask.shape[2]) for t in some if t.mask is not None]
+    size = max(sizes, key=lambda s: s[0] * s[1]) if len(sizes) == len(some) else None
+    return DetectionTarget(
+        **{k: torch.cat([getattr(t, k) for t in some]) for k in ("box", "category", "score", "ignore")},
+        mask=None if size is None else torch.cat([masks_at(t, size) for t in some]),
+    )
+
+
 def _clusters(box: Float[Tensor, "K 4"], category: Int64[Tensor, " K"], score: Float[Tensor, " K"]) -> list[list[int]]:
     """Positions of boxes that are taken for one object each, the best of all first.
 
     From the best down, a box joins the object of its class whose mean box it overlaps most, by more than `FUSED`.
     """
+    from torchvision.ops import box_iou  # torchvision takes seconds
+
     members: list[list[int]] = []
     means: list[Tensor] = []
     for i in score.argsort(descending=True, stable=True).tolist():
         mine = [j for j, m in enumerate(members) if category[m[0]] == category[i]]
-        near = torch.stack([_iou(box[i], means[j]) for j in mine]) if mine else box.new_zeros(1)
+        near = box_iou(box[i : i + 1], torch.stack([means[j] for j in mine]))[0] if mine else box.new_zeros(1)
         if float(near.max()) > FUSED:
             at = mine[int(near.argmax())]
             members[at].append(i)
@@ -361,11 +365,6 @@ def _clusters(box: Float[Tensor, "K 4"], category: Int64[Tensor, " K"], score: F
         weight = score[members[at]].double()
         means[at] = (weight[:, None] * box[members[at]]).sum(0) / weight.sum().clamp(min=1e-12)
     return members
-
-
-def _iou(one: Float[Tensor, "4"], other: Float[Tensor, "4"]) -> Float[Tensor, ""]:
-    both = (torch.minimum(one[2:], other[2:]) - torch.maximum(one[:2], other[:2])).clamp(min=0).prod()
-    return both / (area(one[None])[0] + area(other[None])[0] - both).clamp(min=1e-12)
 
 
 def _outline(masks: Bool[Tensor, "K M N"], score: Float[Tensor, " K"]) -> Bool[Tensor, "M N"]:

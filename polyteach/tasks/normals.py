@@ -18,7 +18,7 @@ from polyteach.ground.geometry import View, whole
 from polyteach.ground.images import caption
 from polyteach.ground.layers import PixelHead
 from polyteach.ground.scene import Render
-from polyteach.tasks.contract import Metric, Policy, Space, Target, Task, check_map, column, within
+from polyteach.tasks.contract import Metric, Policy, Space, Target, Task, at_one_size, check_map, column, within
 
 AGREED = 30.0
 """Degrees that teachers may be off their mean direction where it is taken for known: the widest of the usual bounds."""
@@ -82,8 +82,7 @@ class Normals(Task[NormalsTarget]):
 
     def fused(self, targets: Sequence[NormalsTarget], space: Space) -> NormalsTarget:
         """The direction of the mean of the vectors, where they are known and within about `AGREED` of it on average."""
-        size = max((size_of_map(t) for t in targets), key=lambda s: s[0] * s[1])
-        seen = [self.view(t, whole(size_of_map(t), size)) for t in targets]
+        seen = at_one_size(self, targets, size_of_map)
         valid = torch.stack([t.valid for t in seen])
         vector = torch.stack([t.normal.float() for t in seen]) * valid[:, None]
         count = valid.sum(0)

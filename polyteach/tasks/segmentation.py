@@ -18,7 +18,18 @@ from polyteach.ground.images import caption, palette
 from polyteach.ground.layers import PixelHead
 from polyteach.ground.names import plain
 from polyteach.ground.scene import WALL, Render
-from polyteach.tasks.contract import Metric, Policy, Space, Target, Task, check_map, column, weighted_mean, within
+from polyteach.tasks.contract import (
+    Metric,
+    Policy,
+    Space,
+    Target,
+    Task,
+    at_one_size,
+    check_map,
+    column,
+    weighted_mean,
+    within,
+)
 
 IGNORE = 65535
 """Category of a pixel that is neither learned nor counted."""
@@ -93,8 +104,7 @@ class Segmentation(Task[SegmentationTarget]):
 
     def united(self, targets: Sequence[SegmentationTarget]) -> SegmentationTarget:
         """Of every pixel the more probable class, at the resolution of the largest map."""
-        size = max((size_of_map(t) for t in targets), key=lambda s: s[0] * s[1])
-        seen = [self.view(t, whole(size_of_map(t), size)) for t in targets]
+        seen = at_one_size(self, targets, size_of_map)
         best = torch.stack([t.probability.masked_fill(t.category == IGNORE, -1) for t in seen]).argmax(0, keepdim=True)
         category, p = (torch.stack([getattr(t, k) for t in seen]) for k in ("category", "probability"))
         return SegmentationTarget(category=category.gather(0, best)[0], probability=p.gather(0, best)[0])
@@ -104,8 +114,7 @@ class Segmentation(Task[SegmentationTarget]):
 
         A teacher that ignores a pixel votes for no class there; one that all ignore stays ignored.
         """
-        size = max((size_of_map(t) for t in targets), key=lambda s: s[0] * s[1])
-        seen = [self.view(t, whole(size_of_map(t), size)) for t in targets]
+        seen = at_one_size(self, targets, size_of_map)
         category = torch.stack([t.category for t in seen])
         p = torch.stack([t.probability for t in seen]).masked_fill(category == IGNORE, 0)
         votes = torch.stack([(p * (category == c)).sum(0) for c in category]) / len(targets)

@@ -25,6 +25,10 @@ _ADVICE = {
     "ask the network from a function of your own, python:FILE.py:FUNCTION (docs/guide/teachers.md)",
 }
 """What to do with a detector's output that is no list of boxes; by whether it is a grid."""
+DESCRIBED: tuple[str, ...] = (
+    "boxes", "scores", "classes", "count", "format", "unit", "values", "first_class", "masks",
+)  # fmt: skip
+"""Keys of outputs that a layout of one output has no use for."""
 TOGETHER = 16
 """Masks of an image that are enlarged at once."""
 
@@ -42,13 +46,12 @@ class BoxReader:
     def __init__(self, file: Path, output: Description, there: Mapping[str, tuple[Any, ...]], known: str) -> None:
         self.file, self.output, self.known = file, output, known
         self.layout = LAYOUTS.get(known)
-        self.preset = known if known in PRESETS else ""
         self.tensors = self._tensors(known, list(there))
         self.main = "raw" if self.layout else "boxes"
         self.rank = self.layout.rank if self.layout else 3
-        self.fraction = output.choice("unit", *_first("fraction", self.preset == "detr", "pixels")) == "fraction"
-        self.format = output.choice("format", *_first("cxcywh", self.preset == "detr", "xyxy", "yxyx", "xywh"))
-        self.values = output.choice("values", *_first("softmax", self.preset == "detr", "probabilities", "logits"))
+        self.fraction = output.choice("unit", "pixels", "fraction") == "fraction"
+        self.format = output.choice("format", "xyxy", "yxyx", "xywh", "cxcywh")
+        self.values = output.choice("values", "probabilities", "logits", "softmax")
         self.first = int(output.number("first_class", 0))
         self.ignored = int(output.number("ignored", 0))
         self.least = output.number("least_score", FLOOR)
@@ -61,17 +64,7 @@ class BoxReader:
     def _tensors(self, known: str, there: list[str]) -> dict[str, str]:
         if self.layout:
             wanted = ["raw"]
-            useless: tuple[str, ...] = (
-                "boxes",
-                "scores",
-                "classes",
-                "count",
-                "format",
-                "unit",
-                "values",
-                "first_class",
-                "masks",
-            )
+            useless = DESCRIBED
         else:
             wanted = ["scores", "boxes"]
             useless = ("raw", "prototypes", "ignored")
@@ -228,8 +221,3 @@ class BoxReader:
         return ValueError(
             f"output {self.tensors[key]} of {self.file} has shape {tuple(value.shape)} for an image, not {wanted}"
         )
-
-
-def _first(usual: str, is_usual: bool, *others: str) -> tuple[str, ...]:
-    """Choices of which the first is the default."""
-    return (usual, *others) if is_usual else (*others, usual)

@@ -39,6 +39,8 @@ LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     "fastestdet": {"colour": "BGR", "antialias": False},
 }
 """Layouts of a detector's outputs (`_onnx_layouts`), each with how its authors prepare an image."""
+LAID_OUT: Mapping[str, Mapping[str, Any]] = {"detr": {"format": "cxcywh", "unit": "fraction", "values": "softmax"}}
+"""What the outputs of a layout are, where those of a description without one would be something else."""
 
 
 class Description(dict[str, Any]):
@@ -143,6 +145,8 @@ def _laid_out(about: Description) -> Description:
         if given.get("resize", "fit") != "fit":
             usual = {k: v for k, v in usual.items() if k not in ("place", "fill")}
         about["input"] = usual | given
+    if isinstance(about.get("output", {}), Mapping):
+        about["output"] = dict(LAID_OUT.get(layout, {})) | dict(about.get("output", {}))
     return about
 
 

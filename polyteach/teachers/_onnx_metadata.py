@@ -17,16 +17,25 @@ MOST = 2**20
 Shapes = Mapping[str, tuple[Any, ...]]
 
 
-def metadata(file: Path) -> tuple[dict[str, str], Shapes]:
-    """The file's metadata, and the shapes of its outputs by name: numbers, or text or None where any will do.
+def open_model(file: Path) -> onnx.ModelProto:
+    """The graph, without the weights that it keeps in other files.
 
     Raises:
         ValueError: it is no ONNX file, or cut short.
     """
     try:
-        model = onnx.load(str(file), load_external_data=False)
+        return onnx.load(str(file), load_external_data=False)
     except Exception as e:  # protobuf's own
         raise ValueError(f"{file} cannot be run by ONNX Runtime: it is no ONNX file, or cut short ({e})") from e
+
+
+def metadata(file: Path) -> tuple[dict[str, str], Shapes]:
+    """The file's metadata, and the shapes of its outputs by name: numbers, or text or None where any will do.
+
+    Raises:
+        ValueError: as `open_model`.
+    """
+    model = open_model(file)
     shapes = {
         o.name: tuple(d.dim_value if d.HasField("dim_value") else d.dim_param for d in o.type.tensor_type.shape.dim)
         for o in model.graph.output

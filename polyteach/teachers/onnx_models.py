@@ -53,7 +53,6 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 from jaxtyping import UInt8
@@ -75,6 +74,7 @@ from polyteach.teachers._onnx_boxes import BoxReader
 from polyteach.teachers._onnx_check import onnx_file
 from polyteach.teachers._onnx_description import INPUT, OUTPUT, Description, describe
 from polyteach.teachers._onnx_input import BESIDE, Placement, Preprocessing, graph_input
+from polyteach.teachers._onnx_metadata import open_model
 from polyteach.teachers._torch import by_shape
 from polyteach.teachers.contract import Teacher
 
@@ -275,9 +275,7 @@ class OnnxTeacher(Teacher):
         return ClassificationTarget(probability=scores.softmax(0) if self.values == "logits" else scores)
 
     def _map(self, found: dict[str, Tensor], seen: Placement) -> Target:
-        field, flat = found["map"], self.values in ("classes", "foreground")
-        if self.last and field.dim() == 3:
-            field = field.permute(2, 0, 1)
+        field, flat = self._channels_first(found["map"]), self.values in ("classes", "foreground")
         if flat:
             field = self._plane("map", field)
         elif field.dim() != 3 or len(field) != len(self.names):
@@ -305,9 +303,7 @@ class OnnxTeacher(Teacher):
         return DepthTarget(value=value.masked_fill(~valid, 0), valid=valid)
 
     def _normals(self, found: dict[str, Tensor], seen: Placement) -> Target:
-        field = found["map"]
-        if self.last and field.dim() == 3:
-            field = field.permute(2, 0, 1)
+        field = self._channels_first(found["map"])
         if field.dim() != 3 or len(field) != 3:
             raise self._wrong("map", found["map"], "(M, N, 3)" if self.last else "(3, M, N)")
         order, sign = self.axes
@@ -316,6 +312,9 @@ class OnnxTeacher(Teacher):
         valid = length.isfinite() & (length > 1e-3)
         normal = (vector / length.clamp(min=1e-3)).nan_to_num(0, 0, 0) * valid
         return NormalsTarget(normal=normal, valid=valid)
+
+    def _channels_first(self, field: Tensor) -> Tensor:
+        return field.permute(2, 0, 1) if self.last and field.dim() == 3 else field
 
     def _plane(self, key: str, field: Tensor) -> Tensor:
         """(M, N), where a channel of its own may stand before or after it."""
@@ -378,10 +377,7 @@ def _hashed(file: Path) -> str:
     Raises:
         ValueError: one of those is not there, or the graph says that it lies elsewhere than below its folder.
     """
-    try:
-        model = onnx.load(str(file), load_external_data=False)
-    except Exception as e:  # protobuf's own
-        raise ValueError(f"{file} cannot be run by ONNX Runtime: it is no ONNX file, or cut short ({e})") from e
+    model = open_model(file)
     constants = [*_tensors(model.graph), *(t for function in model.functions for t in _constants(function.node))]
     places = sorted({e.value for tensor in constants for e in tensor.external_data if e.key == "location"})
     if not places:
