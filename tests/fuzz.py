@@ -37,6 +37,7 @@ from random import Random
 from typing import Any
 
 from tests import mutations
+from tests.worlds import seen_tasks
 
 MEMORY = 1_500 << 20
 """Bytes of address space that a case may take above what the process has."""
@@ -621,14 +622,14 @@ def _store(folder: Path) -> None:
     """A store with people's labels of every task, and one of every kind of column."""
     from polyteach.ground.scene import random_scene, render
     from polyteach.store import ImageRow, Store
-    from polyteach.tasks import all_tasks, load_task
+    from polyteach.tasks import load_task
     from polyteach.tasks.contract import Space
 
     store = Store.create(str(folder / "store"), part_size=4)
     worlds = [render(random_scene(i, (24, 32))) for i in range(3)]
     rows = [ImageRow(f"{i}.png", 24, 32, _png(w.image), None, ("a", "b")[i % 2]) for i, w in enumerate(worlds)]
     store.write_images(0, rows)
-    for name in all_tasks():
+    for name in seen_tasks():
         for kind in load_task(name).kinds:
             space = Space(("cat", "dog", "sky"), kind)
             labels = store.create_set(name, f"set-{kind or 'x'}".replace(" ", "-"), space, {"teacher": "people"})

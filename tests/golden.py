@@ -19,11 +19,11 @@ import torch
 
 from polyteach.ground.scene import random_scene, render
 from polyteach.store import ImageRow, Store
-from polyteach.tasks import all_tasks, load_task
+from polyteach.tasks import load_task
 from polyteach.tasks.contract import PEOPLE, Space
 from polyteach.verbs.pretrain import pretrain
 from polyteach.verbs.train import train
-from tests.worlds import png
+from tests.worlds import png, seen_tasks
 
 FILE = Path(__file__).with_suffix(".json")
 TOLERANCE = 1e-3
@@ -88,23 +88,23 @@ def _alone(task: str, kind: str, **more: Any) -> Callable[[Path], Path]:
 
 def _together(folder: Path) -> Path:
     """All tasks, two of three pictures labelled for each, in steps of two passes."""
-    for n, task in enumerate(all_tasks()):
+    for n, task in enumerate(seen_tasks()):
         _store(folder / "store", task, load_task(task).kinds[0], carries=lambda i, n=n: (i + n) % 3 > 0)
     train(str(folder / "store"), out=str(folder / "run"), accumulate=2, **TRAIN)
     return folder / "run"
 
 
 def _without_labels(folder: Path) -> Path:
-    store = _store(folder / "store", all_tasks()[0], load_task(all_tasks()[0]).kinds[0])
+    store = _store(folder / "store", seen_tasks()[0], load_task(seen_tasks()[0]).kinds[0])
     pretrain(store, out=str(folder / "run"), batch_size=6, lr=0.01, **COMMON)
     return folder / "run"
 
 
 def runs() -> dict[str, Callable[[Path], Path]]:
     """Name -> what trains in an empty folder and returns the run's own."""
-    kinds = [(t, k) for t in all_tasks() for k in load_task(t).kinds]
+    kinds = [(t, k) for t in seen_tasks() for k in load_task(t).kinds]
     out = {f"{t} {k}".strip(): _alone(t, k) for t, k in kinds}
-    out |= {f"{t} by confidence": _alone(t, load_task(t).kinds[-1], confidence=True) for t in all_tasks()
+    out |= {f"{t} by confidence": _alone(t, load_task(t).kinds[-1], confidence=True) for t in seen_tasks()
             if load_task(t).confidence}  # fmt: skip
     return out | {"all together": _together, "without labels": _without_labels}
 

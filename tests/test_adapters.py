@@ -12,7 +12,7 @@ from polyteach.model.student import Student, describe_student, load_student
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Objective, Space
 from polyteach.verbs.train import train
-from tests.worlds import options, weights_of, world
+from tests.worlds import answer_to, options, weights_of, world
 
 TWO = {
     "kinds": Objective("classification", Space(("a", "b"))),
@@ -46,7 +46,7 @@ def test_a_head_reads_exactly_what_its_task_says(name):
     maps = {k: torch.randn(1, widths[k], s, s, requires_grad=True) for k, s in sides.items() if k in task.reads}
     assert set(maps) == set(task.reads)
     said = task.head(widths, space)(dict(maps))  # and no others
-    task.loss(said, [task.truth(render(random_scene(1, (64, 64))), space)]).backward()
+    task.loss(said, [answer_to(task, render(random_scene(1, (64, 64))), space)]).backward()
     assert [k for k, m in maps.items() if m.grad is None] == []
 
 

@@ -29,7 +29,7 @@ from polyteach.tasks.detection import DetectionTarget, rows
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
 from polyteach.verbs.store.repair import repair
 from tests import worlds
-from tests.worlds import png, rows_of
+from tests.worlds import answer_to, png, rows_of
 
 ABC = Space(("a", "b", "c"))
 PLAIN = Augment((32, 32), (1.0, 1.0), 0.0)
@@ -230,7 +230,7 @@ def test_what_a_worker_sends_is_what_it_made(tmp_path):
     store = store_of(tmp_path / "s", 6, side=32, prefix="ü")
     for task in all_tasks():
         space = Space(("cat", "dog", "sky"), load_task(task).kinds[0])
-        answers = [load_task(task).truth(render(random_scene(i, (32, 32))), space) for i in range(6)]
+        answers = [answer_to(load_task(task), render(random_scene(i, (32, 32))), space) for i in range(6)]
         answers[3] = None
         if task == "detection":
             answers[2] = rows(answers[2], torch.zeros(len(answers[2].box), dtype=torch.bool))

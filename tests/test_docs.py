@@ -20,7 +20,7 @@ from polyteach.ground.scene import random_scene, render
 from polyteach.store import ImageRow, Store
 from polyteach.tasks import all_tasks, load_task
 from polyteach.tasks.contract import Space
-from tests.worlds import png
+from tests.worlds import answer_to, png
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs" / "guide"
@@ -43,7 +43,7 @@ def test_blocks_of_the_stores_page_run(block, tmp_path, monkeypatch, recwarn):
         task = load_task(name)
         space = Space(("a", "b", "c"), task.kinds[0])
         labels = store.create_set(name, "t", space, {})
-        labels.write(0, [r.id for r in rows], [task.truth(s, space) for s in scenes])
+        labels.write(0, [r.id for r in rows], [answer_to(task, s, space) for s in scenes])
     exec(compile(block, "docs/guide/store.md", "exec"), {})
 
 

@@ -15,7 +15,7 @@ import polyteach
 from polyteach.__main__ import main
 from polyteach.model.student import Student, save_student
 from polyteach.store import Store
-from polyteach.tasks import all_tasks, load_task
+from polyteach.tasks import load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Policy, Space
 from polyteach.tasks.depth import DepthTarget
@@ -23,6 +23,7 @@ from polyteach.tasks.detection import DetectionTarget
 from polyteach.tasks.normals import NormalsTarget
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
 from polyteach.verbs.predict import predict
+from tests.worlds import seen_tasks
 
 NAMES = ("cat", "dog", "traffic light")
 
@@ -30,7 +31,7 @@ NAMES = ("cat", "dog", "traffic light")
 @pytest.fixture
 def run(tmp_path):
     spaces = {"classification": Space(NAMES), "segmentation": Space(NAMES), "detection": Space(NAMES, "boxes")}
-    objectives = {f"{t}_x": Objective(t, spaces.get(t, Space(kind=load_task(t).kinds[0]))) for t in all_tasks()}
+    objectives = {f"{t}_x": Objective(t, spaces.get(t, Space(kind=load_task(t).kinds[0]))) for t in seen_tasks()}
     save_student(Student("resnet18", objectives, 16), tmp_path / "run", {"size": [64, 64]})
     return str(tmp_path / "run"), list(objectives)
 

@@ -27,7 +27,7 @@ from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Column, Policy, Space
 from polyteach.tasks.depth import DepthTarget
 from polyteach.tasks.detection import DetectionTarget
-from tests.worlds import apart, store_of
+from tests.worlds import answer_to, apart, store_of
 
 SIDES = st.integers(1, 9)
 
@@ -111,7 +111,7 @@ def test_value_out_of_range_is_an_error():
 def test_targets_round_trip_through_parquet(name, tmp_path):
     task = load_task(name)
     space = Space(("cat", "dog", "sky"), task.kinds[-1])
-    truth = [task.truth(render(random_scene(s, (32, 48))), space) for s in range(3)]
+    truth = [answer_to(task, render(random_scene(s, (32, 48))), space) for s in range(3)]
     store, rows = store_with(tmp_path)
     labels = store.create_set(name, "t", space, {})
     labels.write(0, [r.id for r in rows[:3]], [truth[0], "broken: why", truth[2]])
@@ -140,7 +140,7 @@ def test_answers_are_what_decoding_each_value_by_itself_gives(name, tmp_path):
     """Bit for bit: columns are read without Python's lists, and small maps are remembered."""
     task = load_task(name)
     space = Space(("cat", "dog", "sky"), task.kinds[-1])
-    truth = [task.truth(render(random_scene(s, (32, 48))), space) for s in range(3)]
+    truth = [answer_to(task, render(random_scene(s, (32, 48))), space) for s in range(3)]
     store, rows = store_with(tmp_path, images=5, part_size=5)
     labels = store.create_set(name, "t", space, {})
     labels.write(0, [r.id for r in rows], [truth[0], None, truth[1], "why", truth[2]])
@@ -656,7 +656,7 @@ def test_validate_refuses_what_check_refuses(name):
     """On truth that was changed at one place; both by the same words."""
     task = load_task(name)
     space = Space(("cat", "dog", "sky"), task.kinds[-1])
-    truth = task.truth(render(random_scene(1, (32, 48))), space)
+    truth = answer_to(task, render(random_scene(1, (32, 48))), space)
     task.validate(truth, (32, 48), space)
     refused = 0
     for f in fields(truth):

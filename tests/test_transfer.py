@@ -28,7 +28,7 @@ from polyteach.model.student import Student, load_student, save_student
 from polyteach.reporting.compare import pool
 from polyteach.reporting.results import read
 from polyteach.store import ImageRow, Store
-from polyteach.tasks import all_tasks, load_task
+from polyteach.tasks import load_task
 from polyteach.tasks.classification import ClassificationTarget, neighbours, regression
 from polyteach.tasks.contract import Objective, Policy, Space
 from polyteach.training.loop import NonFinite
@@ -39,7 +39,7 @@ from polyteach.transferring.options import Given
 from polyteach.transferring.protocol import LRS, resolve
 from polyteach.transferring.scoring import evaluate, score_names
 from polyteach.verbs.transfer import transfer
-from tests.worlds import NAMES, SMALL, label_truly, rows_of, store_of
+from tests.worlds import NAMES, SMALL, label_truly, rows_of, seen_tasks, store_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -73,7 +73,7 @@ def result(out):
 # ---- the verb ----
 
 
-@pytest.mark.parametrize("task", all_tasks())
+@pytest.mark.parametrize("task", seen_tasks())
 def test_every_task_is_scored_by_every_part(tmp_path, task):
     store = downstream(tmp_path / "store", tasks=[task])
     transfer(store, out=str(tmp_path / "out"), init=representation(tmp_path / "run"), **options(steps=(2,)))
@@ -560,7 +560,7 @@ def test_regression_finds_the_minimum_of_its_loss():
 # ---- evaluation ----
 
 
-@pytest.mark.parametrize("task", all_tasks())
+@pytest.mark.parametrize("task", seen_tasks())
 def test_what_is_left_out_counts_once_and_the_others_often(tmp_path, task, monkeypatch):
     monkeypatch.setattr(jackknife, "KEPT", 3)
     store = downstream(tmp_path / "store", train=5, test=4, tasks=[task])

@@ -34,6 +34,8 @@ def load_team(
     ledgers = {}
     for name, spec in teachers.items():
         teacher, place = _loaded(name, spec, device[name], asking.precision)
+        if teacher.bulk and works:
+            say(_bulk(name, teacher, store))
         sets = _label_sets(store, name, teacher, asking)
         for labels in sets.values():
             ledgers[str(labels.path)] = Ledger(labels, [arithmetic(place, asking.precision)])
@@ -41,6 +43,14 @@ def load_team(
         if works:
             warn_if_slow(torch.device(place).type, asking.precision)
     return Team(store, asking, askers, ledgers)
+
+
+def _bulk(name: str, teacher: Teacher, store: Store) -> str:
+    """What the answers of a teacher will take on the disk, before they do."""
+    images = sum(store.count(p) for p in store.parts())
+    total = teacher.bulk * images
+    said = f"{total / 1e9:,.1f} GB" if total >= 1e9 else f"{total / 1e6:,.1f} MB"
+    return f"{name}: its answers take about {teacher.bulk / 1e3:,.0f} kB an image, {said} for {images:,} images"
 
 
 def _check_splits(store: Store, asking: Asking) -> None:

@@ -297,7 +297,10 @@ def apart(sets: Sequence[LabelFolder], joints: Sequence[Joint], table: Table | N
 def _why(sets: Sequence[LabelFolder], named: Sequence[_Named], a: Joint, b: Joint) -> str:
     one, other = named[a.first], named[b.first]
     kinds = (a.objective.space.kind, b.objective.space.kind)
-    if load_task(a.objective.task).joint_kind(set(kinds)) is None:
+    task = load_task(a.objective.task)
+    if task.joint_kind(set(kinds)) is None:
+        if not {*kinds} <= {*task.kinds}:  # they name what they are of, and nobody would take them for one
+            return ""
         same = set(map(_composed, one.names)) == set(map(_composed, other.names))
         return f"the first is {kinds[0]!r}, the second {kinds[1]!r}" if same else ""
     if one.why or other.why:

@@ -219,8 +219,12 @@ class Student(nn.Module):
         about = {k: (load_task(o.task), o.space) for k, o in self.objectives.items()}
         return {k: about[k][0].amounts(found, about[k][1]) for k, found in there.items() if found}
 
+    def head(self, objective: str) -> nn.Module:
+        """The head of an objective."""
+        return self.heads[_key(objective)]
+
     def _head(self, objective: str, pyramid: Pyramid) -> Any:
-        head = self.heads[_key(objective)]
+        head = self.head(objective)
         if not self.adapters:
             return head(pyramid)
         own: Any = getattr(head, ADAPTER)
@@ -283,14 +287,17 @@ def _key(objective: str) -> str:
 def save_student(student: Student, folder: str | Path, extra: dict[str, Any]) -> None:
     """Weights as safetensors, then student.json with all that rebuilds them and `extra` (provenance, input size).
 
-    student.json is written last: where it exists, the student is whole.
+    Heads that serve training alone (`Task.auxiliary`) are left out. student.json is written last: where it exists, the
+    student is whole.
     """
     folder = Path(folder)
+    kept = {k: o for k, o in student.objectives.items() if not load_task(o.task).auxiliary}
+    left_out = tuple(f"heads.{_key(k)}." for k in student.objectives if k not in kept)
+    weights = {k: v.detach().cpu().contiguous() for k, v in student.state_dict().items() if not k.startswith(left_out)}
     with replacing(folder / WEIGHTS) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in student.state_dict().items()}, temporary)
+        save_file(weights, temporary)
     objectives = {
-        k: {"task": o.task, "space": {"names": list(o.space.names), "kind": o.space.kind}}
-        for k, o in student.objectives.items()
+        k: {"task": o.task, "space": {"names": list(o.space.names), "kind": o.space.kind}} for k, o in kept.items()
     }
     about = {
         "polyteach": __version__,

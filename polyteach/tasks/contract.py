@@ -5,7 +5,7 @@ Shapes: B images of a batch, H W image pixels.
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -100,7 +100,7 @@ class Task(ABC, Generic[T]):
 
     name: ClassVar[str]
     kinds: ClassVar[tuple[str, ...]] = ("",)
-    """The values of `Space.kind` that the task knows."""
+    """The values of `Space.kind` that the task knows; of one whose kinds have numbers or names in them, examples."""
     target: type[T]
     probes: ClassVar[Mapping[str, Probe[Any]]] = {}
     """By mode of `transfer`. Only a task that one vector can answer has any."""
@@ -118,6 +118,9 @@ class Task(ABC, Generic[T]):
     combines: ClassVar[frozenset[str]] = frozenset()
     """How answers of several teachers to one image can be combined: "best" (`sureness`), "union" (`united`), "fuse"
     (`fused`)."""
+
+    auxiliary: ClassVar[bool] = False
+    """Whether the head serves training alone: the finished student is written without it."""
 
     def joint_kind(self, kinds: Set[str]) -> str | None:
         """The kind of space of one head that learns from label sets of all these kinds.
@@ -206,6 +209,12 @@ class Task(ABC, Generic[T]):
     @abstractmethod
     def head(self, widths: dict[str, int], space: Space) -> nn.Module:
         """The module: pyramid -> prediction. `widths` are the channels of each pyramid level, "c5" and "p2".."p7"."""
+
+    def prepare(self, head: nn.Module, targets: Iterable[T]) -> None:
+        """Fill the buffers of a head of random weights with what has to be known of the data before training.
+
+        targets: pseudo labels of whole images, in a random order that a seed fixes; read as far as they are asked for.
+        """
 
     @abstractmethod
     def loss(self, prediction: Any, targets: Sequence[T]) -> Float[Tensor, ""]:

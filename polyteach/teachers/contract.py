@@ -21,6 +21,7 @@ class Teacher(ABC):
     panoptic model) makes one label set for each.
     origin: where the weights come from (file, hub name); sha256 of the weights; licence, None where unknown.
     learning_rate, batch_size, optimizer: of its training, where recorded: the student's loss weights read them.
+    bulk: bytes that the store keeps of one image's answer, about, where that is so much that it should be known before.
     optimizer: "sgd" or "adamw", or another name, with which no student's learning rate is compared.
     """
 
@@ -32,6 +33,7 @@ class Teacher(ABC):
     learning_rate: float | None = None
     batch_size: int | None = None
     optimizer: str | None = None
+    bulk: int = 0
 
     def compute(self, name: str) -> list[dict[str, Any]]:
         """What the teacher called `name` has cost to train, and its own teachers: of, name, images, flops, seconds.

@@ -1,6 +1,6 @@
 """Train: stores and their label sets into one student; with one task and people's labels, into a teacher."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,16 @@ from polyteach.ground.devices import arithmetic, find_device
 from polyteach.ground.fields import Fields
 from polyteach.ground.files import sha256
 from polyteach.ground.flops import COUNTED
-from polyteach.loading.plan import Plan, members, plan
+from polyteach.loading.plan import LOOK, Plan, members, plan
+from polyteach.loading.reader import Reader
+from polyteach.loading.sampler import Sampler
 from polyteach.loading.samples import Samples
 from polyteach.loading.views import Augment
 from polyteach.model.provenance import PARTS
 from polyteach.model.student import Student, describe_student
 from polyteach.store import LabelSet, Store
+from polyteach.tasks import load_task
+from polyteach.tasks.contract import Target
 from polyteach.training import distributed, ledger
 from polyteach.training.briefing import check_learnable, check_meaningful, tell
 from polyteach.training.mixture import Mixture
@@ -80,6 +84,7 @@ def train_student(asked: TrainRequest) -> str:
     seed = asked.optimisation.seed
     mixture = Mixture(job.weights, learned=asked.losses.weights == "learned", drop=asked.losses.drop, seed=seed)
     samples = Samples(job.plan, Augment(size, views.scale, views.mirror, views.augment), asked.policy, seed)
+    _prepare(student, job, seed)
     job.run.fit(student, mixture, samples, job.settings, passes)
     if leads:
         _finish(job, student, mixture, samples, _changed(student, before, job.config["options"]["init"]))
@@ -161,6 +166,24 @@ def _student(job: _Job) -> Student:
             f"shard: {single[0]} of {network.backbone} is a single number, which FSDP cannot divide; leave it out"
         )
     return student
+
+
+def _prepare(student: Student, job: _Job, seed: int) -> None:
+    """Tell heads what they have to know of the data, from images in the order in which an epoch shows them.
+
+    Every process does the same: it follows from the stores and the seed.
+    """
+    order = Sampler(job.plan.start, seed)
+
+    def targets(name: str) -> Iterator[Target]:
+        reader = Reader(job.plan, job.asked.policy)
+        for place in range(min(len(job.plan), LOOK)):
+            target = reader.target(order.at(place)[1], name)
+            if target is not None:
+                yield target
+
+    for name, objective in job.plan.objectives.items():
+        load_task(objective.task).prepare(student.head(name), targets(name))
 
 
 def _finish(job: _Job, student: Student, mixture: Mixture, samples: Samples, trained: list[str]) -> None:

@@ -65,11 +65,15 @@ def open_downstream(setup: Setup) -> DownstreamTask:
     """
     store = Store.open(setup.store, limits=Limits(setup.allow_remote, setup.max_pixels))
     task_name = setup.task or only_task(store, setup.labels)
+    task = load_task(task_name)
+    if task.auxiliary:
+        raise ValueError(
+            f"{task_name} serves training alone, and is no task to transfer to; choose another with --task"
+        )
     whole = plan([store], [task_name], [setup.labels], setup.train_split)
     if len(whole.objectives) > 1:
         raise ValueError(f"labels {setup.labels!r} have several objectives: {', '.join(whole.objectives)}")
     ((name, objective),) = whole.objectives.items()
-    task = load_task(task_name)
     names = score_names(objective)
     metric = setup.metric or names[0]
     if metric not in names:
