@@ -654,7 +654,7 @@ MUTANTS = (
            "test_detection.py::test_anchors_do_not_depend_on_the_precision_of_the_features"),
     mutant("teachers/_transformers_places.py", "(x.shape[-2], x.shape[-1]))[:, top : top + height, left : left + width]",
            "(x.shape[-2], x.shape[-1]))", "maps show the padding too", "test_teachers.py::test_padding_is_cut_off"),
-    mutant("teachers/transformers_models.py", "whole[:, :, top : top + height, left : left + width]", "whole",
+    mutant("teachers/_transformers_depth.py", "whole[:, :, top : top + height, left : left + width]", "whole",
            "depth shows the padding too", "test_teachers.py::test_transformers_depth_without_the_padding"),
     mutant("teachers/_transformers_places.py", "left * right, top * down", "0.0, 0.0",
            "boxes are counted from the padding's corner",
