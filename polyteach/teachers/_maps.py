@@ -5,7 +5,7 @@ Shapes: H W pixels of an image, M N cells of a map, C channels or classes.
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -68,3 +68,18 @@ def most_probable(
         found.append((1 / (rows - best.values[..., None]).exp_().sum(-1), best.indices))
     probability, category = (torch.cat(parts) for parts in zip(*found, strict=True))
     return probability, category
+
+
+def unit_normals(
+    field: Float[Tensor, "3 M N"], axes: tuple[list[int], list[int]]
+) -> tuple[Float[Tensor, "3 M N"], Bool[Tensor, "M N"]]:
+    """A map of normals in our axes (right, down, away), of length 1, and where they are known.
+
+    axes: for each of ours which of the map's own it is, and its sign (`_axes.axes_of`). Unknown is where the length is
+    not finite, or below a thousandth.
+    """
+    order, sign = axes
+    vector = field.float()[order] * torch.tensor(sign, device=field.device).view(3, 1, 1)
+    length = vector.square().sum(0).sqrt()
+    valid = length.isfinite() & (length > 1e-3)
+    return (vector / length.clamp(min=1e-3)).nan_to_num(0, 0, 0) * valid, valid

@@ -8,12 +8,18 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from polyteach.tasks import load_task
 from polyteach.teachers._maps import refuse_thin, size_of
 from polyteach.teachers._torch import TorchTeacher
+from polyteach.teachers._transformers_files import said
 from polyteach.teachers._transformers_places import rectangle
 
 PROBES = ((97, 131), (131, 97))
 """Sizes (height, width) by which it is found out whether a processor pads; prime, so that none is a usual multiple."""
+TRIED = ((72, 96), (110, 80))
+"""Sizes (height, width) of the images of noise that every teacher is asked about when it is loaded."""
+FATAL = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
+"""Errors of the machine, which say nothing about a model."""
 
 
 class HubTeacher(TorchTeacher):
@@ -21,6 +27,10 @@ class HubTeacher(TorchTeacher):
 
     whole = True
     """Whether the answer is about every pixel of the image, so that the processor must not crop it."""
+    options: tuple[str, ...] = ()
+    """What can be said of such a model where its files do not say it: keyword arguments of the class."""
+    files: tuple[str, ...] = ()
+    """Files that it reads beside the model's and the image processor's."""
 
     def __init__(
         self, model: Any, processor: Any, device: str, precision: str, lowered: Sequence[nn.Module] | None = None
@@ -60,17 +70,69 @@ class HubTeacher(TorchTeacher):
         return torch.cat([pixels, mask])
 
     def _processed(self, image: UInt8[Tensor, "3 _ _"]) -> Any:
-        uncropped = {"do_center_crop": False} if self.whole and getattr(self.processor, "do_center_crop", False) else {}
-        return self.processor(images=[image], return_tensors="pt", input_data_format="channels_first", **uncropped)
+        """What the processor makes of one image: pixel_values (1, 3, h, w), and what it gives beside them.
 
-    def outputs(self, batch: Float[Tensor, "B C h w"]) -> Any:
-        """The model's outputs with floats in float32, as post-processing wants them."""
+        Raises:
+            ValueError: it makes nothing of it, or something else.
+        """
+        made = self.processed(image)
+        pixels = made.get("pixel_values")
+        shapes = [] if pixels is None else [tuple(x.shape) for x in pixels]
+        if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][0] != 3:
+            shape = f"pixel_values {(len(shapes), *shapes[0])}" if shapes else ", ".join(made) or "nothing"
+            raise ValueError(
+                f"{type(self.processor).__name__} of {self.place} makes {shape} of an image, not pixel_values "
+                "(1, 3, height, width), which are what is asked about here"
+            )
+        return made
+
+    def processed(self, image: UInt8[Tensor, "3 _ _"]) -> Any:
+        """All that the processor makes of one image.
+
+        Raises:
+            ValueError: it fails; says why.
+        """
+        uncropped = {"do_center_crop": False} if self.whole and getattr(self.processor, "do_center_crop", False) else {}
+        try:
+            return self.processor(images=[image], return_tensors="pt", input_data_format="channels_first", **uncropped)
+        except FATAL:
+            raise
+        except Exception as e:  # each has its own
+            size = "x".join(map(str, size_of(image)))
+            what = f"{type(self.processor).__name__} of {self.place} makes nothing of an image of {size}"
+            raise ValueError(f"{what} (height x width): {said(e)}") from e
+
+    def outputs(self, batch: Float[Tensor, "B C h w"], **beside: Tensor) -> Any:
+        """The model's outputs with floats in float32, as post-processing wants them. beside: further inputs."""
         mask = {"pixel_mask": batch[:, 3].long()} if self.gives_mask else {}
-        found = self.run(pixel_values=batch[:, :3], **mask)
+        found = self.run(pixel_values=batch[:, :3], **mask, **beside)
         for key, value in found.items():
             if isinstance(value, Tensor) and value.is_floating_point():
                 found[key] = value.float()
         return found
+
+    def try_out(self) -> None:
+        """Ask about images of noise, so that a model or processor that fails at each image is known now.
+
+        Raises:
+            ValueError: it fails at all of them; says how.
+        """
+        draw, failed = torch.Generator().manual_seed(0), []
+        for size in TRIED:
+            image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=draw)
+            try:
+                (answer,) = self([image])
+                for key, objective in self.objectives.items():
+                    load_task(objective.task).check(answer[key], size, objective.space)
+                return
+            except FATAL:
+                raise
+            except Exception as e:  # of the model, the processor, or the answer
+                failed.append(e)
+        raise ValueError(
+            f"{self.place} fails at every image, as when it was loaded and asked about noise: "
+            f"{' '.join(said(failed[0]).split())[:400]}"
+        ) from failed[0]
 
     def find_padding(self) -> None:
         """Find out whether the processor pads an image that comes alone, and does nothing else that moves it.

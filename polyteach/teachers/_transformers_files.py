@@ -3,20 +3,33 @@
 It may be a stranger's: no code of it is run, and no number of it is taken that no model has.
 """
 
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import transformers
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers.utils import cached_file
 
-from polyteach.ground.files import read_json, yaml_value
+from polyteach.ground.fields import short
+from polyteach.ground.files import read_json, sha256, yaml_value
 from polyteach.ground.weights import reason, unpacked
 from polyteach.teachers._files import inside
+from polyteach.teachers._weights import digest
 
 MOST_LAYERS, MOST_CLASSES, LARGEST = 1000, 100_000, 8192
 """More layers, classes and pixels along a side than any model has: a configuration may ask for any number."""
 _READ = ("config.json", "preprocessor_config.json", "processor_config.json")
+_QUIET = {
+    "_raise_exceptions_for_gated_repo": False,
+    "_raise_exceptions_for_missing_entries": False,
+    "_raise_exceptions_for_connection_errors": False,
+}
+"""For `cached_file`: what is not at hand is None."""
 _CARD = 100_000
 """Letters of a model card that are looked at; its head is at the beginning."""
 
@@ -95,17 +108,52 @@ def check_processor(processor: Any, place: str) -> None:
                 raise ValueError(f"{place}/preprocessor_config.json: {key}: {side} is {value}, of at most {LARGEST:,}")
 
 
-def fetched(auto: Any, place: str) -> Any:
+def read_processor(place: str) -> Any:
+    """The image processor. A file of classes that it names is not opened: no answer needs it (`class_info`).
+
+    Raises:
+        ValueError: there is none, or one that enlarges images without bounds.
+    """
+    unread = {"class_info_file": None} if "class_info_file" in processor_config(place) else {}
+    processor = fetched(transformers.AutoImageProcessor, place, **unread)
+    check_processor(processor, place)
+    return processor
+
+
+def fetched(auto: Any, place: str, **more: Any) -> Any:
     """What one of the library's Auto classes makes of a folder or a name on the hub; none of its code is run.
+
+    more: instead of what its configuration says.
 
     Raises:
         ValueError: it makes nothing of it; says why.
     """
     try:
-        return auto.from_pretrained(place, trust_remote_code=False)
+        return auto.from_pretrained(place, trust_remote_code=False, **more)
     except Exception as e:  # a configuration that is none raises nearly anything
+        if closed := _closed(e, place):
+            raise closed from e
         where = "the folder" if Path(place).is_dir() else "neither a folder nor, as far as can be seen, on the hub:"
         raise ValueError(f"transformers:{place} ({where} {place}) gives no {auto.__name__}: {said(e)}") from e
+
+
+def _closed(error: BaseException, place: str) -> ValueError | None:
+    """The error for a repository of the hub that lets in nobody, or only whom it knows; None for any other error."""
+    found: BaseException | None = error
+    while found is not None:
+        page = f"https://huggingface.co/{place}"
+        if isinstance(found, GatedRepoError):
+            return ValueError(
+                f"transformers:{place} is gated: accept its licence on {page}, then log in here with `hf auth login` "
+                "(or set HF_TOKEN)"
+            )
+        if isinstance(found, RepositoryNotFoundError):
+            return ValueError(
+                f"transformers:{place}: there is no {page}, or it is private: look at the name, or log in here with "
+                "`hf auth login` (or set HF_TOKEN)"
+            )
+        found = found.__cause__ or found.__context__
+    return None
 
 
 def said(error: Exception) -> str:
@@ -118,14 +166,86 @@ def said(error: Exception) -> str:
     return str(error) if meant else f"{type(error).__name__}: {error}"
 
 
+def beside(place: str, name: str) -> Path | None:
+    """The file `name` of a folder or a repository; None where it is not there, or not at hand.
+
+    Raises:
+        ValueError: it lies outside the folder.
+    """
+    if Path(place).is_dir():
+        file = Path(place) / name
+        plain = Path(name).name == name
+        return None if plain and not os.path.lexists(file) else inside(Path(place) / "config.json", name, place)
+    if Path(name).name != name:
+        raise ValueError(f"{place}: the file {name!r} lies outside it")
+    found = cached_file(place, name, **_QUIET)
+    return Path(found) if found and Path(found).is_file() else None
+
+
+def class_info(place: str, names: Sequence[str]) -> tuple[set[int] | None, str | None]:
+    """Which of the classes `names` are things, by the file that OneFormer's processor names, and that file's name.
+
+    None where there is none.
+
+    That file is looked for beside config.json alone: the library would open any file of this machine that a
+    configuration names, or ask the hub for it.
+
+    Raises:
+        ValueError: it lies elsewhere, is no such file, or is about other classes.
+    """
+    configured = processor_config(place)
+    file, folder = configured.get("class_info_file"), configured.get("repo_path")
+    if file is None:
+        return None, None
+    what = f"{place}/preprocessor_config.json"
+    if not isinstance(file, str) or not isinstance(folder, str | None):
+        raise ValueError(f"{what}: class_info_file and repo_path must be names; got {short(file)} and {short(folder)}")
+    if folder and (folder.startswith(("/", "~", "\\")) or ".." in Path(folder).parts):
+        raise ValueError(
+            f"{what}: repo_path {folder!r} lies outside {place}; put {Path(file).name} itself there and "
+            "take the line out"
+        )
+    path = beside(place, file)
+    if path is None:
+        return None, None
+    info = read_json(path)
+    if not isinstance(info, dict) or not all(
+        isinstance(x, dict) and {"name", "isthing"} <= set(x) for x in info.values()
+    ):
+        raise ValueError(f"{path} must say name and isthing of each class, by its number")
+    if [info.get(str(i), {}).get("name") for i in range(len(info))] != list(names):
+        raise ValueError(f"{path} names other classes than id2label of {place}/config.json; take out the wrong one")
+    return {i for i in range(len(names)) if info[str(i)]["isthing"]}, file
+
+
+def processor_config(place: str) -> Mapping[str, Any]:
+    """What the files beside the weights say of the image processor; empty where they say nothing."""
+    for name in _READ[1:]:
+        file = beside(place, name)
+        content = read_json(file) if file else None
+        if isinstance(content, dict):
+            inner = content.get("image_processor")
+            if name == "preprocessor_config.json" or isinstance(inner, dict):
+                return inner if isinstance(inner, dict) else content
+    return {}
+
+
+def provenance(place: str, state: Mapping[str, Tensor], more: Sequence[str] = ()) -> str:
+    """SHA-256 of all that determines the answer: the weights, in however many files, and what is said beside them.
+
+    more: names of files that the teacher reads besides config.json and those of the image processor.
+    """
+    lines = [f"weights {digest(state)}"]
+    for name in sorted({*_READ, *more}):
+        file = beside(place, name)
+        if file is not None:
+            lines.append(f"{name} {sha256(file)}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 def licence_of(place: str) -> str | None:
     """What the model card says, if there is one at hand."""
-    quiet = {
-        "_raise_exceptions_for_gated_repo": False,
-        "_raise_exceptions_for_missing_entries": False,
-        "_raise_exceptions_for_connection_errors": False,
-    }
-    card = cached_file(place, "README.md", **quiet)
+    card = cached_file(place, "README.md", **_QUIET)
     if not card or not Path(card).is_file():
         return None
     with open(card, encoding="utf-8", errors="replace") as f:

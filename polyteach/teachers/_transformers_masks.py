@@ -4,73 +4,74 @@ from collections.abc import Iterable, Sequence
 from typing import Any, final
 
 import torch
-from jaxtyping import Float, UInt8
+import transformers
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from torchvision.ops import masks_to_boxes
 
 from polyteach.tasks.contract import Objective, Space, Target
-from polyteach.tasks.detection import FLOOR, DetectionTarget
+from polyteach.tasks.detection import FLOOR, MASKS, DetectionTarget
 from polyteach.tasks.segmentation import SegmentationTarget
-from polyteach.teachers._maps import resized, size_of
+from polyteach.teachers._maps import map_size, resized, size_of
 from polyteach.teachers._torch import by_shape
 from polyteach.teachers._transformers_asking import HubTeacher
-from polyteach.teachers._transformers_places import unpadded
+from polyteach.teachers._transformers_files import class_info, fetched
+from polyteach.teachers._transformers_places import fitted, unpadded
 
-LARGEST_MAP = 640
-"""Longest side of the maps and masks of panoptic models, which hold as many floats for each of 100 queries."""
+_WORDS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
+"""Files by which words become numbers."""
 
 
-@final
-class Panoptic(HubTeacher):
+class _Queries(HubTeacher):
     """Masks by queries (Cheng et al., MaskFormer, NeurIPS 2021): a semantic map, and things as boxes with masks.
 
     The probability of a class at a pixel is sum over queries of p(class | query) * p(pixel in the query's mask), at
     most 1. Things are answered where they are known: of COCO, by name. A model of things alone gives no map.
     """
 
-    def __init__(self, model: Any, processor: Any, device: str, precision: str) -> None:
-        super().__init__(model, processor, device, precision)
+    def know(self, things: set[int] | None) -> None:
+        """Say what is answered. things: numbers of the classes that can be counted; None where it is not known."""
         countable = set(FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]) - {"__background__", "N/A"}
-        things = [i for i, n in enumerate(self.names) if n in countable]
-        if len(things) < len(countable):  # not COCO, so that names tell nothing about what is countable
-            things = []
+        if things is None:
+            things = {i for i, n in enumerate(self.names) if n in countable}
+            if len(things) < len(countable):  # not COCO, so that names tell nothing about what is countable
+                things = set()
+        found = sorted(things)
         self.things = torch.full((len(self.names),), -1, dtype=torch.long)
-        self.things[things] = torch.arange(len(things))
-        self.find_padding()
+        self.things[found] = torch.arange(len(found))
         self.objectives = {}
-        if len(things) < len(self.names):
+        if len(found) < len(self.names):
             self.objectives["segmentation"] = Objective("segmentation", Space(self.names))
-        if things:
-            space = Space(tuple(self.names[i] for i in things), "boxes and masks")
+        if found:
+            space = Space(tuple(self.names[i] for i in found), MASKS)
             self.objectives["detection"] = Objective("detection", space)
 
-    def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
-        def ask(batch: Tensor, positions: list[int]) -> Iterable[dict[str, Target]]:
-            found = self.outputs(batch)
-            queries = found["class_queries_logits"] if "class_queries_logits" in found else found["logits"]
-            masks = found["masks_queries_logits"] if "masks_queries_logits" in found else found["pred_masks"]
-            for i, q, m, x in zip(positions, queries, masks, batch, strict=True):
-                yield self._answer(q.softmax(-1)[:, :-1], unpadded(m, x), size_of(images[i]))
+    def queries(self, found: Any) -> tuple[Float[Tensor, "B Q K"], Float[Tensor, "B Q m n"]]:
+        """Probabilities of the classes without "no object", and logits of the masks, of a model's outputs.
 
-        return by_shape([self.inputs(i) for i in images], ask)
+        Raises:
+            ValueError: there are other classes than config.json names, or no such outputs.
+        """
+        logits = found.get("class_queries_logits", found.get("logits"))
+        masks = found.get("masks_queries_logits", found.get("pred_masks"))
+        if logits is None or masks is None:
+            raise ValueError(f"{self.place} answers {', '.join(found)}, which are no classes and masks of queries")
+        if logits.shape[-1] != len(self.names) + 1:
+            raise ValueError(f"{self.place} answers {logits.shape[-1]} classes, not {len(self.names)} and no object")
+        return logits.softmax(-1)[..., :-1], masks
 
-    def _answer(
-        self, probability: Float[Tensor, "Q K"], masks: Float[Tensor, "Q m n"], size: tuple[int, int]
-    ) -> dict[str, Target]:
-        scale = min(LARGEST_MAP / max(size), 1)
-        cells = (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1))
-        inside = resized(masks, cells).sigmoid()
-        out: dict[str, Target] = {}
-        if "segmentation" in self.objectives:
-            best = torch.einsum("qk,qmn->kmn", probability, inside).max(0)
-            p = best.values.clamp(max=1).cpu()
-            out["segmentation"] = SegmentationTarget(category=best.indices.cpu(), probability=p)
-        if "detection" in self.objectives:
-            out["detection"] = self._boxes(probability.cpu(), inside.cpu(), size)
-        return out
+    @staticmethod
+    def map_of(best: tuple[Float[Tensor, "m n"], Int64[Tensor, "m n"]]) -> SegmentationTarget:
+        """best: of each pixel, what the largest of the classes' sums is, and whose."""
+        return SegmentationTarget(category=best[1].cpu(), probability=best[0].clamp(max=1).cpu())
 
-    def _boxes(
+    def region(self, probability: Float[Tensor, "Q K"], inside: Float[Tensor, "Q m n"]) -> SegmentationTarget:
+        """The semantic map. inside: probability of each pixel to be in the query's mask."""
+        best = torch.einsum("qk,qmn->kmn", probability, inside).max(0)
+        return self.map_of((best.values, best.indices))
+
+    def boxes(
         self, probability: Float[Tensor, "Q K"], inside: Float[Tensor, "Q m n"], size: tuple[int, int]
     ) -> DetectionTarget:
         """Things with the score of MaskFormer: the class's probability times the mask's mean probability within it."""
@@ -88,3 +89,99 @@ class Panoptic(HubTeacher):
             ignore=torch.zeros(int(keep.sum()), dtype=torch.bool),
             mask=mask[keep],
         )
+
+
+@final
+class Panoptic(_Queries):
+    """MaskFormer, Mask2Former, DETR and EoMT (Kerssies et al., CVPR 2025).
+
+    A processor that cuts an image into pieces (EoMT's, for semantic maps) has them put together by itself; things would
+    be cut too, so that they are not answered then.
+    """
+
+    def __init__(self, model: Any, processor: Any, device: str, precision: str) -> None:
+        super().__init__(model, processor, device, precision)
+        self.know(None)
+        self.pieces = bool(getattr(processor, "do_split_image", False))
+        if not self.pieces:
+            self.find_padding()
+            return
+        self.objectives.pop("detection", None)
+        if not self.objectives:
+            raise ValueError(
+                f"{type(processor).__name__} of {self.place} cuts an image into pieces, and things with it, which is "
+                "all that the model knows; set do_split_image to false, do_pad to true in preprocessor_config.json"
+            )
+
+    def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
+        if self.pieces:
+            return [{"segmentation": self._joined(image)} for image in images]
+
+        def ask(batch: Tensor, positions: list[int]) -> Iterable[dict[str, Target]]:
+            for i, q, m, x in zip(positions, *self.queries(self.outputs(batch)), batch, strict=True):
+                size, out = size_of(images[i]), dict[str, Target]()
+                inside = resized(unpadded(m, x), fitted(size)).sigmoid()
+                if "segmentation" in self.objectives:
+                    out["segmentation"] = self.region(q, inside)
+                if "detection" in self.objectives:
+                    out["detection"] = self.boxes(q.cpu(), inside.cpu(), size)
+                yield out
+
+        return by_shape([self.inputs(i) for i in images], ask)
+
+    def _joined(self, image: UInt8[Tensor, "3 _ _"]) -> SegmentationTarget:
+        """The map of an image that the processor cut into pieces, put together by it, in the resolution it sees."""
+        made = self.processed(image)
+        pieces, places = made["pixel_values"].float(), [tuple(map(int, p)) for p in made["patch_offsets"]]
+        found = self.outputs(pieces)
+        self.queries(found)  # refuses what is none
+        found["patch_offsets"] = places
+        size, longer = size_of(image), max(end for _, _, end in places)
+        seen = (longer, pieces.shape[3]) if size[0] > size[1] else (pieces.shape[2], longer)
+        (joined,) = self.processor.post_process_semantic_segmentation(
+            found, target_sizes=[seen], return_segmentation_scores=True
+        )
+        best = resized(joined.segmentation_scores, map_size(size, seen)).max(0)
+        return self.map_of((best.values, best.indices))
+
+
+@final
+class OneFormer(_Queries):
+    """One model that is told its task in words (Jain et al., CVPR 2023).
+
+    The map is the answer to "semantic", things are the answer to "instance": a pass of the network for each. Which
+    classes are things is read of the class file beside config.json where there is one.
+    """
+
+    def __init__(self, model: Any, processor: Any, device: str, precision: str) -> None:
+        super().__init__(model, processor, device, precision)
+        things, file = class_info(self.place, self.names)
+        self.know(things)
+        self.files = (*_WORDS, *([file] if file else []))
+        self.find_padding()
+        words = fetched(transformers.AutoTokenizer, self.place)
+        self.tokens = {
+            key: self._tokens(words, f"the task is {task}", model.config.task_seq_len)
+            for key, task in (("segmentation", "semantic"), ("detection", "instance"))
+        }
+
+    @staticmethod
+    def _tokens(words: Any, text: str, length: int) -> Float[Tensor, "1 length"]:
+        """As the library's OneFormerProcessor has them: numbers of the words, and 0 behind them."""
+        made = words([text], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        return (made["input_ids"] * made["attention_mask"]).float()
+
+    def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
+        def ask(batch: Tensor, positions: list[int]) -> Iterable[dict[str, Target]]:
+            out: list[dict[str, Target]] = [{} for _ in positions]
+            for key in self.objectives:
+                found = self.outputs(batch, task_inputs=self.tokens[key].expand(len(batch), -1))
+                for one, i, q, m, x in zip(out, positions, *self.queries(found), batch, strict=True):
+                    size = size_of(images[i])
+                    inside = resized(unpadded(m, x), fitted(size)).sigmoid()
+                    one[key] = (
+                        self.region(q, inside) if key == "segmentation" else self.boxes(q.cpu(), inside.cpu(), size)
+                    )
+            return out
+
+        return by_shape([self.inputs(i) for i in images], ask)

@@ -8,6 +8,15 @@ from torch import Tensor
 
 from polyteach.teachers._maps import resized
 
+LARGEST_MAP = 640
+"""Longest side of the maps and masks of models that hold as many floats for each of 100 queries or more."""
+
+
+def fitted(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of masks for an image of `size`: its own, or `LARGEST_MAP` along the longer side."""
+    scale = min(LARGEST_MAP / max(size), 1)
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
 
 def rectangle(inside: Bool[Tensor, "h w"]) -> tuple[int, int, int, int] | None:
     """Top, left, height and width of what is marked; None where that is no filled rectangle."""

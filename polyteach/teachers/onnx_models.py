@@ -69,7 +69,9 @@ from polyteach.tasks.depth import DepthTarget
 from polyteach.tasks.detection import BOXES
 from polyteach.tasks.normals import NormalsTarget
 from polyteach.tasks.segmentation import SegmentationTarget
+from polyteach.teachers._axes import axes_of
 from polyteach.teachers._files import inside
+from polyteach.teachers._maps import unit_normals
 from polyteach.teachers._onnx_boxes import BoxReader
 from polyteach.teachers._onnx_check import onnx_file
 from polyteach.teachers._onnx_description import INPUT, OUTPUT, Description, describe
@@ -86,8 +88,6 @@ _VALUES = {
     "normals": ("values",),
 }
 """What the values of an output may be, by task; the first where the description does not say."""
-AXES = {"right": (0, 1), "left": (0, -1), "down": (1, 1), "up": (1, -1), "away": (2, 1), "towards": (2, -1)}
-"""Where an axis of a map of normals may point -> which of ours that is, and its sign."""
 
 
 @final
@@ -114,7 +114,7 @@ class OnnxTeacher(Teacher):
         if self.stretch and self.values != "foreground":
             raise ValueError(f"{about.file}: output: stretch is for values foreground, not {self.values}")
         self.last = self.output.choice("channels", "first", "last") == "last"
-        self.axes = self._axes()
+        self.axes = axes_of(self.output.get("axes", "right down away"), f"{self.output.file}: output: axes")
         self.factor = self.output.number("factor", 1)
         self.names = self._names(about)
         if self.boxes:
@@ -144,18 +144,6 @@ class OnnxTeacher(Teacher):
         if key not in self.output and len(there) != 1:
             raise ValueError(f"{self.output.file}: output: {key} must name one of the outputs {', '.join(there)}")
         return {key: self.output.choice(key, *there)}
-
-    def _axes(self) -> tuple[list[int], Tensor]:
-        """Of a map of normals, for each of our axes which of its own that is, and its sign."""
-        words = str(self.output.get("axes", "right down away")).split()
-        found = [AXES.get(word, (-1, 0)) for word in words]
-        if sorted(axis for axis, _ in found) != [0, 1, 2]:
-            raise ValueError(
-                f"{self.output.file}: output: axes says where x, y and z point, as in 'right up towards', each one of "
-                f"{', '.join(AXES)}; got {short(self.output['axes'])}"
-            )
-        order = [[axis for axis, _ in found].index(ours) for ours in range(3)]
-        return order, torch.tensor([found[i][1] for i in order]).float().view(3, 1, 1)
 
     def _kind(self, about: Description) -> str:
         if self.task == "depth":
@@ -306,11 +294,7 @@ class OnnxTeacher(Teacher):
         field = self._channels_first(found["map"])
         if field.dim() != 3 or len(field) != 3:
             raise self._wrong("map", found["map"], "(M, N, 3)" if self.last else "(3, M, N)")
-        order, sign = self.axes
-        vector = seen.map(field)[order] * sign
-        length = vector.square().sum(0).sqrt()
-        valid = length.isfinite() & (length > 1e-3)
-        normal = (vector / length.clamp(min=1e-3)).nan_to_num(0, 0, 0) * valid
+        normal, valid = unit_normals(seen.map(field), self.axes)
         return NormalsTarget(normal=normal, valid=valid)
 
     def _channels_first(self, field: Tensor) -> Tensor:

@@ -10,25 +10,28 @@ from typing import Any, final
 import torch
 import transformers
 from jaxtyping import UInt8
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.models.auto import modeling_auto as known
 
-from polyteach.ground.files import sha256
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
-from polyteach.tasks.detection import FLOOR, DetectionTarget
 from polyteach.tasks.segmentation import SegmentationTarget
 from polyteach.teachers._maps import map_size, most_probable, size_of
 from polyteach.teachers._torch import by_shape
-from polyteach.teachers._transformers_asking import PROBES, HubTeacher
-from polyteach.teachers._transformers_check import folder_of
-from polyteach.teachers._transformers_depth import Depth
-from polyteach.teachers._transformers_files import check_folder, check_processor, fetched, licence_of, read_config, said
-from polyteach.teachers._transformers_masks import Panoptic
-from polyteach.teachers._transformers_places import frame_of, placed, unpadded
-from polyteach.teachers._weights import digest
-
-_PANOPTIC = ("MaskFormerForInstanceSegmentation", "Mask2FormerForUniversalSegmentation", "DetrForSegmentation")
+from polyteach.teachers._transformers_asking import FATAL, HubTeacher
+from polyteach.teachers._transformers_boxes import Detector, Outlines
+from polyteach.teachers._transformers_check import asked, folder_of
+from polyteach.teachers._transformers_depth import Depth, Normals
+from polyteach.teachers._transformers_files import (
+    check_folder,
+    licence_of,
+    provenance,
+    read_config,
+    read_processor,
+    said,
+)
+from polyteach.teachers._transformers_masks import OneFormer, Panoptic
+from polyteach.teachers._transformers_places import placed, unpadded
 
 
 @final
@@ -52,75 +55,15 @@ class Classifier(HubTeacher):
 
     def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
         def ask(batch: Tensor, positions: list[int]) -> Iterable[Target]:
-            for p in self.outputs(batch).logits.softmax(-1).cpu():
+            found = self.outputs(batch)
+            logits = found.get("logits", found.get("last_hidden_state"))  # so PP-LCNet calls its head's answer
+            if logits is None or tuple(logits.shape) != (len(batch), len(self.names)):
+                shape = None if logits is None else tuple(logits.shape)
+                raise ValueError(f"{self.place} answers {shape} for {len(batch)} images and {len(self.names)} classes")
+            for p in logits.softmax(-1).cpu():
                 yield ClassificationTarget(probability=p)
 
         return [{"classification": t} for t in by_shape([self.inputs(i) for i in images], ask)]
-
-
-@final
-class Detector(HubTeacher):
-    """Boxes with their scores. Classes called N/A are gaps in COCO's numbering and are left out."""
-
-    def __init__(self, model: Any, processor: Any, device: str, precision: str) -> None:
-        super().__init__(model, processor, device, precision, _features(model))
-        if not hasattr(processor, "post_process_object_detection"):
-            raise ValueError(f"{type(processor).__name__} of {model.config.name_or_path} cannot make boxes of answers")
-        real = [i for i, n in enumerate(self.names) if n != "N/A"]
-        self.keep = torch.full((len(self.names),), -1, dtype=torch.long)
-        self.keep[real] = torch.arange(len(real))
-        names = tuple(self.names[i] for i in real)
-        self.find_padding()
-        if self.takes_mask:
-            self._refuse_masked_padding()
-        self.objectives = {"detection": Objective("detection", Space(names, "boxes"))}
-
-    def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
-        def ask(batch: Tensor, positions: list[int]) -> Iterable[Target]:
-            # boxes are fractions of all that the model sees: of the image as if it had padding too
-            frames = [frame_of(size_of(images[i]), x) for i, x in zip(positions, batch, strict=True)]
-            sizes = torch.tensor([f[:2] for f in frames], device=self.device)
-            found = self.processor.post_process_object_detection(
-                self.outputs(batch), threshold=FLOOR, target_sizes=sizes
-            )
-            return [self._target(f, frame[2:]) for f, frame in zip(found, frames, strict=True)]
-
-        return [{"detection": t} for t in by_shape([self.inputs(i) for i in images], ask)]
-
-    def _refuse_masked_padding(self) -> None:
-        """A model that is told of the padding may answer in fractions of the image, or of all that it sees."""
-        for size in PROBES:
-            x = self.inputs(torch.zeros(3, *size, dtype=torch.uint8))
-            if self.gives_mask and placed(x)[2:] != tuple(x.shape[-2:]):
-                raise ValueError(
-                    f"{type(self.processor).__name__} of {self.place} pads images, and nothing says"
-                    " whether the model's boxes are fractions of the image or of the padded input; set do_pad to false "
-                    "or pad_size to null in its preprocessor_config.json"
-                )
-
-    def _target(self, found: dict[str, Tensor], corner: tuple[float, float]) -> DetectionTarget:
-        """corner: x and y of the image's corner in pixels of the image, from that of all that the model saw."""
-        box = found["boxes"].float().cpu()
-        if box.dim() != 2 or box.shape[1] != 4:
-            raise ValueError(f"{type(self.processor).__name__} answers boxes of {tuple(box.shape)}, not (K, 4)")
-        category = self.keep[found["labels"].cpu()]
-        real = category >= 0
-        return DetectionTarget(
-            box=(box - torch.tensor(corner).float().repeat(2))[real],
-            category=category[real],
-            score=found["scores"].float().cpu()[real],
-            ignore=torch.zeros(int(real.sum()), dtype=torch.bool),
-        )
-
-
-def _features(model: Any) -> list[nn.Module]:
-    """What comes before boxes: backbone and encoder; of a model without such parts (YOLOS) all but its heads.
-
-    Queries, reference points and boxes stay in float32: as fractions of a side they have steps of 2^-8 in bfloat16.
-    """
-    base = model.base_model
-    parts = [m for name, m in base.named_children() if name in ("backbone", "conv_encoder", "encoder")]
-    return parts if base is model or any(n == "decoder" for n, _ in base.named_children()) else [base]
 
 
 @final
@@ -144,13 +87,30 @@ class Segmenter(HubTeacher):
         return [{"segmentation": t} for t in by_shape([self.inputs(i) for i in images], ask)]
 
 
+KINDS: list[tuple[type[Any], str, str]] = [
+    (Classifier, "AutoModelForImageClassification", "IMAGE_CLASSIFICATION"),
+    (Detector, "AutoModelForObjectDetection", "OBJECT_DETECTION"),
+    (Segmenter, "AutoModelForSemanticSegmentation", "SEMANTIC_SEGMENTATION"),
+    (Panoptic, "AutoModelForUniversalSegmentation", "UNIVERSAL_SEGMENTATION"),
+    (Outlines, "AutoModelForInstanceSegmentation", "INSTANCE_SEGMENTATION"),
+    (Depth, "AutoModelForDepthEstimation", "DEPTH_ESTIMATION"),
+    (Normals, "AutoModelForNormalEstimation", "NORMAL_ESTIMATION"),
+]
+"""The teacher of each of the library's Auto classes, and the name of its table of architectures."""
+_OWN = {"OneFormerForUniversalSegmentation": OneFormer}
+"""Architectures that are asked otherwise than the others of their Auto class."""
+_FOR = {"kind": "estimators of depth", "axes": "estimators of normals"}
+"""What each option of a name is for."""
+
+
 def load(name: str, device: str, precision: str) -> HubTeacher:
-    """The model in the folder, or on the hub, called `name`.
+    """The model in the folder, or on the hub, called `name`; `?key=value` behind it says what its files do not.
 
     Raises:
         ValueError: transformers is not installed, nothing there, an architecture without a teacher here, weights
-            that leave parts of the model untrained.
+            that leave parts of the model untrained, a model or processor that fails at every image.
     """
+    name, options = asked(name)
     folder = folder_of(name)
     place = name if folder is None else str(folder)
     if folder is not None:
@@ -160,35 +120,51 @@ def load(name: str, device: str, precision: str) -> HubTeacher:
     if architecture is None:
         raise ValueError(f"{place}/config.json names no architectures; a model of timm's is timm:hf-hub:{name}")
     made, auto = _choose(architecture, place)
-    processor = fetched(transformers.AutoImageProcessor, place)
-    check_processor(processor, place)
+    for key in options:
+        if key not in made.options:
+            raise ValueError(f"{key} is said of {place}, a {architecture}; it is for {_FOR[key]}")
+    processor = read_processor(place)
     model, missing = _weights(getattr(transformers, auto), place)
-    teacher = made(model, processor, device, precision)
+    teacher = _made(made, model, processor, device, precision, options)
     if missing:
         _refuse_untrained(teacher, missing, place)
-    single = None if folder is None else folder / "model.safetensors"
+    teacher.try_out()
     teacher.origin = f"huggingface.co/{name}" if folder is None else place
-    teacher.sha256 = sha256(single) if single is not None and single.is_file() else digest(model.state_dict())
+    teacher.sha256 = provenance(place, model.state_dict(), teacher.files)
     teacher.licence = licence_of(place)
     return teacher
 
 
+def _made(
+    made: type[Any], model: Any, processor: Any, device: str, precision: str, options: dict[str, str]
+) -> HubTeacher:
+    """The teacher, which looks at model and processor.
+
+    Raises:
+        ValueError: it finds that they do not fit, or fails at them.
+    """
+    try:
+        teacher: HubTeacher = made(model, processor, device, precision, **options)
+    except (ValueError, *FATAL):
+        raise
+    except Exception as e:  # of the library
+        raise ValueError(f"{model.config.name_or_path} cannot be a teacher: {said(e)}") from e
+    return teacher
+
+
 def _choose(architecture: str, place: str) -> tuple[type[Any], str]:
-    """The teacher's class and transformers' Auto class for an architecture."""
-    kinds: list[tuple[type[Any], str, Any]] = [
-        (Classifier, "AutoModelForImageClassification", known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES),
-        (Detector, "AutoModelForObjectDetection", known.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES),
-        (Segmenter, "AutoModelForSemanticSegmentation", known.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES),
-        (Panoptic, "AutoModelForUniversalSegmentation", {n: n for n in _PANOPTIC}),
-        (Depth, "AutoModelForDepthEstimation", known.MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES),
-    ]
-    for made, auto, mapping in kinds:
-        for names in mapping.values():
+    """The teacher's class and transformers' Auto class for an architecture.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for made, auto, mapping in KINDS:
+        for names in getattr(known, f"MODEL_FOR_{mapping}_MAPPING_NAMES", {}).values():  # new ones come with releases
             if architecture in ((names,) if isinstance(names, str) else names):
-                return made, auto
+                return _OWN.get(architecture, made), auto
     raise ValueError(
-        f"{place} is a {architecture}; teachers are image classifiers, object detectors, semantic segmenters and"
-        f" depth estimators of transformers' Auto classes, and {', '.join(_PANOPTIC)}"
+        f"{place} is a {architecture}; teachers are image classifiers, object detectors, semantic, instance and "
+        "panoptic segmenters, and estimators of depth or normals, of transformers' Auto classes"
     )
 
 
