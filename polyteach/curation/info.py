@@ -42,6 +42,10 @@ def _shown(store: str, about: dict[str, Any], width: int) -> list[str]:
             lines += wrapped(f"WARNING: {one['set']} {one['idle']}", width)
         if one["doubt"]:
             lines += wrapped(f"WARNING: {one['set']} can teach hardly anything: {one['doubt']}", width)
+    if any(one["held"] for one in about["sets"]):
+        from polyteach.loading.held import lines as held_lines  # torch, which told of the sets
+
+        lines += [line for one in about["sets"] for found in one["held"] for line in ["", *held_lines(found, width)]]
     for one in about["sets"]:
         if one["classes"]:
             ranked = sorted(one["classes"].items(), key=lambda x: -x[1])
@@ -63,8 +67,9 @@ def described(store: StoreFolder, score: float = 0.5) -> dict[str, Any]:
 
     splits: images by split ("" for none). sets: one dictionary per label set; "open" are parts that are not labelled
     yet, "classes" images by class, "empties" how many of the images in which people found nothing are left empty,
-    "doubt" why the labels can hardly teach anything ("" where they can), "idle" why they would count for no image in a
-    training on all sets ("" where they count).
+    "held" how they hold against people's of the same images (`loading.held`), "doubt" why the labels can hardly teach
+    anything ("" where they can), "idle" why they would count for no image in a training on all sets ("" where they
+    count).
     """
     parts = store.parts()
     splits = Counter(r.split or "" for p in parts for r in store.images(p, data=False))

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from polyteach.loading.held import held
 from polyteach.loading.plan import idle_sets
 from polyteach.store import ABSENT, FAILED, LABELLED, LabelSet, Store, StoreFolder
 from polyteach.tasks import load_task
@@ -14,9 +15,9 @@ def described_sets(store: StoreFolder, parts: Sequence[int], score: float) -> li
     """A dictionary for each label set, as `described` gives them, by task and name."""
     whole = Store(store.path, store.part_size, store.limits)
     policy, idle = Policy(score=score), idle_sets(whole)
-    sets = []
+    sets, every = [], whole.sets()
     nothing: dict[str, set[str]] = {}  # by task, images in which people found nothing
-    for labels in sorted(whole.sets(), key=lambda s: not s.by_people):
+    for labels in sorted(every, key=lambda s: not s.by_people):
         people = labels.by_people
         states, shown, of, left = _counted(labels, policy, nothing.setdefault(labels.task, set()))
         sets.append(
@@ -32,6 +33,7 @@ def described_sets(store: StoreFolder, parts: Sequence[int], score: float) -> li
                 "idle": idle.get((labels.task, labels.name), ""),
                 "classes": {name: shown[i] for i, name in enumerate(labels.space.names)},
                 "empties": {"of": of, "left": left} if of else None,
+                "held": held(labels, every, score),
             }
         )
     return sets

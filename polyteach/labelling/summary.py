@@ -5,6 +5,7 @@ import sys
 from polyteach.ground.tables import table, width_of, wrapped
 from polyteach.ground.texts import say
 from polyteach.labelling.part import Team
+from polyteach.loading.held import held, lines
 from polyteach.loading.plan import idle_sets
 from polyteach.store import LabelSet
 from polyteach.tasks.target import Policy
@@ -29,6 +30,7 @@ def summarise(team: Team, score: float) -> None:
     head = ("label set", "images", "failed", "mean over labelled images")
     say(*table(head, rows, width).split("\n"))
     _warn(team, score, width)
+    _hold(team, score, width)
     if empty:
         raise ValueError("; ".join(empty) + ". Mend the cause, then run again with --retry")
 
@@ -42,6 +44,17 @@ def _warn(team: Team, score: float, width: int) -> None:
     for labels in team.sets:
         if lines := _doubts(labels, idle, score, width):
             say(*lines)
+
+
+def _hold(team: Team, score: float, width: int) -> None:
+    """Say how what was labelled holds against people's labels, where there are any of the same images."""
+    try:
+        every = team.store.sets()
+        for labels in team.sets:
+            for found in held(labels, every, score):
+                say("", *lines(found, width))
+    except ValueError as e:  # another set of the store, which is not this labelling's business
+        say(f"how the labels hold against people's cannot be told: {e}")
 
 
 def _doubts(labels: LabelSet, idle: dict[tuple[str, str], str], score: float, width: int) -> list[str]:

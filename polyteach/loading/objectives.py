@@ -160,6 +160,40 @@ def _named(labels: LabelFolder, given: Mapping[str, str] | None) -> _Named:
     return _Named(tuple(names), tuple(to), frozenset(composed), "")
 
 
+@dataclass(frozen=True)
+class Common:
+    """Classes that two label sets have in common.
+
+    names: in the first one's order. index: of each set, for each of its classes the index among the names; len(names)
+    of those that it has alone.
+    """
+
+    names: tuple[str, ...]
+    index: tuple[tuple[int, ...], tuple[int, ...]]
+
+    @property
+    def whole(self) -> bool:
+        """Whether neither has a class alone."""
+        return all(i < len(self.names) for index in self.index for i in index)
+
+
+def common(first: LabelFolder, second: LabelFolder) -> Common | None:
+    """The classes of both, by the rule of `join`; of names that it can compare also where they have only some."""
+    one, other = _named(first, None), _named(second, None)
+    if one.key == other.key and not isinstance(one.key, frozenset):
+        same = tuple(range(len(one.names)))
+        return Common(one.names, (same, same))
+    if one.why or other.why:
+        return None
+    theirs = set(map(_composed, other.names))
+    names = tuple(n for n in one.names if _composed(n) in theirs)
+    if not names and (one.names or other.names):
+        return None
+    at = {_composed(n): i for i, n in enumerate(names)}
+    index = [tuple(at.get(_composed(n), len(names)) for n in named.names) for named in (one, other)]
+    return Common(names, (index[0], index[1]))
+
+
 def numbered(names: Sequence[str]) -> list[bool]:
     """Of each class name whether it only numbers the class: "0", "LABEL_1", "class 2".
 

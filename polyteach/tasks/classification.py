@@ -18,7 +18,19 @@ from polyteach.ground.geometry import View
 from polyteach.ground.images import caption
 from polyteach.ground.layers import Pyramid
 from polyteach.ground.scene import Render
-from polyteach.tasks.contract import Metric, Policy, Probe, Space, Target, Task, column, weighted_mean, within
+from polyteach.tasks._agreement import Counting
+from polyteach.tasks.contract import (
+    Comparison,
+    Metric,
+    Policy,
+    Probe,
+    Space,
+    Target,
+    Task,
+    column,
+    weighted_mean,
+    within,
+)
 
 
 @final
@@ -99,6 +111,27 @@ def regression(features: Float[Tensor, "N C"], targets: Sequence[ClassificationT
     return answer
 
 
+class _Likeliest(Counting):
+    """Whether the likeliest of the classes that both know is the true one, as in zero-shot tests on fewer classes.
+
+    Images of another class do not count.
+    """
+
+    things, ranked = "images", "precision"
+
+    def count(
+        self, predicted: ClassificationTarget, true: ClassificationTarget
+    ) -> tuple[Int64[Tensor, " A"], Int64[Tensor, " B"], Int64[Tensor, " C"]]:
+        known = true.probability.argmax().reshape(1)
+        if int(known) >= self.classes:
+            return known, known, known
+        said = predicted.probability[: self.classes].argmax().reshape(1)
+        return known, said, known[known == said]
+
+    def overall(self) -> dict[str, float]:
+        return {"top-1": super().overall()["recall"]}
+
+
 @final
 class Classification(Task[ClassificationTarget]):
     """Soft or hard image classes; cross-entropy against the whole vector (found better than hard, METHOD)."""
@@ -107,6 +140,7 @@ class Classification(Task[ClassificationTarget]):
     target = ClassificationTarget
     confidence = "confidence"
     combines = frozenset({"best", "union", "fuse"})
+    compares_some = True
     reads = ("c5",)
     probes: ClassVar[Mapping[str, Probe[Any]]] = {
         "knn": Probe((1, 5, 10, 20, 50), neighbours),
@@ -152,6 +186,9 @@ class Classification(Task[ClassificationTarget]):
     def fused(self, targets: Sequence[ClassificationTarget], space: Space) -> ClassificationTarget:
         """The mean of the probabilities: where teachers disagree, none of its classes is probable."""
         return self.united(targets)
+
+    def comparison(self, space: Space) -> Comparison:
+        return _Likeliest(len(space.names))
 
     def head(self, widths: dict[str, int], space: Space) -> nn.Module:
         return ClassificationHead(widths["c5"], len(space.names))

@@ -18,8 +18,8 @@ from polyteach.ground.scene import Render
 from polyteach.tasks.target import MAP, MOST_VALUES, PEOPLE, Column, Objective, Policy, Space, Target, column
 
 __all__ = [
-    "MAP", "MOST_VALUES", "PEOPLE", "Column", "Metric", "Objective", "Policy", "Probe", "Review", "Space", "Target",
-    "Task", "at_one_size", "check_map", "column", "weighted_mean", "within",
+    "MAP", "MOST_VALUES", "PEOPLE", "Agreement", "Column", "Comparison", "Metric", "Objective", "Policy", "Probe",
+    "Review", "Space", "Target", "Task", "at_one_size", "check_map", "column", "weighted_mean", "within",
 ]  # fmt: skip
 
 
@@ -95,6 +95,48 @@ class Metric(Protocol):
         """Scores of all that was counted, by name; the first is the summary."""
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """How pseudo labels hold against people's answers to the same images.
+
+    overall: scores by name; NaN where there is nothing that one could be of. counted: what they rest on, as
+    {"objects": 12}. classes: index -> scores, of classes that either names; in percent, as overall is then. objects:
+    index -> how many of them people named. ranked: the score by which the worst and best classes are told. note: what
+    follows for a training, in a sentence.
+    """
+
+    overall: Mapping[str, float]
+    counted: Mapping[str, int] = field(default_factory=dict)
+    classes: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    objects: Mapping[int, int] = field(default_factory=dict)
+    ranked: str = ""
+    note: str = ""
+
+
+@runtime_checkable
+class Comparison(Protocol):
+    """What counts how pseudo labels hold against people's, image by image: in memory that does not grow with them."""
+
+    def update(self, predicted: Sequence[Any], true: Sequence[Any]) -> None:
+        """Count a batch: one pseudo label and one answer of people per image."""
+
+    def agreement(self) -> Agreement:
+        """What was counted."""
+
+
+class _ByMetric:
+    """The scores of a task's metric."""
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+
+    def update(self, predicted: Sequence[Any], true: Sequence[Any]) -> None:
+        self.metric.update(predicted, true)
+
+    def agreement(self) -> Agreement:
+        return Agreement(self.metric.compute())
+
+
 class Task(ABC, Generic[T]):
     """Abstract; every subclass is final and lives in the file that bears its name, as `TASK`."""
 
@@ -115,6 +157,8 @@ class Task(ABC, Generic[T]):
     """Names of the metric's scores that are errors."""
     most_classes: ClassVar[int | None] = None
     """How many classes the store can keep apart; None for any number."""
+    compares_some: ClassVar[bool] = False
+    """Whether `comparison` leaves out classes beyond its space's: those that only one of two label sets has."""
     combines: ClassVar[frozenset[str]] = frozenset()
     """How answers of several teachers to one image can be combined: "best" (`sureness`), "union" (`united`), "fuse"
     (`fused`)."""
@@ -148,6 +192,17 @@ class Task(ABC, Generic[T]):
         not known.
         """
         raise NotImplementedError(f"{self.name} does not fuse teachers")
+
+    def comparison(self, space: Space) -> Comparison:
+        """What counts how pseudo labels hold against people's answers; by the task's metric where nothing is said.
+
+        Where `compares_some`, targets may be of one class more than the space: of it is what only one of both names.
+        """
+        return _ByMetric(self.metric(space))
+
+    def likened(self, target: T, space: Space, kind: str) -> T | None:
+        """People's answer in a space as one of another kind, to be compared with; None where it cannot be."""
+        return None
 
     def nothing(self, target: T, space: Space) -> str:
         """Why a head can learn no object, class or value from this target, such as "no object"; "" where it can."""

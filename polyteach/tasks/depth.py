@@ -155,6 +155,13 @@ class Depth(Task[DepthTarget]):
         agreed = ((near & valid).sum(0) * 2 > len(targets)) & middle.isfinite()
         return DepthTarget(value=middle.nan_to_num(0).masked_fill(~agreed, 0), valid=agreed)
 
+    def likened(self, target: DepthTarget, space: Space, kind: str) -> DepthTarget | None:
+        """Metres as relative inverse depth, which has any scale and shift; not the other way."""
+        if not _is_metric(space) or kind != RELATIVE:
+            return None
+        valid = target.valid & (target.value > 0)
+        return DepthTarget(value=(1 / target.value.where(valid, 1)).masked_fill(~valid, 0), valid=valid)
+
     def nothing(self, target: DepthTarget, space: Space) -> str:
         return "" if bool(target.valid.any()) else "no valid pixel"
 

@@ -16,7 +16,10 @@ from torch import Tensor, nn
 from polyteach._moved import relocated
 from polyteach.ground.geometry import View, area, whole
 from polyteach.ground.scene import Render
+from polyteach.tasks._agreement import Counting
+from polyteach.tasks._average_precision import judge_coco, overlap
 from polyteach.tasks.contract import (
+    Comparison,
     Metric,
     Policy,
     Review,
@@ -86,6 +89,32 @@ def masks_at(target: DetectionTarget, size: tuple[int, int]) -> Bool[Tensor, "K 
     return whole((target.mask.shape[1], target.mask.shape[2]), size).dense(target.mask)
 
 
+class _Found(Counting):
+    """Pseudo boxes matched with people's by COCO's rules at an overlap of one half; crowds count neither way."""
+
+    def count(
+        self, predicted: DetectionTarget, true: DetectionTarget
+    ) -> tuple[Int64[Tensor, " A"], Int64[Tensor, " B"], Int64[Tensor, " C"]]:
+        box, known, crowd = predicted.box.double().numpy(), true.box.double().numpy(), true.ignore.numpy()
+        judged = judge_coco(
+            overlap(box, known, crowd),
+            predicted.category.numpy(),
+            predicted.score.double().numpy(),
+            true.category.numpy(),
+            crowd,
+            area(predicted.box).double().numpy(),
+            [0.5],
+        )
+        said, right = judged.category[judged.counted[0]], judged.category[judged.hit[0]]
+        return torch.from_numpy(judged.known), torch.from_numpy(said), torch.from_numpy(right)
+
+    def note(self) -> str:
+        missed, there = int((self.true - self.right).sum()), int(self.true.sum())
+        if not missed:
+            return ""
+        return f"{missed:,} of the {there:,} objects have no pseudo box: a training would take them for background"
+
+
 @final
 class Detection(Task[DetectionTarget]):
     """Hard boxes above a score, as in MuST; human boxes as they are."""
@@ -96,6 +125,7 @@ class Detection(Task[DetectionTarget]):
     target = DetectionTarget
     confidence = "score"
     combines = frozenset({"best", "union", "fuse"})
+    compares_some = True
     most_classes = 2**16
 
     def joint_kind(self, kinds: Set[str]) -> str | None:
@@ -219,6 +249,9 @@ class Detection(Task[DetectionTarget]):
         if not len(target.box):
             return "no object"
         return "nothing but crowds and other ignored objects" if bool(target.ignore.all()) else ""
+
+    def comparison(self, space: Space) -> Comparison:
+        return _Found(len(space.names))
 
     def head(self, widths: dict[str, int], space: Space) -> nn.Module:
         from polyteach.tasks._detection_head import DetectionHead  # torchvision takes seconds

@@ -3,6 +3,7 @@
 Shapes: B images, K classes, H W pixels of the batch or image, M N cells of a map over the whole image.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -18,7 +19,9 @@ from polyteach.ground.images import caption, palette
 from polyteach.ground.layers import PixelHead
 from polyteach.ground.names import plain
 from polyteach.ground.scene import WALL, Render
+from polyteach.tasks._agreement import Counting
 from polyteach.tasks.contract import (
+    Comparison,
     Metric,
     Policy,
     Space,
@@ -46,6 +49,36 @@ class SegmentationTarget(Target):
     probability: Float[Tensor, "M N"] = column("map", "uint8", scale=1 / 255)
 
 
+class _Pixels(Counting):
+    """Pixels of the truth's map that people know; of them those that the pseudo label keeps, and those that are right.
+
+    Intersection over union as the metric has it: an ignored pixel is missed.
+    """
+
+    things = "pixels"
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.known = self.kept = 0
+
+    def count(
+        self, predicted: SegmentationTarget, true: SegmentationTarget
+    ) -> tuple[Int64[Tensor, " A"], Int64[Tensor, " B"], Int64[Tensor, " C"]]:
+        valid = true.category < self.classes  # neither IGNORE nor a class that the labels do not have
+        truth = true.category[valid]
+        guess = whole(size_of_map(predicted), size_of_map(true)).dense(predicted.category, IGNORE)[valid]
+        self.known += len(truth)
+        self.kept += int((guess != IGNORE).sum())
+        return truth, guess, truth[truth == guess]
+
+    def overall(self) -> dict[str, float]:
+        union = self.true + self.said - self.right
+        iou = (self.right[union > 0] / union[union > 0]).mean() if bool(union.any()) else torch.tensor(math.nan)
+        right = int(self.right.sum()) / self.kept if self.kept else math.nan
+        kept = self.kept / self.known if self.known else math.nan
+        return {"mIoU": 100 * float(iou), "pixels kept": 100 * kept, "of them right": 100 * right}
+
+
 @final
 class Segmentation(Task[SegmentationTarget]):
     """Per-pixel cross-entropy; a teacher's pixel below the score threshold is ignored (MuST, METHOD)."""
@@ -54,6 +87,7 @@ class Segmentation(Task[SegmentationTarget]):
     target = SegmentationTarget
     confidence = "probability"
     combines = frozenset({"best", "union", "fuse"})
+    compares_some = True
     most_classes = IGNORE
 
     def classes(self, target: SegmentationTarget) -> list[int]:
@@ -127,6 +161,9 @@ class Segmentation(Task[SegmentationTarget]):
 
     def nothing(self, target: SegmentationTarget, space: Space) -> str:
         return "nothing but ignored pixels" if bool((target.category == IGNORE).all()) else ""
+
+    def comparison(self, space: Space) -> Comparison:
+        return _Pixels(len(space.names))
 
     def head(self, widths: dict[str, int], space: Space) -> nn.Module:
         return PixelHead(widths["p2"], len(space.names))
