@@ -17,6 +17,7 @@ from polyteach.ground.storage import AnyPath, StorageError
 from polyteach.ground.texts import say
 from polyteach.store import (
     ABSENT,
+    CALIBRATION,
     FAILED,
     IMAGES,
     LABELLED,
@@ -130,6 +131,7 @@ def _records(store: Store, sets: Sequence[LabelSet]) -> Iterator[Fault]:
 
     said: list[tuple[str, Callable[[], Any]]] = [("ingest.json", store.ingested), ("merge.json", merge)]
     said += [(f"labels/{s.task}/{s.name}/label.json", s.record) for s in sets]
+    said += [(f"labels/{s.task}/{s.name}/{CALIBRATION}", s.calibration_record) for s in sets]
     for file, read in said:
         try:
             read()

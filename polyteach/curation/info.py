@@ -34,6 +34,9 @@ def _shown(store: str, about: dict[str, Any], width: int) -> list[str]:
         means = [f"{k} {v:.3g}" for k, v in one["statistics"].items()]
         if one["empties"]:
             means.append(f"leaves {one['empties']['left']} of {one['empties']['of']} empty images empty")
+        if about_it := one["calibration"]:
+            means.append(f"calibrated when learned: temperature {about_it['temperature']:.3g}")
+            means += [f"shift {about_it['shift']:.3g}"] if about_it["shift"] else []
         counts = [f"{one[k]:,}" for k in ("labelled", "absent", "failed", "open")]
         rows.append([one["set"], *counts, one["teacher"], means])
     lines += table(head, rows, width).split("\n") if rows else ["no label sets yet"]
@@ -67,9 +70,9 @@ def described(store: StoreFolder, score: float = 0.5) -> dict[str, Any]:
 
     splits: images by split ("" for none). sets: one dictionary per label set; "open" are parts that are not labelled
     yet, "classes" images by class, "empties" how many of the images in which people found nothing are left empty,
-    "held" how they hold against people's of the same images (`loading.held`), "doubt" why the labels can hardly teach
-    anything ("" where they can), "idle" why they would count for no image in a training on all sets ("" where they
-    count).
+    "calibration" what calibration.json says (null without), "held" how they hold against people's of the same images
+    (`loading.held`), "doubt" why the labels can hardly teach anything ("" where they can), "idle" why they would count
+    for no image in a training on all sets ("" where they count).
     """
     parts = store.parts()
     splits = Counter(r.split or "" for p in parts for r in store.images(p, data=False))

@@ -33,6 +33,7 @@ def described_sets(store: StoreFolder, parts: Sequence[int], score: float) -> li
                 "idle": idle.get((labels.task, labels.name), ""),
                 "classes": {name: shown[i] for i, name in enumerate(labels.space.names)},
                 "empties": {"of": of, "left": left} if of else None,
+                "calibration": labels.calibration_record(),
                 "held": held(labels, every, score),
             }
         )
@@ -57,7 +58,7 @@ def _counted(labels: LabelSet, policy: Policy, empty: set[str]) -> tuple[Counter
             id, answer = image.id, labels.sound(part, image, found)
             if answer is None or isinstance(answer, str):
                 continue
-            classes = task.classes(answer if people else task.pseudo(answer, policy))
+            classes = task.classes(answer if people else task.pseudo(labels.calibrated(answer, policy), policy))
             shown.update(set(classes))
             if labels.space.names and people and not classes:
                 empty.add(id)

@@ -7,7 +7,8 @@ from polyteach.ground.fields import Fields
 from polyteach.ground.files import write_json
 from polyteach.ground.progress import track
 from polyteach.ground.storage import to_path
-from polyteach.store import Answer, ImageRow, LabelSet, Store
+from polyteach.ground.texts import say
+from polyteach.store import CALIBRATION, Answer, ImageRow, LabelSet, Store
 
 _Where = tuple[int, int, int]
 """Store, part, row."""
@@ -50,10 +51,22 @@ def merge_stores(out: str | Path, stores: Sequence[str | Path], progress: bool) 
         for number, (k, part) in enumerate(work):
             _merge_part(whole, number, number in there, given[k], k, part, sets, home, others)
             bar.advance()
+    _keep_calibrations(whole, sets)
     licences = sorted({str(s.ingested().get("licence")) for s in given})
     if not (path / "ingest.json").exists():
         write_json(path / "ingest.json", {"source": asked["stores"], "licence": ", ".join(licences), "finished": True})
     write_json(record, asked | {"finished": True})
+
+
+def _keep_calibrations(whole: Store, sets: _Sets) -> None:
+    """Give each set the calibration that its sets had, where all had the same one; say where they had not."""
+    for (task, name), by_store in sets.items():
+        found = [s.calibration_record() for s in by_store.values()]
+        folder = whole.own("labels", task, name)
+        if found[0] is not None and found.count(found[0]) == len(found) and (folder / "set.json").exists():
+            write_json(folder / CALIBRATION, found[0])
+        elif any(one is not None for one in found):
+            say(f"{task}/{name} is calibrated otherwise in each store, and not in the new one: calibrate it again")
 
 
 def _compatible(stores: Sequence[Store]) -> None:

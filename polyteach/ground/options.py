@@ -221,6 +221,8 @@ class Policy:
         score: least score of a pseudo box, least probability of a pseudo label's pixel, 0 to 1.
         confidence: let every pseudo label count by how probable its teacher found it (a box's score, the probability
             of a pixel's class or of the image's likeliest class); people's labels count fully.
+        calibrated: take probabilities and scores as `polyteach store calibrate` found that they should be, of label
+            sets that it was given; --no-calibrated takes them as the teacher said them.
 
     Raises:
         ValueError: a score outside of 0 to 1.
@@ -229,6 +231,7 @@ class Policy:
     soft: bool = True
     score: float = 0.5
     confidence: bool = False
+    calibrated: bool = True
 
     def __post_init__(self) -> None:
         within(0, 1, score=self.score)

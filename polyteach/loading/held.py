@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from polyteach.ground.tables import table, wrapped
 from polyteach.loading.objectives import Common, common
+from polyteach.loading.plan import no_split
 from polyteach.store import LABELLED, ROW_GROUP, LabelSet
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Agreement
@@ -56,9 +57,9 @@ def _held(labels: LabelSet, people: LabelSet, score: float, most: int) -> dict[s
             true = task.likened(truth, people.space, labels.space.kind)
         if true is None:
             return None
-        # confidence: with their scores, by which boxes are matched
-        said = task.pseudo(answer, Policy(score=score, confidence=True))
-        comparison.update([_mapped(said, labels, shared, 1)], [_mapped(true, people, shared, 0)])
+        policy = Policy(score=score, confidence=True)  # with their scores, by which boxes are matched
+        said = task.pseudo(labels.calibrated(answer, policy), policy)
+        comparison.update([mapped(said, labels, shared, 1)], [mapped(true, people, shared, 0)])
         images += 1
     if not images:
         return None
@@ -75,25 +76,33 @@ def _values(found: Agreement, names: Sequence[str]) -> dict[str, Any]:
     return {"counted": dict(found.counted), "overall": _known(found.overall), "classes": rows} | about
 
 
-def _mapped(target: Target, of: LabelSet, shared: Common, which: int) -> Target:
-    """With the indices of the common classes; the next one for those that only one of both has."""
+def mapped(target: Target, of: LabelSet, shared: Common, which: int) -> Target:
+    """A target with the indices of the common classes; the next one for those that only one of both has."""
     index = shared.index[which]
     if index == tuple(range(len(shared.names))):
         return target
     classes = len(shared.names) + (not shared.whole)
-    mapped: Target = load_task(of.task).mapped(target, torch.tensor(index), classes)
-    return mapped
+    moved: Target = load_task(of.task).mapped(target, torch.tensor(index), classes)
+    return moved
 
 
 class Both:
     """The images that two label sets of a store both label.
 
-    images: how many they are.
+    split: only images of these splits; all when empty. images: how many they are.
+
+    Raises:
+        ValueError: a split that no image has; lists what there is.
     """
 
-    def __init__(self, labels: LabelSet, people: LabelSet) -> None:
-        self.sets = (labels, people)
+    def __init__(self, labels: LabelSet, people: LabelSet, split: Sequence[str] = ()) -> None:
+        self.sets, self.split = (labels, people), tuple(split)
         self._states = tuple(s.every_state() for s in self.sets)
+        self._splits = labels.store.splits() if split else None
+        there = {s for p in labels.store.parts() for s in self._splits.values(p)} if self._splits else set(split)
+        for one in self.split:
+            if one not in there:
+                raise no_split(one, there)
         parts = sorted(set(labels.parts()) & set(people.parts()))
         self._counts = {part: len(self._rows(part)) for part in parts}
         self.images = sum(self._counts.values())
@@ -103,7 +112,8 @@ class Both:
         if len(one) != len(other):
             a, b = self.sets
             raise ValueError(f"part {part} has {len(one)} rows in {a.path} and {len(other)} in {b.path}")
-        return np.flatnonzero(one & other)
+        both = one & other
+        return np.flatnonzero(both if self._splits is None else both & self._splits.among(part, self.split))
 
     def pairs(self, most: int) -> Iterator[tuple[str, Target, Target]]:
         """Of at most `most` images (`spaced`), in their order, the id and what both say.

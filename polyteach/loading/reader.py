@@ -92,6 +92,7 @@ class Reader:
             answer = self._answer(image, labels)
             if not isinstance(answer, Target):
                 continue
+            answer = labels.calibrated(answer, self.policy)
             index = self.plan.moved.get((place.store, labels.task, labels.name))
             target: Target = answer if index is None else task.mapped(answer, index, len(about.space.names))
             if by_people(labels):

@@ -6,6 +6,7 @@
     images/part-00000.parquet                id, bytes or uri, height, width, split, licence
     images/_overview.parquet                 the splits of all parts, in short; kept for speed, see `Index`
     labels/<task>/<name>/set.json            space, columns, and info: teacher, licence, version
+    labels/<task>/<name>/calibration.json    what makes its probabilities true when they are learned, where measured
     labels/<task>/<name>/part-00000.parquet  one row per image of that part: state, reason, the target's columns
     labels/<task>/<name>/_overview.parquet   the states of all parts
     rejects/part-00000.parquet               id, uri, reason
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from polyteach.store.codec import decode, encode, room
     from polyteach.store.folder import StoreFolder
     from polyteach.store.index import Index, several
-    from polyteach.store.label_folder import LabelFolder, named_sets, remedy
+    from polyteach.store.label_folder import CALIBRATION, SPAN, LabelFolder, named_sets, remedy
     from polyteach.store.label_set import LabelSet
     from polyteach.store.parts import MOST_PARTS, RATIO, UNPACKED, count_rows, part_name, strays
     from polyteach.store.records import DIVIDED, FORMAT, about_store
@@ -51,17 +52,17 @@ if TYPE_CHECKING:
     from polyteach.store.store import Store
 
 __all__ = [
-    "ABSENT", "DIVIDED", "FAILED", "FORMAT", "IMAGES", "LABELLED", "MOST_IMAGES", "MOST_PARTS", "RATIO", "REJECTS",
-    "ROW_GROUP", "UNPACKED", "Answer", "ImageRow", "Index", "LabelFolder", "LabelSet", "Store", "StoreFolder",
-    "Unfit", "about_store", "count_rows", "decode", "encode", "named_sets", "part_name", "remedy", "room", "salvaged",
-    "several", "shaped", "strays", "wrong_row",
+    "ABSENT", "CALIBRATION", "DIVIDED", "FAILED", "FORMAT", "IMAGES", "LABELLED", "MOST_IMAGES", "MOST_PARTS", "RATIO",
+    "REJECTS", "ROW_GROUP", "SPAN", "UNPACKED", "Answer", "ImageRow", "Index", "LabelFolder", "LabelSet", "Store",
+    "StoreFolder", "Unfit", "about_store", "count_rows", "decode", "encode", "named_sets", "part_name", "remedy",
+    "room", "salvaged", "several", "shaped", "strays", "wrong_row",
 ]  # fmt: skip  # fmt: skip
 
 _HOMES = {
     "codec": ("decode", "encode", "room"),
     "folder": ("StoreFolder",),
     "index": ("Index", "several"),
-    "label_folder": ("LabelFolder", "named_sets", "remedy"),
+    "label_folder": ("CALIBRATION", "SPAN", "LabelFolder", "named_sets", "remedy"),
     "label_set": ("LabelSet",),
     "parts": ("MOST_PARTS", "RATIO", "UNPACKED", "count_rows", "part_name", "strays"),
     "records": ("DIVIDED", "FORMAT", "about_store"),

@@ -12,7 +12,12 @@ from polyteach.store.folder import StoreFolder
 from polyteach.store.index import Index
 from polyteach.store.parts import is_linked, list_parts, part_name, prefetch_part, read_part
 from polyteach.store.records import info_of, space_of
-from polyteach.tasks.target import PEOPLE, Objective
+from polyteach.tasks.target import PEOPLE, Calibration, Objective
+
+CALIBRATION = "calibration.json"
+"""File of a set of how its probabilities are calibrated when they are learned."""
+SPAN = 20.0
+"""Temperatures are between 1 / SPAN and SPAN, shifts between -SPAN and SPAN."""
 
 
 def remedy(store: StoreFolder) -> str:
@@ -113,6 +118,37 @@ class LabelFolder:
         """The states of every image."""
         keep = not is_linked(self.store.path, "labels", self.task, self.name)
         return Index(self.path, "state", self.store.most, keep)
+
+    def calibration(self) -> Calibration | None:
+        """What training makes of the teacher's probabilities, which stay as they are kept; None where nothing.
+
+        Raises:
+            ValueError: its file is broken; names the field.
+        """
+        about = self.calibration_record()
+        if about is None or self.by_people:
+            return None
+        return Calibration(float(about["temperature"]), float(about["shift"]))
+
+    def calibration_record(self) -> dict[str, Any] | None:
+        """What calibration.json says of how probabilities are calibrated, and by what; None where there is none.
+
+        Raises:
+            ValueError: it is broken; names the field.
+        """
+        if not (self.path / CALIBRATION).exists():
+            return None
+        fix = f"Take it away, or make it again: polyteach store calibrate {self.store.path} --labels {self.name}"
+        about = Fields.read(self.path / CALIBRATION, fix)
+        about.number("temperature", low=1 / SPAN, high=SPAN)
+        about.number("shift", low=-SPAN, high=SPAN)
+        about.texts("people")
+        for key in ("images", "answers"):
+            about.count(key, low=0)
+        for key in ("nll", "ece"):
+            for one in ("before", "after"):
+                about.object(key).number(one, low=0)
+        return about.value
 
     def record(self) -> dict[str, Any]:
         """What label.json says of how the set was made and what that cost; empty where there is none.

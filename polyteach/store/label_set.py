@@ -20,7 +20,7 @@ from polyteach.store.rows import ABSENT, FAILED, LABELLED, ROW_GROUP, Answer, Im
 from polyteach.store.salvage import LOOKED_AT, salvaged
 from polyteach.store.statistics import why_useless
 from polyteach.tasks import load_task
-from polyteach.tasks.target import Policy, Target
+from polyteach.tasks.target import Calibration, Policy, Target
 
 
 class LabelSet(LabelFolder):
@@ -170,6 +170,17 @@ class LabelSet(LabelFolder):
             else:
                 yield answer
 
+    @cached_property
+    def _calibration(self) -> Calibration | None:
+        return self.calibration()
+
+    def calibrated(self, answer: Target, policy: Policy) -> Target:
+        """A target as training takes it: with calibrated probabilities where the set has a calibration."""
+        if self._calibration is None or not policy.calibrated:
+            return answer
+        target: Target = load_task(self.task).calibrated(answer, self._calibration)
+        return target
+
     def statistics(self, score: float = 0.5, sample: int = 4096) -> tuple[int, int, dict[str, float]]:
         """Images labelled, images failed, and the task's statistics averaged over the first `sample` labelled images.
 
@@ -191,7 +202,7 @@ class LabelSet(LabelFolder):
             for target in self.read(part, chosen) if chosen else ():
                 assert isinstance(target, Target)
                 seen += 1
-                for key, value in task.statistics(target, policy).items():
+                for key, value in task.statistics(self.calibrated(target, policy), policy).items():
                     sums[key] = sums.get(key, 0.0) + value
         states.save()
         return total, failed, {k: v / seen for k, v in sums.items()}
@@ -225,7 +236,8 @@ class LabelSet(LabelFolder):
 
     def doubt(self, policy: Policy, most: int = 4096) -> str:
         """Why these labels can hardly teach anything, from at most `most` of them; see `why_useless`."""
-        return why_useless(self.task, self.space, policy, self.spread(most))
+        taught = (self.calibrated(target, policy) for target in self.spread(most))
+        return why_useless(self.task, self.space, policy, taught)
 
     def salvaged(self, part: int) -> Iterator[tuple[str, Answer]]:
         """(id, answer) of the rows of a part that can still be read and decoded, whatever is wrong with the others."""

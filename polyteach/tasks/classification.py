@@ -20,7 +20,9 @@ from polyteach.ground.layers import Pyramid
 from polyteach.ground.scene import Render
 from polyteach.tasks._agreement import Counting
 from polyteach.tasks.contract import (
+    Calibration,
     Comparison,
+    Evidence,
     Metric,
     Policy,
     Probe,
@@ -60,6 +62,8 @@ class ClassificationHead(nn.Module):
 
 Answers = Callable[[Tensor], list[ClassificationTarget]]
 
+LEAST = 2.0**-24
+"""The smallest float16: what the true class counts as where the store keeps 0 of it."""
 TEMPERATURE = 0.07
 """Of the votes of neighbours (Wu et al., CVPR 2018)."""
 
@@ -140,6 +144,7 @@ class Classification(Task[ClassificationTarget]):
     target = ClassificationTarget
     confidence = "confidence"
     combines = frozenset({"best", "union", "fuse"})
+    calibrates = ("temperature",)
     compares_some = True
     reads = ("c5",)
     probes: ClassVar[Mapping[str, Probe[Any]]] = {
@@ -186,6 +191,22 @@ class Classification(Task[ClassificationTarget]):
     def fused(self, targets: Sequence[ClassificationTarget], space: Space) -> ClassificationTarget:
         """The mean of the probabilities: where teachers disagree, none of its classes is probable."""
         return self.united(targets)
+
+    def evidence(self, target: ClassificationTarget, true: ClassificationTarget, classes: int) -> Evidence:
+        """The whole vector. Of a class that only one of both has it says nothing, nor does its image."""
+        p = target.probability[:classes].double()
+        right = true.probability.argmax().reshape(1)
+        if int(right) >= classes or not bool(p.any()):
+            none = right[:0]
+            return Evidence(p.new_zeros(0, classes), none, none)
+        said = p.argmax().reshape(1)
+        p[right] = p[right].clamp(min=LEAST)
+        return Evidence(p.log()[None], said, right)
+
+    def calibrated(self, target: ClassificationTarget, calibration: Calibration) -> ClassificationTarget:
+        """What the store keeps as 0, below half of `LEAST` or not among the classes that were kept, stays 0."""
+        p = (target.probability.double().log() / calibration.temperature).softmax(0)
+        return replace(target, probability=p.to(target.probability.dtype))
 
     def comparison(self, space: Space) -> Comparison:
         return _Likeliest(len(space.names))

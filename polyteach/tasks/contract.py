@@ -10,16 +10,28 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 from polyteach.ground.geometry import View, whole
 from polyteach.ground.scene import Render
-from polyteach.tasks.target import MAP, MOST_VALUES, PEOPLE, Column, Objective, Policy, Space, Target, column
+from polyteach.tasks.target import (
+    MAP,
+    MOST_VALUES,
+    PEOPLE,
+    Calibration,
+    Column,
+    Objective,
+    Policy,
+    Space,
+    Target,
+    column,
+)
 
 __all__ = [
-    "MAP", "MOST_VALUES", "PEOPLE", "Agreement", "Column", "Comparison", "Metric", "Objective", "Policy", "Probe",
-    "Review", "Space", "Target", "Task", "at_one_size", "check_map", "column", "weighted_mean", "within",
+    "MAP", "MOST_VALUES", "PEOPLE", "Agreement", "Calibration", "Column", "Comparison", "Evidence", "Metric",
+    "Objective", "Policy", "Probe", "Review", "Space", "Target", "Task", "at_one_size", "check_map", "column",
+    "tempered", "two_way", "weighted_mean", "within",
 ]  # fmt: skip
 
 
@@ -96,6 +108,35 @@ class Metric(Protocol):
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What a teacher found probable, and what people say was right: N answers about K possibilities each.
+
+    log: log-probabilities, or log-odds that need not add up to 1; -inf for what was found impossible. said: the
+    possibility whose probability is the answer's confidence. right: the one that is true.
+    """
+
+    log: Float[Tensor, "N K"]
+    said: Int64[Tensor, " N"]
+    right: Int64[Tensor, " N"]
+
+
+def two_way(probability: Float[Tensor, " N"], right: Bool[Tensor, " N"], least: float) -> Evidence:
+    """The evidence of answers of which only the own probability is known: right or not. least: see `tempered`."""
+    odds = probability.double().clamp(least, 1 - least).logit()
+    log = torch.stack([torch.zeros_like(odds), odds], 1)
+    return Evidence(log, torch.ones(len(odds), dtype=torch.long), right.long())
+
+
+def tempered(probability: Float[Tensor, "*N"], calibration: Calibration, least: float) -> Float[Tensor, "*N"]:
+    """Probabilities of a thing against all else, calibrated, in float32.
+
+    least: what 0, and 1 less which 1, is taken for: a store that keeps 1 may have rounded to it.
+    """
+    odds = probability.double().clamp(least, 1 - least).logit()
+    return (odds / calibration.temperature + calibration.shift).sigmoid().float()
+
+
+@dataclass(frozen=True)
 class Agreement:
     """How pseudo labels hold against people's answers to the same images.
 
@@ -157,6 +198,8 @@ class Task(ABC, Generic[T]):
     """Names of the metric's scores that are errors."""
     most_classes: ClassVar[int | None] = None
     """How many classes the store can keep apart; None for any number."""
+    calibrates: ClassVar[tuple[str, ...]] = ()
+    """The fields of `Calibration` that are fitted; empty where teachers give no probabilities."""
     compares_some: ClassVar[bool] = False
     """Whether `comparison` leaves out classes beyond its space's: those that only one of two label sets has."""
     combines: ClassVar[frozenset[str]] = frozenset()
@@ -199,6 +242,17 @@ class Task(ABC, Generic[T]):
         Where `compares_some`, targets may be of one class more than the space: of it is what only one of both names.
         """
         return _ByMetric(self.metric(space))
+
+    def evidence(self, target: T, true: T, classes: int) -> Evidence:
+        """How probable a teacher found what it said of an image, and whether people say the same: for `calibrated`.
+
+        Classes from `classes` on are those that only one of both can say; nothing of them is evidence.
+        """
+        raise NotImplementedError(f"{self.name} has no probabilities to calibrate")
+
+    def calibrated(self, target: T, calibration: Calibration) -> T:
+        """A teacher's answer with the probabilities that it should have had. The order of its answers stays."""
+        raise NotImplementedError(f"{self.name} has no probabilities to calibrate")
 
     def likened(self, target: T, space: Space, kind: str) -> T | None:
         """People's answer in a space as one of another kind, to be compared with; None where it cannot be."""

@@ -17,9 +17,11 @@ from polyteach._moved import relocated
 from polyteach.ground.geometry import View, area, whole
 from polyteach.ground.scene import Render
 from polyteach.tasks._agreement import Counting
-from polyteach.tasks._average_precision import judge_coco, overlap
+from polyteach.tasks._average_precision import Judged, judge_coco, overlap
 from polyteach.tasks.contract import (
+    Calibration,
     Comparison,
+    Evidence,
     Metric,
     Policy,
     Review,
@@ -28,6 +30,8 @@ from polyteach.tasks.contract import (
     Task,
     check_map,
     column,
+    tempered,
+    two_way,
     within,
 )
 
@@ -40,6 +44,8 @@ KEPT = 0.1
 
 As in YOLOv5's augmentation (`box_candidates`, area_thr).
 """
+LEAST = 1e-6
+"""What a score of 0, and 1 less which a score of 1, is taken for where its odds are calibrated."""
 SAME = 0.5
 """Least IoU of two boxes of one class, by several teachers, that are taken for one object; as within an answer."""
 FUSED = 0.55
@@ -89,22 +95,27 @@ def masks_at(target: DetectionTarget, size: tuple[int, int]) -> Bool[Tensor, "K 
     return whole((target.mask.shape[1], target.mask.shape[2]), size).dense(target.mask)
 
 
+def _judged(predicted: DetectionTarget, true: DetectionTarget) -> Judged:
+    """By COCO's rules at an overlap of one half."""
+    box, known, crowd = predicted.box.double().numpy(), true.box.double().numpy(), true.ignore.numpy()
+    return judge_coco(
+        overlap(box, known, crowd),
+        predicted.category.numpy(),
+        predicted.score.double().numpy(),
+        true.category.numpy(),
+        crowd,
+        area(predicted.box).double().numpy(),
+        [0.5],
+    )
+
+
 class _Found(Counting):
     """Pseudo boxes matched with people's by COCO's rules at an overlap of one half; crowds count neither way."""
 
     def count(
         self, predicted: DetectionTarget, true: DetectionTarget
     ) -> tuple[Int64[Tensor, " A"], Int64[Tensor, " B"], Int64[Tensor, " C"]]:
-        box, known, crowd = predicted.box.double().numpy(), true.box.double().numpy(), true.ignore.numpy()
-        judged = judge_coco(
-            overlap(box, known, crowd),
-            predicted.category.numpy(),
-            predicted.score.double().numpy(),
-            true.category.numpy(),
-            crowd,
-            area(predicted.box).double().numpy(),
-            [0.5],
-        )
+        judged = _judged(predicted, true)
         said, right = judged.category[judged.counted[0]], judged.category[judged.hit[0]]
         return torch.from_numpy(judged.known), torch.from_numpy(said), torch.from_numpy(right)
 
@@ -125,6 +136,7 @@ class Detection(Task[DetectionTarget]):
     target = DetectionTarget
     confidence = "score"
     combines = frozenset({"best", "union", "fuse"})
+    calibrates = ("temperature", "shift")
     compares_some = True
     most_classes = 2**16
 
@@ -249,6 +261,15 @@ class Detection(Task[DetectionTarget]):
         if not len(target.box):
             return "no object"
         return "nothing but crowds and other ignored objects" if bool(target.ignore.all()) else ""
+
+    def evidence(self, target: DetectionTarget, true: DetectionTarget, classes: int) -> Evidence:
+        """The boxes' scores, and whether each finds an object (`_Found`): people's labels have to be complete."""
+        judged = _judged(target, true)
+        known = judged.counted[0] & (judged.category < classes)
+        return two_way(torch.from_numpy(judged.score[known]), torch.from_numpy(judged.hit[0][known]), LEAST)
+
+    def calibrated(self, target: DetectionTarget, calibration: Calibration) -> DetectionTarget:
+        return replace(target, score=tempered(target.score, calibration, LEAST))
 
     def comparison(self, space: Space) -> Comparison:
         return _Found(len(space.names))

@@ -21,7 +21,9 @@ from polyteach.ground.names import plain
 from polyteach.ground.scene import WALL, Render
 from polyteach.tasks._agreement import Counting
 from polyteach.tasks.contract import (
+    Calibration,
     Comparison,
+    Evidence,
     Metric,
     Policy,
     Space,
@@ -30,12 +32,18 @@ from polyteach.tasks.contract import (
     at_one_size,
     check_map,
     column,
+    tempered,
+    two_way,
     weighted_mean,
     within,
 )
 
 IGNORE = 65535
 """Category of a pixel that is neither learned nor counted."""
+STEP = 1 / 510
+"""Half a step of the probabilities that the store keeps."""
+JUDGED = 1024
+"""Pixels of an image that are judged for its calibration: more of one image say the same again."""
 NOTHING = frozenset(("background", "bg", "void", "unlabeled", "unlabelled", "unknown", "ignore", "none", "nothing"))
 """Names, as `plain` leaves them, of classes that say that nothing is there."""
 
@@ -87,6 +95,7 @@ class Segmentation(Task[SegmentationTarget]):
     target = SegmentationTarget
     confidence = "probability"
     combines = frozenset({"best", "union", "fuse"})
+    calibrates = ("temperature",)
     compares_some = True
     most_classes = IGNORE
 
@@ -161,6 +170,20 @@ class Segmentation(Task[SegmentationTarget]):
 
     def nothing(self, target: SegmentationTarget, space: Space) -> str:
         return "nothing but ignored pixels" if bool((target.category == IGNORE).all()) else ""
+
+    def evidence(self, target: SegmentationTarget, true: SegmentationTarget, classes: int) -> Evidence:
+        """The pixels' own probabilities, as the store keeps no others: at most `JUDGED`, in even steps."""
+        guess, p = (
+            whole(size_of_map(target), size_of_map(true)).dense(x) for x in (target.category, target.probability)
+        )
+        valid = (true.category < classes) & (guess < classes)
+        guess, p, truth = guess[valid], p[valid], true.category[valid]
+        step = max(-(-len(truth) // JUDGED), 1)
+        return two_way(p[::step], guess[::step] == truth[::step], STEP)
+
+    def calibrated(self, target: SegmentationTarget, calibration: Calibration) -> SegmentationTarget:
+        p = tempered(target.probability, calibration, STEP)
+        return replace(target, probability=p.masked_fill(target.category == IGNORE, 0))
 
     def comparison(self, space: Space) -> Comparison:
         return _Pixels(len(space.names))

@@ -73,6 +73,17 @@ class Space:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """What turns a teacher's probabilities into how often it is right: log-odds / temperature + shift.
+
+    Of a class vector, log-probabilities / temperature, normalised again (Guo et al., ICML 2017).
+    """
+
+    temperature: float
+    shift: float = 0.0
+
+
+@dataclass(frozen=True)
 class Objective:
     """A task with a space: what one head of the student learns."""
 

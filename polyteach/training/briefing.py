@@ -13,7 +13,7 @@ from polyteach.tasks import load_task
 from polyteach.training.settings import Settings
 
 
-def check_meaningful(plan: Plan, confidence: bool, drop: float) -> None:
+def check_meaningful(plan: Plan, policy: Policy, drop: float) -> None:
     """Refuse options that could change nothing for these label sets.
 
     Raises:
@@ -21,11 +21,16 @@ def check_meaningful(plan: Plan, confidence: bool, drop: float) -> None:
     """
 
     sets = [s for mine in plan.sets.values() for by_store in mine for s in by_store]
-    if confidence and not any(load_task(s.task).confidence and not by_people(s) for s in sets):
+    if policy.confidence and not any(load_task(s.task).confidence and not by_people(s) for s in sets):
         given = ", ".join(sorted({f"{s.task}/{s.name}" for s in sets}))
         raise ValueError(
             f"confidence=True weighs teachers' labels, and none of the label sets ({given}) has a teacher that says "
             "how sure it is; leave it out, or choose other label sets"
+        )
+    if not policy.calibrated and not any(s.calibration() for s in sets):
+        raise ValueError(
+            "calibrated=False leaves calibrations out, and none of the label sets has one; leave it out, or make one "
+            "first: polyteach store calibrate STORE"
         )
     if drop and len(plan.objectives) < 2:
         raise ValueError(
@@ -62,7 +67,9 @@ def tell(plan: Plan, weights: dict[str, float], reasons: dict[str, str], setting
         lines.append(f"  {name}: {value:.4g} ({reasons[name]}); {plan.labelled[name]:,} images")
         for _, i, labels, n in (m for m in members(plan) if m[0] == name):
             together = "" if plan.combine == "first" or by_people(labels) else f" ({plan.combine} of its teachers)"
-            lines.append(f"    {n:,} by {_where(plan, i, labels)}{together}")
+            found = labels.calibration() if policy.calibrated else None
+            how = f", calibrated (temperature {found.temperature:.3g}, shift {found.shift:.3g})" if found else ""
+            lines.append(f"    {n:,} by {_where(plan, i, labels)}{together}{how}")
     for warning in _warnings(plan, policy):
         text, mark, table = warning.partition("--map FILE:\n")  # a table is YAML, in which names keep to their lines
         lines += [f"WARNING: {text}{mark.rstrip()}", *(table.split("\n") if mark else [])]

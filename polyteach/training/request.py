@@ -32,7 +32,7 @@ TRAIN = Kind(
     "train",
     "train.json",
     free=("workers", "progress", "save_every", "save_minutes", "keep", "shard", "allow_remote"),
-    new={"combine": "first", "map": None, "freeze": [], "max_pixels": MAX_PIXELS},
+    new={"combine": "first", "map": None, "freeze": [], "max_pixels": MAX_PIXELS, "calibrated": True},
 )
 PRETRAIN = Kind(
     "pretrain",

@@ -1,7 +1,7 @@
 """Train: stores and their label sets into one student; with one task and people's labels, into a teacher."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from polyteach.ground.devices import arithmetic, find_device
 from polyteach.ground.fields import Fields
 from polyteach.ground.files import sha256
 from polyteach.ground.flops import COUNTED
+from polyteach.ground.options import Policy
 from polyteach.loading.plan import LOOK, Plan, members, plan
 from polyteach.loading.reader import Reader
 from polyteach.loading.sampler import Sampler
@@ -100,7 +101,7 @@ def _planned(asked: TrainRequest) -> _Job:
     sets, optimisation = asked.sets, asked.optimisation
     stores = [Store.open(s, limits=asked.limits) for s in asked.stores]
     chosen = plan(stores, sets.tasks, sets.labels, sets.split, combine=sets.combine, table=asked.table)
-    check_meaningful(chosen, asked.policy.confidence, asked.losses.drop)
+    check_meaningful(chosen, asked.policy, asked.losses.drop)
     place = find_device(asked.hardware.device)
     settings = _settings(asked, len(chosen), distributed.own_device(place))
     check(settings)
@@ -109,7 +110,9 @@ def _planned(asked: TrainRequest) -> _Job:
     run = Run(asked.out, TRAIN)
     resolved = {k: getattr(settings, k) for k in ("steps", "lr", "weight_decay", "warmup")} | {"device": place}
     init = None if asked.network.init is None else str(asked.network.init)
-    config = run.settings(asked.options() | resolved, init, _data(asked.stores, chosen), loss_weights=values)
+    config = run.settings(
+        asked.options() | resolved, init, _data(asked.stores, chosen, asked.policy), loss_weights=values
+    )
     return _Job(asked, run, chosen, settings, values, reasons, config)
 
 
@@ -231,8 +234,13 @@ def _changed(student: Student, before: Mapping[str, Tensor], init: str | None) -
     return [p for p in PARTS if p in moved or p in known]
 
 
-def _data(stores: Sequence[str], plan: Plan) -> dict[str, Any]:
+def _data(stores: Sequence[str], plan: Plan, policy: Policy) -> dict[str, Any]:
     """What is learned from, as config.json records it."""
+
+    def calibration(labels: LabelSet) -> dict[str, Any]:
+        found = labels.calibration() if policy.calibrated else None
+        return {} if found is None else {"calibration": asdict(found)}
+
     sets = [
         {
             "objective": name,
@@ -243,6 +251,7 @@ def _data(stores: Sequence[str], plan: Plan) -> dict[str, Any]:
             "teacher": s.info.get("teacher"),
             "images": n,
         }
+        | calibration(s)
         for name, i, s, n in members(plan)
     ]
     return {"images": len(plan), "unlabelled": plan.unlabelled, "labelled": plan.labelled, "sets": sets}

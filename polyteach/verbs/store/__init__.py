@@ -1,1 +1,1 @@
-"""look after a store: check, info, split, merge, drop-labels, repair"""
+"""look after a store: check, info, split, merge, drop-labels, repair, calibrate"""
