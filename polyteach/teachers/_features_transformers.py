@@ -12,11 +12,16 @@ import transformers
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from polyteach.ground.files import sha256
 from polyteach.teachers._features_encoder import Encoder
 from polyteach.teachers._transformers_check import folder_of
-from polyteach.teachers._transformers_files import check_folder, fetched, licence_of, read_config, said
-from polyteach.teachers._weights import digest
+from polyteach.teachers._transformers_files import (
+    check_folder,
+    licence_of,
+    provenance,
+    read_config,
+    read_processor,
+    said,
+)
 
 STRIDES = (32, 16, 14, 8, 4)
 """Pixels that a token may stand for, where a model does not say it."""
@@ -60,7 +65,7 @@ def encoder(name: str) -> Encoder:
     if folder is not None:
         check_folder(folder)
     config = read_config(place)
-    processor = fetched(transformers.AutoImageProcessor, place)
+    processor = read_processor(place)
     try:
         whole, info = transformers.AutoModel.from_pretrained(
             place, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
@@ -79,7 +84,6 @@ def encoder(name: str) -> Encoder:
     size = (size[0] // stride * stride, size[1] // stride * stride)
     tokens = _Tokens(model, stride, prefix, pooled and not missing)
     normal = getattr(processor, "do_normalize", True)
-    single = None if folder is None else folder / "model.safetensors"
     return Encoder(
         tokens,
         size,
@@ -87,7 +91,7 @@ def encoder(name: str) -> Encoder:
         processor.image_std if normal else (1.0,) * 3,
         Path(place).name,
         f"huggingface.co/{name}" if folder is None else place,
-        sha256(single) if single is not None and single.is_file() else digest(model.state_dict()),
+        provenance(place, model.state_dict()),
         licence_of(place),
         int(getattr(processor, "resample", 3) or 3) != 2,
     )

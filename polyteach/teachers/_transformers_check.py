@@ -1,11 +1,11 @@
 """What of `transformers:NAME` can be refused before transformers is imported: the folder, and what is said of it."""
 
 import importlib.util
-import os
 from pathlib import Path
 
-from polyteach.ground.names import did_you_mean, unknown_name
+from polyteach.ground.names import unknown_name
 from polyteach.teachers._axes import axes_of
+from polyteach.teachers._options import options_of
 
 KINDS = {"metric": "metric", "relative": "relative inverse", "relative inverse": "relative inverse"}
 """How a person says what depth means -> the kind of the space."""
@@ -16,30 +16,14 @@ OPTIONS = {"axes": "right,up,towards", "kind": "metric"}
 def asked(name: str) -> tuple[str, dict[str, str]]:
     """`NAME?key=value&key=value` apart: the folder or the name on the hub, and what is said of it.
 
-    A folder that exists as it stands, question mark and all, has no options.
-
     Raises:
         ValueError: an option that there is not, twice the same, or one whose value is none of its own.
     """
-    where, question, text = name.partition("?")
-    if not question or os.path.exists(os.path.expanduser(name)):
-        return name, {}
-    options: dict[str, str] = {}
-    for pair in text.split("&"):
-        key, equals, value = pair.partition("=")
-        if key not in OPTIONS or not equals or not value:
-            known = ", ".join(f"{k}={v}" for k, v in OPTIONS.items())
-            close = "" if key in OPTIONS else did_you_mean(key, OPTIONS)
-            raise ValueError(
-                f"transformers:{name}: {pair!r} is no option of a model; there are, such as {known}{close}"
-            )
-        if key in options:
-            raise ValueError(f"transformers:{name}: {key} is said twice")
-        if key == "kind" and value not in KINDS:
-            raise unknown_name("kind of depth", value, list(KINDS))
-        if key == "axes":
-            axes_of(value, f"transformers:{name}: axes")
-        options[key] = value
+    where, options = options_of("transformers", name, OPTIONS)
+    if options.get("kind", "metric") not in KINDS:
+        raise unknown_name("kind of depth", options["kind"], list(KINDS))
+    if "axes" in options:
+        axes_of(options["axes"], f"transformers:{name}: axes")
     return where, options
 
 
