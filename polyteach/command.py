@@ -19,6 +19,7 @@ import yaml
 from polyteach.ground.files import Twice, once, read_text, yaml_value
 from polyteach.ground.names import unknown_name
 from polyteach.ground.options import explained, from_file
+from polyteach.ground.signals import TERMINATED, terminated_as_interrupted
 from polyteach.ground.storage import StorageError
 from polyteach.ground.tables import width_of, wrapped
 from polyteach.ground.texts import say
@@ -48,11 +49,13 @@ def run(verb: Callable[..., Any], status: Callable[[Any], int], prog: str, argv:
     behind it.
     """
     try:
-        result = _call(verb, prog, argv)
+        with terminated_as_interrupted():
+            result = _call(verb, prog, argv)
     except KeyboardInterrupt as e:
-        why = f" ({e})" if str(e) else ""
-        say("", f"polyteach {prog}: stopped{why}; what was written is whole. The same command goes on.")
-        return 130
+        why, then = (*map(str, e.args), "", "")[:2]
+        then = then or "what was written is whole. The same command goes on."
+        say("", f"polyteach {prog}: stopped{f' ({why})' if why else ''}; {then}")
+        return 143 if why == TERMINATED else 130
     except ValueError as e:
         _complain(prog, e)
         return int(getattr(e, "status", 2))
@@ -136,6 +139,8 @@ def _config_option(argv: list[str]) -> tuple[list[str], str, dict[str, Any]]:
     """The command line without --config FILE, the file, and what it says."""
     rest, file = list(argv), None
     for i, word in enumerate(argv):
+        if file is not None and word.partition("=")[0] == "--config":
+            raise ValueError("--config is given twice; write all options into one file, or give some of them here")
         if word == "--config":
             if i + 1 == len(argv):
                 raise ValueError("--config needs a file")
@@ -157,13 +162,20 @@ def _config_option(argv: list[str]) -> tuple[list[str], str, dict[str, Any]]:
             raise ValueError(f"--config {file}: {e}") from e
         raise ValueError(f"--config {file} is not valid YAML: {e}") from e
     if not isinstance(config, dict):
-        raise ValueError(f"--config {file} must be NAME: VALUE lines")
+        has = "is empty; it" if config is None else ""
+        raise ValueError(f"--config {file} {has} must be NAME: VALUE lines".replace("  ", " "))
     if {"verb", "options"} <= set(config):
         raise ValueError(
             f"--config {file} is the record of a run, and not a file of options: write those of its 'options' that you "
             "want into one, NAME: VALUE lines"
         )
-    return rest, file, {str(k).replace("-", "_"): v for k, v in config.items()}
+    named: dict[str, Any] = {}
+    for key, value in config.items():
+        name = str(key).replace("-", "_")
+        if name in named:
+            raise ValueError(f"--config {file}: {name.replace('_', '-')} is given twice, with - and with _; keep one")
+        named[name] = value
+    return rest, file, named
 
 
 def _known(argv: list[str], options: dict[str, Option]) -> None:

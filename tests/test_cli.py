@@ -98,12 +98,17 @@ def test_config_file_errors(tmp_path, capsys):
         ("verb: label\noptions: {store: a}\n", "is the record of a run, and not a file of options"),
         ("[1, 2", "not valid YAML"),
         ("- 1\n", "NAME: VALUE"),
+        ("", "is empty; it must be NAME: VALUE lines"),
+        ("store: a\nbatch-size: 1\nbatch_size: 2\n", "batch-size is given twice, with - and with _"),
     ]:
         file.write_text(text)
         assert main(["label", "--config", str(file)]) == 2
         assert said in capsys.readouterr().err
     assert main(["label", "--config", str(tmp_path / "none.yaml")]) == 2
     assert "No such file" in capsys.readouterr().err
+    for twice in (["--config", str(file), f"--config={file}"], [f"--config={file}", "--config", str(file)]):
+        assert main(["label", *twice]) == 2
+        assert "--config is given twice" in capsys.readouterr().err
     file.write_text("store: a\nteacher: {x: y}\nbatch_size: many\n")
     assert main(["label", "--config", str(file)]) == 2
     assert f"--config {file}: batch_size: must be int; got 'many'" in capsys.readouterr().err
@@ -284,3 +289,18 @@ def test_what_a_training_cannot_do_is_said_before_torch_is_imported(tmp_path):
         assert message in " ".join(said.split()), said
     assert said.count("2 False\n") == len(MISTAKES), said
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["label", "s", "--teacher", "a=timm:resnet18", "--score", "2"], "score must be 0 to 1; got 2.0"),
+        (["label", "s", "--teacher", "a/b=timm:resnet18"], "use letters, digits"),
+        (["train", "s", "--out", "r", "--seed", "1" + "0" * 26], f"seed must be 0 to {2**63 - 1}"),
+        (["transfer", "s", "--out", "r", "--seeds", "1" + "0" * 26], f"seeds must be 0 to {2**63 - 1}"),
+        (["predict", "r"], "name files or folders"),
+    ],
+)
+def test_what_no_verb_can_use_is_refused(words, said, tmp_path, capsys):
+    assert main(words) == 2
+    assert said in " ".join(capsys.readouterr().err.split())

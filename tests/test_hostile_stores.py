@@ -153,10 +153,6 @@ CASES = {
         f"{SET}/set.json", "not a regular file", 70,
     ),
     "set.json: gone": (lambda p: (p / SET / "set.json").unlink(), f"{SET}/set.json", "No such file", 70),
-    "an unknown task": (
-        lambda p: shutil.copytree(p / SET, p / "labels/nonsense/people"),
-        "labels/nonsense/people/set.json", "unknown task 'nonsense'; there are classification, ", 70,
-    ),
     "an unfit name": (
         lambda p: shutil.copytree(p / SET, p / "labels/classification/a b"),
         "labels/classification/a b/set.json", "label set name 'a b': use letters", 70,

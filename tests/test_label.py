@@ -338,7 +338,8 @@ def test_kills_and_restarts_end_with_the_same_bytes(tmp_path, teacher, monkeypat
     assert kills >= 6
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path, teacher, monkeypatch):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_say_how_to_go_on(tmp_path, teacher, monkeypatch, number, status):
     store = store_of(tmp_path / "s", pictures(40), 2)
     words = ["label", str(store.path), "--teacher", f"a={teacher}mean"]
     monkeypatch.setenv("SLOW", "0.2")
@@ -346,8 +347,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, teacher, monkeypatch):
     begun = time.monotonic()
     while not digest(store) and time.monotonic() < begun + 60:
         time.sleep(0.05)
-    os.kill(run, signal.SIGINT)
-    assert os.waitstatus_to_exitcode(os.waitpid(run, 0)[1]) == 130
+    os.kill(run, number)
+    assert os.waitstatus_to_exitcode(os.waitpid(run, 0)[1]) == status
     said = (tmp_path / "said").read_text()
     assert "The same command goes on" in said
     assert "Traceback" not in said

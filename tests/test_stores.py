@@ -16,8 +16,8 @@ from polyteach.curation import merge as merging
 from polyteach.curation.check import faults
 from polyteach.curation.info import described
 from polyteach.ground.scene import random_scene, render
-from polyteach.store import ImageRow, Store
-from polyteach.tasks import all_tasks, load_task
+from polyteach.store import ImageRow, Store, label_folder
+from polyteach.tasks import load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import PEOPLE, Space
 from polyteach.tasks.detection import DetectionTarget
@@ -28,7 +28,7 @@ from polyteach.verbs.store.merge import merge
 from polyteach.verbs.store.repair import repair
 from polyteach.verbs.store.split import split
 from polyteach.verbs.train import train
-from tests.worlds import options, png, world
+from tests.worlds import options, png, seen_tasks, world
 
 
 def content(path):
@@ -243,6 +243,29 @@ def test_info_warns_of_labels_that_can_hardly_teach(tmp_path, capsys):
     ]  # fmt: skip
 
 
+# ---- sets of a task that is not installed ----
+
+
+def test_labels_of_a_task_that_is_not_installed_stay_and_stop_nothing(whole, tmp_path, capsys):
+    path = copied(whole, tmp_path)
+    shutil.copytree(path / "labels" / "depth", path / "labels" / "flow")
+    about = path / "labels" / "flow" / "oracle" / "set.json"
+    about.write_text(about.read_text().replace('"depth"', '"flow"'))
+    before = {p: p.read_bytes() for p in (path / "labels" / "flow").rglob("*") if p.is_file()}
+    label_folder._TOLD.clear()
+    assert {s.task for s in Store.open(path).sets()} == {t for t, _ in whole[1][1]}
+    assert (
+        "label set flow/oracle is left out and stays as it is: no task 'flow' is installed" in capsys.readouterr().err
+    )
+    check(str(path))
+    repair(str(path))
+    assert {p: p.read_bytes() for p in (path / "labels" / "flow").rglob("*") if p.is_file()} == before
+    with pytest.raises(ValueError, match="no label set given; say which to delete"):
+        drop_labels(str(path), [], yes=True)
+    drop_labels(str(path), ["flow/oracle"], yes=True)
+    assert not (path / "labels" / "flow").exists()
+
+
 # ---- drop-labels ----
 
 
@@ -356,7 +379,7 @@ def test_the_command_line(whole, tmp_path, capsys):
     assert "polyteach store check: 1 faults" in capsys.readouterr().err
     assert main(["store", "repair", str(path), "--no-progress"]) == 0
     assert main(["store", "check", str(path), "--no-progress"]) == 0
-    assert len(all_tasks()) == len(Store.open(path).sets())
+    assert len(seen_tasks()) == len(Store.open(path).sets())
 
 
 def test_paths_from_python(tmp_path, capsys):

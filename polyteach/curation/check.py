@@ -33,6 +33,8 @@ from polyteach.store import (
     strays,
     wrong_row,
 )
+from polyteach.store.label_folder import tell_foreign
+from polyteach.tasks import is_task
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,9 @@ def opened_sets(store: Store) -> tuple[list[LabelSet], list[Fault]]:
         task, name = folder.parent.name, folder.name
         if task.startswith(".") or (isinstance(folder, Path) and not folder.is_dir()):
             continue  # what a killed `drop-labels` left, or somebody's notes
+        if not is_task(task) and (folder / "set.json").is_file():
+            tell_foreign(store, task, name)
+            continue
         try:
             sets.append(LabelSet(store, task, name))
         except StorageError:

@@ -8,7 +8,7 @@ from polyteach.ground.names import unknown_name
 from polyteach.ground.storage import total
 from polyteach.ground.texts import say
 from polyteach.store.folder import StoreFolder
-from polyteach.store.label_folder import LabelFolder, named_sets
+from polyteach.store.label_folder import LabelFolder, every_set
 
 
 def drop(store: str | Path, sets: Sequence[str], yes: bool) -> None:
@@ -18,7 +18,10 @@ def drop(store: str | Path, sets: Sequence[str], yes: bool) -> None:
         ValueError: there is no such set, or `yes` is missing.
     """
     opened = StoreFolder.open(store)
-    have = [LabelFolder(opened, task, name) for task, name in named_sets(opened)]
+    have = [LabelFolder(opened, task, name) for task, name in every_set(opened)]
+    if not sets:
+        known = ", ".join(f"{s.task}/{s.name}" for s in have) or "none"
+        raise ValueError(f"no label set given; say which to delete. {store} has {known}")
     for name in sets:
         if not any(name in (s.name, f"{s.task}/{s.name}") for s in have):
             raise unknown_name("label set", name, [f"{s.task}/{s.name}" for s in have], f"{store} has")

@@ -44,6 +44,10 @@ Paths = Annotated[
 """Of a verb: folders or URLs. From Python one may come without a list."""
 
 
+MOST_SEED = 2**63 - 1
+"""The largest seed that torch takes as it is."""
+
+
 def at_least(low: float, **given: float | None) -> None:
     """Refuse numbers that are too small; None is no number.
 
@@ -146,7 +150,8 @@ class Optimisation:
             raise ValueError(f"give steps or epochs, not both; got steps={self.steps} and epochs={self.epochs}")
         one_of(OPTIMIZERS, optimizer=self.optimizer)
         at_least(1, batch_size=self.batch_size, steps=self.steps)
-        at_least(0, seed=self.seed, weight_decay=self.weight_decay, warmup=self.warmup, clip=self.clip)
+        within(0, MOST_SEED, seed=self.seed)
+        at_least(0, weight_decay=self.weight_decay, warmup=self.warmup, clip=self.clip)
         above(0, epochs=self.epochs, lr=self.lr)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from polyteach.ground.names import check_device
+from polyteach.ground.names import check_device, fit_name
 from polyteach.ground.options import PRECISIONS, at_least, listed, one_of, within
 from polyteach.ground.texts import say
 from polyteach.tasks.target import PEOPLE
@@ -149,6 +149,10 @@ def check_names(teachers: Mapping[str, str]) -> None:
     """
     if not teachers:
         raise ValueError("no teacher given; say --teacher NAME=FAMILY:MODEL [NAME=FAMILY:MODEL ...]")
+    for name, spec in teachers.items():
+        fit_name("teacher's name", name)
+        if not spec:
+            raise ValueError(f"teacher {name!r} has no model; say --teacher {name}=FAMILY:MODEL")
     if PEOPLE in teachers:
         raise ValueError(
             f"a teacher cannot be called {PEOPLE!r}: labels of that name are people's, and win over every teacher's. "

@@ -66,7 +66,11 @@ def run(
     teacher = load_teacher(f"own:{student}", device, predicting.precision)
     warn_if_slow(torch.device(device).type, predicting.precision)
     drawn = Path(out) if out is not None and pictures else None
-    found = predict_files(teacher, files, predicting.batch_size, Limits(max_pixels=max_pixels), drawn, progress)
+    try:
+        found = predict_files(teacher, files, predicting.batch_size, Limits(max_pixels=max_pixels), drawn, progress)
+    except KeyboardInterrupt as e:
+        begins = "nothing is kept" if drawn is None else f"{drawn} has drawings and no answers: delete it first"
+        raise KeyboardInterrupt(str(e), f"{begins}. The same command begins anew.") from e
     if out is not None:
         keep(Path(out) / "store", found, teacher)
         config = {"run": student, "images": list(given), "device": device, "precision": predicting.precision}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from polyteach.ground.limits import Limits
+from polyteach.ground.options import within
 from polyteach.ground.storage import to_path
 from polyteach.ground.texts import say
 from polyteach.labelling.lines import lines
@@ -32,6 +33,7 @@ def start_label(
         ValueError: no store there or none with images, a teacher or device that is none; or as `run`.
     """
     check_names(teachers)
+    within(0, 1, score=score)
     if isinstance(to_path(store), Path):  # one in object storage is opened once alone, as every request costs time
         check_images(StoreFolder.open(store, limits=limits), store)
     devices = places(device, teachers)
@@ -59,7 +61,7 @@ def start_predict(
         Unreadable: none of the images is there.
     """
     if not images:
-        raise ValueError("no image given")
+        raise ValueError("no image given; name files or folders: polyteach predict RUN cat.jpg photos/")
     if out is not None and Path(out).exists():
         raise ValueError(f"{out} exists; predict does not overwrite, choose another --out")
     check_teacher(f"own:{run}", predicting.precision)

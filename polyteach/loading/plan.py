@@ -366,8 +366,12 @@ def no_split(asked: str, there: Collection[str | None]) -> ValueError:
 
 
 def _answering(plan: Plan) -> list[str]:
-    """Names of the label sets whose answers count."""
-    return sorted({labels.name for _, _, labels, n in members(plan) if n})
+    """Names of the label sets whose answers count, with their task where another task's set is called so too."""
+    tasks: dict[str, set[str]] = {}
+    for _, _, labels, _ in members(plan):
+        tasks.setdefault(labels.name, set()).add(labels.task)
+    found = {(labels.task, labels.name) for _, _, labels, n in members(plan) if n}
+    return sorted(f"{task}/{name}" if len(tasks[name]) > 1 else name for task, name in found)
 
 
 def _chosen(sets: list[LabelSet], tasks: Sequence[str], labels: Sequence[str]) -> list[LabelSet]:

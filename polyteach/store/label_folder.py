@@ -8,10 +8,12 @@ import pyarrow as pa
 
 from polyteach.ground.fields import Fields, cost
 from polyteach.ground.storage import ObjectPath
+from polyteach.ground.texts import say
 from polyteach.store.folder import StoreFolder
 from polyteach.store.index import Index
 from polyteach.store.parts import is_linked, list_parts, part_name, prefetch_part, read_part
 from polyteach.store.records import info_of, space_of
+from polyteach.tasks import all_tasks, is_task
 from polyteach.tasks.target import PEOPLE, Calibration, Objective
 
 CALIBRATION = "calibration.json"
@@ -19,16 +21,39 @@ CALIBRATION = "calibration.json"
 SPAN = 20.0
 """Temperatures are between 1 / SPAN and SPAN, shifts between -SPAN and SPAN."""
 
+_TOLD: set[tuple[str, str, str]] = set()
+"""Store, task and name of label sets that were told to be of a task that is not installed."""
+
 
 def remedy(store: StoreFolder) -> str:
     """What to do about a label set that cannot be opened."""
     return f"Mend it, or take the set out: polyteach store repair {store.path}"
 
 
-def named_sets(store: StoreFolder) -> list[tuple[str, str]]:
+def every_set(store: StoreFolder) -> list[tuple[str, str]]:
     """Task and name of every label set, sorted; none of hidden folders, which are no task's."""
     found = sorted((f.parent.parent.name, f.parent.name) for f in (store.path / "labels").glob("*/*/set.json"))
     return [(task, name) for task, name in found if not task.startswith(".")]
+
+
+def named_sets(store: StoreFolder) -> list[tuple[str, str]]:
+    """As `every_set`, of the tasks that are installed here. What is left out is told, once."""
+    found = every_set(store)
+    known = {task for task in {task for task, _ in found} if is_task(task)}
+    for task, name in found:
+        if task not in known:
+            tell_foreign(store, task, name)
+    return [(task, name) for task, name in found if task in known]
+
+
+def tell_foreign(store: StoreFolder, task: str, name: str) -> None:
+    """Say, once, that a label set is of a task that is not installed here, and stays as it is."""
+    if (str(store.path), task, name) not in _TOLD:
+        _TOLD.add((str(store.path), task, name))
+        say(
+            f"{store.path}: label set {task}/{name} is left out and stays as it is: no task {task!r} is installed, "
+            f"only {', '.join(all_tasks())}"
+        )
 
 
 class LabelFolder:

@@ -31,13 +31,18 @@ def all_tasks() -> list[str]:
     return _FAMILY.names(_own())
 
 
+def is_task(name: str) -> bool:
+    """Whether there is a task of that name."""
+    return name in all_tasks()
+
+
 def known_task(name: str) -> str:
     """The name, where there is a task of it.
 
     Raises:
         ValueError: there is none; the message lists the tasks there are.
     """
-    if name not in all_tasks():
+    if not is_task(name):
         raise unknown_name("task", name, all_tasks())
     return name
 

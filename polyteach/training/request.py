@@ -147,7 +147,7 @@ def check_frozen(freeze: Sequence[str], hardware: StudentHardware) -> None:
 
 def _check_stores(stores: Sequence[str], limits: Limits) -> list[StoreFolder]:
     if not stores:
-        raise ValueError("no store given")
+        raise ValueError("no store given; name one or more that polyteach ingest made: polyteach train STORE --out RUN")
     return [StoreFolder.open(store, limits=limits) for store in stores]
 
 

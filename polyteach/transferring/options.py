@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from polyteach.ground.limits import Limits
-from polyteach.ground.options import OPTIMIZERS, Hardware, Views, above, at_least, one_of
+from polyteach.ground.options import MOST_SEED, OPTIMIZERS, Hardware, Views, above, at_least, one_of
 
 TRAINED = ("finetune", "frozen")
 """Modes that train a network; the others are probes that tasks offer."""
@@ -105,7 +105,7 @@ class Sweep:
             ("parts", set(texts(self.parts)) <= {"backbone", "pyramid"}, "backbone or pyramid"),
             ("lrs", all(x > 0 for x in self.lrs), "above 0"),
             ("steps", all(x > 0 for x in self.steps), "above 0"),
-            ("seeds", all(x >= 0 for x in self.seeds), "0 or more"),
+            ("seeds", all(0 <= x <= MOST_SEED for x in self.seeds), f"0 to {MOST_SEED}"),
         )
         for key, fine, allowed in checks:
             if not fine:
