@@ -253,7 +253,7 @@ def test_labels_of_a_task_that_is_not_installed_stay_and_stop_nothing(whole, tmp
     about.write_text(about.read_text().replace('"depth"', '"flow"'))
     before = {p: p.read_bytes() for p in (path / "labels" / "flow").rglob("*") if p.is_file()}
     label_folder._TOLD.clear()
-    assert {s.task for s in Store.open(path).sets()} == {t for t, _ in whole[1][1]}
+    assert {s.task for s in Store.open(path).sets()} == {k[0] for k in whole[1][1]}
     assert (
         "label set flow/oracle is left out and stays as it is: no task 'flow' is installed" in capsys.readouterr().err
     )
