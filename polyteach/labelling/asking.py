@@ -15,7 +15,8 @@ from polyteach.ground.texts import say
 from polyteach.labelling.cluster import Broken
 from polyteach.store import Answer, LabelSet
 from polyteach.tasks import load_task
-from polyteach.teachers.contract import Teacher
+from polyteach.tasks.target import Target
+from polyteach.teachers.contract import Chained, Teacher
 
 SUSPECT = 8
 """Images in a row for which a teacher failed, after which it is asked about a plain image."""
@@ -27,19 +28,23 @@ class Asker:
 
     most: images that its memory was seen to be enough for, where it was not for a batch. failures: images in a row that
     it has failed for. smallest: the smallest image that it has answered. flops: operations for an image; None where
-    they cannot be counted, and before they were.
+    they cannot be counted, and before they were. source: the label set whose answers the teacher is asked with.
     """
 
-    def __init__(self, teacher: Teacher, sets: Mapping[str, LabelSet], place: str) -> None:
-        self.teacher, self.sets, self.place = teacher, sets, place
+    def __init__(
+        self, teacher: Teacher, sets: Mapping[str, LabelSet], place: str, source: LabelSet | None = None
+    ) -> None:
+        self.teacher, self.sets, self.place, self.source = teacher, sets, place, source
         self.most: int | None = None
         self.failures = 0
         self.smallest: Tensor | None = None
         self.flops: float | None = None
         self._counted = False
 
-    def answers(self, images: Sequence[Tensor]) -> list[Any]:
+    def answers(self, images: Sequence[Tensor], given: Sequence[Target] = ()) -> list[Any]:
         """An answer per image, or the reason why there is none.
+
+        given: of a chained teacher, what it is asked with; one for each image.
 
         Raises:
             Broken: its device answers no more.
@@ -48,7 +53,7 @@ class Asker:
         while len(out) < len(images):
             most = len(images) if self.most is None else self.most
             batch = images[len(out) : len(out) + most]
-            answers = ask(self.teacher, batch, self.place)
+            answers = ask(self.teacher, batch, self.place, given[len(out) : len(out) + most])
             if answers is None:
                 self.most = most = max(len(batch) // 2, 1)
                 say(f"{self.teacher.spec}: memory is not enough for {len(batch)} images; {most} from now on")
@@ -56,18 +61,25 @@ class Asker:
             out += answers
         return out
 
-    def timed(self, images: Sequence[Tensor]) -> tuple[list[Any], float]:
+    def timed(self, images: Sequence[Tensor], given: Sequence[Target] = ()) -> tuple[list[Any], float]:
         """`answers`, and the seconds that they took; at the first ones its operations are counted."""
         start = time.monotonic()
-        answers = self.answers(images)
+        answers = self.answers(images, given)
         seconds = time.monotonic() - start
         if not self._counted and not isinstance(answers[0], str):
             # the first image stands for all, and is asked about again: while torch counts it computes some operations
             # otherwise, so that answers would differ in their last bits between a run and one that goes on
             networks = any(isinstance(held, Module) for held in vars(self.teacher).values())
-            self.flops = counted(lambda: ask(self.teacher, images[:1], self.place))[1] if networks else None
+            example = self.examples(images[:1])
+            self.flops = counted(lambda: ask(self.teacher, images[:1], self.place, example))[1] if networks else None
             self._counted = True
         return answers, seconds
+
+    def examples(self, images: Sequence[Tensor]) -> list[Target]:
+        """What a chained teacher can be asked with about any image; nothing for any other."""
+        if not isinstance(self.teacher, Chained):
+            return []
+        return [self.teacher.example((int(image.shape[1]), int(image.shape[2]))) for image in images]
 
     def note(self, sets: Mapping[str, LabelSet], image: Tensor | str, failed: bool) -> None:
         """Note that an image failed, or did not; after many in a row see whether the teacher works at all.
@@ -98,7 +110,7 @@ class Asker:
             return
         self.failures = 0
         image = plain_image() if self.smallest is None else self.smallest
-        [answer] = self.answers([image])
+        [answer] = self.answers([image], self.examples([image]))
         size = (int(image.shape[1]), int(image.shape[2]))
         said = [checked(answer, key, size, labels) for key, labels in sets.items()]
         reasons = [reason for reason in said if isinstance(reason, str)]
@@ -110,16 +122,16 @@ class Asker:
             )
 
 
-def ask(teacher: Teacher, images: Sequence[Tensor], place: str) -> list[Any] | None:
+def ask(teacher: Teacher, images: Sequence[Tensor], place: str, given: Sequence[Target] = ()) -> list[Any] | None:
     """The teacher's answers; when a batch fails, image by image, so that one bad image costs no other its label.
 
-    None where memory is not enough for that many.
+    None where memory is not enough for that many. given: as `Asker.answers`.
 
     Raises:
         Broken: the device at `place` answers no more.
     """
     try:
-        answers = list(teacher(images))
+        answers = list(teacher(images, given) if isinstance(teacher, Chained) else teacher(images))
         if len(answers) != len(images):
             raise ValueError(f"{len(answers)} answers for {len(images)} images")
         return answers
@@ -131,7 +143,7 @@ def ask(teacher: Teacher, images: Sequence[Tensor], place: str) -> list[Any] | N
             return [f"teacher: {told(e)}"]
         if memory:
             return None
-    return [answer for image in images for answer in ask(teacher, [image], place) or []]
+    return [a for i, image in enumerate(images) for a in ask(teacher, [image], place, given[i : i + 1]) or []]
 
 
 def checked(answer: Any, key: str, size: tuple[int, int], labels: LabelSet) -> Answer:

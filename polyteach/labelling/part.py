@@ -15,6 +15,7 @@ from polyteach.labelling.costs import Ledger
 from polyteach.labelling.options import Asking
 from polyteach.loading.stream import Decoded, Stream
 from polyteach.store import Answer, ImageRow, LabelSet, Store, Unfit
+from polyteach.tasks.target import Target
 
 ENCODING = 2
 """Batches whose answers may still be being encoded while the next one is asked about."""
@@ -105,6 +106,12 @@ class _Sheet:
         self.team, self.part, self.rows = team, part, rows
         self.sets = [labels for _, sets in work for labels in sets.values()]
         self.answers: dict[int, list[Any]] = {}
+        sources = [asker.source for asker, _ in work if asker.source is not None]
+        mine = {id(labels) for labels in self.sets}
+        self.latest: dict[int, dict[int, Answer]] = {id(s): {} for s in sources if id(s) in mine}
+        """By label set whose answers another teacher needs: those of the batch in hand, as they were given."""
+        self.kept = {id(s): s.table(part) for s in sources if id(s) not in mine}
+        """Of such sets that are written already: the part, still encoded."""
         fresh = ["not done" if team.chosen(r) else None for r in rows]
         for labels in self.sets:
             kept = known_answers(labels, part, rows) if labels.has(part) else fresh
@@ -122,15 +129,26 @@ class _Sheet:
         """Ask one teacher about the images that it owes: in a retry not all. Returns what is being encoded."""
         owed = {i for i in images if any(self.owes(labels, i) for labels in sets.values())}
         good = {i: image for i, image in images.items() if i in owed and not isinstance(image, str)}
-        found = dict(zip(good, self._asked(asker, sets, list(good.values())), strict=True))
+        given = {} if asker.source is None else {i: self._given(asker.source, i) for i in good}
+        without = {i: answer for i, answer in given.items() if not isinstance(answer, Target)}
+        good = {i: image for i, image in good.items() if i not in without}
+        wanted = [answer for answer in given.values() if isinstance(answer, Target)]
+        found = dict(zip(good, self._asked(asker, sets, list(good.values()), wanted), strict=True))
         encoding = []
+        for labels in sets.values():
+            self.latest.get(id(labels), {}).clear()
         for i, image in images.items():
             refused = []
             for key, labels in sets.items():
                 if not self.owes(labels, i):
                     continue
                 size = (self.rows[i].height, self.rows[i].width)
-                answer = image if isinstance(image, str) else checked(found[i], key, size, labels)
+                if isinstance(image, str):
+                    answer: Answer = image
+                else:
+                    answer = without[i] if i in without else checked(found[i], key, size, labels)
+                if id(labels) in self.latest:
+                    self.latest[id(labels)][i] = answer
                 refused.append(isinstance(answer, str))
                 self.answers[id(labels)][i] = answer
                 if not isinstance(answer, str):
@@ -140,11 +158,24 @@ class _Sheet:
                 asker.note(sets, image, all(refused))
         return encoding
 
-    def _asked(self, asker: Asker, sets: Mapping[str, LabelSet], images: list[Tensor]) -> list[Any]:
+    def _given(self, source: LabelSet, image: int) -> Answer:
+        """What a label set says of an image to a teacher that needs it: just now, or where it was written before.
+
+        Nothing where it says nothing; a failure is that teacher's too, so that a retry asks both.
+        """
+        if id(source) in self.kept:
+            [answer] = source.fitted(self.kept[id(source)].slice(image, 1), self.rows[image : image + 1])
+        else:
+            answer = self.latest[id(source)].get(image, self.answers[id(source)][image])
+        return f"{source.task}/{source.name}: {answer}" if isinstance(answer, str | Unfit) else answer
+
+    def _asked(
+        self, asker: Asker, sets: Mapping[str, LabelSet], images: list[Tensor], given: Sequence[Target]
+    ) -> list[Any]:
         """The teacher's answers; seconds and operations are charged to the sets in equal shares."""
         if not images:
             return []
-        answers, seconds = asker.timed(images)
+        answers, seconds = asker.timed(images, given)
         flops = None if asker.flops is None else asker.flops * len(images) / len(sets)
         for labels in sets.values():
             self.team.ledger(labels).charge(len(images), seconds / len(sets), flops)

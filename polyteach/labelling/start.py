@@ -10,11 +10,13 @@ from polyteach.ground.limits import Limits
 from polyteach.ground.options import within
 from polyteach.ground.storage import to_path
 from polyteach.ground.texts import say
+from polyteach.labelling.chain import in_order
 from polyteach.labelling.lines import lines
 from polyteach.labelling.options import Asking, Cluster, Predicting, Telling, check_names, places
 from polyteach.labelling.unreadable import complain
 from polyteach.store.folder import StoreFolder, check_images
-from polyteach.teachers import check_teacher
+from polyteach.store.label_folder import named_sets
+from polyteach.teachers import check_teacher, needed
 
 
 def start_label(
@@ -34,11 +36,15 @@ def start_label(
     """
     check_names(teachers)
     within(0, 1, score=score)
-    if isinstance(to_path(store), Path):  # one in object storage is opened once alone, as every request costs time
+    local = isinstance(to_path(store), Path)
+    if local:  # one in object storage is opened once alone, as every request costs time
         check_images(StoreFolder.open(store, limits=limits), store)
     devices = places(device, teachers)
     for spec in teachers.values():
         check_teacher(spec, asking.precision)
+    needs = {name: needed(spec) for name, spec in teachers.items()}
+    if local and any(needs.values()):
+        in_order(needs, named_sets(StoreFolder.open(store, limits=limits)))
     from polyteach.labelling.label import run  # torch, from here on
 
     run(store, teachers, devices, asking, score, limits, cluster, progress)

@@ -9,13 +9,15 @@ import torch
 from polyteach.ground.devices import NoDevice, arithmetic, find_device, warn_if_slow
 from polyteach.ground.texts import say
 from polyteach.labelling.asking import Asker
+from polyteach.labelling.chain import Key, check_whole, in_order
 from polyteach.labelling.costs import Ledger
 from polyteach.labelling.options import Asking
 from polyteach.labelling.part import Team
 from polyteach.loading.plan import no_split
 from polyteach.store import LabelSet, Store
+from polyteach.store.label_folder import named_sets
 from polyteach.teachers import load_teacher
-from polyteach.teachers.contract import Teacher
+from polyteach.teachers.contract import Chained, Teacher
 from polyteach.version import __version__
 
 
@@ -27,19 +29,25 @@ def load_team(
     device: by teacher. works: they will be asked in this process.
 
     Raises:
-        ValueError: no image has one of the splits that are asked for; a teacher cannot be loaded, or not on its device.
+        ValueError: no image has one of the splits that are asked for; a teacher cannot be loaded, or not on its device;
+            it needs answers that nobody gives.
     """
     _check_splits(store, asking)
-    askers = []
+    askers: list[Asker] = []
     ledgers = {}
-    for name, spec in teachers.items():
-        teacher, place = _loaded(name, spec, device[name], asking.precision)
+    loaded = {name: _loaded(name, spec, device[name], asking.precision) for name, spec in teachers.items()}
+    needs = {name: teacher.needs if isinstance(teacher, Chained) else None for name, (teacher, _) in loaded.items()}
+    made: dict[Key, LabelSet] = {}
+    for name, maker in in_order(needs, named_sets(store)).items():
+        teacher, place = loaded[name]
         if teacher.bulk and works:
             say(_bulk(name, teacher, store))
-        sets = _label_sets(store, name, teacher, asking)
+        source = _followed(store, name, teacher, maker, made) if isinstance(teacher, Chained) else None
+        sets = _label_sets(store, name, teacher, asking, source)
+        made |= {(labels.task, labels.name): labels for labels in sets.values()}
         for labels in sets.values():
             ledgers[str(labels.path)] = Ledger(labels, [arithmetic(place, asking.precision)])
-        askers.append(Asker(teacher, sets, place))
+        askers.append(Asker(teacher, sets, place, source))
         if works:
             warn_if_slow(torch.device(place).type, asking.precision)
     return Team(store, asking, askers, ledgers)
@@ -73,11 +81,38 @@ def _loaded(name: str, spec: str, device: str, precision: str) -> tuple[Teacher,
         return load_teacher(spec, "cpu", precision), "cpu"
 
 
-def _label_sets(store: Store, name: str, teacher: Teacher, asking: Asking) -> dict[str, LabelSet]:
-    """Make or open the teacher's label sets: NAME, or NAME-OBJECTIVE where one task comes twice."""
+def _followed(store: Store, name: str, teacher: Chained, maker: str | None, made: Mapping[Key, LabelSet]) -> LabelSet:
+    """The label set whose answers the teacher `name` is asked with, which it has been told of.
+
+    maker: the teacher that fills it, if one of this command does. made: label sets of this command.
+    """
+    task, source = teacher.needs
+    if maker is None:
+        labels = LabelSet(store, task, source)
+        check_whole(name, labels, store)
+    elif (task, source) in made:
+        labels = made[task, source]
+    else:
+        # any of them may be of `maker`, whose sets may bear the names of its objectives too
+        there = ", ".join(f"{t}/{n}" for t, n in made if n == maker or n.startswith(f"{maker}-"))
+        raise ValueError(f"teacher {name!r} is to be given {task}/{source}, but {maker!r} answers {there}")
+    teacher.follow(labels.objective)
+    return labels
+
+
+def _label_sets(
+    store: Store, name: str, teacher: Teacher, asking: Asking, given: LabelSet | None
+) -> dict[str, LabelSet]:
+    """Make or open the teacher's label sets: NAME, or NAME-OBJECTIVE where one task comes twice.
+
+    given: whose answers it is asked with. Answers with other ones would be other answers, so it is recorded.
+    """
     source = store.ingested()
+    about = _provenance(teacher)
+    if given is not None:
+        about["given"] = {"task": given.task, "name": given.name, "teacher": given.info.get("teacher")}
     info: dict[str, Any] = {
-        "teacher": _provenance(teacher),
+        "teacher": about,
         "precision": asking.precision,
         "images": {"source": source.get("source"), "licence": source.get("licence")},
         "polyteach": __version__,

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from polyteach.teachers._maps import THINNEST, as_pillow, map_size, most_probable, refuse_thin, resized, size_of
     from polyteach.teachers._torch import Classifier, TorchTeacher, by_shape, preprocessing
     from polyteach.teachers._weights import digest, load_strict, where
-    from polyteach.teachers.contract import Teacher
+    from polyteach.teachers.contract import Chained, Teacher
 
 __all__ = [
-    "THINNEST", "Classifier", "Teacher", "TorchTeacher", "as_pillow", "at_file", "by_shape", "check_teacher",
+    "THINNEST", "Chained", "Classifier", "Teacher", "TorchTeacher", "as_pillow", "at_file", "by_shape", "check_teacher",
     "class_names",
-    "digest", "families", "inside", "load_strict", "load_teacher", "map_size", "most_probable", "no_names",
+    "digest", "families", "inside", "load_strict", "load_teacher", "map_size", "most_probable", "needed", "no_names",
     "preprocessing", "refuse_thin", "resized", "size_of", "where",
 ]  # fmt: skip
 
@@ -66,10 +66,28 @@ def check_teacher(spec: str, precision: str = "fp32") -> tuple[str, str]:
         raise _no_family(spec, family, colon)
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
-    companion = f"{__name__}._{family}_check"
-    if importlib.util.find_spec(companion) is not None:
-        importlib.import_module(companion).check(name)
+    companion = _companion(family)
+    if companion is not None:
+        companion.check(name)
     return family, name
+
+
+def needed(spec: str) -> tuple[str, str] | None:
+    """Task and name of the label set whose answers a teacher is asked with; None where it looks at images alone.
+
+    Raises:
+        ValueError: FAMILY:NAME does not say it, and has to.
+    """
+    family, _, name = spec.partition(":")
+    companion = _companion(family)
+    found: tuple[str, str] | None = companion.needs(name) if hasattr(companion, "needs") else None
+    return found
+
+
+def _companion(family: str) -> Any:
+    """The module that checks names of a family without torch; None where it has none."""
+    name = f"{__name__}._{family}_check"
+    return None if importlib.util.find_spec(name) is None else importlib.import_module(name)
 
 
 def _no_family(spec: str, family: str, colon: str) -> ValueError:

@@ -37,9 +37,9 @@ class TorchTeacher(Teacher):
                 _lower(module, self.device.type, dtype)
         self._dtype = dtype if lowered is None else torch.float32
 
-    def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
+    def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]], *given: Sequence[Target]) -> list[dict[str, Target]]:
         with torch.inference_mode():
-            answers = self.answer(images)
+            answers = self.answer(images, *given)
         return [{k: ordinary(t) for k, t in answer.items()} for answer in answers]
 
     @abstractmethod

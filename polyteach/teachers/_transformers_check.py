@@ -45,6 +45,15 @@ def check(name: str) -> None:
     Raises:
         ValueError: says which.
     """
+    has_library()
+    folder_of(asked(name)[0])
+
+
+def has_library() -> None:
+    """Refuse to go on without the library.
+
+    Raises:
+        ValueError: it is not installed.
+    """
     if importlib.util.find_spec("transformers") is None:
         raise ValueError("teachers of transformers: need the package: pip install 'polyteach[transformers]'")
-    folder_of(asked(name)[0])

@@ -48,3 +48,30 @@ class Teacher(ABC):
 
         images: uint8 RGB on the CPU. Maps cover the whole image but may keep the model's own resolution.
         """
+
+
+class Chained(Teacher):
+    """A teacher that is asked about images with what another answered, such as masks in that one's boxes.
+
+    needs: task and name of the label set whose answers it is given. Before `follow` it has no objectives.
+    """
+
+    needs: tuple[str, str]
+
+    @abstractmethod
+    def follow(self, source: Objective) -> None:
+        """Take over what the label set that it needs is about, so that `objectives` is known.
+
+        Raises:
+            ValueError: it can do nothing with answers of that kind.
+        """
+
+    @abstractmethod
+    def example(self, size: tuple[int, int]) -> Target:
+        """An answer that it could be given with an image of (height, width) `size`; shows whether it works at all."""
+
+    @abstractmethod
+    def __call__(
+        self, images: Sequence[UInt8[Tensor, "3 _ _"]], given: Sequence[Target] = (), /
+    ) -> list[dict[str, Target]]:
+        """As of any teacher. given: for each image the answer of the set that it needs, in that image's pixels."""

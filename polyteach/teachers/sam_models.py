@@ -1,0 +1,178 @@
+"""Outlines in boxes: `sam:FOLDER+boxes=NAME` or `sam:OWNER/MODEL+boxes=NAME`.
+
+A promptable model of transformers (SAM: Kirillov et al., ICCV 2023; SAM 2: Ravi et al., 2024; SAM-HQ, EdgeTAM, the
+tracker of SAM 3) is shown each box of another teacher, or of a label set of the store, and says which pixels the object
+in it has. Boxes, classes, scores and what is to be ignored stay as they were given.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, final
+
+import torch
+import transformers
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+from transformers.models.auto import modeling_auto as known
+
+from polyteach.ground.files import sha256
+from polyteach.tasks.contract import Objective, Space, Target
+from polyteach.tasks.detection import MASKS, DetectionTarget
+from polyteach.teachers._maps import size_of
+from polyteach.teachers._sam_check import parsed
+from polyteach.teachers._torch import TorchTeacher, by_shape
+from polyteach.teachers._transformers_check import folder_of
+from polyteach.teachers._transformers_files import check_folder, check_processor, fetched, licence_of, read_config, said
+from polyteach.teachers._weights import digest
+from polyteach.teachers.contract import Chained
+
+CHUNK = 32
+"""Boxes of an image that are asked about together: a mask at the model's resolution takes 4 MB on the way."""
+LARGEST = 1024
+"""Longest side of the masks: what these models look at. Finer ones would hold no more."""
+MOST_CELLS = 2**28
+"""Cells of all masks of an image together; where many boxes would take more, they are coarser."""
+
+
+@final
+class Sam(TorchTeacher, Chained):
+    """Masks by box prompts; a box in which the model marks no pixel is ignored by whoever learns from it.
+
+    The image is encoded once, its boxes are decoded together. The predicted IoU of the mask is not used: the score
+    says how sure its giver is of the object, and thresholds of training are about that.
+    """
+
+    def __init__(self, model: Any, processor: Any, source: str, device: str, precision: str) -> None:
+        super().__init__(model, device, precision, [model.vision_encoder])
+        self.processor = processor
+        self.needs = ("detection", source)
+        self.objectives = {}
+
+    def follow(self, source: Objective) -> None:
+        if source.task != self.needs[0]:
+            raise ValueError(f"{source.task} has no boxes to outline")
+        self.objectives = {"detection": Objective("detection", Space(source.space.names, MASKS))}
+
+    def example(self, size: tuple[int, int]) -> DetectionTarget:
+        height, width = size
+        return DetectionTarget(
+            box=torch.tensor([[width / 4, height / 4, width * 3 / 4, height * 3 / 4]]),
+            category=torch.zeros(1, dtype=torch.long),
+            score=torch.ones(1),
+            ignore=torch.zeros(1, dtype=torch.bool),
+        )
+
+    def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]], given: Sequence[Target] = ()) -> list[dict[str, Target]]:
+        boxes = [_boxes(target) for target in given]
+        if len(boxes) != len(images):
+            raise ValueError(f"{len(boxes)} answers with boxes for {len(images)} images")
+        some = [i for i, target in enumerate(boxes) if len(target.box)]
+        made = [
+            self.processor(images=[images[i]], return_tensors="pt", input_data_format="channels_first") for i in some
+        ]
+
+        def ask(batch: Tensor, positions: list[int]) -> Iterator[Bool[Tensor, "K M N"]]:
+            for at, features in zip(positions, self._encoded(batch), strict=True):
+                image = images[some[at]]
+                yield self._masks(features, size_of(image), boxes[some[at]].box, made[at])
+
+        masks = dict(zip(some, by_shape([m["pixel_values"][0].float() for m in made], ask), strict=True))
+        return [{"detection": _outlined(t, masks.get(i), size_of(images[i]))} for i, t in enumerate(boxes)]
+
+    def _encoded(self, batch: Float[Tensor, "B 3 h w"]) -> Iterator[dict[str, Any]]:
+        """What the decoder reads of each image of a batch, by the model's own names for it."""
+        model: Any = self.model
+        found = model.get_image_embeddings(batch.to(self.device))
+        if isinstance(found, tuple):  # SAM-HQ reads layers of the encoder too
+            names = dict(zip(("image_embeddings", "intermediate_embeddings"), found, strict=True))
+        else:
+            names = {"image_embeddings": found}
+        for i in range(len(batch)):
+            yield {
+                name: value[i : i + 1] if isinstance(value, Tensor) else [level[i : i + 1] for level in value]
+                for name, value in names.items()
+            }
+
+    def _masks(
+        self, features: dict[str, Any], size: tuple[int, int], box: Float[Tensor, "K 4"], made: Any
+    ) -> Bool[Tensor, "K M N"]:
+        """The pixels of the object in each box of an image of (height, width) `size`; made: of its processor."""
+        # where the image lies in the model's input, from its corner: beyond it there is padding
+        inner = [int(n) for n in made.get("reshaped_input_sizes", [made["pixel_values"].shape[-2:]])[0]]
+        scale = torch.tensor([inner[1] / size[1], inner[0] / size[0]]).repeat(2)
+        place = {"reshaped_input_sizes": [inner]} if "reshaped_input_sizes" in made else {}
+        cells = mask_size(size, len(box))
+        out = []
+        for chunk in (box.float() * scale).split(CHUNK):
+            prompt = chunk[None].to(self.device)
+            found = self.model(**features, input_boxes=prompt, multimask_output=False).pred_masks
+            [masks] = self.processor.post_process_masks([found[0].float()], original_sizes=[cells], **place)
+            out.append(masks[:, 0].cpu())
+        return torch.cat(out)
+
+
+def mask_size(size: tuple[int, int], boxes: int) -> tuple[int, int]:
+    """Height and width of the masks of so many boxes of an image of (height, width) `size`: its own, or smaller."""
+    scale = min(1.0, LARGEST / max(size), (MOST_CELLS / (max(boxes, 1) * size[0] * size[1])) ** 0.5)
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
+
+def _boxes(target: Target) -> DetectionTarget:
+    assert isinstance(target, DetectionTarget)
+    return target
+
+
+def _outlined(target: DetectionTarget, mask: Bool[Tensor, "K M N"] | None, size: tuple[int, int]) -> DetectionTarget:
+    """The target with these masks in place of its own; those without a pixel are no outlines, and are ignored."""
+    if mask is None:
+        mask = torch.zeros(0, *mask_size(size, 0), dtype=torch.bool)
+    return DetectionTarget(
+        box=target.box.float(),
+        category=target.category,
+        score=target.score.float(),
+        ignore=target.ignore | ~mask.flatten(1).any(1),
+        mask=mask,
+    )
+
+
+def load(name: str, device: str, precision: str) -> Sam:
+    """The model of a MODEL+boxes=NAME, which is to be told by `follow` what the boxes are of.
+
+    Raises:
+        ValueError: transformers is not installed, nothing there, a model that takes no boxes, weights that leave parts
+            of it untrained.
+    """
+    model_name, source = parsed(name)
+    folder = folder_of(model_name)
+    place = model_name if folder is None else str(folder)
+    if folder is not None:
+        check_folder(folder)
+    config = read_config(place)
+    kinds = known.MODEL_FOR_MASK_GENERATION_MAPPING_NAMES
+    if config.model_type not in kinds:
+        raise ValueError(f"{place} is a {config.model_type} model; outlines in boxes are made by {', '.join(kinds)}")
+    processor = fetched(transformers.AutoImageProcessor, place)
+    check_processor(processor, place)
+    if not hasattr(processor, "post_process_masks"):
+        raise ValueError(f"{type(processor).__name__} of {place} cannot make masks of answers")
+    teacher = Sam(_model(place), processor, source, device, precision)
+    single = None if folder is None else folder / "model.safetensors"
+    teacher.origin = f"huggingface.co/{model_name}" if folder is None else place
+    whole = single is not None and single.is_file()
+    teacher.sha256 = sha256(single) if whole and single is not None else digest(teacher.model.state_dict())
+    teacher.licence = licence_of(place)
+    return teacher
+
+
+def _model(place: str) -> Any:
+    """The model in fp32, all of whose weights are there."""
+    try:
+        model, info = transformers.AutoModelForMaskGeneration.from_pretrained(
+            place, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as e:  # what torch and safetensors raise of broken weights, and the library of anything else
+        raise ValueError(f"sam:{place} has no usable weights: {said(e)}") from e
+    missing = sorted({*info["missing_keys"], *(k[0] for k in info["mismatched_keys"])})
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ValueError(f"{place} has no weights for {', '.join(missing[:3])}{more}: the masks would be random")
+    return model
