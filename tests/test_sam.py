@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,7 +211,8 @@ def test_a_chain_labels_after_its_source_whatever_the_order(tmp_path, teacher, f
                 assert torch.equal(mask.mask, by_library(folders["sam"], "sam", images[i], box.box))
     about = json.loads((store.path / "labels/detection/masks/set.json").read_text())["info"]["teacher"]
     assert about["spec"] == spec
-    assert about["sha256"] == hashlib.sha256(Path(folders["sam"], "model.safetensors").read_bytes()).hexdigest()
+    assert about["sha256"] == load_teacher(spec).sha256
+    assert about["sha256"] != load_teacher(f"sam:{folders['sam2']}+boxes=found").sha256
     assert about["given"]["name"] == "found"
     assert about["given"]["teacher"]["spec"] == teacher + "boxes"
 

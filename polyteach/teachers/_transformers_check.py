@@ -6,6 +6,7 @@ from pathlib import Path
 from polyteach.ground.names import unknown_name
 from polyteach.teachers._axes import axes_of
 from polyteach.teachers._options import options_of
+from polyteach.teachers._prompts_file import read_prompts, split
 
 KINDS = {"metric": "metric", "relative": "relative inverse", "relative inverse": "relative inverse"}
 """How a person says what depth means -> the kind of the space."""
@@ -40,13 +41,16 @@ def folder_of(name: str) -> Path | None:
 
 
 def check(name: str) -> None:
-    """Refuse a folder that is not there, options that there are not, or any model without the library.
+    """Refuse a folder that is not there, options that there are not, prompts that are none, or all without the library.
 
     Raises:
         ValueError: says which.
     """
     has_library()
-    folder_of(asked(name)[0])
+    model, prompts = split(name)
+    folder_of(asked(model)[0])
+    if prompts is not None:
+        read_prompts(prompts)
 
 
 def has_library() -> None:

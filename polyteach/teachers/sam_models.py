@@ -14,15 +14,20 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from transformers.models.auto import modeling_auto as known
 
-from polyteach.ground.files import sha256
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.detection import MASKS, DetectionTarget
 from polyteach.teachers._maps import size_of
 from polyteach.teachers._sam_check import parsed
 from polyteach.teachers._torch import TorchTeacher, by_shape
 from polyteach.teachers._transformers_check import folder_of
-from polyteach.teachers._transformers_files import check_folder, check_processor, fetched, licence_of, read_config, said
-from polyteach.teachers._weights import digest
+from polyteach.teachers._transformers_files import (
+    check_folder,
+    licence_of,
+    provenance,
+    read_config,
+    read_processor,
+    said,
+)
 from polyteach.teachers.contract import Chained
 
 CHUNK = 32
@@ -150,15 +155,12 @@ def load(name: str, device: str, precision: str) -> Sam:
     kinds = known.MODEL_FOR_MASK_GENERATION_MAPPING_NAMES
     if config.model_type not in kinds:
         raise ValueError(f"{place} is a {config.model_type} model; outlines in boxes are made by {', '.join(kinds)}")
-    processor = fetched(transformers.AutoImageProcessor, place)
-    check_processor(processor, place)
+    processor = read_processor(place)
     if not hasattr(processor, "post_process_masks"):
         raise ValueError(f"{type(processor).__name__} of {place} cannot make masks of answers")
     teacher = Sam(_model(place), processor, source, device, precision)
-    single = None if folder is None else folder / "model.safetensors"
     teacher.origin = f"huggingface.co/{model_name}" if folder is None else place
-    whole = single is not None and single.is_file()
-    teacher.sha256 = sha256(single) if whole and single is not None else digest(teacher.model.state_dict())
+    teacher.sha256 = provenance(place, teacher.model.state_dict())
     teacher.licence = licence_of(place)
     return teacher
 

@@ -32,6 +32,7 @@ from polyteach.teachers._transformers_files import (
 )
 from polyteach.teachers._transformers_masks import OneFormer, Panoptic
 from polyteach.teachers._transformers_places import placed, unpadded
+from polyteach.teachers._transformers_prompts import digest_with, prompted, prompts_of
 
 
 @final
@@ -104,12 +105,15 @@ _FOR = {"kind": "estimators of depth", "axes": "estimators of normals"}
 
 
 def load(name: str, device: str, precision: str) -> HubTeacher:
-    """The model in the folder, or on the hub, called `name`; `?key=value` behind it says what its files do not.
+    """The model in the folder, or on the hub, called `name`; `?key=value` behind it says what its files do not,
+    and `@FILE` what a model that takes prompts is to look for.
 
     Raises:
         ValueError: transformers is not installed, nothing there, an architecture without a teacher here, weights
-            that leave parts of the model untrained, a model or processor that fails at every image.
+            that leave parts of the model untrained, a model or processor that fails at every image; prompts that are
+            none, or missing, or that it does not take.
     """
+    name, prompts = prompts_of(name)
     name, options = asked(name)
     folder = folder_of(name)
     place = name if folder is None else str(folder)
@@ -119,24 +123,27 @@ def load(name: str, device: str, precision: str) -> HubTeacher:
     architecture = (getattr(config, "architectures", None) or [None])[0]
     if architecture is None:
         raise ValueError(f"{place}/config.json names no architectures; a model of timm's is timm:hf-hub:{name}")
-    made, auto = _choose(architecture, place)
+    made, auto = prompted(architecture, place, prompts) or _choose(architecture, place)
     for key in options:
         if key not in made.options:
             raise ValueError(f"{key} is said of {place}, a {architecture}; it is for {_FOR[key]}")
     processor = read_processor(place)
     model, missing = _weights(getattr(transformers, auto), place)
-    teacher = _made(made, model, processor, device, precision, options)
+    told = options if prompts is None else options | {"prompts": prompts}
+    teacher = _made(made, model, processor, device, precision, told)
     if missing:
         _refuse_untrained(teacher, missing, place)
     teacher.try_out()
     teacher.origin = f"huggingface.co/{name}" if folder is None else place
     teacher.sha256 = provenance(place, model.state_dict(), teacher.files)
+    if prompts is not None:
+        teacher.sha256 = digest_with(teacher.sha256, prompts)
     teacher.licence = licence_of(place)
     return teacher
 
 
 def _made(
-    made: type[Any], model: Any, processor: Any, device: str, precision: str, options: dict[str, str]
+    made: type[Any], model: Any, processor: Any, device: str, precision: str, options: dict[str, Any]
 ) -> HubTeacher:
     """The teacher, which looks at model and processor.
 
