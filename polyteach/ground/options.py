@@ -204,6 +204,39 @@ class Saving:
         above(0, save_minutes=self.save_minutes)
 
 
+def scores_by_class(words: Sequence[str]) -> dict[str, float]:
+    """CLASS=SCORE pairs.
+
+    Raises:
+        ValueError: one of them is no pair, or a class comes twice.
+    """
+    out: dict[str, float] = {}
+    for word in words:
+        name, equals, value = word.rpartition("=")
+        try:
+            score = float(value)
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise ValueError(f"class_scores: {word!r} is not CLASS=SCORE")
+        if name in out:
+            raise ValueError(f"class_scores: {name!r} is there twice")
+        out[name] = score
+    return out
+
+
+ClassScores = Annotated[
+    Mapping[str, float] | None,
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="CLASS=SCORE ...",
+        instance_from_str=scores_by_class,
+        is_instance=lambda x: x is None or isinstance(x, Mapping),
+        str_from_instance=lambda x: [f"{k}={v}" for k, v in (x or {}).items()],
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Policy:
     """How a teacher's answer becomes a pseudo label; applied when training, so that it can change later.
@@ -228,18 +261,41 @@ class Policy:
             of a pixel's class or of the image's likeliest class); people's labels count fully.
         calibrated: take probabilities and scores as `polyteach store calibrate` found that they should be, of label
             sets that it was given; --no-calibrated takes them as the teacher said them.
+        class_scores: least scores of single classes, by the names that the heads have; `score` is for all others.
+            Images whose likeliest class is below its own are not learned either. On the command line CLASS=SCORE pairs,
+            in a file of options a mapping.
+        best_share: instead of `score`, learn of each class this share of the pseudo labels (boxes, pixels, images by
+            their likeliest class), those of the highest scores: the least scores follow from the stores when the run
+            begins, and are kept in its config.json.
 
     Raises:
-        ValueError: a score outside of 0 to 1.
+        ValueError: a score outside of 0 to 1, or options that forbid each other.
     """
 
     soft: bool = True
     score: float = 0.5
     confidence: bool = False
     calibrated: bool = True
+    class_scores: ClassScores = None
+    best_share: float | None = None
 
     def __post_init__(self) -> None:
         within(0, 1, score=self.score)
+        for name, score in (self.class_scores or {}).items():
+            if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+                raise ValueError(f"class_scores: {name}: {score!r} must be a number from 0 to 1")
+        if self.best_share is None:
+            return
+        if not 0 < self.best_share <= 1:
+            raise ValueError(f"best_share must be above 0 and at most 1; got {self.best_share}")
+        if self.class_scores:
+            raise ValueError("best_share and class_scores: both say from which score on a class is learned; give one")
+        if self.score != Policy.score:
+            raise ValueError(f"best_share finds the least scores itself, and score is {self.score:g}; give one of them")
+
+    def of(self, objective: str) -> "Policy":
+        """The policy of one objective: the same of all, unless a training has found least scores by class."""
+        return self
 
 
 def grouped(verb: Callable[..., Result]) -> Callable[..., Result]:

@@ -82,6 +82,14 @@ class Reader:
             return row, str(e)
 
     def _target(self, image: int, objective: str) -> Target | None:
+        answer, people = self.answer(image, objective)
+        if answer is None or people:
+            return answer
+        pseudo: Target = load_task(self.plan.objectives[objective].task).pseudo(answer, self.policy.of(objective))
+        return pseudo
+
+    def answer(self, image: int, objective: str) -> tuple[Target | None, bool]:
+        """What is said of image number `image`, calibrated and combined but whatever its score; and if people do."""
         place, about = self._place(image), self.plan.objectives[objective]
         task = load_task(about.task)
         found: list[Target] = []
@@ -96,13 +104,13 @@ class Reader:
             index = self.plan.moved.get((place.store, labels.task, labels.name))
             target: Target = answer if index is None else task.mapped(answer, index, len(about.space.names))
             if by_people(labels):
-                return target
+                return target, True
             found.append(target)
             if self.plan.combine == COMBINE[0]:
                 break
         if len(found) > 1:
             found = [self._combined(found, about)]
-        return task.pseudo(found[0], self.policy) if found else None
+        return (found[0] if found else None), False
 
     def _combined(self, found: Sequence[Target], about: Objective) -> Target:
         """One answer of several teachers, in the way that the plan says."""

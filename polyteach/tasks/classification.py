@@ -20,6 +20,7 @@ from polyteach.ground.layers import Pyramid
 from polyteach.ground.scene import Render
 from polyteach.tasks._agreement import Counting
 from polyteach.tasks.contract import (
+    ByClass,
     Calibration,
     Comparison,
     Evidence,
@@ -30,6 +31,7 @@ from polyteach.tasks.contract import (
     Target,
     Task,
     column,
+    least_score,
     weighted_mean,
     within,
 )
@@ -172,6 +174,8 @@ class Classification(Task[ClassificationTarget]):
         p, sure = target.probability, None
         if policy.confidence:
             sure = (p.max() / p.sum()).float() if target.confidence is None else target.confidence
+        if isinstance(policy, ByClass) and bool(p.max() < least_score(policy, p.argmax())):
+            sure = p.new_zeros((), dtype=torch.float32)  # not learned, as a box below its score
         if not policy.soft:
             p = F.one_hot(p.argmax(), len(p)).to(p.dtype)
         return ClassificationTarget(probability=p, confidence=sure)
@@ -191,6 +195,14 @@ class Classification(Task[ClassificationTarget]):
     def fused(self, targets: Sequence[ClassificationTarget], space: Space) -> ClassificationTarget:
         """The mean of the probabilities: where teachers disagree, none of its classes is probable."""
         return self.united(targets)
+
+    def nothing(self, target: ClassificationTarget, space: Space) -> str:
+        unsure = target.confidence is not None and not bool(target.confidence)
+        return "a likeliest class below its least score" if unsure else ""
+
+    def scored(self, target: ClassificationTarget) -> tuple[Int64[Tensor, " N"], Float[Tensor, " N"]]:
+        """The likeliest class and its probability."""
+        return target.probability.argmax()[None], target.probability.max()[None]
 
     def evidence(self, target: ClassificationTarget, true: ClassificationTarget, classes: int) -> Evidence:
         """The whole vector. Of a class that only one of both has it says nothing, nor does its image."""

@@ -19,6 +19,7 @@ from polyteach.tasks.target import (
     MAP,
     MOST_VALUES,
     PEOPLE,
+    ByClass,
     Calibration,
     Column,
     Objective,
@@ -29,9 +30,9 @@ from polyteach.tasks.target import (
 )
 
 __all__ = [
-    "MAP", "MOST_VALUES", "PEOPLE", "Agreement", "Calibration", "Column", "Comparison", "Evidence", "Metric",
+    "MAP", "MOST_VALUES", "PEOPLE", "Agreement", "ByClass", "Calibration", "Column", "Comparison", "Evidence", "Metric",
     "Objective", "Policy", "Probe", "Review", "Space", "Target", "Task", "at_one_size", "check_map", "column",
-    "tempered", "two_way", "weighted_mean", "within",
+    "least_score", "tempered", "two_way", "weighted_mean", "within",
 ]  # fmt: skip
 
 
@@ -66,6 +67,13 @@ def within(values: Tensor, low: float, high: float) -> bool:
 def weighted_mean(loss: Float[Tensor, "*N"], weight: Float[Tensor, "*N"]) -> Float[Tensor, ""]:
     """Sum of weight * loss over the sum of the weights (each 0..1); 0 with a gradient where they are all 0."""
     return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
+
+
+def least_score(policy: Policy, category: Int64[Tensor, "*N"]) -> float | Float[Tensor, "*N"]:
+    """The least score with which things of these classes are learned; any for what is beyond the classes."""
+    if not isinstance(policy, ByClass):
+        return policy.score
+    return torch.tensor(policy.least)[category.clamp(max=len(policy.least) - 1)]
 
 
 T = TypeVar("T", bound=Target)
@@ -198,6 +206,8 @@ class Task(ABC, Generic[T]):
     """Names of the metric's scores that are errors."""
     most_classes: ClassVar[int | None] = None
     """How many classes the store can keep apart; None for any number."""
+    by_score: ClassVar[bool] = False
+    """Whether `pseudo` leaves out what is below the policy's score, whatever its class; else `ByClass` alone does."""
     calibrates: ClassVar[tuple[str, ...]] = ()
     """The fields of `Calibration` that are fitted; empty where teachers give no probabilities."""
     compares_some: ClassVar[bool] = False
@@ -314,6 +324,15 @@ class Task(ABC, Generic[T]):
 
         The field named by `confidence` says how sure the teacher is where the policy asks for it, else 1 (or None).
         """
+
+    def scored(self, target: T) -> tuple[Int64[Tensor, " N"], Float[Tensor, " N"]]:
+        """The classes of what a teacher said (boxes, pixels, the image), and the scores that `ByClass` asks of them."""
+        raise NotImplementedError(f"{self.name} has no scores by class")
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether `scored` has an answer."""
+        return type(self).scored is not Task.scored
 
     @abstractmethod
     def head(self, widths: dict[str, int], space: Space) -> nn.Module:

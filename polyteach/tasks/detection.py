@@ -30,6 +30,7 @@ from polyteach.tasks.contract import (
     Task,
     check_map,
     column,
+    least_score,
     tempered,
     two_way,
     within,
@@ -136,6 +137,7 @@ class Detection(Task[DetectionTarget]):
     target = DetectionTarget
     confidence = "score"
     combines = frozenset({"best", "union", "fuse"})
+    by_score = True
     calibrates = ("temperature", "shift")
     compares_some = True
     most_classes = 2**16
@@ -210,7 +212,7 @@ class Detection(Task[DetectionTarget]):
         return rows(replace(target, box=box, mask=mask), keep)
 
     def pseudo(self, target: DetectionTarget, policy: Policy) -> DetectionTarget:
-        kept = rows(target, target.score >= policy.score)
+        kept = rows(target, target.score >= least_score(policy, target.category))
         return kept if policy.confidence else replace(kept, score=torch.ones_like(kept.score))
 
     def mapped(self, target: DetectionTarget, index: Int64[Tensor, " K"], classes: int) -> DetectionTarget:
@@ -261,6 +263,9 @@ class Detection(Task[DetectionTarget]):
         if not len(target.box):
             return "no object"
         return "nothing but crowds and other ignored objects" if bool(target.ignore.all()) else ""
+
+    def scored(self, target: DetectionTarget) -> tuple[Int64[Tensor, " N"], Float[Tensor, " N"]]:
+        return target.category, target.score
 
     def evidence(self, target: DetectionTarget, true: DetectionTarget, classes: int) -> Evidence:
         """The boxes' scores, and whether each finds an object (`_Found`): people's labels have to be complete."""

@@ -32,6 +32,7 @@ from polyteach.tasks.contract import (
     at_one_size,
     check_map,
     column,
+    least_score,
     tempered,
     two_way,
     weighted_mean,
@@ -95,6 +96,7 @@ class Segmentation(Task[SegmentationTarget]):
     target = SegmentationTarget
     confidence = "probability"
     combines = frozenset({"best", "union", "fuse"})
+    by_score = True
     calibrates = ("temperature",)
     compares_some = True
     most_classes = IGNORE
@@ -132,7 +134,7 @@ class Segmentation(Task[SegmentationTarget]):
 
     def pseudo(self, target: SegmentationTarget, policy: Policy) -> SegmentationTarget:
         p = target.probability
-        category = target.category.masked_fill(p < policy.score, IGNORE)
+        category = target.category.masked_fill(p < least_score(policy, target.category), IGNORE)
         return SegmentationTarget(category=category, probability=p if policy.confidence else torch.ones_like(p))
 
     def mapped(self, target: SegmentationTarget, index: Int64[Tensor, " K"], classes: int) -> SegmentationTarget:
@@ -170,6 +172,10 @@ class Segmentation(Task[SegmentationTarget]):
 
     def nothing(self, target: SegmentationTarget, space: Space) -> str:
         return "nothing but ignored pixels" if bool((target.category == IGNORE).all()) else ""
+
+    def scored(self, target: SegmentationTarget) -> tuple[Int64[Tensor, " N"], Float[Tensor, " N"]]:
+        known = target.category != IGNORE
+        return target.category[known], target.probability[known]
 
     def evidence(self, target: SegmentationTarget, true: SegmentationTarget, classes: int) -> Evidence:
         """The pixels' own probabilities, as the store keeps no others: at most `JUDGED`, in even steps."""

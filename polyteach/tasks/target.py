@@ -3,6 +3,7 @@
 Nothing here needs torch, so that what only counts and lists labels starts quickly.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -70,6 +71,23 @@ class Space:
 
     names: tuple[str, ...] = ()
     kind: str = ""
+
+
+@dataclass(frozen=True)
+class ByClass(Policy):
+    """A policy whose least score differs between classes. least: by the index of the objective's class."""
+
+    least: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class ByObjective(Policy):
+    """Policies of objectives whose classes have least scores of their own, by name."""
+
+    each: Mapping[str, ByClass] = field(default_factory=dict)
+
+    def of(self, objective: str) -> Policy:
+        return self.each.get(objective, self)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Briefing: what is said and refused of the label sets before a training starts."""
 
 import sys
+from dataclasses import replace
 
 from polyteach.ground.options import Policy
 from polyteach.ground.tables import fitted
@@ -10,7 +11,11 @@ from polyteach.loading.plan import Plan, idle, members
 from polyteach.loading.reader import unlearnable
 from polyteach.store import LabelSet
 from polyteach.tasks import load_task
+from polyteach.tasks.target import ByClass
 from polyteach.training.settings import Settings
+
+FEW = 5
+"""Least scores that are told, of the lowest and of the highest."""
 
 
 def check_meaningful(plan: Plan, policy: Policy, drop: float) -> None:
@@ -65,6 +70,7 @@ def tell(plan: Plan, weights: dict[str, float], reasons: dict[str, str], setting
         lines.append(f"  ({plan.unlabelled:,} images that no chosen label set labels are left out)")
     for name, value in weights.items():
         lines.append(f"  {name}: {value:.4g} ({reasons[name]}); {plan.labelled[name]:,} images")
+        lines += _least(plan, policy, name)
         for _, i, labels, n in (m for m in members(plan) if m[0] == name):
             together = "" if plan.combine == "first" or by_people(labels) else f" ({plan.combine} of its teachers)"
             found = labels.calibration() if policy.calibrated else None
@@ -74,6 +80,26 @@ def tell(plan: Plan, weights: dict[str, float], reasons: dict[str, str], setting
         text, mark, table = warning.partition("--map FILE:\n")  # a table is YAML, in which names keep to their lines
         lines += [f"WARNING: {text}{mark.rstrip()}", *(table.split("\n") if mark else [])]
     say(*fitted(lines, sys.stderr))
+
+
+def _least(plan: Plan, policy: Policy, name: str) -> list[str]:
+    """From which score on each class is learned, where they differ."""
+    mine = policy.of(name)
+    if not isinstance(mine, ByClass):
+        return []
+    pairs = sorted(zip(plan.objectives[name].space.names, mine.least, strict=True), key=lambda x: x[1])
+    shown = [f"{n} {s:.3g}" for n, s in (pairs if len(pairs) <= 2 * FEW else [*pairs[:FEW], *pairs[-FEW:]])]
+    if len(pairs) > 2 * FEW:
+        shown.insert(FEW, "...")
+    return [f"    least scores: {', '.join(shown)}"]
+
+
+def _own(plan: Plan, policy: Policy, name: str, store: int, labels: LabelSet) -> Policy:
+    """The policy of an objective, by the indices that a label set of it has for the classes."""
+    mine, index = policy.of(name), plan.moved.get((store, labels.task, labels.name))
+    if not isinstance(mine, ByClass) or index is None:
+        return mine
+    return replace(mine, least=tuple(mine.least[i] for i in index.tolist()))
 
 
 def _where(plan: Plan, store: int, labels: LabelSet) -> str:
@@ -90,7 +116,7 @@ def _warnings(plan: Plan, policy: Policy) -> list[str]:
         why = reasons.get((i, labels.task, labels.name))
         if why:
             out.append(f"{where} {why}")
-        doubt = labels.doubt(policy)
+        doubt = labels.doubt(_own(plan, policy, name, i, labels))
         if doubt:
             out.append(f"{where} can teach {name} hardly anything: {doubt}")
     return out + plan.apart

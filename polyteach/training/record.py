@@ -75,6 +75,19 @@ class Record:
         began = self._began()
         return None if began is None else began.object("options")
 
+    def thresholds(self) -> dict[str, dict[str, float]] | None:
+        """The least scores by objective and class with which the run in the folder was begun, None where it has none.
+
+        Raises:
+            ValueError: config.json is not as the verb wrote it.
+        """
+        began = self._began()
+        if began is None or "thresholds" not in began:
+            return None
+        found = began.object("thresholds")
+        each = {name: found.object(name) for name in found.value}
+        return {name: {k: one.number(k, low=0, high=1) for k in one.value} for name, one in each.items()}
+
     def settings(
         self, options: Mapping[str, Any], init: str | None, data: Mapping[str, Any], **more: Any
     ) -> dict[str, Any]:

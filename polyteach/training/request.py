@@ -32,7 +32,8 @@ TRAIN = Kind(
     "train",
     "train.json",
     free=("workers", "progress", "save_every", "save_minutes", "keep", "shard", "allow_remote"),
-    new={"combine": "first", "map": None, "freeze": [], "max_pixels": MAX_PIXELS, "calibrated": True},
+    new={"combine": "first", "map": None, "freeze": [], "max_pixels": MAX_PIXELS}
+    | {"calibrated": True, "class_scores": None, "best_share": None},
 )
 PRETRAIN = Kind(
     "pretrain",

@@ -17,6 +17,7 @@ from polyteach.loading.plan import LOOK, Plan, members, plan
 from polyteach.loading.reader import Reader
 from polyteach.loading.sampler import Sampler
 from polyteach.loading.samples import Samples
+from polyteach.loading.thresholds import thresholds, with_thresholds
 from polyteach.loading.views import Augment
 from polyteach.model.provenance import PARTS
 from polyteach.model.student import Student, describe_student
@@ -34,7 +35,10 @@ from polyteach.training.weights import loss_weights
 
 @dataclass(frozen=True)
 class _Job:
-    """A training that can begin. weights, reasons: of every objective's loss, and where it comes from."""
+    """A training that can begin. weights, reasons: of every objective's loss, and where it comes from.
+
+    policy: with the least scores by class, where they differ.
+    """
 
     asked: TrainRequest
     run: Run
@@ -43,6 +47,7 @@ class _Job:
     weights: dict[str, float]
     reasons: dict[str, str]
     config: dict[str, Any]
+    policy: Policy
 
     @property
     def batch(self) -> int:
@@ -63,8 +68,8 @@ def train_student(asked: TrainRequest) -> str:
     leads = distributed.rank() == 0
     if leads:  # the first process looks, and ends them all where it finds something wrong
         job.run.check_same(job.config, data=_data_differences)
-        check_learnable(job.plan, asked.policy)
-        tell(job.plan, job.weights, job.reasons, job.settings, asked.policy)
+        check_learnable(job.plan, job.policy)
+        tell(job.plan, job.weights, job.reasons, job.settings, job.policy)
     student = _student(job)
     hardware, network, views = asked.hardware, asked.network, asked.views
     before = {k: v.clone() for k, v in student.named_parameters()}
@@ -84,7 +89,7 @@ def train_student(asked: TrainRequest) -> str:
         student.pyramid.compile()
     seed = asked.optimisation.seed
     mixture = Mixture(job.weights, learned=asked.losses.weights == "learned", drop=asked.losses.drop, seed=seed)
-    samples = Samples(job.plan, Augment(size, views.scale, views.mirror, views.augment), asked.policy, seed)
+    samples = Samples(job.plan, Augment(size, views.scale, views.mirror, views.augment), job.policy, seed)
     _prepare(student, job, seed)
     job.run.fit(student, mixture, samples, job.settings, passes)
     if leads:
@@ -110,10 +115,11 @@ def _planned(asked: TrainRequest) -> _Job:
     run = Run(asked.out, TRAIN)
     resolved = {k: getattr(settings, k) for k in ("steps", "lr", "weight_decay", "warmup")} | {"device": place}
     init = None if asked.network.init is None else str(asked.network.init)
-    config = run.settings(
-        asked.options() | resolved, init, _data(asked.stores, chosen, asked.policy), loss_weights=values
-    )
-    return _Job(asked, run, chosen, settings, values, reasons, config)
+    found = thresholds(chosen, asked.policy, run.thresholds())
+    more: dict[str, Any] = {"loss_weights": values} | ({"thresholds": found} if found else {})
+    config = run.settings(asked.options() | resolved, init, _data(asked.stores, chosen, asked.policy), **more)
+    policy = with_thresholds(chosen, asked.policy, found)
+    return _Job(asked, run, chosen, settings, values, reasons, config, policy)
 
 
 def _settings(asked: TrainRequest, images: int, device: str) -> Settings:
@@ -179,7 +185,7 @@ def _prepare(student: Student, job: _Job, seed: int) -> None:
     order = Sampler(job.plan.start, seed)
 
     def targets(name: str) -> Iterator[Target]:
-        reader = Reader(job.plan, job.asked.policy)
+        reader = Reader(job.plan, job.policy)
         for place in range(min(len(job.plan), LOOK)):
             target = reader.target(order.at(place)[1], name)
             if target is not None:
