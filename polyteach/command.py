@@ -269,4 +269,4 @@ def _twin(group: Any, given: dict[str, Any]) -> Any:
 
 def _shown(default: Any) -> str | None:
     """What help says behind an option: of an empty list tyro would show nothing where its values go."""
-    return NOTHING if isinstance(default, tuple | list) and not default else None
+    return NOTHING if isinstance(default, tuple | list | dict) and not default else None

@@ -7,7 +7,7 @@ a file of options gives their fields one by one: `train("store", out="run", lr=0
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import wraps
 from pathlib import Path
 from types import NoneType, UnionType
@@ -226,13 +226,13 @@ def scores_by_class(words: Sequence[str]) -> dict[str, float]:
 
 
 ClassScores = Annotated[
-    Mapping[str, float] | None,
+    Mapping[str, float],
     PrimitiveConstructorSpec(
         nargs="*",
         metavar="CLASS=SCORE ...",
         instance_from_str=scores_by_class,
-        is_instance=lambda x: x is None or isinstance(x, Mapping),
-        str_from_instance=lambda x: [f"{k}={v}" for k, v in (x or {}).items()],
+        is_instance=lambda x: isinstance(x, Mapping),
+        str_from_instance=lambda x: [f"{k}={v}" for k, v in x.items()],
     ),
 ]
 
@@ -276,12 +276,12 @@ class Policy:
     score: float = 0.5
     confidence: bool = False
     calibrated: bool = True
-    class_scores: ClassScores = None
+    class_scores: ClassScores = field(default_factory=dict)
     best_share: float | None = None
 
     def __post_init__(self) -> None:
         within(0, 1, score=self.score)
-        for name, score in (self.class_scores or {}).items():
+        for name, score in self.class_scores.items():
             if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
                 raise ValueError(f"class_scores: {name}: {score!r} must be a number from 0 to 1")
         if self.best_share is None:

@@ -6,11 +6,13 @@ from typing import Any
 from polyteach.ground.devices import find_device
 from polyteach.ground.limits import Limits
 from polyteach.ground.progress import track
+from polyteach.ground.texts import say
 from polyteach.labelling.handout import hand_out
 from polyteach.labelling.options import Asking, Cluster
 from polyteach.labelling.part import Team
 from polyteach.labelling.summary import summarise
 from polyteach.labelling.team import load_team
+from polyteach.labelling.varied import told
 from polyteach.store import Store
 from polyteach.store.folder import check_images
 
@@ -41,6 +43,10 @@ def run(
     # on Ray the machine that deals out the work need not have the workers' devices
     team = load_team(opened, teachers, devices if local else dict.fromkeys(teachers, "cpu"), asking, works=local)
     _note(team, _record(teachers, devices, asking, score, limits, cluster), local)
+    for asker in team.askers if asking.views else ():
+        names = ", ".join(dict.fromkeys(labels.name for labels in asker.sets.values()))
+        once = f"{names} is asked once about each image, with the answers of {asker.source and asker.source.name}"
+        say(told(names, asking) if asker.source is None else once)
     if local:
         label_here(team, progress)
     else:
@@ -79,6 +85,8 @@ def _record(
         "score": score,
         "retry": asking.retry,
         "split": list(asking.split),
+        "flip": asking.flip,
+        "scales": list(asking.scales),
         "allow_remote": list(limits.allow_remote),
         "max_pixels": limits.max_pixels,
         "ray": cluster.ray,

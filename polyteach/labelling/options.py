@@ -12,6 +12,9 @@ from polyteach.ground.options import PRECISIONS, at_least, listed, one_of, withi
 from polyteach.ground.texts import say
 from polyteach.tasks.target import PEOPLE
 
+LEAST_SCALE, MOST_SCALE = 0.1, 4.0
+"""Of an image that is asked about at other sizes: 16 times the pixels are more than most memory is enough for."""
+
 
 def _pairs(words: list[str]) -> dict[str, str]:
     split = [w.partition("=") for w in words]
@@ -50,6 +53,11 @@ class Asking:
         threads: that decode images ahead of the teachers.
         retry: label again the images that failed before, and keep all other rows as they are.
         split: label only images of these splits; the others stay without an answer in these label sets.
+        flip: ask about every image mirrored too, and put the answers together as `train --combine fuse` does. Classes
+            that tell left from right ("left hand") are not renamed: leave it out for teachers that have any.
+        scales: ask about every image at these multiples of its size, such as 0.75 1.0 1.5, and put the answers
+            together. It changes little for teachers that bring all images to one size themselves. Metres are taken as
+            the teacher says them at each size.
 
     Raises:
         ValueError: an unknown precision, or a number out of its range.
@@ -60,11 +68,25 @@ class Asking:
     threads: int = 2
     retry: bool = False
     split: Sequence[str] = ()
+    flip: bool = False
+    scales: Sequence[float] = (1.0,)
 
     def __post_init__(self) -> None:
         one_of(PRECISIONS, precision=self.precision)
         at_least(1, batch_size=self.batch_size, threads=self.threads)
         object.__setattr__(self, "split", listed(self.split))
+        scales = tuple(float(s) for s in self.scales)
+        if not scales or len(set(scales)) < len(scales) or not all(LEAST_SCALE <= s <= MOST_SCALE for s in scales):
+            raise ValueError(
+                f"scales must be different numbers from {LEAST_SCALE} to {MOST_SCALE}, such as 0.75 1.0 1.5; got "
+                f"{' '.join(f'{s:g}' for s in scales) or 'none'}"
+            )
+        object.__setattr__(self, "scales", scales)
+
+    @property
+    def views(self) -> dict[str, object]:
+        """How an image is varied, as a label set's record has it; empty where it is asked about as it is, alone."""
+        return {"flip": self.flip, "scales": list(self.scales)} if self.flip or self.scales != (1.0,) else {}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from polyteach.labelling.chain import Key, check_whole, in_order
 from polyteach.labelling.costs import Ledger
 from polyteach.labelling.options import Asking
 from polyteach.labelling.part import Team
+from polyteach.labelling.varied import varied
 from polyteach.loading.plan import no_split
 from polyteach.store import LabelSet, Store
 from polyteach.store.label_folder import named_sets
@@ -40,6 +41,8 @@ def load_team(
     made: dict[Key, LabelSet] = {}
     for name, maker in in_order(needs, named_sets(store)).items():
         teacher, place = loaded[name]
+        if not isinstance(teacher, Chained):  # which is asked once, as its boxes are one answer already
+            teacher = varied(teacher, name, asking)
         if teacher.bulk and works:
             say(_bulk(name, teacher, store))
         source = _followed(store, name, teacher, maker, made) if isinstance(teacher, Chained) else None
@@ -119,6 +122,8 @@ def _label_sets(
     }
     if asking.split:  # another split under the same name would be half a label set
         info["split"] = list(asking.split)
+    if asking.views and given is None:  # answers to other questions are others
+        info["views"] = asking.views
     tasks = Counter(o.task for o in teacher.objectives.values())
     sets = {}
     for key, objective in teacher.objectives.items():

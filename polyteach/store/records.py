@@ -71,6 +71,10 @@ def info_of(about: Fields) -> dict[str, Any]:
     for fields_, key in ((images, "licence"), (info, "licence")):
         fields_.text(key, null=True)
     info.texts("split", null=True)
+    views = info.object("views", null=True)
+    if views.value:
+        views.flag("flip")
+        views.get("scales", (list,), "a list")
     return info.value
 
 

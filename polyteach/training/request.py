@@ -33,7 +33,7 @@ TRAIN = Kind(
     "train.json",
     free=("workers", "progress", "save_every", "save_minutes", "keep", "shard", "allow_remote"),
     new={"combine": "first", "map": None, "freeze": [], "max_pixels": MAX_PIXELS}
-    | {"calibrated": True, "class_scores": None, "best_share": None},
+    | {"calibrated": True, "class_scores": {}, "best_share": None},
 )
 PRETRAIN = Kind(
     "pretrain",
