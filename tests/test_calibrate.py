@@ -19,7 +19,7 @@ from polyteach.ground.scene import random_scene, render
 from polyteach.loading.plan import plan
 from polyteach.loading.reader import Reader
 from polyteach.store import Store
-from polyteach.tasks import all_tasks, load_task
+from polyteach.tasks import load_task
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Calibration, Evidence, Policy, Space, two_way
 from polyteach.tasks.detection import BOXES, DetectionTarget
@@ -28,7 +28,7 @@ from polyteach.verbs.store.calibrate import calibrate
 from polyteach.verbs.store.info import info
 from polyteach.verbs.store.merge import merge
 from tests.test_care import both_say
-from tests.worlds import options
+from tests.worlds import options, seen_tasks
 
 NAMES = ("a", "b", "c")
 SURE = 3.0
@@ -259,7 +259,7 @@ def test_a_broken_one_is_found_and_a_merged_store_keeps_one(classified, tmp_path
         reader.target(0, "classification_t")
 
 
-@pytest.mark.parametrize("task", [load_task(name) for name in all_tasks()], ids=lambda t: t.name)
+@pytest.mark.parametrize("task", [load_task(name) for name in seen_tasks()], ids=lambda t: t.name)
 def test_a_temperature_of_one_changes_nothing_and_none_changes_the_order(task):
     space = Space(NAMES, task.kinds[0])
     target = task.truth(render(random_scene(0, (24, 24))), space)

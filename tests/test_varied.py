@@ -271,7 +271,9 @@ def test_what_is_refused(monkeypatch):
     plain = Fake("classification", *SPACES["classification"])
     assert varied(plain, "a", Asking()) is plain
     monkeypatch.setattr(type(load_task("classification")), "combines", frozenset({"best"}))
-    with pytest.raises(ValueError, match="a: flip and scales put several answers .* those of classification cannot be"):
+    with pytest.raises(
+        ValueError, match=r"a: flip and scales put several answers .* those of classification cannot be"
+    ):
         varied(plain, "a", Asking(flip=True))
     assert told("a", Asking(scales=(0.5, 1.0), flip=True)) == (
         "a is asked 4 times about each image (as it is and mirrored, at 0.5, 1 times its size), 2.5 times as many "

@@ -6,7 +6,6 @@ from polyteach.ground.fields import Fields
 from polyteach.ground.names import fit_name
 from polyteach.ground.storage import AnyPath
 from polyteach.store.rows import MOST_IMAGES
-from polyteach.tasks import known_task
 from polyteach.tasks.target import PEOPLE, Space
 
 FORMAT = 1
@@ -44,7 +43,7 @@ def space_of(about: Fields, task: str, name: str) -> Space:
     """What set.json says that the values mean, where it is the set of that task and name."""
     try:
         fit_name("label set name", name)
-        known_task(task)
+        fit_name("task", task)
     except ValueError as e:
         raise about.error("", f"lies in a folder of no label set: {e}") from None
     for key, value in (("task", task), ("name", name)):
