@@ -261,3 +261,9 @@ def test_views_check_themselves():
         Views(scale=(2.0, 1.0))
     with pytest.raises(ValueError, match="mirror must be 0 to 1; got 2"):
         Views(mirror=2)
+
+
+@pytest.mark.parametrize(("name", "said"), [("batchsize", r"Did you mean batch_size\?"), ("x", r"help\(\) lists them")])
+def test_an_option_that_there_is_not_is_told_with_the_one_that_was_meant(name, said):
+    with pytest.raises(TypeError, match=rf"brew\(\) got an unexpected keyword argument '{name}'.*{said}"):
+        brew(["a"], out="b", **{name: 1})

@@ -355,3 +355,14 @@ def test_costs_of_a_run_that_are_none(trained, tmp_path, about, said):
 def test_an_objective_that_no_file_can_be_called():
     with pytest.raises(ValueError, match=r"objective 'a/b': use letters"):
         Student("test_resnet", {"a/b": Objective("depth", Space((), "metric"))})
+
+
+@pytest.mark.parametrize(
+    "images", [torch.zeros(3, 64, 64, dtype=torch.uint8), torch.zeros(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)]
+)
+def test_what_is_no_batch_of_images_is_refused(images):
+    student = Student("test_resnet", {}, 8)
+    with pytest.raises(ValueError, match=r"must be a batch \(B, 3, H, W\) of uint8"):
+        student.levels.__wrapped__(student, images) if hasattr(student.levels, "__wrapped__") else student.levels(
+            images
+        )

@@ -17,7 +17,7 @@ import tyro
 from docstring_parser import parse
 from tyro.constructors import PrimitiveConstructorSpec
 
-from polyteach.ground.names import check_device, unknown_name
+from polyteach.ground.names import check_device, did_you_mean, unknown_name
 
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -315,6 +315,12 @@ def grouped(verb: Callable[..., Result]) -> Callable[..., Result]:
 
     @wraps(verb)
     def call(*args: Any, **given: Any) -> Result:
+        unknown = next((name for name in given if name not in flat.parameters and name not in defaults), None)
+        if unknown is not None:
+            close = did_you_mean(unknown, list(flat.parameters))
+            raise TypeError(
+                f"{verb.__name__}() got an unexpected keyword argument {unknown!r}{close or '; help() lists them'}"
+            )
         given = {name: typed(name, value, hints[name]) if name in hints else value for name, value in given.items()}
         words = [typed(n, v, hints[n]) for n, v in zip(flat.parameters, args, strict=False)]
         loose: dict[str, dict[str, Any]] = {}

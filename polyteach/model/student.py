@@ -152,6 +152,11 @@ class Student(nn.Module):
 
     def levels(self, images: UInt8[Tensor, "B 3 H W"]) -> list[Tensor]:
         """The backbone's maps of a batch, at its strides: 4, 8, 16 and 32 of timm's."""
+        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
+            raise ValueError(
+                f"images must be a batch (B, 3, H, W) of uint8, RGB from 0 to 255; got {tuple(images.shape)} of "
+                f"{str(images.dtype).removeprefix('torch.')}"
+            )
         multiple = self.backbone.multiple
         if images.shape[-2] % multiple or images.shape[-1] % multiple:
             raise ValueError(f"images must have sides that {multiple} divides; got {tuple(images.shape[-2:])}")
@@ -366,6 +371,8 @@ def load_student(run: str | Path, device: str = "cpu") -> Student:
     Raises:
         ValueError: the run holds no finished student, its description is wrong, or its weights do not fit that.
     """
+    if not isinstance(run, str | Path):
+        raise ValueError(f"run must be the folder of a student that train wrote; got {run!r}")
     about, objectives = _described(run)
     given = about.value
 
