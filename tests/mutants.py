@@ -647,7 +647,7 @@ MUTANTS = (
     mutant("teachers/torchvision_models.py", "super().__init__(model, device, precision, _lowered(model))",
            "super().__init__(model, device, precision)", "boxes are suppressed in half precision",
            "test_teachers.py::test_torchvision_boxes_stay_exact_in_low_precision[faster r-cnn-bf16]"),
-    mutant("teachers/transformers_models.py", "device, precision, _features(model))", "device, precision)",
+    mutant("teachers/_transformers_boxes.py", "device, precision, _features(model))", "device, precision)",
            "boxes have steps of 2^-8", "test_teachers.py::test_transformers_boxes[detr]"),
     mutant("tasks/_detection_head.py", "f.new_zeros(1).float().expand(f.shape)", "f.new_zeros(1).expand(f.shape)",
            "anchors are rounded to half precision",

@@ -92,9 +92,16 @@ class HubTeacher(TorchTeacher):
         Raises:
             ValueError: it fails; says why.
         """
-        uncropped = {"do_center_crop": False} if self.whole and getattr(self.processor, "do_center_crop", False) else {}
+        more: dict[str, Any] = (
+            {"do_center_crop": False} if self.whole and getattr(self.processor, "do_center_crop", False) else {}
+        )
+        takes = inspect.signature(getattr(self.processor, "preprocess", self.processor)).parameters
+        if "input_data_format" in takes or any(
+            p.kind is p.VAR_KEYWORD for p in takes.values()
+        ):  # timm's sees it itself
+            more["input_data_format"] = "channels_first"
         try:
-            return self.processor(images=[image], return_tensors="pt", input_data_format="channels_first", **uncropped)
+            return self.processor(images=[image], return_tensors="pt", **more)
         except FATAL:
             raise
         except Exception as e:  # each has its own

@@ -114,8 +114,17 @@ def read_processor(place: str) -> Any:
     Raises:
         ValueError: there is none, or one that enlarges images without bounds.
     """
-    unread = {"class_info_file": None} if "class_info_file" in processor_config(place) else {}
-    processor = fetched(transformers.AutoImageProcessor, place, **unread)
+    configured = processor_config(place)
+    unread = {"class_info_file": None} if "class_info_file" in configured else {}
+    try:
+        processor = fetched(transformers.AutoImageProcessor, place, **unread)
+    except ValueError as e:
+        if configured or not Path(place).is_dir():
+            raise
+        raise ValueError(
+            f"transformers:{place} (the folder {place}) gives no AutoImageProcessor: neither {_READ[1]} nor {_READ[2]} "
+            "is in it, which say how images are prepared; copy them from the model that this one was trained from"
+        ) from e
     check_processor(processor, place)
     return processor
 

@@ -16,10 +16,10 @@ from polyteach.tasks.segmentation import SegmentationTarget
 from polyteach.teachers._maps import map_size, resized, size_of
 from polyteach.teachers._torch import by_shape
 from polyteach.teachers._transformers_asking import HubTeacher
-from polyteach.teachers._transformers_files import class_info, fetched
+from polyteach.teachers._transformers_files import beside, class_info, fetched
 from polyteach.teachers._transformers_places import fitted, unpadded
 
-_WORDS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
+_WORDS = ("tokenizer.json", "vocab.json", "tokenizer_config.json", "merges.txt", "special_tokens_map.json")
 """Files by which words become numbers."""
 
 
@@ -159,6 +159,11 @@ class OneFormer(_Queries):
         self.know(things)
         self.files = (*_WORDS, *([file] if file else []))
         self.find_padding()
+        if not any(beside(self.place, name) for name in _WORDS[:2]):  # the library would make one that knows no word
+            raise ValueError(
+                f"{self.place} has no {' or '.join(_WORDS[:2])}, by which OneFormer is told its task; they come with "
+                "the model"
+            )
         words = fetched(transformers.AutoTokenizer, self.place)
         self.tokens = {
             key: self._tokens(words, f"the task is {task}", model.config.task_seq_len)

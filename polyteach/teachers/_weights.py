@@ -1,6 +1,7 @@
 """Weights of a file in a model: all of them, and where they came from."""
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,7 +27,10 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], what: str) -> Non
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise ValueError(f"{what} {problem} {', '.join(names[:3])}{more}")
-    model.load_state_dict(state, strict=False)
+    versioned = OrderedDict(state)
+    # files of safetensors, and averaged weights, do not say of which version they are; MNASNet asks
+    versioned._metadata = getattr(state, "_metadata", None) or model.state_dict()._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(versioned, strict=False)
 
 
 def where(file: Path, state: StateDict) -> str:

@@ -19,7 +19,8 @@ class Teacher(ABC):
 
     objectives: what it answers, by a short name, usually the task's. A teacher with several (an own student, a
     panoptic model) makes one label set for each.
-    origin: where the weights come from (file, hub name); sha256 of the weights; licence, None where unknown.
+    origin: where the weights come from (file, hub name); sha256 of the weights, and of what lies beside them and
+    determines the answer; licence, None where unknown.
     learning_rate, batch_size, optimizer: of its training, where recorded: the student's loss weights read them.
     bulk: bytes that the store keeps of one image's answer, about, where that is so much that it should be known before.
     optimizer: "sgd" or "adamw", or another name, with which no student's learning rate is compared.
