@@ -2,9 +2,12 @@
 
 import inspect
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,10 +18,12 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 import polyteach
+from polyteach.__main__ import main
 from polyteach.tasks.contract import Space
 from polyteach.teachers import load_teacher
 from polyteach.teachers._prompts_file import Prompts, read_prompts, split
 from polyteach.teachers._transformers_prompts import PromptedClassifier
+from tests.test_sam import sam
 from tests.worlds import answers_of, noise, store_of
 
 WORDS = ["a", "photo", "of", "the", "cat", "kitten", "dog", "bird", "red", "car", "small", "detect", ",", "two", "big"]
@@ -368,6 +373,31 @@ def test_an_answer_does_not_depend_on_its_batch_nor_much_on_the_precision(load, 
                 same(target, rows_of(b[name]))
                 assert c[name].box.dtype == torch.float32
                 assert len(c[name].box)
+
+
+def test_the_commands_of_the_page_run(tmp_path, folders, monkeypatch):
+    page = (Path(__file__).parent.parent / "docs/guide/prompts.md").read_text()
+    (prompts,) = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    commands = re.findall(r"```bash\n(.*?)```", page, re.S)
+    for name in ("owlv2", "clip"):
+        shutil.copytree(folders[name], tmp_path / name)
+    for name in ("sam", "sam2"):
+        sam(tmp_path / name, name)
+    store = store_of(tmp_path / "store", noise(4, (40, 60)))
+    people = store.create_set("detection", "people", Space(("cat",), "boxes"), {"teacher": "people"})
+    people.write(0, store.ids(0), [None] * 4)
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.yaml").write_text(prompts)
+    assert len(commands) == 3
+    for command in commands[:2]:
+        assert main([*shlex.split(command)[1:], "--no-progress"]) == 0
+    assert main([*shlex.split(commands[2])[1:], "--no-progress"]) == 0
+    assert {f"{s.task}/{s.name}" for s in store.sets()} == {
+        "classification/kind", "detection/found", "detection/boxes", "detection/masks", "detection/people",
+        "detection/outlined",
+    }  # fmt: skip
+    for boxes, masks in zip(answers_of(store, "boxes"), answers_of(store, "masks"), strict=True):
+        assert len(masks.mask) == len(boxes.box) > 0
 
 
 # ---- what is refused ----

@@ -46,6 +46,8 @@ def label(
 
         polyteach label store --teacher boxes=onnx:boxes.onnx depth=transformers:./dpt-large --device boxes=cpu cuda:1
 
+        polyteach label store --teacher boxes=transformers:./owlv2@prompts.yaml masks=sam:./sam+boxes=boxes
+
         polyteach label /shared/store --teacher depth=transformers:/shared/dpt-large --ray auto --ray-workers 64
 
     Raises:
