@@ -789,6 +789,7 @@ def _tables(folder: Path) -> None:
     _store(folder)
     _text(folder / "map.yaml", json.dumps({"classification/set-x": {"cat": "Felis", "dog": "Canis"}}))
     _text(folder / "map.json", json.dumps({"cat": "feline"}))
+    _text(folder / "prompts.yaml", json.dumps({"cat": ["a cat", "a kitten"], "dog": "a dog"}))
     _text(folder / "config.yaml", json.dumps({"score": 0.5, "store": "x", "json": True}))
     _text(folder / "groups.csv", "id,group\n0.png,a\n1.png,b\n2.png,b\n")
     pq.write_table(pa.table({"id": ["0.png", "1.png"], "group": ["a", "b"]}), folder / "groups.parquet")
@@ -799,9 +800,10 @@ def _read_tables(folder: Path) -> Any:
     from polyteach.curation.grouping import grouping
     from polyteach.loading.objectives import apart, join, read_map
     from polyteach.store import Store
+    from polyteach.teachers._prompts_file import read_prompts
 
     sets = Store.open(str(folder / "store")).sets()
-    found: list[Any] = []
+    found: list[Any] = [read_prompts(folder / "prompts.yaml").texts]
     for name in ("map.yaml", "map.json"):
         table = read_map(folder / name)
         try:
@@ -816,7 +818,7 @@ def _read_tables(folder: Path) -> Any:
     return [*found, _config_option(["--config", str(folder / "config.yaml")])]
 
 
-target("tables", _tables, _read_tables, files=r"^(map|config|groups)")
+target("tables", _tables, _read_tables, files=r"^(map|config|groups|prompts)")
 
 
 # ---------------------------------------------------------------- the longer run

@@ -2199,6 +2199,13 @@ for _k, _text in _YAML.items():
     case(f"yaml description {_k}", 9, f"an ONNX description in YAML: {_text[:30]!r}", teacher(_text, yaml=True),
          label(0, expect="refused", names=("teacher.onnx.yaml",)))  # fmt: skip
 
+    def _prompts(here: Place, text: str = _text) -> None:
+        _vit("model.safetensors", "pickle")(here)
+        (here.work / "prompts.yaml").write_text(here.filled(text))
+
+    case(f"yaml prompts {_k}", 9, f"prompts in YAML: {_text[:30]!r}", _prompts,
+         label(0, "transformers:vit@prompts.yaml", expect="refused", names=("prompts.yaml", "vit")))  # fmt: skip
+
     def _settings(here: Place, text: str = _text) -> None:
         _good(here)
         (here.work / "settings.yaml").write_text(here.filled(text))

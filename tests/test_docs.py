@@ -217,7 +217,7 @@ def test_the_bounds_on_the_page_of_trust_are_those_of_the_code():
     from polyteach.ground import files, limits, names
     from polyteach.model import student
     from polyteach.tasks import contract, detection
-    from polyteach.teachers import _onnx_input, _transformers_files
+    from polyteach.teachers import _onnx_input, _prompts_file, _transformers_files
 
     page = (DOCS / "trust.md").read_text().split("## Bounds")[1].split("\n## ")[0]
     rows = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|", page, re.M))
@@ -238,6 +238,7 @@ def test_the_bounds_on_the_page_of_trust_are_those_of_the_code():
     assert said("an image's file") == [limits.BYTES[0] // 2**20]  # and four in words
     assert said("fetching") == [limits.SECONDS]  # and the redirects in words
     assert said("YAML") == [files.YAML_LETTERS, files.YAML_SCALAR, files.YAML_VALUES, files.YAML_DEEP]
+    assert said("a file of prompts") == [_prompts_file.MOST]
     assert said("an ONNX") == [_onnx_input.LONGEST]
     named = _transformers_files
     assert said("a Hugging Face") == [named.MOST_LAYERS, named.MOST_CLASSES, named.LARGEST]

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -88,6 +89,26 @@ def siglip(folder):
     hf.SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
 
 
+def kin(folder, kind):
+    """Those that are asked as CLIP is."""
+    torch.manual_seed(0)
+    berts = kind == "chinese_clip"
+    count, vocab = tokenizer(folder, *(("[CLS]", "[SEP]") if berts else ("<s>", "</s>")), last=True, dividers=berts)
+    text = TEXT | {"vocab_size": 1100 if berts else count, "max_position_embeddings": 32 if kind == "altclip" else 16}
+    if kind == "altclip":
+        text |= {"project_dim": 16, "pad_token_id": 0, "bos_token_id": vocab["<s>"], "eos_token_id": vocab["</s>"]}
+    if kind == "metaclip":
+        text |= {"projection_dim": 16, "bos_token_id": vocab["<s>"], "eos_token_id": vocab["</s>"]}
+    config, model = {
+        "chinese_clip": (hf.ChineseCLIPConfig, hf.ChineseCLIPModel),
+        "altclip": (hf.AltCLIPConfig, hf.AltCLIPModel),
+        "metaclip": (hf.MetaClip2Config, hf.MetaClip2Model),
+    }[kind]
+    made = config(text_config=text, vision_config=SIGHT | {"projection_dim": 16}, projection_dim=16)
+    spread(model(made)).save_pretrained(folder)
+    hf.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+
+
 def owl(folder, new=True):
     torch.manual_seed(0)
     count, _ = tokenizer(folder, "<s>", "</s>", last=True)
@@ -141,6 +162,8 @@ MAKE = {
     "clip": clip, "siglip": siglip, "owlv2": owl, "owlvit": lambda folder: owl(folder, new=False),
     "grounding": grounding, "mm_grounding": lambda folder: grounding(folder, mm=True), "omdet": omdet,
 }  # fmt: skip
+KIN = ["altclip", "chinese_clip", "metaclip"]
+MAKE |= {kind: partial(kin, kind=kind) for kind in KIN}
 
 ONE = {"cat": ["a cat"], "dog": ["a dog"], "bird": ["a red bird"]}
 SEVERAL = {"cat": ["a cat", "a photo of a kitten"], "dog": ["a dog"], "bird": ["a red bird", "bird", "the small bird"]}
@@ -192,7 +215,7 @@ def by_library(folder, image, texts):
         return model(**seen, **tokens(texts, return_tensors="pt", **way)).logits_per_image[0].double().numpy()
 
 
-@pytest.mark.parametrize("kind", ["clip", "siglip"])
+@pytest.mark.parametrize("kind", ["clip", "siglip", *KIN])
 def test_one_prompt_a_class_is_the_librarys_answer(load, folders, kind):
     teacher = load(kind, ONE)
     assert teacher.objectives["classification"].space == Space(("cat", "dog", "bird"))

