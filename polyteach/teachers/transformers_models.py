@@ -1,9 +1,9 @@
 """Hugging Face models as teachers: `transformers:FOLDER` or `transformers:OWNER/MODEL` on the hub.
 
-Image classes, boxes, outlines, semantic and panoptic maps, depth, normals. The library's own Auto classes load model and
-image processor; weights are fp32 and cast by autocast; no code of the repository is run. What the files do not say is
-said behind the name: `?kind=metric` of depth, `?axes=right,up,towards` of normals. docs/guide/teachers.md has a table of
-the classes that work.
+Image classes, boxes, outlines, semantic and panoptic maps, depth, normals. The library's own Auto classes load model
+and image processor; weights are fp32 and cast by autocast; no code of the repository is run. What the files do not say
+is said behind the name: `?kind=metric` of depth, `?axes=right,up,towards` of normals. `@FILE.yaml` says what a model of
+open vocabulary is to look for. docs/guide/teachers.md has a table of the classes that work.
 """
 
 from collections.abc import Iterable, Sequence
