@@ -42,6 +42,7 @@ from polyteach.teachers import (
     torchvision_models,
     transformers_models,
 )
+from polyteach.teachers._transformers_places import frame_of, unpadded
 from polyteach.teachers.onnx_models import _hashed
 from polyteach.training import checkpoints
 from tests.graphs import constant, describe, graph
@@ -983,10 +984,10 @@ def test_padding_is_cut_off(top, left):
     ramp = torch.arange(16).float().expand(1, 8, 16)
     x = torch.zeros(4, 32, 64)
     x[3, top : top + 20, left : left + 48] = 1
-    cut = transformers_models.unpadded(ramp, x)
+    cut = unpadded(ramp, x)
     assert cut.shape == (1, 20, 48)
     assert abs(float(cut[0, 0, -1]) - ((left + 47.5) / 4 - 0.5)) < 1e-4
-    assert transformers_models.unpadded(ramp, x[:3]) is ramp
+    assert unpadded(ramp, x[:3]) is ramp
 
 
 @pytest.mark.parametrize(("top", "left"), [(0, 0), (5, 9)])
@@ -994,7 +995,7 @@ def test_boxes_of_the_padded_input_are_counted_from_the_images_corner(top, left)
     """An image of 40x96 is seen half as large somewhere in an input of 32x64: its own frame is the box of all of it."""
     x = torch.zeros(4, 32, 64)
     x[3, top : top + 20, left : left + 48] = 1
-    height, width, *corner = transformers_models.frame_of((40, 96), x)
+    height, width, *corner = frame_of((40, 96), x)
     fractions = torch.tensor([left / 64, top / 32, (left + 48) / 64, (top + 20) / 32])
     found = {
         "boxes": (fractions * torch.tensor([width, height, width, height]))[None],

@@ -318,8 +318,8 @@ def test_a_model_that_wants_a_prompt_of_depth_is_asked_where_it_answers_metres(t
 @pytest.mark.parametrize(
     ("said", "error"),
     [
-        ("?knd=metric", r"'knd=metric' is no option of such a teacher; it takes \?axes=right,up,towards or \?kind=metric. "
-                        r"Did you mean kind\?"),
+        ("?knd=metric", r"'knd=metric' is no option of such a teacher; it takes \?axes=right,up,towards or "
+                        r"\?kind=metric. Did you mean kind\?"),
         ("?kind", "'kind' is no option"),
         ("?kind=", "'kind=' is no option"),
         ("?kind=metres", r"unknown kind of depth 'metres'; there are metric, relative, relative inverse"),
