@@ -318,6 +318,19 @@ def test_torchvision_classes(tmp_path, images):
     assert teacher.objectives["classification"] == Objective("classification", Space(("a", "b", "c")))
 
 
+def test_torchvision_weights_of_a_model_that_asks_for_their_version(tmp_path, images):
+    """MNASNet refuses weights that do not say their version, which files of safetensors cannot."""
+    model, file = saved(tmp_path, "mnasnet0_5", 3)
+    save_file(model.state_dict(), tmp_path / "net.safetensors")
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
+    first, second = (load_teacher(f"torchvision:mnasnet0_5@{f}") for f in (file, tmp_path / "net.safetensors"))
+    seen = seen_by(torchvision.models.MNASNet0_5_Weights.DEFAULT.transforms(), images[0])
+    with torch.no_grad():
+        expected = model(seen[None]).softmax(-1)[0]
+    for teacher in (first, second):
+        torch.testing.assert_close(teacher(images[:1])[0]["classification"].probability, expected)
+
+
 def test_torchvision_takes_its_own_names_for_its_own_number_of_classes(tmp_path):
     _, file = saved(tmp_path, "squeezenet1_1", 1000)
     names = load_teacher(f"torchvision:squeezenet1_1@{file}").objectives["classification"].space.names
@@ -1004,7 +1017,7 @@ def test_boxes_of_the_padded_input_are_counted_from_the_images_corner(top, left)
     }
     teacher = object.__new__(transformers_models.Detector)
     teacher.keep = torch.tensor([0])
-    assert teacher._target(found, (corner[0], corner[1])).box.tolist() == [[0, 0, 96, 40]]
+    assert teacher.target(found, (corner[0], corner[1])).box.tolist() == [[0, 0, 96, 40]]
 
 
 def shown_by(change):

@@ -125,5 +125,7 @@ def _features(model: Any) -> list[nn.Module]:
     Queries, reference points and boxes stay in float32: as fractions of a side they have steps of 2^-8 in bfloat16.
     """
     base = model.base_model
+    while isinstance(getattr(base, "model", None), nn.Module):  # a model of boxes within one of outlines
+        base = base.model
     parts = [m for name, m in base.named_children() if name in ("backbone", "conv_encoder", "encoder")]
     return parts if base is model or any(n == "decoder" for n, _ in base.named_children()) else [base]
