@@ -336,3 +336,34 @@ def test_a_command_that_ends_or_speaks_otherwise_than_it_should_is_no_figure(tmp
         once(Case("'nothing'", ["-c", ""], ends=2), tmp_path)
     with pytest.raises(RuntimeError, match="and said:"):
         once(polyteach("--version", None, says="polyteach 1981"), tmp_path)
+
+
+def test_tables_of_models_take_the_place_of_the_old_ones():
+    from models import BEGIN, END, Row, page, table
+
+    rows = [Row("A", "boxes", "works", "", "tests/a.py::test_a[A]"), Row("B", "depth", "refused", "it is odd", "t::b")]
+    first = table("things 1.0", rows)
+    assert "2 in all: 1 works, 1 refused." in first
+    assert "| A | boxes | works | `test_a[A]` |" in first
+    assert "| B | depth | refused: it is odd | `b` |" in first
+    once = page("# Page\n\ntext\n", first)
+    twice = page(once + "\nmore\n", table("things 2.0", rows[:1]))
+    assert once.startswith("# Page\n\ntext\n\n" + BEGIN)
+    assert twice.endswith(END + "\nmore\n")
+    assert "things 1.0" not in twice
+    assert twice.count(BEGIN) == twice.count(END) == 1
+
+
+def test_a_model_that_cannot_be_made_is_untested_and_one_that_is_refused_says_why(tmp_path):
+    from models import tried
+
+    def unknown(folder):
+        raise TypeError("sizes of another release")
+
+    def empty(folder):
+        return f"transformers:{folder}"
+
+    untested, refused = (tried(make, "A", "t::a", "boxes") for make in (unknown, empty))
+    assert (untested.verdict, untested.why) == ("untested", "TypeError: sizes of another release")
+    assert refused.verdict == "refused"
+    assert "FOLDER" in refused.why

@@ -92,13 +92,11 @@ class HubTeacher(TorchTeacher):
         Raises:
             ValueError: it fails; says why.
         """
-        more: dict[str, Any] = (
-            {"do_center_crop": False} if self.whole and getattr(self.processor, "do_center_crop", False) else {}
-        )
-        takes = inspect.signature(getattr(self.processor, "preprocess", self.processor)).parameters
-        if "input_data_format" in takes or any(
-            p.kind is p.VAR_KEYWORD for p in takes.values()
-        ):  # timm's sees it itself
+        more: dict[str, Any] = {}
+        if self.whole and getattr(self.processor, "do_center_crop", False):
+            more["do_center_crop"] = False
+        takes = inspect.signature(getattr(self.processor, "preprocess", self.processor)).parameters.values()
+        if any(p.name == "input_data_format" or p.kind is p.VAR_KEYWORD for p in takes):  # timm's finds it out itself
             more["input_data_format"] = "channels_first"
         try:
             return self.processor(images=[image], return_tensors="pt", **more)
