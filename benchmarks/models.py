@@ -43,8 +43,30 @@ SAID = {
     "CHMv2ForDepthEstimation": "?kind=relative",
 }
 """What has to be said of a model, as nothing in its folder does."""
-PROMPTED: dict[str, tuple[str, str]] = {}
-"""Classes that are asked with prompts -> verdict and test; those that are not here are listed without."""
+_CLASSES, _BOXES = (
+    "tests/test_prompts.py::test_one_prompt_a_class_is_the_librarys_answer",
+    "tests/test_prompts.py::test_several_prompts_are_one_class_by_the_best_of_them",
+)
+_OTHERS = "tests/test_prompts.py::test_a_model_that_is_not_asked_as_clip_is_refused"
+PROMPTED: dict[str, tuple[str, str]] = {
+    "GroundingDinoForObjectDetection": ("works", f"{_BOXES}[grounding]"),
+    "MMGroundingDinoForObjectDetection": ("works", f"{_BOXES}[mm_grounding]"),
+    "OmDetTurboForObjectDetection": ("works", f"{_BOXES}[omdet]"),
+    "Owlv2ForObjectDetection": ("works", f"{_BOXES}[owlv2]"),
+    "OwlViTForObjectDetection": ("works", f"{_BOXES}[owlvit]"),
+    "AlignModel": ("works", f"{_CLASSES}[align]"),
+    "AltCLIPModel": ("works", f"{_CLASSES}[altclip]"),
+    "BlipModel": ("works", f"{_CLASSES}[blip]"),
+    "Blip2ForImageTextRetrieval": ("refused", _OTHERS),
+    "ChineseCLIPModel": ("works", f"{_CLASSES}[chinese_clip]"),
+    "CLIPModel": ("works", f"{_CLASSES}[clip]"),
+    "CLIPSegModel": ("works", f"{_CLASSES}[clipseg]"),
+    "MetaClip2Model": ("works", f"{_CLASSES}[metaclip]"),
+    "SiglipModel": ("works", f"{_CLASSES}[siglip]"),
+    "Siglip2Model": ("refused", _OTHERS),
+    "VideoPrismClipModel": ("refused", _OTHERS),
+}
+"""Classes that are asked with prompts -> verdict and test; those that are not here are listed as untested."""
 ONNX = {
     "yolov8 (Ultralytics' metadata)": "test_yolov8_by_its_own_metadata",
     "yolov5": "test_yolov5_multiplies_the_objects_probability",
@@ -65,7 +87,7 @@ ONNX = {
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table. verdict: works, refused, untested or with prompts; why: what it needs, or the reason."""
+    """One line of a table. verdict: works, refused or untested; why: what it needs, or the reason."""
 
     name: str
     answers: str
@@ -121,8 +143,8 @@ def of_transformers(only: Callable[..., bool]) -> Iterator[Row]:
             continue
         seen.add(name)  # MaskFormer stands in two tables
         if task.startswith("zero-shot"):
-            verdict, test = PROMPTED.get(name, ("with prompts", ""))
-            yield Row(name, task, verdict, "", test)
+            verdict, test = PROMPTED.get(name, ("untested", ""))
+            yield Row(name, task, verdict, "with [prompts](prompts.md)" if verdict == "works" else "", test)
             continue
 
         def make(folder: Path, kind: str = kind, name: str = name) -> str:

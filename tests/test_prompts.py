@@ -9,7 +9,6 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -109,6 +108,43 @@ def kin(folder, kind):
     hf.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
 
 
+def align(folder):
+    torch.manual_seed(0)
+    count, _ = tokenizer(folder, "<s>", "</s>")
+    text = TEXT | {"vocab_size": count, "max_position_embeddings": 16}
+    sight = {
+        "image_size": 32,
+        "width_coefficient": 0.1,
+        "depth_coefficient": 0.1,
+        "hidden_dim": 16,
+        "depthwise_padding": [],
+    }
+    spread(hf.AlignModel(hf.AlignConfig(text_config=text, vision_config=sight, projection_dim=32))).save_pretrained(
+        folder
+    )
+    hf.EfficientNetImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+
+
+def blip(folder):
+    torch.manual_seed(0)
+    count, _ = tokenizer(folder, "<s>", "</s>")
+    text = TEXT | {"vocab_size": count, "max_position_embeddings": 16, "encoder_hidden_size": 16}
+    spread(hf.BlipModel(hf.BlipConfig(text_config=text, vision_config=SIGHT, projection_dim=16))).save_pretrained(
+        folder
+    )
+    hf.BlipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+
+
+def clipseg(folder):
+    torch.manual_seed(0)
+    count, vocab = tokenizer(folder, "<s>", "</s>", last=True)
+    text = TEXT | {"vocab_size": count, "max_position_embeddings": 16, "eos_token_id": vocab["</s>"]}
+    spread(hf.CLIPSegModel(hf.CLIPSegConfig(text_config=text, vision_config=SIGHT, projection_dim=16))).save_pretrained(
+        folder
+    )
+    hf.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+
+
 def owl(folder, new=True):
     torch.manual_seed(0)
     count, _ = tokenizer(folder, "<s>", "</s>", last=True)
@@ -162,8 +198,9 @@ MAKE = {
     "clip": clip, "siglip": siglip, "owlv2": owl, "owlvit": lambda folder: owl(folder, new=False),
     "grounding": grounding, "mm_grounding": lambda folder: grounding(folder, mm=True), "omdet": omdet,
 }  # fmt: skip
-KIN = ["altclip", "chinese_clip", "metaclip"]
-MAKE |= {kind: partial(kin, kind=kind) for kind in KIN}
+MAKE |= {kind: partial(kin, kind=kind) for kind in ("altclip", "chinese_clip", "metaclip")}
+MAKE |= {"align": align, "blip": blip, "clipseg": clipseg}
+KIN = ["altclip", "chinese_clip", "metaclip", "align", "blip", "clipseg"]
 
 ONE = {"cat": ["a cat"], "dog": ["a dog"], "bird": ["a red bird"]}
 SEVERAL = {"cat": ["a cat", "a photo of a kitten"], "dog": ["a dog"], "bird": ["a red bird", "bird", "the small bird"]}
@@ -526,10 +563,25 @@ def test_who_takes_prompts_and_who_does_not(tmp_path, folders):
 
 
 def test_a_model_that_is_not_asked_as_clip_is_refused(load, folders, monkeypatch, tmp_path):
-    blip = SimpleNamespace(config=SimpleNamespace(name_or_path="here"), get_text_features=0, get_image_features=0)
     prompts = Prompts(tmp_path, ("cat", "dog"), (("cat",), ("dog",)))
-    with pytest.raises(ValueError, match=r"here is a SimpleNamespace, .*: it has no logit_scale, vision_model"):
-        PromptedClassifier(blip, None, "cpu", "fp32", prompts)
+    for config, model, lacks in (
+        (hf.Blip2Config, hf.Blip2ForImageTextRetrieval, r".*logit_scale"),
+        (hf.VideoPrismConfig, hf.VideoPrismClipModel, r".*get_image_features"),
+    ):
+        with torch.device("meta"):
+            other = model(config())
+        with pytest.raises(
+            ValueError, match=rf"is a {model.__name__}, which is not asked as CLIP is: it has no {lacks}"
+        ):
+            PromptedClassifier(other, None, "cpu", "fp32", prompts)
+    naflex = tmp_path / "naflex"
+    tokenizer(naflex, "<s>", "</s>")
+    text = TEXT | {"vocab_size": 32, "max_position_embeddings": 16, "projection_size": 16}
+    hf.Siglip2Model(hf.Siglip2Config(text_config=text, vision_config=TEXT | {"patch_size": 8})).save_pretrained(naflex)
+    hf.Siglip2ImageProcessor(patch_size=8, max_num_patches=16).save_pretrained(naflex)
+    (tmp_path / "p.yaml").write_text("[cat, dog]")
+    with pytest.raises(ValueError, match=r"Siglip2ImageProcessor of .* makes pixel_values \(1, 16, 192\) of an image"):
+        load_teacher(f"transformers:{naflex}@{tmp_path}/p.yaml")
     own = hf.CLIPModel.forward
 
     def louder(self, **given):

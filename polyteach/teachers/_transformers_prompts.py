@@ -84,7 +84,8 @@ class PromptedClassifier(HubTeacher):
     files = TOKENIZER
 
     def __init__(self, model: Any, processor: Any, device: str, precision: str, prompts: Prompts) -> None:
-        needed = ("get_text_features", "get_image_features", "logit_scale", "vision_model")
+        scale = "temperature" if hasattr(model, "temperature") else "logit_scale"  # ALIGN's is the inverse
+        needed = ("get_text_features", "get_image_features", scale, "vision_model")
         if lacks := [name for name in needed if not hasattr(model, name)]:
             raise ValueError(
                 f"{model.config.name_or_path} is a {type(model).__name__}, which is not asked as CLIP is: it has no "
@@ -96,6 +97,7 @@ class PromptedClassifier(HubTeacher):
                 "else an image can be of, such as background"
             )
         super().__init__(model, processor, device, precision, [model.vision_model])
+        probe = self.inputs(torch.arange(3 * 48 * 64).reshape(3, 48, 64).remainder(251).to(torch.uint8))[None]
         tokenizer = fetched(transformers.AutoTokenizer, self.place)
         most = min(tokenizer.model_max_length, model.config.text_config.max_position_embeddings)
         # SigLIP learned from texts that are padded to one length
@@ -104,7 +106,7 @@ class PromptedClassifier(HubTeacher):
         self.tokens = padded(tokenizer, prompts.flat, length, inspect.signature(model.get_text_features).parameters)
         with torch.inference_mode():
             self.texts = self._texts(prompts.owners)
-            self._check_logits()
+            self._check_logits(probe)
         self.objectives = {"classification": Objective("classification", Space(prompts.names))}
 
     def _texts(self, owners: Sequence[int]) -> Float[Tensor, "K D"]:
@@ -123,19 +125,19 @@ class PromptedClassifier(HubTeacher):
         model: Any = self.model
         seen = torch.nn.functional.normalize(_pooled(model.get_image_features(batch.to(self.device))), dim=-1)
         bias = getattr(model, "logit_bias", None)
-        return seen @ texts.T * model.logit_scale.exp() + (0 if bias is None else bias)
+        scale = 1 / model.temperature if hasattr(model, "temperature") else model.logit_scale.exp()
+        return seen @ texts.T * scale + (0 if bias is None else bias)
 
     def outputs(self, batch: Float[Tensor, "B C h w"], **beside: Tensor) -> Any:
         """The model's own answer about all prompts, texts computed anew."""
         return super().outputs(batch, **self.tokens, **beside)
 
-    def _check_logits(self) -> None:
+    def _check_logits(self, x: Float[Tensor, "B 3 h w"]) -> None:
         """Refuse a model whose logits are made otherwise than here, such as by another scale.
 
         Raises:
             ValueError: they are.
         """
-        x = self.inputs(torch.arange(3 * 48 * 64).reshape(3, 48, 64).remainder(251).to(torch.uint8))[None]
         mine, own = self._logits(x, self._embedded()), self.outputs(x).logits_per_image
         if mine.shape != own.shape or bool(((mine - own).abs() > CLOSE * own.abs().clamp(min=1)).any()):
             raise ValueError(
