@@ -139,6 +139,10 @@ class HubTeacher(TorchTeacher):
             f"{' '.join(said(failed[0]).split())[:400]}"
         ) from failed[0]
 
+    def ask_anew(self, image: UInt8[Tensor, "3 _ _"]) -> None:
+        """Have the model answer about an image from its weights as they are now, and nothing that was kept of them."""
+        self([image])
+
     def find_padding(self) -> None:
         """Find out whether the processor pads an image that comes alone, and does nothing else that moves it.
 

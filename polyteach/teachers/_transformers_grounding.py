@@ -64,6 +64,10 @@ class PromptedDetector(HubTeacher):
 
         return [{"detection": t} for t in by_shape([self.inputs(i) for i in images], ask)]
 
+    def ask_anew(self, image: UInt8[Tensor, "3 _ _"]) -> None:
+        with torch.inference_mode():
+            self.outputs(self.inputs(image)[None])
+
     def _of_classes(self, owners: Tensor, score: Float[Tensor, "B Q P"], box: Tensor) -> tuple[Tensor, Tensor]:
         """The best of each class's prompts: (B, Q, K) scores, 0 for classes of other passes."""
         best = score.new_zeros(*score.shape[:2], len(self.prompts.names))

@@ -132,6 +132,10 @@ class PromptedClassifier(HubTeacher):
         """The model's own answer about all prompts, texts computed anew."""
         return super().outputs(batch, **self.tokens, **beside)
 
+    def ask_anew(self, image: UInt8[Tensor, "3 _ _"]) -> None:
+        with torch.inference_mode():
+            self.outputs(self.inputs(image)[None])
+
     def _check_logits(self, x: Float[Tensor, "B 3 h w"]) -> None:
         """Refuse a model whose logits are made otherwise than here, such as by another scale.
 

@@ -199,7 +199,7 @@ def _refuse_untrained(teacher: HubTeacher, missing: list[str], place: str) -> No
     seen: list[Tensor] = []
     listening = teacher.model.register_forward_hook(lambda _, __, out: seen.extend(_floats(out)))
     try:
-        teacher([torch.full((3, 64, 64), 128, dtype=torch.uint8)])
+        teacher.ask_anew(torch.full((3, 64, 64), 128, dtype=torch.uint8))
     except FATAL:
         raise
     except Exception:  # of what is made of the answers; a model that checks itself has given none
