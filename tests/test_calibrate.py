@@ -14,7 +14,7 @@ import polyteach
 from polyteach.curation.calibrate import second_half
 from polyteach.curation.check import faults
 from polyteach.curation.info import described
-from polyteach.curation.temperature import fitted, reliability
+from polyteach.curation.temperature import fitted, reliability, surer
 from polyteach.ground.scene import random_scene, render
 from polyteach.loading.plan import plan
 from polyteach.loading.reader import Reader
@@ -97,6 +97,19 @@ def test_bins_by_hand():
     assert [b[3] for b in found.bins] == [0, 1, 0.5]
     assert found.ece == pytest.approx((0.55 + 0.35 + 2 * 0.45) / 4)
     assert found.nll == pytest.approx(-np.log([0.95, 0.05, 0.45, 0.65]).mean())
+
+
+def test_answers_below_a_score_are_no_evidence(tmp_path):
+    p = torch.tensor([0.1, 0.19, 0.2, 0.9], dtype=torch.float64)
+    found = surer(two_way(p, torch.tensor([True, False, True, False]), 1e-6), 0.2 - 1e-9)
+    assert found.log[:, 1].sigmoid().tolist() == pytest.approx([0.2, 0.9])
+    assert found.right.tolist() == [1, 0]
+    people, said, _, q = classes_of(400)
+    both_say(tmp_path / "s", "classification", people, said, NAMES, part_size=100, size=(4, 4))
+    calibrate(str(tmp_path / "s"), score=0.6)
+    sure = [i for i in range(400) if float(q[i].half().max()) / float(q[i].half().float().sum()) >= 0.6]
+    assert kept(tmp_path / "s")["answers"] == len(set(sure) & set(half_of(400, False)))
+    assert kept(tmp_path / "s")["score"] == 0.6
 
 
 def test_temperature_and_shift_are_a_logistic_regression():

@@ -140,7 +140,8 @@ def test_some_classes_in_common_are_compared_and_that_is_said(tmp_path):
     assert one["overall"] == {"top-1": pytest.approx(200 / 3, abs=1e-3)}
     assert one["classes"]["cat"] == {"objects": 2, "recall": 50.0, "precision": 100.0}
     assert one["classes"]["dog"] == {"objects": 1, "recall": 100.0, "precision": 50.0}
-    assert "over the 2 classes that both have" in " ".join(lines(one, 300))
+    said = " ".join(lines(one, 300))
+    assert "over the 2 classes that both have: top-1 66.7 % (the 4 images that both label, 3 images of these" in said
 
 
 def test_some_classes_of_boxes_and_pixels(tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polyteach.curation.temperature import Reliability, fitted, joined, reliability
+from polyteach.curation.temperature import Reliability, fitted, joined, reliability, surer
 from polyteach.ground.files import write_json
 from polyteach.ground.options import listed
 from polyteach.ground.tables import table, width_of, wrapped
@@ -34,7 +34,9 @@ class _Halves:
     evidence: list[Evidence]
 
 
-def calibrate_sets(store: str | Path, labels: Sequence[str], split: Sequence[str], most: int, remove: bool) -> None:
+def calibrate_sets(
+    store: str | Path, labels: Sequence[str], split: Sequence[str], score: float, most: int, remove: bool
+) -> None:
     """Calibrate the label sets that are named, or all that can be; or take their calibrations away.
 
     Raises:
@@ -50,7 +52,7 @@ def calibrate_sets(store: str | Path, labels: Sequence[str], split: Sequence[str
     refused = []
     for one in chosen:
         try:
-            _calibrate(one, every, listed(split), most)
+            _calibrate(one, every, listed(split), score, most)
         except CannotBe as e:
             refused.append(f"{one.task}/{one.name}: {e}")
     if len(refused) == len(chosen) or (labels and refused):
@@ -72,7 +74,7 @@ def _remove(sets: Sequence[LabelSet]) -> None:
         say(f"{labels.task}/{labels.name}: its probabilities are learned as they are kept again", stream=sys.stdout)
 
 
-def _calibrate(labels: LabelSet, every: Sequence[LabelSet], split: Sequence[str], most: int) -> None:
+def _calibrate(labels: LabelSet, every: Sequence[LabelSet], split: Sequence[str], score: float, most: int) -> None:
     """Fit, tell and keep a set's calibration.
 
     Raises:
@@ -84,7 +86,7 @@ def _calibrate(labels: LabelSet, every: Sequence[LabelSet], split: Sequence[str]
     if not task.calibrates:
         raise CannotBe(f"answers of {task.name} have no probabilities")
     people = [s for s in every if s.by_people and s.task == labels.task]
-    used, halves = _gathered(labels, people, split, most)
+    used, halves = _gathered(labels, people, split, score, most)
     if not used:
         raise CannotBe("people have labelled none of its images, or no class of its")
     _enough(halves)
@@ -105,6 +107,7 @@ def _calibrate(labels: LabelSet, every: Sequence[LabelSet], split: Sequence[str]
             "shift": found.shift,
             "people": used,
             "split": list(split),
+            "score": score,
             "images": halves.images[0],
             "answers": len(first.right),
             "held_out": {"images": halves.images[1], "answers": len(second.right)},
@@ -116,7 +119,7 @@ def _calibrate(labels: LabelSet, every: Sequence[LabelSet], split: Sequence[str]
 
 
 def _gathered(
-    labels: LabelSet, people: Sequence[LabelSet], split: Sequence[str], most: int
+    labels: LabelSet, people: Sequence[LabelSet], split: Sequence[str], score: float, most: int
 ) -> tuple[list[str], _Halves]:
     """Names of people's sets that say something of these labels, and the evidence of all of them, by half."""
     task, used, halves = load_task(labels.task), [], _Halves([0, 0], [])
@@ -130,7 +133,7 @@ def _gathered(
         for id, answer, truth in Both(labels, one, split).pairs(most):
             half, images = second_half(id), images + 1
             said, true = mapped(answer, labels, shared, 1), mapped(truth, one, shared, 0)
-            found[half].append(task.evidence(said, true, len(shared.names)))
+            found[half].append(surer(task.evidence(said, true, len(shared.names)), score))
             halves.images[half] += 1
         used += [f"{one.task}/{one.name}"] if images else []
     halves.evidence.extend(joined(half) for half in found if half)

@@ -35,6 +35,14 @@ def joined(all_evidence: list[Evidence]) -> Evidence:
     return Evidence(log, said, right)
 
 
+def surer(evidence: Evidence, score: float) -> Evidence:
+    """The answers whose confidence is at least `score`, before any calibration."""
+    if not score:
+        return evidence
+    sure = evidence.log.softmax(1).gather(1, evidence.said[:, None])[:, 0] >= score
+    return Evidence(evidence.log[sure], evidence.said[sure], evidence.right[sure])
+
+
 def _scaled(evidence: Evidence, by: Calibration) -> Float[Tensor, "N K"]:
     """Log-probabilities after calibration. The shift is of possibility 1."""
     moved = evidence.log / by.temperature

@@ -153,7 +153,9 @@ def lines(found: Mapping[str, Any], width: int) -> list[str]:
     """What `held` found, for a terminal of so many columns: scores, what they rest on, the worst and best classes."""
     percent = bool(found["classes"])
     scores = ", ".join(f"{k} {_number(v, percent)}{' %' if percent else ''}" for k, v in found["overall"].items())
-    rests = [f"{n:,} {what}" for what, n in found["counted"].items() if what != "images"]
+    of = " of these classes" if found["shared"] is not None else ""
+    counted = {what: n for what, n in found["counted"].items() if (what, n) != ("images", found["images"])}
+    rests = [f"{n:,} {what}{of}" for what, n in counted.items()]
     seen = f"the {found['images']:,} images that both label"
     if found["images"] < found["of"]:
         seen = f"{found['images']:,} of the {found['of']:,} images that both label, taken evenly"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from polyteach.ground.options import at_least, grouped
+from polyteach.ground.options import at_least, grouped, within
 
 
 @grouped
@@ -14,6 +14,7 @@ def calibrate(
     *,
     labels: Sequence[str] = (),
     split: Sequence[str] = (),
+    score: float = 0.0,
     most: int = 5000,
     remove: bool = False,
 ) -> None:
@@ -32,6 +33,8 @@ def calibrate(
         store: the store's folder, or its URL (docs/guide/objects.md).
         labels: the label sets, by NAME or TASK/NAME; all that can be without it.
         split: only images of these splits: those that the student is not tested on.
+        score: answers of lower scores (before calibration) are no evidence. Of a detector most boxes are: fitted to
+            all, it may serve those near the threshold worse than those far below it.
         most: images that are looked at, spread over the store.
         remove: take the calibrations away instead.
 
@@ -41,15 +44,16 @@ def calibrate(
     Examples:
         polyteach store calibrate store --split val
 
-        polyteach store calibrate store --labels boxes
+        polyteach store calibrate store --labels boxes --score 0.2
 
         polyteach store calibrate store --labels boxes --remove
     """
     at_least(1, most=most)
+    within(0, 1, score=score)
     from polyteach.store.folder import StoreFolder
 
     StoreFolder.open(store)  # a wrong folder is told before torch is imported
 
     from polyteach.curation.calibrate import calibrate_sets
 
-    calibrate_sets(store, labels, split, most, remove)
+    calibrate_sets(store, labels, split, score, most, remove)
