@@ -28,6 +28,7 @@ def label(
     stopped goes on where it was when the same command is given again, and teachers can be added later. An image
     that cannot be read, or whose answer is unusable (NaN, an unknown class), is recorded with its reason and never
     stops the run. A device that fails does, and a teacher that answers not even a plain image; what is done is kept.
+    Where people have labelled some of the images, it ends with how the labels hold against theirs.
     Scores and probabilities are kept, so thresholds are chosen when training.
 
     Args:

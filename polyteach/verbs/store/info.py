@@ -13,8 +13,9 @@ def info(store: Positional[str | Path], *, score: float = 0.5, json: bool = Fals
 
     Of every set: how many images are labelled, without an answer and failed; its statistics; how many images show each
     of its classes; and, where people labelled images with the same task, how many of those in which they found nothing
-    the teacher leaves empty too. A warning where all labels are empty, the same or of one class, and where a training
-    would use none of them, as people's or another teacher's win on every image.
+    the teacher leaves empty too, and how its labels hold against theirs (docs/guide/care.md). A warning where all
+    labels are empty, the same or of one class, and where a training would use none of them, as people's or another
+    teacher's win on every image.
 
     Args:
         store: the store's folder, or its URL (docs/guide/objects.md).
