@@ -127,9 +127,10 @@ def _depth_kind(config: Any, said: str | None) -> str:
         raise ValueError(f"kind={said} is said of {place}, whose depth is {known}: {why}")
     if known:
         return known
+    metres = "" if config.model_type == "chmv2" else "?kind=metric (metres) or "
     raise ValueError(
-        f"nothing says what the depth of {place} means: {why}. Say it, as its authors do: "
-        f"transformers:{place}?kind=metric (metres) or ?kind=relative (larger is nearer, in no unit)"
+        f"nothing says what the depth of {place} means: {why}. Say it, as its authors do: transformers:{place}, and "
+        f"behind it {metres}?kind=relative (larger is nearer, in no unit)"
     )
 
 
