@@ -1657,6 +1657,13 @@ for _k, (_path, _content) in {
     "rejects": ("rejects/part-00000.parquet", "x"),
     "rejects x": ("rejects/part-x.parquet", "x"),
     "label list": (f"{_DEPTH}label.json", "[1]"),
+    "calibration list": (f"{_DEPTH}calibration.json", "[1]"),
+    "calibration 0": (f"{_DEPTH}calibration.json", '{"temperature": 0, "shift": 0}'),
+    "calibration of depth": (
+        f"{_DEPTH}calibration.json",
+        '{"temperature": 2, "shift": 0, "people": [], "images": 1, "answers": 1, "nll": {"before": 1, "after": 1},'
+        ' "ece": {"before": 1, "after": 1}}',
+    ),
     "stray": ("images/.part-00000.parquet.tmp", "x"),
     "odd leftover": ("images/.x.HOST.y.z.tmp", "x"),
 }.items():

@@ -67,6 +67,12 @@ def described(file, **more):
     file.write_text(json.dumps({k: v for k, v in (json.loads(file.read_text()) | more).items() if v != "MISSING"}))
 
 
+def calibrated(folder, **more):
+    twice = {"before": 1.0, "after": 0.5}
+    about = {"temperature": 2.0, "shift": 0.0, "people": [], "images": 9, "answers": 9, "nll": twice, "ece": twice}
+    (folder / "calibration.json").write_text(json.dumps(about | more))
+
+
 def lying(file):
     """The footer says one row more than there are: `num_rows` is a varint that stands before the row groups."""
     data = file.read_bytes()
@@ -165,6 +171,17 @@ CASES = {
     "label.json": (
         lambda p: (p / SET / "label.json").write_text('{"compute": [1]}'), f"{SET}/label.json", "compute must be", 70
     ),
+    "calibration.json: a list": (
+        lambda p: (p / SET / "calibration.json").write_text("[1]"), f"{SET}/calibration.json", "must be an object", 70
+    ),
+    "calibration.json: not finite": (
+        lambda p: (p / SET / "calibration.json").write_text('{"temperature": 1e999}'),
+        f"{SET}/calibration.json", "temperature must be finite", 70,
+    ),
+    "calibration.json: a shift": (
+        lambda p: calibrated(p / SET, shift=1), f"{SET}/calibration.json",
+        "temperature alone of classification can be calibrated", 70,
+    ),
 }  # fmt: skip
 for key, value, why in (
     ("info", None, "info must be an object; it is None"),
@@ -173,6 +190,8 @@ for key, value, why in (
     ("info", {"teacher": {"learning_rate": "high"}}, "info.teacher.learning_rate must be a number"),
     ("info", {"images": "x"}, "info.images must be an object"),
     ("info", {"split": "train"}, "info.split must be a list of texts"),
+    ("info", {"views": [1]}, "info.views must be an object"),
+    ("info", {"views": {"flip": 1}}, "info.views.flip must be true or false"),
     ("space", "MISSING", "space is missing"),
     ("space", {"names": "ab", "kind": ""}, "space.names must be a list of texts"),
     ("space", {"names": ["a", None], "kind": ""}, "space.names[1] must be text"),
@@ -224,7 +243,7 @@ def test_check_names_what_is_wrong_and_repair_ends_it(path, capsys, name):
         assert {f: (path / f).read_bytes() for f in kept if (path / f).exists()}.items() <= kept.items()
     if images == 69:
         assert len([a for a in store.sets()[0].read(0) if isinstance(a, ClassificationTarget)]) == 69
-    if ".json" in file and SET in file and "label" not in file.rpartition("/")[2]:
+    if file == f"{SET}/set.json":
         assert (path / "broken" / SET / "part-00000.parquet").exists()
 
 

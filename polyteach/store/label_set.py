@@ -13,7 +13,7 @@ from torch import Tensor
 from polyteach.ground.fields import Fields
 from polyteach.store.codec import arrow_type, columns_of, decode, encode, room, stored_value
 from polyteach.store.index import several
-from polyteach.store.label_folder import LabelFolder
+from polyteach.store.label_folder import CALIBRATION, LabelFolder
 from polyteach.store.parts import part_name, read_part, write_part
 from polyteach.store.records import as_json
 from polyteach.store.rows import ABSENT, FAILED, LABELLED, ROW_GROUP, Answer, ImageRow, Unfit
@@ -169,6 +169,18 @@ class LabelSet(LabelFolder):
                 yield Unfit(f"{e}" or type(e).__name__)
             else:
                 yield answer
+
+    def calibration_record(self) -> dict[str, Any] | None:
+        """As `LabelFolder.calibration_record`; also refused is what this task has no use for."""
+        about, fitted = super().calibration_record(), load_task(self.task).calibrates
+        odd = about is not None and (not fitted or ("shift" not in fitted and about["shift"] != 0))
+        if odd:
+            what = f"{', '.join(fitted)} alone" if fitted else "nothing"
+            raise ValueError(
+                f"{self.path / CALIBRATION}: {what} of {self.task} can be calibrated. Take the file away, or make it "
+                f"again: polyteach store calibrate {self.store.path} --labels {self.name}"
+            )
+        return about
 
     @cached_property
     def _calibration(self) -> Calibration | None:
