@@ -46,6 +46,7 @@ from polyteach.teachers._transformers_places import frame_of, unpadded
 from polyteach.teachers.onnx_models import _hashed
 from polyteach.training import checkpoints
 from tests.graphs import constant, describe, graph
+from tests.tiny import lively
 
 SHAPES = [(48, 64), (64, 40), (48, 64), (30, 90)]
 
@@ -94,19 +95,6 @@ def checked(teacher, images):
                     assert not value.is_inference()
                     torch.testing.assert_close(value, getattr(alone[key], name), rtol=1e-3, atol=1e-4)
     return answers
-
-
-def lively(model, seed=0):
-    """Random weights that make a model's answers depend on its input: as drawn, most are flat."""
-    draw = torch.Generator().manual_seed(seed)
-    for name, p in model.named_parameters():
-        if p.dim() > 1:
-            with torch.no_grad():
-                fan = p[0].numel()
-                p.copy_(torch.randn(p.shape, generator=draw) * (2 / fan) ** 0.5)
-        elif "bias" in name:
-            nn.init.zeros_(p)
-    return model.eval()
 
 
 # --- timm

@@ -204,37 +204,48 @@ class Saving:
         above(0, save_minutes=self.save_minutes)
 
 
+def by_name(read: Callable[[list[str]], Any], metavar: str) -> Any:
+    """How the command line reads an option that is a mapping, of NAME=VALUE words. read: the words -> the mapping."""
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=metavar,
+        instance_from_str=read,
+        is_instance=lambda x: isinstance(x, Mapping),
+        str_from_instance=lambda x: [f"{k}={v}" for k, v in x.items()],
+    )
+
+
+def numbers_by_name(words: Sequence[str], pair: str, twice: str) -> dict[str, float]:
+    """The numbers of NAME=NUMBER words. pair, twice: begin and end what is said of a word that is none.
+
+    Raises:
+        ValueError: one of them is no pair, or a name comes twice.
+    """
+    out: dict[str, float] = {}
+    for word in words:
+        name, equals, value = word.rpartition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            equals, number = "", 0.0
+        if not equals or not name:
+            raise ValueError(pair.format(word=repr(word)))
+        if name in out:
+            raise ValueError(twice.format(name=repr(name)))
+        out[name] = number
+    return out
+
+
 def scores_by_class(words: Sequence[str]) -> dict[str, float]:
     """CLASS=SCORE pairs.
 
     Raises:
         ValueError: one of them is no pair, or a class comes twice.
     """
-    out: dict[str, float] = {}
-    for word in words:
-        name, equals, value = word.rpartition("=")
-        try:
-            score = float(value)
-        except ValueError:
-            equals = ""
-        if not equals or not name:
-            raise ValueError(f"class_scores: {word!r} is not CLASS=SCORE")
-        if name in out:
-            raise ValueError(f"class_scores: {name!r} is there twice")
-        out[name] = score
-    return out
+    return numbers_by_name(words, "class_scores: {word} is not CLASS=SCORE", "class_scores: {name} is there twice")
 
 
-ClassScores = Annotated[
-    Mapping[str, float],
-    PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="CLASS=SCORE ...",
-        instance_from_str=scores_by_class,
-        is_instance=lambda x: isinstance(x, Mapping),
-        str_from_instance=lambda x: [f"{k}={v}" for k, v in x.items()],
-    ),
-]
+ClassScores = Annotated[Mapping[str, float], by_name(scores_by_class, "CLASS=SCORE ...")]
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
-from tyro.constructors import PrimitiveConstructorSpec
 
 from polyteach.ground.names import check_device, fit_name
-from polyteach.ground.options import PRECISIONS, at_least, listed, one_of, within
+from polyteach.ground.options import PRECISIONS, at_least, by_name, listed, one_of, within
 from polyteach.ground.texts import say
 from polyteach.tasks.target import PEOPLE
 
@@ -27,17 +26,7 @@ def _pairs(words: list[str]) -> dict[str, str]:
     return {name: spec for name, _, spec in split}
 
 
-Teachers = Annotated[
-    dict[str, str],
-    tyro.conf.arg(name="teacher"),
-    PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="NAME=SPEC [NAME=SPEC ...]",
-        instance_from_str=_pairs,
-        is_instance=lambda x: isinstance(x, Mapping),
-        str_from_instance=lambda x: [f"{k}={v}" for k, v in x.items()],
-    ),
-]
+Teachers = Annotated[dict[str, str], tyro.conf.arg(name="teacher"), by_name(_pairs, "NAME=SPEC [NAME=SPEC ...]")]
 """Of a verb: name -> FAMILY:NAME."""
 
 

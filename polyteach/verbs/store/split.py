@@ -1,41 +1,20 @@
 """divide the images into training, validation and test"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional
-from tyro.constructors import PrimitiveConstructorSpec
 
-from polyteach.ground.options import grouped
-
-
-def _fractions(words: list[str]) -> dict[str, float]:
-    out: dict[str, float] = {}
-    for word in (w for given in words for w in given.split(",") if w):
-        name, equals, value = word.rpartition("=")
-        try:
-            number = float(value)
-        except ValueError:
-            equals, number = "", 0.0
-        if not equals or not name:
-            raise ValueError(f"{word!r} is not NAME=FRACTION, such as train=0.8")
-        if name in out:
-            raise ValueError(f"the split {name!r} is given twice")
-        out[name] = number
-    return out
+from polyteach.ground.options import by_name, grouped, numbers_by_name
 
 
-_Fractions = Annotated[
-    Mapping[str, float],
-    PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="NAME=FRACTION ...",
-        instance_from_str=_fractions,
-        is_instance=lambda x: isinstance(x, Mapping),
-        str_from_instance=lambda x: [f"{k}={v}" for k, v in x.items()],
-    ),
-]
+def _fractions(given: Sequence[str]) -> dict[str, float]:
+    words = [w for several in given for w in several.split(",") if w]
+    return numbers_by_name(words, "{word} is not NAME=FRACTION, such as train=0.8", "the split {name} is given twice")
+
+
+_Fractions = Annotated[Mapping[str, float], by_name(_fractions, "NAME=FRACTION ...")]
 
 
 @grouped
