@@ -20,7 +20,8 @@ from polyteach.teachers._transformers_files import (
     provenance,
     read_config,
     read_processor,
-    said,
+    untrained,
+    weights,
 )
 
 STRIDES = (32, 16, 14, 8, 4)
@@ -66,18 +67,12 @@ def encoder(name: str) -> Encoder:
         check_folder(folder)
     config = read_config(place)
     processor = read_processor(place)
-    try:
-        whole, info = transformers.AutoModel.from_pretrained(
-            place, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
-        )
-    except Exception as e:  # what the library, torch and safetensors raise
-        raise ValueError(f"features:transformers:{place} has no usable weights: {said(e)}") from e
+    whole, lacking = weights(transformers.AutoModel, place)
     part = next((p for p in PARTS if hasattr(whole, p)), "")
     model: Any = getattr(whole, part) if part else whole
-    missing = [k for k in info["missing_keys"] if not part or k.startswith(f"{part}.")]
-    untrained = [k for k in missing if "pooler" not in k]
-    if untrained:
-        raise ValueError(f"{place} has no weights for {', '.join(untrained[:3])}: the features would be random")
+    missing = [k for k in lacking if not part or k.startswith(f"{part}.")]
+    if holes := [k for k in missing if "pooler" not in k]:
+        raise untrained(holes, place, "features")
     about = getattr(config, "vision_config", None) or config
     size = _sides(getattr(about, "image_size", None) or dict(getattr(processor, "size", None) or {}), place)
     stride, prefix, pooled = _layout(model.eval(), about, size, place)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from safetensors import SafetensorError
@@ -144,6 +145,27 @@ def fetched(auto: Any, place: str, **more: Any) -> Any:
             raise closed from e
         where = "the folder" if Path(place).is_dir() else "neither a folder nor, as far as can be seen, on the hub:"
         raise ValueError(f"transformers:{place} ({where} {place}) gives no {auto.__name__}: {said(e)}") from e
+
+
+def weights(auto: Any, place: str) -> tuple[Any, list[str]]:
+    """The model in fp32 that one of the library's Auto classes makes, and the parameters that the weights do not have.
+
+    Raises:
+        ValueError: the weights are broken, or the configuration is none of a model.
+    """
+    try:
+        model, info = auto.from_pretrained(
+            place, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as e:  # as above, and what torch and safetensors raise of broken weights
+        raise _closed(e, place) or ValueError(f"transformers:{place} has no usable weights: {said(e)}") from e
+    return model, sorted({*info["missing_keys"], *(k[0] for k in info["mismatched_keys"])})
+
+
+def untrained(missing: list[str], place: str, what: str) -> ValueError:
+    """The error for weights that leave parts random. what: the answers are, such as "masks"."""
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    return ValueError(f"{place} has no weights for {', '.join(missing[:3])}{more}: the {what} would be random")
 
 
 def _closed(error: BaseException, place: str) -> ValueError | None:

@@ -26,7 +26,8 @@ from polyteach.teachers._transformers_files import (
     provenance,
     read_config,
     read_processor,
-    said,
+    untrained,
+    weights,
 )
 from polyteach.teachers.contract import Chained
 
@@ -158,23 +159,11 @@ def load(name: str, device: str, precision: str) -> Sam:
     processor = read_processor(place)
     if not hasattr(processor, "post_process_masks"):
         raise ValueError(f"{type(processor).__name__} of {place} cannot make masks of answers")
-    teacher = Sam(_model(place), processor, source, device, precision)
+    model, missing = weights(transformers.AutoModelForMaskGeneration, place)
+    if missing:
+        raise untrained(missing, place, "masks")
+    teacher = Sam(model, processor, source, device, precision)
     teacher.origin = f"huggingface.co/{model_name}" if folder is None else place
     teacher.sha256 = provenance(place, teacher.model.state_dict())
     teacher.licence = licence_of(place)
     return teacher
-
-
-def _model(place: str) -> Any:
-    """The model in fp32, all of whose weights are there."""
-    try:
-        model, info = transformers.AutoModelForMaskGeneration.from_pretrained(
-            place, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
-        )
-    except Exception as e:  # what torch and safetensors raise of broken weights, and the library of anything else
-        raise ValueError(f"sam:{place} has no usable weights: {said(e)}") from e
-    missing = sorted({*info["missing_keys"], *(k[0] for k in info["mismatched_keys"])})
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise ValueError(f"{place} has no weights for {', '.join(missing[:3])}{more}: the masks would be random")
-    return model

@@ -31,6 +31,8 @@ from polyteach.teachers._transformers_files import (
     read_config,
     read_processor,
     said,
+    untrained,
+    weights,
 )
 from polyteach.teachers._transformers_masks import OneFormer, Panoptic
 from polyteach.teachers._transformers_places import placed, unpadded
@@ -130,7 +132,7 @@ def load(name: str, device: str, precision: str) -> HubTeacher:
         if key not in made.options:
             raise ValueError(f"{key} is said of {place}, a {architecture}; it is for {_FOR[key]}")
     processor = read_processor(place)
-    model, missing = _weights(getattr(transformers, auto), place)
+    model, missing = weights(getattr(transformers, auto), place)
     told = options if prompts is None else options | {"prompts": prompts}
     teacher = _made(made, model, processor, device, precision, told)
     if missing:
@@ -177,17 +179,6 @@ def _choose(architecture: str, place: str) -> tuple[type[Any], str]:
     )
 
 
-def _weights(auto: Any, place: str) -> tuple[Any, list[str]]:
-    """The model in fp32, and the names of parameters that the weights do not have."""
-    try:
-        model, info = auto.from_pretrained(
-            place, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
-        )
-    except Exception as e:  # as above, and what torch and safetensors raise of broken weights
-        raise ValueError(f"transformers:{place} has no usable weights: {said(e)}") from e
-    return model, sorted({*info["missing_keys"], *(k[0] for k in info["mismatched_keys"])})
-
-
 def _refuse_untrained(teacher: HubTeacher, missing: list[str], place: str) -> None:
     """Refuse weights that leave parts random which the answer depends on: it turns NaN with them.
 
@@ -208,8 +199,7 @@ def _refuse_untrained(teacher: HubTeacher, missing: list[str], place: str) -> No
         listening.remove()
     harmed = not seen or any(bool(v.isnan().any()) for v in seen)
     if harmed:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise ValueError(f"{place} has no weights for {', '.join(missing[:3])}{more}: the answers would be random")
+        raise untrained(missing, place, "answers")
     for p in holes:
         p.zero_()
 
