@@ -238,7 +238,7 @@ def test_labelling_and_info_tell_it(tmp_path, teacher, capsys, monkeypatch):
     command = {"teachers": {"a": teacher + "mean"}, "progress": False}
     polyteach.label(str(store.path), **command)
     greens = sum(int(a.probability.argmax()) == 1 for a in answers_of(store, "a"))  # of red, green, blue
-    told = f"classification/a against classification/people at a score of 0.5: top-1 {10.0 * greens:.1f} %"
+    told = f"classification/a against classification/people: top-1 {10.0 * greens:.1f} %"
     assert told in capsys.readouterr().err
     polyteach.label(str(store.path), **command)  # nothing to do: told again
     assert capsys.readouterr().err.count("against classification/people") == 1

@@ -34,7 +34,7 @@ def held(labels: LabelSet, sets: Sequence[LabelSet], score: float, most: int = M
     Returns:
         JSON values of each: set, people (TASK/NAME), images that were compared, of how many that both label, score,
         shared (how many classes both have, null where all are), and of `Agreement` counted, overall, classes by name
-        (objects and scores), ranked and note. A score of nothing is null.
+        (objects and scores), ranked and note. A score of nothing is null, as is the threshold of a task without one.
 
     Raises:
         ValueError: a part is broken, or a target is unfit; names the file.
@@ -65,7 +65,8 @@ def _held(labels: LabelSet, people: LabelSet, score: float, most: int) -> dict[s
         return None
     about = {
         "set": f"{labels.task}/{labels.name}", "people": f"{people.task}/{people.name}",
-        "images": images, "of": both.images, "score": score, "shared": None if shared.whole else len(shared.names),
+        "images": images, "of": both.images, "score": score if task.by_score else None,
+        "shared": None if shared.whole else len(shared.names),
     }  # fmt: skip
     return about | _values(comparison.agreement(), shared.names)
 
@@ -160,7 +161,8 @@ def lines(found: Mapping[str, Any], width: int) -> list[str]:
     if found["images"] < found["of"]:
         seen = f"{found['images']:,} of the {found['of']:,} images that both label, taken evenly"
     some = f", over the {found['shared']:,} classes that both have" if found["shared"] is not None else ""
-    text = f"{found['set']} against {found['people']} at a score of {found['score']:g}{some}: {scores} ("
+    at = "" if found["score"] is None else f" at a score of {found['score']:g}"
+    text = f"{found['set']} against {found['people']}{at}{some}: {scores} ("
     out = wrapped(f"{text}{', '.join([seen, *rests])})", width)
     if found["note"]:
         out += wrapped(found["note"], width, "  ")
