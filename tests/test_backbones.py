@@ -62,7 +62,7 @@ def toy(tmp_path, monkeypatch):
     """A family that is one file, beside those of the package."""
     file = tmp_path / "families" / "toy_models.py"
     file.parent.mkdir()
-    file.write_text("from tests.test_backbones import Patches\n\ndef load(name, init):\n    return Patches()\n")
+    file.write_text("from tests.test_backbones import Patches\n\ndef load(name, init, size):\n    return Patches()\n")
     monkeypatch.setattr(backbones, "__path__", [*backbones.__path__, str(file.parent)])
     yield "toy:patches"
     sys.modules.pop("polyteach.model.backbones.toy_models", None)
@@ -86,3 +86,68 @@ def test_a_backbone_says_which_sides_it_takes(toy, tmp_path):
 def test_a_family_that_is_not_there_is_an_unknown_backbone():
     with pytest.raises(ValueError, match="unknown backbone 'nowhere:resnet50'"):
         backbones.check_name("nowhere:resnet50")
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("dla34", (64, 96)),  # whose stages timm numbers from another start than their places
+        ("tresnet_m", (64, 64)),
+        ("vgg11", (64, 64)),
+        ("nasnetalarge", (64, 64)),
+        ("swin_tiny_patch4_window7_224", (64, 96)),
+        ("swinv2_tiny_window8_256", (64, 64)),
+        ("maxvit_nano_rw_256", (64, 64)),
+        ("coatnet_nano_rw_224", (64, 64)),
+        ("hiera_tiny_224", (64, 64)),
+        ("gcvit_xxtiny", (64, 64)),
+        ("coat_tiny", (64, 64)),
+    ],
+)
+def test_maps_are_of_the_strides_that_are_said_whatever_timm_says_of_them(name, size):
+    backbone = backbones.load_backbone(name, None, size).eval()
+    seen = []
+    with torch.inference_mode():
+        for moved in (0, 1):  # what is in the last corner changes the last cell of each map
+            image = torch.ones(1, 3, *size)
+            image[..., -16:, -16:] -= 2.0 * moved
+            seen.append(backbone(image))
+    for stride, channels, plain, other in zip((4, 8, 16, 32), backbone.channels, *seen, strict=True):
+        assert tuple(plain.shape) == (1, channels, size[0] // stride, size[1] // stride)
+        change = (other - plain).abs().sum(1)[0]
+        assert change[-1, -1] > 0
+    assert backbone.strides == (4, 8, 16, 32)
+
+
+def test_channels_that_come_last_are_told_from_a_map_that_is_as_large():
+    """Of 384 pixels the first map of a Swin is 96 x 96, and it has 96 channels."""
+    backbone = backbones.load_backbone("swin_tiny_patch4_window7_224", None, (384, 384)).eval()
+    with torch.inference_mode():
+        first = backbone(torch.randn(1, 3, 384, 384))[0]
+    assert first.shape == (1, 96, 96, 96)
+    with torch.inference_mode():
+        flat = backbone(torch.zeros(1, 3, 384, 384))[0]
+    # of an image without anything on it cells are alike but for the edges, and channels are not
+    assert flat.std(1).mean() > 10 * flat.std((2, 3)).mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "said"),
+    [
+        ("inception_v3", (224, 224), r"of images of 224x224: its map of stride 4 is 52x52 .*, where 56x56 is wanted"),
+        ("efficientformer_l1", (128, 128), r"of images of 128x128: RuntimeError: .*it was made for 224x224"),
+        ("vit_tiny_patch16_224", (224, 224), r"has features at strides \[16, 16, 16\]; a pyramid needs"),
+    ],
+)
+def test_what_has_no_such_maps_is_refused_when_it_is_built(name, size, said):
+    with pytest.raises(ValueError, match=said):
+        backbones.load_backbone(name, None, size)
+
+
+def test_a_student_that_was_made_for_a_size_is_read_for_it(tmp_path):
+    space = Space((), "metric")
+    student = Student("swinv2_tiny_window8_256", {"far": Objective("depth", space)}, 8, size=(64, 64)).eval()
+    save_student(student, tmp_path, {"size": [64, 64]})
+    images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        torch.testing.assert_close(load_student(tmp_path)(images)["far"].output, student(images)["far"].output)

@@ -62,11 +62,13 @@ class Student(nn.Module):
     a run: of heads what agrees in name and shape, of the backbone and the pyramid all, where the run has learned them.
     adapters: hidden channels of a bottleneck per objective before its head, one for all pyramid levels and one for
     "c5", where the head reads them: what tasks disagree on need not be in the features that they share (task adapters
-    as in SAK, Lu et al., ICLR 2025, here on the feature maps alone). 0 for none. They belong to the heads.
+    as in SAK, Lu et al., ICLR 2025, here on the feature maps alone). 0 for none. They belong to the heads. size:
+    (height, width) of the images that it will be shown, which some backbones are made for; None where it is not known
+    yet.
 
     Raises:
-        ValueError: unknown backbone, one without those strides, an objective whose name cannot become a file's, or
-            weights that do not fit.
+        ValueError: unknown backbone, one without those strides or that takes no images of that size, an objective whose
+            name cannot become a file's, or weights that do not fit.
     """
 
     mean: Tensor
@@ -80,6 +82,7 @@ class Student(nn.Module):
         init: str | None = None,
         parts: Sequence[str] = PARTS,
         adapters: int = 0,
+        size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         for name in objectives:
@@ -90,7 +93,7 @@ class Student(nn.Module):
         self._frozen: tuple[str, ...] = ()
         self.objectives = dict(objectives)
         self.channels = channels
-        self.backbone: Any = load_backbone(backbone, init)
+        self.backbone: Any = load_backbone(backbone, init, size)
         width = list(self.backbone.channels)
         extra = _LastLevels(channels, channels)
         self.pyramid = FeaturePyramidNetwork(width, channels, extra_blocks=extra)
@@ -163,10 +166,8 @@ class Student(nn.Module):
         pixels = (images.to(self.mean.dtype) - self.mean) / self.std
         if next(self.backbone.parameters()).is_contiguous(memory_format=torch.channels_last):
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-        levels = self.backbone(pixels)
-        wanted = self.backbone.channels
-        # some timm models (Swin) give channels last
-        return [x if x.shape[1] == c else x.permute(0, 3, 1, 2) for x, c in zip(levels, wanted, strict=True)]
+        levels: list[Tensor] = self.backbone(pixels)
+        return levels
 
     def pooled(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
         """One vector per image: the last map, averaged."""
@@ -377,7 +378,10 @@ def load_student(run: str | Path, device: str = "cpu") -> Student:
     given = about.value
 
     def built() -> Student:
-        return Student(given["backbone"], objectives, given["channels"], adapters=given.get("adapters") or 0)
+        size = (given["size"][0], given["size"][1]) if given.get("size") else None
+        return Student(
+            given["backbone"], objectives, given["channels"], None, adapters=given.get("adapters") or 0, size=size
+        )
 
     try:
         _fits(Path(run) / WEIGHTS, built)

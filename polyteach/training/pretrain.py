@@ -58,7 +58,7 @@ def pretrain_backbone(asked: PretrainRequest) -> str:
     run.check_same(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        student = Student(network.backbone, {}, network.channels, init)
+        student = Student(network.backbone, {}, network.channels, init, size=(network.size, network.size))
         model = siamese(student, contrast.method, contrast.temperature)
     run.write_settings(config)
     samples = pairs(plan, settings.seed, network.size, contrast.crop, contrast.method)

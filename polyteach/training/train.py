@@ -166,6 +166,7 @@ def _student(job: _Job) -> Student:
             network.channels,
             job.config["options"]["init"],
             adapters=network.adapters,
+            size=(network.size, network.size),
         ).freeze(network.freeze)
     if hardware.sync_batch_norm and not distributed.synchronise(student.backbone, torch.device(job.settings.device)):
         raise ValueError(f"sync_batch_norm: {network.backbone} has no batch normalisation; leave it out")

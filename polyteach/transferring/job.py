@@ -87,7 +87,7 @@ class Job:
         taken = ("backbone", "pyramid") if part == "pyramid" else ("backbone",)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            student = Student(s.backbone, {d.name: d.objective}, s.channels, s.init, taken)
+            student = Student(s.backbone, {d.name: d.objective}, s.channels, s.init, taken, size=(s.size, s.size))
         return student.freeze(taken) if s.mode == "frozen" else student
 
     def settings(self, lr: float, steps: int, seed: int) -> Settings:

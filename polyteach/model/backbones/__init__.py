@@ -2,8 +2,8 @@
 
 A backbone is a torch module (B, 3, H, W) float -> a list of maps (B, C, h, w), from the finest to the coarsest. It says
 in attributes what a network over it has to know: `channels` of every map, `strides`, how many pixels of the image one
-step of a map is, and `multiple`, which has to divide the sides of an image. A family's file has `load(name, init)`, and
-nothing here imports torch: what is wrong with a name is said at once.
+step of a map is, and `multiple`, which has to divide the sides of an image. A family's file has
+`load(name, init, size)`, and nothing here imports torch: what is wrong with a name is said at once.
 """
 
 import importlib
@@ -31,18 +31,21 @@ class Backbone(Protocol):
     multiple: int
 
 
-def load_backbone(name: str, init: str | None) -> Any:
+def load_backbone(name: str, init: str | None, size: tuple[int, int] | None = None) -> Any:
     """The backbone of that name, a torch module that is a `Backbone`.
+
+    size: (height, width) of the images that it will be shown; None where it is not known yet.
 
     init: None (random), "pretrained" (weights from a hub), a local state dict (.safetensors, .pth), or a run's folder,
     whose weights are not taken here.
 
     Raises:
-        ValueError: unknown name, one without a pyramid's maps, or weights that do not fit.
+        ValueError: unknown name, one without a pyramid's maps or that takes no images of that size, or weights that do
+            not fit.
     """
     check_name(name)
     family, own = _divided(name)
-    return importlib.import_module(f"{__name__}.{family}_models").load(own, init)
+    return importlib.import_module(f"{__name__}.{family}_models").load(own, init, size)
 
 
 def check_name(name: str) -> None:

@@ -4,54 +4,141 @@ Shapes: B images of a batch, H W its pixels, both multiples of 32.
 """
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor
 
 from polyteach.ground.files import downloading
 from polyteach.ground.weights import state_dict
 
 STRIDES = (4, 8, 16, 32)
+SIZE = 128
+"""Height and width of the images by which maps are looked at where no size is known; else what a model is made for."""
 
 
-def load(name: str, init: str | None) -> Any:
+@dataclass(frozen=True)
+class _Maps:
+    """How the maps at `STRIDES` are had of a model of timm's.
+
+    options: for `timm.create_model`. channels: of each map. channels_last: whether it gives them so.
+    """
+
+    options: dict[str, Any]
+    channels: tuple[int, ...]
+    channels_last: bool
+
+
+def load(name: str, init: str | None, size: tuple[int, int] | None) -> Any:
     """The model of that name as a `Backbone`; see `backbones.load_backbone`.
 
     Raises:
-        ValueError: it has no maps at those strides, or `init` is no file of weights that fit.
+        ValueError: it has no maps at those strides, it takes no images of that size, or `init` is no file of weights
+            that fit.
     """
-    wanted = _features(name)
+    maps = _maps(name, size)
     if not init or Path(init).is_dir():
-        model: Any = timm.create_model(name, pretrained=False, **wanted)
+        model: Any = timm.create_model(name, pretrained=False, **maps.options)
     elif init == "pretrained":
         try:
             with downloading():
-                model = timm.create_model(name, pretrained=True, **wanted)
+                model = timm.create_model(name, pretrained=True, **maps.options)
         except (OSError, RuntimeError) as e:  # no connection, not in the cache; or timm knows no weights of it
             raise ValueError(
                 f"init 'pretrained': the weights of {name!r} cannot be had: {str(e).splitlines()[0]} To train without "
                 "a hub give a file of them: --init FILE (.safetensors, .pth)"
             ) from e
     else:
-        model = _from_file(name, Path(init), wanted)
-    model.channels, model.strides = tuple(model.feature_info.channels()), STRIDES
+        model = _from_file(name, Path(init), maps.options)
+    if maps.channels_last:
+        model.register_forward_hook(_channels_first)  # and not a module around it, which would rename its weights
+    model.channels, model.strides = maps.channels, STRIDES
     model.multiple = max(STRIDES)
     return model
 
 
-def _features(name: str) -> dict[str, Any]:
-    """What timm has to be told so that the model gives the wanted maps and nothing else."""
+def _channels_first(model: Any, given: Any, maps: Sequence[Tensor]) -> list[Tensor]:
+    return [x.permute(0, 3, 1, 2) for x in maps]
+
+
+@lru_cache(maxsize=64)
+def _maps(name: str, size: tuple[int, int] | None) -> _Maps:
+    """How the wanted maps are had, found out on a model without memory (torch's "meta" device).
+
+    What timm says of strides is held against what an image of that size gives: some models pad less, or number their
+    stages otherwise. Models that are made for one size are made for this one (`img_size`), where they can be.
+
+    Raises:
+        ValueError: there are no such maps, or not of images of that size.
+    """
+    options = _chosen(name)
+    sizes = [size] if size else [(SIZE, SIZE), _own_size(name)]
+    refused = ""
+    for seen, more in ((s, m) for s in sizes for m in ({}, {"img_size": s})):
+        try:
+            shapes, channels, last = _shapes(name, seen, options | more)
+        except Exception as e:  # a model's own: assertions, and errors of shape
+            refused = refused or f"{type(e).__name__}: {e}".splitlines()[0].rstrip(": ")
+            continue
+        wanted = [(seen[0] // stride, seen[1] // stride) for stride in STRIDES]
+        if shapes == wanted:
+            return _Maps({**options, **(more if size else {})}, channels, last)
+        (got, want, stride) = next(x for x in zip(shapes, wanted, STRIDES, strict=True) if x[0] != x[1])
+        refused = (
+            f"its map of stride {stride} is {got[0]}x{got[1]} (height x width), where {want[0]}x{want[1]} is wanted"
+        )
+    own = _own_size(name)
+    hint = "" if size in (None, own) else f"; it was made for {own[0]}x{own[1]}"
+    of = f" of images of {sizes[0][0]}x{sizes[0][1]}"
+    raise ValueError(f"backbone {name!r} gives no feature maps{of}: {refused}{hint}. Choose another size or backbone")
+
+
+def _chosen(name: str) -> dict[str, Any]:
+    """What timm has to be told so that the model gives the wanted maps and nothing else.
+
+    Raises:
+        ValueError: it has no maps at those strides, or none at all.
+    """
     try:
-        probe: Any = timm.create_model(name, features_only=True, pretrained=False)
-        reductions = probe.feature_info.reduction()
-    except (RuntimeError, AttributeError, AssertionError) as e:
+        with torch.device("meta"):
+            probe: Any = timm.create_model(name, features_only=True, pretrained=False)
+    except (RuntimeError, AttributeError, AssertionError, NotImplementedError) as e:
         raise ValueError(f"backbone {name!r} gives no feature maps: {e}") from e
+    info = probe.feature_info
+    reductions = info.reduction()
     if not set(STRIDES) <= set(reductions):
         raise ValueError(f"backbone {name!r} has features at strides {reductions}; a pyramid needs {STRIDES}")
-    last = {r: i for i, r in enumerate(reductions)}
+    # by timm's numbers of them, which need not begin at 0; of several at one stride the last
+    last = dict(zip(reductions, info.out_indices, strict=True))
     return {"features_only": True, "out_indices": tuple(last[s] for s in STRIDES)}
+
+
+def _shapes(
+    name: str, size: tuple[int, int], options: dict[str, Any]
+) -> tuple[list[tuple[int, int]], tuple[int, ...], bool]:
+    """(height, width) and channels of the maps of an image of that size, and whether channels come last."""
+    with torch.device("meta"), torch.inference_mode():
+        model: Any = timm.create_model(name, pretrained=False, **options).eval()
+        found = [tuple(x.shape) for x in model(torch.zeros(1, 3, *size))]
+    channels = tuple(model.feature_info.channels())
+    last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
+    if not last and any(x[1] != c for x, c in zip(found, channels, strict=True)):
+        last = True  # some do not say it
+    if any(len(x) != 4 or x[3 if last else 1] != c for x, c in zip(found, channels, strict=True)):
+        raise ValueError(f"maps have the shapes {found}, and {channels} channels are said")
+    return [(x[1], x[2]) if last else (x[2], x[3]) for x in found], channels, last
+
+
+def _own_size(name: str) -> tuple[int, int]:
+    """(height, width) of the images that the model is made for, as timm says."""
+    size = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    height, width = (size.input_size if size else (3, SIZE, SIZE))[1:]
+    return height, width
 
 
 def _from_file(name: str, file: Path, wanted: dict[str, Any]) -> Any:
