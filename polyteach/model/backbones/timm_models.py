@@ -42,6 +42,8 @@ def load(name: str, init: str | None, size: tuple[int, int] | None) -> Any:
             that fit.
     """
     maps = _maps(name, size)
+    # earlier versions looked at a model of its own, which drew its weights: with it a seed still gives the same network
+    timm.create_model(name, features_only=True, pretrained=False)
     if not init or Path(init).is_dir():
         model: Any = timm.create_model(name, pretrained=False, **maps.options)
     elif init == "pretrained":
