@@ -45,7 +45,7 @@ from polyteach.training.weights import loss_weights
 from polyteach.verbs.label import label
 from polyteach.verbs.train import train
 from tests.test_task_contract import every_case
-from tests.worlds import INFO, NAMES, TRAINED, forked, log_of, options, png, seen_tasks, weights_of, world
+from tests.worlds import INFO, NAMES, TRAINED, answer_to, forked, log_of, options, png, seen_tasks, weights_of, world
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -988,7 +988,7 @@ def test_sixteen_passes_of_one_image_are_one_of_sixteen(tmp_path, case, some):
     renders = [render(random_scene(i, size, len(case.space.names))) for i in range(16)]
     views = [View(size, 0, 7 * i, *size, size) for i in range(16)]  # of which more or less is known
     targets = [
-        case.task.view(case.task.truth(r, case.space), v) if i in some else None
+        case.task.view(answer_to(case.task, r, case.space), v) if i in some else None
         for i, (r, v) in enumerate(zip(renders, views, strict=True))
     ]
     sampled = hasattr(targets[0], "box")
