@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -26,7 +27,7 @@ def _pairs(words: list[str]) -> dict[str, str]:
     return {name: spec for name, _, spec in split}
 
 
-Teachers = Annotated[dict[str, str], tyro.conf.arg(name="teacher"), by_name(_pairs, "NAME=SPEC [NAME=SPEC ...]")]
+Teachers = Annotated[dict[str, str | Path], tyro.conf.arg(name="teacher"), by_name(_pairs, "NAME=SPEC [NAME=SPEC ...]")]
 """Of a verb: name -> FAMILY:NAME."""
 
 

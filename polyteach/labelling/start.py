@@ -21,7 +21,7 @@ from polyteach.teachers import check_teacher, needed
 
 def start_label(
     store: str,
-    teachers: Mapping[str, str],
+    teachers: Mapping[str, str | Path],
     device: Sequence[str],
     asking: Asking,
     score: float,
@@ -34,20 +34,21 @@ def start_label(
     Raises:
         ValueError: no store there or none with images, a teacher or device that is none; or as `run`.
     """
-    check_names(teachers)
+    specs = {name: os.fspath(spec) for name, spec in teachers.items()}
+    check_names(specs)
     within(0, 1, score=score)
     local = isinstance(to_path(store), Path)
     if local:  # one in object storage is opened once alone, as every request costs time
         check_images(StoreFolder.open(store, limits=limits), store)
-    devices = places(device, teachers)
-    for spec in teachers.values():
+    devices = places(device, specs)
+    for spec in specs.values():
         check_teacher(spec, asking.precision)
-    needs = {name: needed(spec) for name, spec in teachers.items()}
+    needs = {name: needed(spec) for name, spec in specs.items()}
     if local and any(needs.values()):
         in_order(needs, named_sets(StoreFolder.open(store, limits=limits)))
     from polyteach.labelling.label import run  # torch, from here on
 
-    run(store, teachers, devices, asking, score, limits, cluster, progress)
+    run(store, specs, devices, asking, score, limits, cluster, progress)
 
 
 def start_predict(

@@ -1,14 +1,18 @@
 """What is told when a labelling ends: how much was labelled, and whether it is worth training on."""
 
 import sys
+from collections import Counter
 
 from polyteach.ground.tables import table, width_of, wrapped
 from polyteach.ground.texts import say
 from polyteach.labelling.part import Team
 from polyteach.loading.held import held, lines
 from polyteach.loading.plan import idle_sets
-from polyteach.store import LabelSet
+from polyteach.store import FAILED, LabelSet
 from polyteach.tasks.target import Policy
+
+REASONS, LOOKED = 3, 1000
+"""Of why images failed, how many reasons are told, and how many images are looked at."""
 
 
 def summarise(team: Team, score: float) -> None:
@@ -29,10 +33,33 @@ def summarise(team: Team, score: float) -> None:
         rows.append([name, str(n), str(failed), [f"{k} {v:.3g}" for k, v in means.items()]])
     head = ("label set", "images", "failed", "mean over labelled images")
     say(*table(head, rows, width).split("\n"))
+    for labels in team.sets:
+        if reasons := _reasons(labels):
+            say(*wrapped(f"{labels.task}/{labels.name}: {reasons}", width))
     _warn(team, score, width)
     _hold(team, score, width)
     if empty:
         raise ValueError("; ".join(empty) + ". Mend the cause, then run again with --retry")
+
+
+def _reasons(labels: LabelSet) -> str:
+    """Why images have no answer, the most frequent reason first, each with an image; "" where all have one.
+
+    Of at most `LOOKED` of them, so that it never takes long.
+    """
+    counted: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for part in labels.parts():
+        failed = [i for i, state in enumerate(labels.states(part)) if state == FAILED][: LOOKED - counted.total()]
+        ids = labels.store.ids(part) if failed else []
+        for i, answer in zip(failed, labels.read(part, failed) if failed else (), strict=True):
+            counted[str(answer)] += 1
+            first.setdefault(str(answer), ids[i])
+    if not counted:
+        return ""
+    told = "; ".join(f"{n:,} with {why!r}, such as {first[why]}" for why, n in counted.most_common(REASONS))
+    more = f"; {len(counted) - REASONS:,} other reasons" if len(counted) > REASONS else ""
+    return f"failed {told}{more}. Mend the cause, then run again with --retry"
 
 
 def _warn(team: Team, score: float, width: int) -> None:

@@ -377,10 +377,21 @@ def _answering(plan: Plan) -> list[str]:
 def _chosen(sets: list[LabelSet], tasks: Sequence[str], labels: Sequence[str]) -> list[LabelSet]:
     mine = [s for s in sets if not tasks or s.task in tasks]
     if not labels:
-        return mine
+        return _made_first(mine)
     rank = {name: i for i, name in reversed(list(enumerate(labels)))}
     ranked = [(min((rank[n] for n in (s.name, f"{s.task}/{s.name}") if n in rank), default=-1), s) for s in mine]
     return [s for _, s in sorted((r for r in ranked if r[0] >= 0), key=lambda r: r[0])]
+
+
+def _made_first(sets: Sequence[LabelSet]) -> list[LabelSet]:
+    """The sets in their order, but each that was made of another's answers, as masks in its boxes, before that one."""
+    out = list(sets)
+    for made in [s for s in sets if s.given is not None]:
+        source = next((i for i, s in enumerate(out) if (s.task, s.name) == made.given), None)
+        if source is not None and source < out.index(made):
+            out.remove(made)
+            out.insert(source, made)
+    return out
 
 
 def _unused(name: str, taken: list[str]) -> str:

@@ -93,13 +93,15 @@ class Reader:
         place, about = self._place(image), self.plan.objectives[objective]
         task = load_task(about.task)
         found: list[Target] = []
+        sources: set[tuple[str, str] | None] = set()
         for labels in self.plan.sets[objective][place.store]:
             # what is in memory was there
             if self._key(place, labels) not in self._kept and not labels.has(place.part):
                 continue
             answer = self._answer(image, labels)
-            if not isinstance(answer, Target):
-                continue
+            if not isinstance(answer, Target) or (labels.task, labels.name) in sources:
+                continue  # a source is no second voice beside what was made of it
+            sources.add(labels.given)
             answer = labels.calibrated(answer, self.policy)
             index = self.plan.moved.get((place.store, labels.task, labels.name))
             target: Target = answer if index is None else task.mapped(answer, index, len(about.space.names))

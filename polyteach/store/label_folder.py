@@ -82,6 +82,13 @@ class LabelFolder:
         return self.name == PEOPLE or self.info.get("teacher") == PEOPLE
 
     @property
+    def given(self) -> tuple[str, str] | None:
+        """Task and name of the label set whose answers this one's teacher was asked with, as masks are in boxes."""
+        teacher = self.info.get("teacher")
+        about = teacher.get("given") if isinstance(teacher, dict) else None
+        return (str(about.get("task")), str(about.get("name"))) if isinstance(about, dict) else None
+
+    @property
     def objective(self) -> Objective:
         """What a head that learns this set answers."""
         return Objective(self.task, self.space)

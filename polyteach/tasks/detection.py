@@ -238,7 +238,7 @@ class Detection(Task[DetectionTarget]):
         """Weighted boxes fusion (Solovyev et al., 2021): boxes of a class that overlap become their mean by score.
 
         The score is their mean, times the share of the teachers that found the object. Outlines are the mean by score
-        too, if all answers with boxes have them.
+        too, if all answers with boxes have them. What all that found it ignore is ignored.
         """
         both = _together(targets)
         if not len(both.box):
@@ -255,7 +255,7 @@ class Detection(Task[DetectionTarget]):
             box=torch.stack([b for b, _, _ in out]),
             category=torch.stack([c for _, c, _ in out]),
             score=torch.stack([s for _, _, s in out]).float(),
-            ignore=torch.zeros(len(out), dtype=torch.bool),
+            ignore=torch.stack([both.ignore[m].all() for m in clusters]),
             mask=outlines,
         )
 

@@ -33,6 +33,12 @@ TOGETHER = 16
 """Masks of an image that are enlarged at once."""
 
 
+def _inside(box: Float[Tensor, "N 4"], size: tuple[int, int]) -> Bool[Tensor, " N"]:
+    """Which boxes have an area within an image of (height, width) `size`; those of NaN, which `check` finds, too."""
+    low, high = box[:, :2].clamp(min=0), torch.minimum(box[:, 2:], torch.tensor([size[1], size[0]]))
+    return (high > low).all(1) | ~box.isfinite().all(1)
+
+
 class BoxReader:
     """What the outputs of a detector's graph say of an image.
 
@@ -54,8 +60,8 @@ class BoxReader:
         self.values = output.choice("values", "probabilities", "logits", "softmax")
         self.first = int(output.number("first_class", 0))
         self.ignored = int(output.number("ignored", 0))
-        self.least = output.number("least_score", FLOOR)
-        self.overlap = output.number("overlap", self.layout.overlap if self.layout else 1)
+        self.least = output.number("least_score", FLOOR, 0, 1)
+        self.overlap = output.number("overlap", self.layout.overlap if self.layout else 1, 0, 1)
         self.framed = output.choice("mask_frame", "image", "box") == "box"
         self.logits = output.choice("mask_values", "probabilities", "logits") == "logits"
         self.kind = MASKS if {"masks", "prototypes"} & set(self.tensors) else BOXES
@@ -119,6 +125,12 @@ class BoxReader:
             )
             order = order[best_first]
         box = seen.boxes(one.box[order])
+        if len(box) and not bool(_inside(box, seen.size).any()):
+            raise ValueError(
+                f"{self.file} answered {len(box)} boxes, and none has an area within the image of {seen.size[0]}x"
+                f"{seen.size[1]} (height x width), such as x0, y0, x1, y1 = {[round(x, 1) for x in box[0].tolist()]}; "
+                f"look at output: format (now {self.format}) and unit (now {'fraction' if self.fraction else 'pixels'})"
+            )
         return DetectionTarget(
             box=box,
             category=one.category[order],

@@ -73,15 +73,16 @@ class Description(dict[str, Any]):
             raise ValueError(f"{self.file}: {self.place}{key} is true or false; got {short(value)}")
         return value
 
-    def number(self, key: str, default: float) -> float:
-        """A finite number.
+    def number(self, key: str, default: float, low: float | None = None, high: float | None = None) -> float:
+        """A finite number, from `low` to `high` where they are given.
 
         Raises:
             ValueError: it is none; names the file and the key.
         """
         value = self.get(key, default)
-        if not _real(value):
-            raise ValueError(f"{self.file}: {self.place}{key} must be a number; got {short(value)}")
+        if not _real(value) or (low is not None and value < low) or (high is not None and value > high):
+            bounds = f" from {low:g} to {high:g}" if low is not None and high is not None else ""
+            raise ValueError(f"{self.file}: {self.place}{key} must be a number{bounds}; got {short(value)}")
         return value
 
     def numbers(self, key: str, default: Sequence[float], lengths: Sequence[int]) -> list[float]:

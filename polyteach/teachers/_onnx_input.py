@@ -174,7 +174,7 @@ class Preprocessing:
             if key in about and not used:
                 raise ValueError(f"{about.file}: {about.place}{key} is only for {when}")
         self.centred = about.choice("place", "top left", "centre") == "centre"
-        self.fill = about.number("fill", 0)
+        self.fill = about.number("fill", 0, 0, 255)
         self.mode = self._MODES[about.choice("interpolation", *self._MODES)]
         self.antialias = about.flag("antialias", True)
 

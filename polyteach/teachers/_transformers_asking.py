@@ -114,6 +114,9 @@ class HubTeacher(TorchTeacher):
         for key, value in found.items():
             if isinstance(value, Tensor) and value.is_floating_point():
                 found[key] = value.float()
+                # post-processing drops what is below a score, which NaN is as well: it would look like no object
+                if bool(found[key].isnan().any()):
+                    raise ValueError(f"{self.place} answers NaN ({key})")
         return found
 
     def try_out(self) -> None:

@@ -105,6 +105,8 @@ class Normals(HubTeacher):
                 shape = round(field.shape[-2] * h / seen[0]), round(field.shape[-1] * w / seen[1])
                 cells = map_size(size_of(images[i]), shape)
                 normal, valid = unit_normals(resized(unpadded(field, x), cells), self.axes)
+                if not bool(valid.any()):
+                    raise ValueError(f"{self.place} answers no normal that has a length, at any cell")
                 yield NormalsTarget(normal=normal.cpu(), valid=valid.cpu())
 
         return [{"normals": t} for t in by_shape([self.inputs(i) for i in images], ask)]

@@ -60,11 +60,14 @@ class FeatureTeacher(TorchTeacher):
         """
         try:
             with torch.inference_mode():
-                dense, pooled = self.run(torch.zeros(1, 3, *size))
+                noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+                dense, pooled = self.run(noise)
         except Exception as e:  # any model's any error
             raise ValueError(
                 f"{self.encoder.origin} gives no features of an image of {size[0]}x{size[1]}: {type(e).__name__}: {e}"
             ) from e
+        if bool(dense.isnan().any()) or bool(pooled.isnan().any()):
+            raise ValueError(f"{self.encoder.origin} answers NaN")
         if dense.ndim != 4 or pooled.ndim != 2:
             raise ValueError(
                 f"{self.encoder.origin} gives features of shapes {tuple(dense.shape)}, {tuple(pooled.shape)}"

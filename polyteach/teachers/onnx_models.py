@@ -97,6 +97,8 @@ class OnnxTeacher(Teacher):
     def __init__(self, file: Path, session: Any, about: Description, hashed: str) -> None:
         self.file, self.session = file, session
         self.task = about.choice("task", *OUTPUT)
+        if "task" not in about:
+            say(f"{about.file} names no task and no layout; {self.task} is taken")
         inputs = {i.name: i for i in session.get_inputs()}
         shapes = {o.name: tuple(o.shape or ()) for o in session.get_outputs()}
         given = Description(about.get("input", {}), about.file, "input: ", INPUT)
@@ -116,6 +118,8 @@ class OnnxTeacher(Teacher):
         self.last = self.output.choice("channels", "first", "last") == "last"
         self.axes = axes_of(self.output.get("axes", "right down away"), f"{self.output.file}: output: axes")
         self.factor = self.output.number("factor", 1)
+        if self.factor <= 0:
+            raise ValueError(f"{about.file}: output: factor must be above 0; got {self.factor:g}. Is it `inverted`?")
         self.names = self._names(about)
         if self.boxes:
             self.boxes.names = self.names
@@ -285,6 +289,8 @@ class OnnxTeacher(Teacher):
     def _depth(self, found: dict[str, Tensor], seen: Placement) -> Target:
         value = seen.map(self._plane("map", found["map"])) * self.factor
         valid = value.isfinite()
+        if not bool(valid.any()):
+            raise ValueError(f"{self.file} answered NaN or infinity at every cell")
         if self.inverted:
             valid &= value > 0
             value = 1 / value
@@ -294,6 +300,8 @@ class OnnxTeacher(Teacher):
         field = self._channels_first(found["map"])
         if field.dim() != 3 or len(field) != 3:
             raise self._wrong("map", found["map"], "(M, N, 3)" if self.last else "(3, M, N)")
+        if not bool(field.isfinite().all(0).any()):
+            raise ValueError(f"{self.file} answered NaN or infinity at every cell")
         normal, valid = unit_normals(seen.map(field), self.axes)
         return NormalsTarget(normal=normal, valid=valid)
 

@@ -19,6 +19,7 @@ from polyteach.tasks.detection import MASKS, DetectionTarget
 from polyteach.teachers._maps import size_of
 from polyteach.teachers._sam_check import parsed
 from polyteach.teachers._torch import TorchTeacher, by_shape
+from polyteach.teachers._transformers_asking import FATAL
 from polyteach.teachers._transformers_check import folder_of
 from polyteach.teachers._transformers_files import (
     check_folder,
@@ -26,11 +27,14 @@ from polyteach.teachers._transformers_files import (
     provenance,
     read_config,
     read_processor,
+    said,
     untrained,
     weights,
 )
 from polyteach.teachers.contract import Chained
 
+TRIED = (96, 72)
+"""Height and width of the image of noise that a model is asked about when it is loaded."""
 CHUNK = 32
 """Boxes of an image that are asked about together: a mask at the model's resolution takes 4 MB on the way."""
 LARGEST = 1024
@@ -111,6 +115,8 @@ class Sam(TorchTeacher, Chained):
         for chunk in (box.float() * scale).split(CHUNK):
             prompt = chunk[None].to(self.device)
             found = self.model(**features, input_boxes=prompt, multimask_output=False).pred_masks
+            if bool(found.isnan().any()):
+                raise ValueError("the model answers NaN (pred_masks)")
             [masks] = self.processor.post_process_masks([found[0].float()], original_sizes=[cells], **place)
             out.append(masks[:, 0].cpu())
         return torch.cat(out)
@@ -163,7 +169,26 @@ def load(name: str, device: str, precision: str) -> Sam:
     if missing:
         raise untrained(missing, place, "masks")
     teacher = Sam(model, processor, source, device, precision)
+    _try_out(teacher, place)
     teacher.origin = f"huggingface.co/{model_name}" if folder is None else place
     teacher.sha256 = provenance(place, teacher.model.state_dict())
     teacher.licence = licence_of(place)
     return teacher
+
+
+def _try_out(teacher: Sam, place: str) -> None:
+    """Ask about an image of noise with a box, so that a model that fails at each image is known now.
+
+    Raises:
+        ValueError: it fails; says how.
+    """
+    draw = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (3, *TRIED), dtype=torch.uint8, generator=draw)
+    try:
+        teacher([image], [teacher.example(TRIED)])
+    except FATAL:
+        raise
+    except Exception as e:  # of the model or the processor
+        raise ValueError(
+            f"{place} outlines nothing, as when it was loaded and asked about noise: {' '.join(said(e).split())[:400]}"
+        ) from e

@@ -76,6 +76,8 @@ class Detector(TorchTeacher):
     ) -> None:
         super().__init__(model, device, precision, _lowered(model))
         self.keep = keep
+        for part in _answering(model):
+            part.register_forward_hook(_refuse_nan)
         heads = getattr(model, "roi_heads", None)
         self.masks = heads is not None and heads.has_mask()
         kind = "boxes and masks" if self.masks else "boxes"
@@ -105,6 +107,28 @@ class Detector(TorchTeacher):
             ignore=torch.zeros(len(box), dtype=torch.bool),
             mask=mask,
         )
+
+
+def _answering(model: Any) -> list[nn.Module]:
+    """The parts whose outputs say what is where."""
+    heads = getattr(model, "roi_heads", None)
+    parts = [getattr(model, "head", None), getattr(getattr(model, "rpn", None), "head", None)]
+    parts += [getattr(heads, name, None) for name in ("box_predictor", "mask_predictor")]
+    return [part for part in parts if isinstance(part, nn.Module)]
+
+
+def _refuse_nan(module: nn.Module, given: Any, found: Any) -> None:
+    """Post-processing drops what is below a score, which NaN is as well: it would look like no object.
+
+    Raises:
+        ValueError: NaN is among the module's outputs.
+    """
+    values = found.values() if isinstance(found, dict) else found if isinstance(found, list | tuple) else [found]
+    for value in values:
+        if isinstance(value, list | tuple):
+            _refuse_nan(module, given, value)
+        elif isinstance(value, Tensor) and bool(value.isnan().any()):
+            raise ValueError(f"the model answers NaN (its {type(module).__name__})")
 
 
 def _lowered(model: Any) -> list[nn.Module]:
