@@ -79,7 +79,8 @@ def alike(one, two, rel=1e-3):
     assert [x["step"] for x in mine] == [x["step"] for x in theirs]
     for x, y in zip(mine, theirs, strict=True):
         assert x["losses"] == pytest.approx(y["losses"], rel=rel, abs=1e-5), x["step"]
-        assert x["gradient_norm"] == pytest.approx(y["gradient_norm"], rel=10 * rel, abs=1e-5)
+        # by 1.3e-3 on a processor with AVX512-BF16, after a few steps
+        assert x["gradient_norm"] == pytest.approx(y["gradient_norm"], rel=30 * rel, abs=1e-5)
 
 
 # ---- what processes say to each other ----
