@@ -116,7 +116,7 @@ def same(a, b):
         assert (x["step"], x["images"], sorted(x["losses"])) == (y["step"], y["images"], sorted(y["losses"]))
         for k, loss in x["losses"].items():
             assert loss == pytest.approx(y["losses"][k], rel=2e-3, abs=1e-5), (x["step"], k)
-        # which anchors a detector learns from is a choice that rounding can turn: it moves the norm, and hardly the loss
+        # which anchors a detector learns from is a choice that rounding can turn: it moves the norm, hardly the loss
         rel = 1e-2 if x["step"] == 1 else 0.1
         assert x["gradient_norm"] == pytest.approx(y["gradient_norm"], rel=rel), x["step"]
     one, two = (load_file(Path(f) / "student.safetensors") for f in (a, b))
