@@ -337,12 +337,32 @@ def test_a_model_that_works_no_longer_stops_the_run(tmp_path, teacher, folders, 
         images[i] //= 10
     store = store_of(tmp_path / "s", images, 12)
 
-    def broken(*_, **__):
+    works, inner = [True], hf.SamModel.forward
+
+    def broken(*args, **kwargs):
+        if works:  # for as long as it takes to be loaded
+            works.pop()
+            return inner(*args, **kwargs)
         raise ValueError("nobody is at home")
 
     monkeypatch.setattr(hf.SamModel, "forward", broken)
     with pytest.raises(ValueError, match=r"failed for the last images .*nobody is at home"):
         label(store, ("found", teacher + "boxes"), ("masks", f"sam:{folders['sam']}+boxes=found"), batch_size=2)
+
+
+def test_a_model_that_outlines_nothing_is_refused_when_it_is_loaded(tmp_path, folders, monkeypatch):
+    def broken(*_, **__):
+        raise ValueError("nobody is at home")
+
+    weights = load_file(f"{folders['sam']}/model.safetensors")
+    shutil.copytree(folders["sam"], tmp_path / "nan")
+    save_file({k: torch.full_like(v, float("nan")) for k, v in weights.items()}, tmp_path / "nan" / "model.safetensors",
+              {"format": "pt"})  # fmt: skip
+    with pytest.raises(ValueError, match=r"nan outlines nothing, .*answers NaN"):
+        load_teacher(f"sam:{tmp_path / 'nan'}+boxes=people")
+    monkeypatch.setattr(hf.SamModel, "forward", broken)
+    with pytest.raises(ValueError, match=r"outlines nothing, as when it was loaded .*nobody is at home"):
+        load_teacher(f"sam:{folders['sam']}+boxes=people")
 
 
 def test_the_order_of_a_chain():
