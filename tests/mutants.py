@@ -205,6 +205,22 @@ MUTANTS = (
     mutant("tasks/depth.py", "view.dense(target.valid, 0)", "view.dense(target.valid, 1)",
            "what lies beyond the picture is learned as depth 0",
            "test_task_contract.py::test_pixels_beyond_the_picture_are_not_learned"),
+    # answers that are none
+    mutant("teachers/_transformers_asking.py", "if bool(found[key].isnan().any()):", "if False:", "NaN is no object",
+           "test_teachers_silent.py::test_a_detector_that_answers_nan_finds_not_nothing"),
+    mutant("teachers/torchvision_models.py", "part.register_forward_hook(_refuse_nan)", "pass", "NaN is no object",
+           "test_teachers_silent.py::test_torchvisions_detectors_that_answer_nan_find_not_nothing"),
+    mutant("tasks/detection.py", "both.ignore[m].all() for m", "both.ignore[m].any() for m",
+           "one who ignores a box makes all ignore it",
+           "test_teachers_silent.py::test_what_all_ignore_is_ignored_by_their_one_voice"),
+    mutant("loading/reader.py", "sources.add(labels.given)", "pass", "boxes and their outlines are two voices",
+           "test_teachers_silent.py::test_a_source_is_no_second_voice_beside_what_was_made_of_it"),
+    # backbones
+    mutant("model/backbones/timm_models.py", "last = dict(zip(reductions, info.out_indices, strict=True))",
+           "last = {r: i for i, r in enumerate(reductions)}", "maps are told by their place",
+           "test_backbones.py::test_maps_are_of_the_strides_that_are_said_whatever_timm_says_of_them"),
+    mutant("model/backbones/timm_models.py", "if shapes == wanted:", "if True:", "maps of other strides are taken",
+           "test_backbones.py::test_what_has_no_such_maps_is_refused_when_it_is_built"),
     # embedding
     mutant("tasks/embedding.py", "COSINE, SMOOTH_L1 = 0.9, 0.1", "COSINE, SMOOTH_L1 = 0.5, 0.5", "another loss",
            "test_embedding.py::test_the_loss_is_the_papers_formula"),
