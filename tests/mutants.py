@@ -287,6 +287,8 @@ MUTANTS = (
     mutant("tasks/_detection_head.py", ".where(classes > 0, one)", ".where(classes >= 0, one)",
            "background counts by a score", f"{GOLDEN}[detection by confidence]"),
     mutant("tasks/_detection_metric.py", "precision[5]", "precision[4]", "AP75 is AP70", AP[1]),
+    mutant("tasks/_detection_drawing.py", "reversed(shown.unbind())", "shown.unbind()", "the worst outline is on top",
+           "test_detection.py::test_where_outlines_overlap_the_best_is_drawn"),
     mutant("tasks/_detection_head.py", "[:, 0] > 0.5", "[:, 0] > 0.9", "outlines are drawn too tight",
            "test_detection.py::test_an_outline_is_where_it_is_likelier_than_not"),
     mutant("tasks/detection.py", "good = int((target.score >= policy.score).sum())",

@@ -14,6 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from torchvision.ops import box_iou
 
 from polyteach.ground.geometry import View, area
+from polyteach.ground.images import palette
 from polyteach.ground.layers import Pyramid
 from polyteach.ground.scene import random_scene, render
 from polyteach.tasks._detection_head import DetectionHead, propose, read_boxes
@@ -413,3 +414,21 @@ def test_a_label_at_the_edge_of_the_picture_is_shown_whole():
     widths, heights = zip(*shapes, strict=True)
     assert max(widths) - min(widths) <= 3
     assert max(heights) - min(heights) <= 3
+
+
+def test_where_outlines_overlap_the_best_is_drawn():
+    """By hand: 55 % of the image and 45 % of the colour, which there is of one object alone."""
+    image = torch.full((3, 160, 240), 200, dtype=torch.uint8)
+    mask = torch.zeros(3, 160, 240, dtype=torch.bool)
+    mask[0, 20:120, 20:160] = mask[1, 60:140, 80:220] = mask[2, 72:152, 100:232] = True
+    kept = mask.clone()
+    target = DetectionTarget(
+        torch.tensor([[20.0, 20, 160, 120], [80, 60, 220, 140], [100, 72, 232, 152]]), torch.tensor([0, 1, 2]),
+        torch.tensor([0.5, 0.9, 0.4]), torch.zeros(3, dtype=torch.bool), mask,
+    )  # fmt: skip
+    painted = TASK.draw(image, target, Space(NAMES, MASKS))
+    colours = palette(len(NAMES))
+    for place, best in (((110, 130), 1), ((130, 150), 1), ((147, 200), 2), ((80, 50), 0)):  # of three, two, one, one
+        wanted = (image[:, place[0], place[1]] * 0.55 + colours[best] * 0.45).to(torch.uint8)
+        assert torch.equal(painted[:, place[0], place[1]], wanted), place
+    assert torch.equal(target.mask, kept)  # what is drawn is not changed

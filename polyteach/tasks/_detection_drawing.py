@@ -1,6 +1,6 @@
 """Boxes and outlines, drawn; a file of its own, as torchvision, which draws outlines, takes seconds to be imported."""
 
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
@@ -23,7 +23,7 @@ def draw_boxes(image: UInt8[Tensor, "3 H W"], target: DetectionTarget, space: Sp
     colours = palette(len(space.names))[shown.category]
     height, width = image.shape[1], image.shape[2]
     if shown.mask is not None and len(shown.mask):
-        masks = masks_at(shown, (height, width))
+        masks = on_top(masks_at(shown, (height, width)))
         image = draw_segmentation_masks(image, masks, alpha=0.45, colors=[tuple(c) for c in colours.tolist()])
     drawing = to_pil_image(image)
     pen = ImageDraw.Draw(drawing)
@@ -42,3 +42,12 @@ def draw_boxes(image: UInt8[Tensor, "3 H W"], target: DetectionTarget, space: Sp
         bright = sum(colour) > 380
         pen.text(corner, text, font=font, fill=(0, 0, 0) if bright else (255, 255, 255))
     return pil_to_tensor(drawing)
+
+
+def on_top(masks: Bool[Tensor, "K H W"]) -> Bool[Tensor, "K H W"]:
+    """The masks, each less what later ones cover: torchvision paints black whatever two of them share."""
+    shown, covered = masks.clone(), masks.new_zeros(masks.shape[1:])
+    for own in reversed(shown.unbind()):
+        own &= ~covered
+        covered |= own
+    return shown
