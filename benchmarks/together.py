@@ -1,6 +1,6 @@
 """All at once: teachers of five kinds label one store, and one student learns from all that they say.
 
-    python benchmarks/together.py              # results/together.md and .jpg: 15 minutes of one core
+    python benchmarks/together.py              # results/together.md and .jpg: 23 minutes of one core
     python benchmarks/together.py --folder F   # in F, which stays; a run that was stopped goes on there
     python benchmarks/together.py --quick      # that it runs: half a minute, figures of no worth, nothing written
 
@@ -10,8 +10,9 @@ pretrained weights of the first four can be had without internet. So `small_teac
 other rendered shapes, and saves it as its library does: what is shown is that all kinds work together, and not how good
 models of these kinds are. Only the labels on disk pass between the steps, which are commands that anybody can give.
 
-Expect that each teacher's labels of the held-out images are far better than chance, and that the student, which has
-seen nobody's labels but theirs, comes near to them. One run, one seed.
+Expect that each teacher's labels of the held-out images are better than chance, the YOLO's and the SAM's by far, the
+OWL-ViT's and the GLPN's, which learn slowly from nothing, by less; and that the student, which has seen nobody's labels
+but theirs, comes near to them. Half of the time is the student's. One run, one seed.
 """
 
 import argparse
@@ -317,8 +318,8 @@ def feature_losses() -> str:
 
 
 def sheet(held: Held, least: float, file: Path) -> None:
-    """A row per image; columns: the image, the truth, each teacher's label (boxes of a score of `least`), and the
-    student's answers."""
+    """A row per image; columns: the image, the truth, each teacher's label and the student's answers, of both the
+    boxes of a score of `least`."""
     view = whole((SIZE, SIZE), (CELL, CELL))
     detection, depth = load_task("detection"), load_task("depth")
     rows = [i * len(held.images) // ROWS for i in range(min(ROWS, len(held.images)))]
@@ -344,7 +345,10 @@ def sheet(held: Held, least: float, file: Path) -> None:
             for n in METRICS
             if n != "far"
         ]
-        cells += [drawn("outlines", whose["outlines"]), drawn("named", whose["named"])]
+        cells += [
+            drawn(n, None if (t := whose[n]) is None else detection.pseudo(t, Policy(confidence=True, score=least)))
+            for n in ("outlines", "named")
+        ]
         cells += [drawn("far", depth.pseudo(t, Policy())) for t in (held.truth["depth"][i], held.labels["far"][i])]
         cells += [drawn("far", whose["far"]), drawn("seen-dense", held.labels["seen-dense"][i])]
         for column, cell in enumerate(cells):
