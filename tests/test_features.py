@@ -184,6 +184,17 @@ def test_what_is_no_encoder_is_told_before_torch(name, said):
         check_teacher(f"features:{name}")
 
 
+def test_no_bar_is_shown_of_what_is_read_from_a_folder(tmp_path, capfd):
+    pytest.importorskip("transformers")
+    from transformers.utils import logging
+
+    dinov2(tmp_path)
+    capfd.readouterr()
+    load_teacher(f"features:transformers:{tmp_path}")
+    assert "Loading" not in capfd.readouterr().err
+    assert logging.is_progress_bar_enabled()
+
+
 def test_weights_that_are_missing_are_refused(tmp_path):
     pytest.importorskip("transformers")
     from safetensors.torch import load_file, save_file

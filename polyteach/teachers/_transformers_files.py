@@ -5,7 +5,8 @@ It may be a stranger's: no code of it is run, and no number of it is taken that 
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import transformers
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
 
 from polyteach.ground.fields import short
 from polyteach.ground.files import read_json, sha256, yaml_value
@@ -147,6 +148,19 @@ def fetched(auto: Any, place: str, **more: Any) -> Any:
         raise ValueError(f"transformers:{place} ({where} {place}) gives no {auto.__name__}: {said(e)}") from e
 
 
+@contextmanager
+def _without_bars(place: str) -> Iterator[None]:
+    """The library shows a bar of how weights are read from a folder, also where nobody looks; that of a download stays."""
+    if not Path(place).is_dir() or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+
+
 def weights(auto: Any, place: str) -> tuple[Any, list[str]]:
     """The model in fp32 that one of the library's Auto classes makes, and the parameters that the weights do not have.
 
@@ -154,9 +168,10 @@ def weights(auto: Any, place: str) -> tuple[Any, list[str]]:
         ValueError: the weights are broken, or the configuration is none of a model.
     """
     try:
-        model, info = auto.from_pretrained(
-            place, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
-        )
+        with _without_bars(place):
+            model, info = auto.from_pretrained(
+                place, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+            )
     except Exception as e:  # as above, and what torch and safetensors raise of broken weights
         raise _closed(e, place) or ValueError(f"transformers:{place} has no usable weights: {said(e)}") from e
     return model, sorted({*info["missing_keys"], *(k[0] for k in info["mismatched_keys"])})
