@@ -150,7 +150,7 @@ def fetched(auto: Any, place: str, **more: Any) -> Any:
 
 @contextmanager
 def _without_bars(place: str) -> Iterator[None]:
-    """The library shows a bar of how weights are read from a folder, also where nobody looks. A download keeps its own."""
+    """The library shows a bar of how weights are read from a folder, also where nobody looks. Downloads keep theirs."""
     if not Path(place).is_dir() or not logging.is_progress_bar_enabled():
         yield
         return
