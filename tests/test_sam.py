@@ -23,6 +23,7 @@ from polyteach.store import Store
 from polyteach.tasks.contract import Objective, Space
 from polyteach.tasks.detection import DetectionTarget
 from polyteach.teachers import load_teacher, sam_models
+from polyteach.teachers._sam_check import parsed
 from tests.worlds import answers_of, forked, noise, store_of
 
 KINDS = ("sam", "sam_hq", "sam2", "edgetam", "sam3")
@@ -363,6 +364,12 @@ def test_a_model_that_outlines_nothing_is_refused_when_it_is_loaded(tmp_path, fo
     monkeypatch.setattr(hf.SamModel, "forward", broken)
     with pytest.raises(ValueError, match=r"outlines nothing, as when it was loaded .*nobody is at home"):
         load_teacher(f"sam:{folders['sam']}+boxes=people")
+
+
+def test_a_source_may_be_called_by_its_task_too():
+    assert parsed("m+boxes=detection/people") == ("m", "people")
+    with pytest.raises(ValueError, match="label sets of depth have no boxes to outline"):
+        parsed("m+boxes=depth/far")
 
 
 def test_the_order_of_a_chain():

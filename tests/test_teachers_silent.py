@@ -133,6 +133,20 @@ def test_numbers_of_a_description_have_a_range(task, part, said, tmp_path):
         load_teacher(describe(constant(tmp_path / "a.onnx", arrays), **about))
 
 
+def test_numbers_of_an_image_are_no_map(tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    node = helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 3, 40, 40])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", 3])
+    made = helper.make_graph([node], "g", [x], [y])
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "a.onnx")
+    with pytest.raises(ValueError, match=r"shape \['b', 3\], a number or some for each image of a batch"):
+        load_teacher(describe(tmp_path / "a.onnx", task="depth"))
+    assert load_teacher(describe(tmp_path / "a.onnx", task="classification", names=["a", "b", "c"]))
+
+
 def test_a_description_without_a_task_says_which_was_taken(tmp_path, capsys):
     load_teacher(describe(constant(tmp_path / "a.onnx", {"y": [[0.2, 0.8]]}), names=["a", "b"]))
     assert "names no task and no layout; classification is taken" in capsys.readouterr().err

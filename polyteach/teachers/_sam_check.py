@@ -1,6 +1,7 @@
 """What of `sam:MODEL+boxes=NAME` can be refused before transformers is imported."""
 
 from polyteach.ground.names import fit_name
+from polyteach.tasks import is_task
 from polyteach.teachers._transformers_check import folder_of, has_library
 
 BOXES = "+boxes="
@@ -18,7 +19,11 @@ def parsed(name: str) -> tuple[str, str]:
             f"sam:{name} is not sam:MODEL{BOXES}NAME: MODEL is a folder that save_pretrained wrote, or OWNER/MODEL, "
             "and NAME another teacher of the command, or a label set of the store, whose boxes are to get outlines"
         )
-    return model, fit_name("label set name", source)
+    own = source.removeprefix("detection/")  # TASK/NAME, as label sets are called elsewhere too
+    task, slash, _ = own.partition("/")
+    if slash and is_task(task):
+        raise ValueError(f"sam:{name}: label sets of {task} have no boxes to outline; name one of detection")
+    return model, fit_name("label set name", own)
 
 
 def needs(name: str) -> tuple[str, str]:

@@ -206,6 +206,8 @@ class OnnxTeacher(Teacher):
         shape, count = known[main], len(self.names)
         rows = shape[0 if self._has_batch(len(shape)) is False else 1 :]
         what = f"{self.file}: its output {self.tensors[main]} has shape {list(shape)}"
+        if self.task != "classification" and len(shape) == 2 and shape[0] == self.graphs.shape[0]:
+            raise ValueError(f"{what}, a number or some for each image of a batch; a map is (M, N) or (batch, M, N)")
         if self.task == "classification" and all(isinstance(n, int) for n in rows) and math.prod(rows) != count:
             raise ValueError(f"{what}, {math.prod(rows)} scores for an image; there are {count} names")
         if self.task == "segmentation" and self.values in ("logits", "probabilities"):
