@@ -162,8 +162,8 @@ def _config_option(argv: list[str]) -> tuple[list[str], str, dict[str, Any]]:
             raise ValueError(f"--config {file}: {e}") from e
         raise ValueError(f"--config {file} is not valid YAML: {e}") from e
     if not isinstance(config, dict):
-        has = "is empty; it" if config is None else ""
-        raise ValueError(f"--config {file} {has} must be NAME: VALUE lines".replace("  ", " "))
+        must = "is empty; it must" if config is None else "must"
+        raise ValueError(f"--config {file} {must} be NAME: VALUE lines")
     if {"verb", "options"} <= set(config):
         raise ValueError(
             f"--config {file} is the record of a run, and not a file of options: write those of its 'options' that you "

@@ -206,8 +206,10 @@ MUTANTS = (
            "what lies beyond the picture is learned as depth 0",
            "test_task_contract.py::test_pixels_beyond_the_picture_are_not_learned"),
     # answers that are none
-    mutant("teachers/_transformers_asking.py", "if bool(found[key].isnan().any()):", "if False:", "NaN is no object",
+    mutant("teachers/_transformers_asking.py", "refuse_nan(found, self.place)", "pass", "NaN is no object",
            "test_teachers_silent.py::test_a_detector_that_answers_nan_finds_not_nothing"),
+    mutant("teachers/_transformers_grounding.py", "refuse_nan(made, self.place)", "pass", "NaN is no object",
+           "test_prompts.py::test_a_detector_that_answers_nan_finds_not_nothing"),
     mutant("teachers/torchvision_models.py", "part.register_forward_hook(_refuse_nan)", "pass", "NaN is no object",
            "test_teachers_silent.py::test_torchvisions_detectors_that_answer_nan_find_not_nothing"),
     mutant("tasks/detection.py", "both.ignore[m].all() for m", "both.ignore[m].any() for m",

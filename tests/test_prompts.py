@@ -435,6 +435,18 @@ def test_an_answer_does_not_depend_on_its_batch_nor_much_on_the_precision(load, 
                 assert len(c[name].box)
 
 
+@pytest.mark.parametrize("kind", ["owlvit", "owlv2", "grounding", "omdet"])
+def test_a_detector_that_answers_nan_finds_not_nothing(load, folders, tmp_path, kind):
+    shutil.copytree(folders[kind], tmp_path / "nan")
+    for file in (tmp_path / "nan").glob("*.safetensors"):
+        weights = {k: torch.full_like(v, float("nan")) if v.is_floating_point() else v
+                   for k, v in load_file(file).items()}  # fmt: skip
+        save_file(weights, file, {"format": "pt"})
+    (tmp_path / "p.yaml").write_text("cat: cat\ndog: dog\n")
+    with pytest.raises(ValueError, match=r"fails at every image.*answers NaN"):
+        load_teacher(f"transformers:{tmp_path / 'nan'}@{tmp_path / 'p.yaml'}")
+
+
 def test_the_commands_of_the_page_run(tmp_path, folders, monkeypatch):
     page = (Path(__file__).parent.parent / "docs/guide/prompts.md").read_text()
     (prompts,) = re.findall(r"```yaml\n(.*?)```", page, re.S)

@@ -28,8 +28,7 @@ def summarise(team: Team, score: float) -> None:
         n, failed, means = labels.statistics(score)
         name = f"{labels.task}/{labels.name}"
         if failed and not n:
-            reason = next(a for p in labels.parts() for a in labels.read(p) if isinstance(a, str))
-            empty.append(f"{name}: all {failed} images failed, the first with {reason!r}")
+            empty.append(f"{name}: all {failed} images failed, the first with {next(iter(_failures(labels)[0]))!r}")
         rows.append([name, str(n), str(failed), [f"{k} {v:.3g}" for k, v in means.items()]])
     head = ("label set", "images", "failed", "mean over labelled images")
     say(*table(head, rows, width).split("\n"))
@@ -42,8 +41,8 @@ def summarise(team: Team, score: float) -> None:
         raise ValueError("; ".join(empty) + ". Mend the cause, then run again with --retry")
 
 
-def _reasons(labels: LabelSet) -> str:
-    """Why images have no answer, the most frequent reason first, each with an image; "" where all have one.
+def _failures(labels: LabelSet) -> tuple[Counter[str], dict[str, str]]:
+    """Why images have no answer, in their order: how often each reason came, and its first image.
 
     Of at most `LOOKED` of them, so that it never takes long.
     """
@@ -55,6 +54,12 @@ def _reasons(labels: LabelSet) -> str:
         for i, answer in zip(failed, labels.read(part, failed) if failed else (), strict=True):
             counted[str(answer)] += 1
             first.setdefault(str(answer), ids[i])
+    return counted, first
+
+
+def _reasons(labels: LabelSet) -> str:
+    """Why images have no answer, the most frequent reason first, each with an image; "" where all have one."""
+    counted, first = _failures(labels)
     if not counted:
         return ""
     told = "; ".join(f"{n:,} with {why!r}, such as {first[why]}" for why, n in counted.most_common(REASONS))

@@ -13,10 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from polyteach.teachers._features_encoder import Encoder
-from polyteach.teachers._transformers_check import folder_of
 from polyteach.teachers._transformers_files import (
-    check_folder,
     licence_of,
+    located,
     provenance,
     read_config,
     read_processor,
@@ -61,10 +60,7 @@ def encoder(name: str) -> Encoder:
     Raises:
         ValueError: no such model, no usable weights, or one whose output is no map of features.
     """
-    folder = folder_of(name)
-    place = name if folder is None else str(folder)
-    if folder is not None:
-        check_folder(folder)
+    place, origin = located(name)
     config = read_config(place)
     processor = read_processor(place)
     whole, lacking = weights(transformers.AutoModel, place)
@@ -85,7 +81,7 @@ def encoder(name: str) -> Encoder:
         processor.image_mean if normal else (0.0,) * 3,
         processor.image_std if normal else (1.0,) * 3,
         Path(place).name,
-        f"huggingface.co/{name}" if folder is None else place,
+        origin,
         provenance(place, model.state_dict()),
         licence_of(place),
         int(getattr(processor, "resample", 3) or 3) != 2,

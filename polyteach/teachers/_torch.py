@@ -82,6 +82,30 @@ def _floats(found: Any) -> Any:
     return found
 
 
+def refuse_nan(found: Any, what: str) -> None:
+    """Refuse NaN among a model's outputs, alone or in lists, tuples and dictionaries, before they are post-processed.
+
+    Post-processing drops what is below a score, which NaN is as well: it would look like no object.
+
+    what: begins the error.
+
+    Raises:
+        ValueError: there is NaN; says under which key of a dictionary.
+    """
+    if isinstance(found, Tensor):
+        if found.is_floating_point() and bool(found.isnan().any()):
+            raise ValueError(f"{what} answers NaN")
+    elif isinstance(found, dict):
+        for key, value in found.items():
+            if isinstance(value, Tensor) and value.is_floating_point() and bool(value.isnan().any()):
+                raise ValueError(f"{what} answers NaN ({key})")
+            if isinstance(value, list):
+                refuse_nan(value, what)
+    elif isinstance(found, list | tuple):
+        for value in found:
+            refuse_nan(value, what)
+
+
 def ordinary(target: Target) -> Target:
     """The target with tensors that autograd may keep, which those born in inference mode forbid."""
     values = {f.name: getattr(target, f.name) for f in fields(target)}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from polyteach.tasks import load_task
 from polyteach.teachers._maps import refuse_thin, size_of
-from polyteach.teachers._torch import TorchTeacher
+from polyteach.teachers._torch import TorchTeacher, refuse_nan
 from polyteach.teachers._transformers_files import said
 from polyteach.teachers._transformers_places import rectangle
 
@@ -114,9 +114,7 @@ class HubTeacher(TorchTeacher):
         for key, value in found.items():
             if isinstance(value, Tensor) and value.is_floating_point():
                 found[key] = value.float()
-                # post-processing drops what is below a score, which NaN is as well: it would look like no object
-                if bool(found[key].isnan().any()):
-                    raise ValueError(f"{self.place} answers NaN ({key})")
+        refuse_nan(found, self.place)
         return found
 
     def try_out(self) -> None:

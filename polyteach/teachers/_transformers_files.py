@@ -21,6 +21,7 @@ from polyteach.ground.fields import short
 from polyteach.ground.files import read_json, sha256, yaml_value
 from polyteach.ground.weights import reason, unpacked
 from polyteach.teachers._files import inside
+from polyteach.teachers._transformers_check import folder_of
 from polyteach.teachers._weights import digest
 
 MOST_LAYERS, MOST_CLASSES, LARGEST = 1000, 100_000, 8192
@@ -59,6 +60,19 @@ def check_folder(folder: Path) -> None:
             raise ValueError(f"{path} is a pipe, a device or a link to nothing, not a regular file")
         elif path.suffix in (".bin", ".pt", ".pth") and path.is_file():
             unpacked(path)
+
+
+def located(name: str) -> tuple[str, str]:
+    """What the library opens, a folder that was looked at or a name on the hub; and how that is called as an origin.
+
+    Raises:
+        ValueError: as `folder_of` and `check_folder`.
+    """
+    folder = folder_of(name)
+    if folder is None:
+        return name, f"huggingface.co/{name}"
+    check_folder(folder)
+    return str(folder), str(folder)
 
 
 def read_config(place: str) -> Any:

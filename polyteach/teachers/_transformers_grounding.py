@@ -18,7 +18,7 @@ from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.detection import BOXES, FLOOR, SAME, DetectionTarget
 from polyteach.teachers._maps import size_of
 from polyteach.teachers._prompts_file import Prompts
-from polyteach.teachers._torch import by_shape
+from polyteach.teachers._torch import by_shape, refuse_nan
 from polyteach.teachers._transformers_asking import PROBES, HubTeacher
 from polyteach.teachers._transformers_files import fetched
 from polyteach.teachers._transformers_tokens import TOKENIZER, padded, token_ids
@@ -58,7 +58,10 @@ class PromptedDetector(HubTeacher):
 
     def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[dict[str, Target]]:
         def ask(batch: Tensor, positions: list[int]) -> Iterator[Target]:
-            found = [self._of_classes(self.owners[which], *made) for which, made in self.passes(batch)]
+            found = []
+            for which, made in self.passes(batch):
+                refuse_nan(made, self.place)  # not each of them goes through `outputs`
+                found.append(self._of_classes(self.owners[which], *made))
             for i, n in enumerate(positions):
                 yield self._target([(score[i], box[i]) for score, box in found], size_of(images[n]))
 

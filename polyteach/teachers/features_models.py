@@ -28,7 +28,7 @@ from polyteach.tasks.embedding import EmbeddingTarget, kind_of
 from polyteach.teachers._features_check import Asked, asked
 from polyteach.teachers._features_encoder import Encoder
 from polyteach.teachers._maps import refuse_thin, size_of
-from polyteach.teachers._torch import TorchTeacher, by_shape
+from polyteach.teachers._torch import TorchTeacher, by_shape, refuse_nan
 
 
 @final
@@ -66,8 +66,7 @@ class FeatureTeacher(TorchTeacher):
             raise ValueError(
                 f"{self.encoder.origin} gives no features of an image of {size[0]}x{size[1]}: {type(e).__name__}: {e}"
             ) from e
-        if bool(dense.isnan().any()) or bool(pooled.isnan().any()):
-            raise ValueError(f"{self.encoder.origin} answers NaN")
+        refuse_nan((dense, pooled), self.encoder.origin)
         if dense.ndim != 4 or pooled.ndim != 2:
             raise ValueError(
                 f"{self.encoder.origin} gives features of shapes {tuple(dense.shape)}, {tuple(pooled.shape)}"

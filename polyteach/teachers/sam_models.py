@@ -18,12 +18,11 @@ from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.detection import MASKS, DetectionTarget
 from polyteach.teachers._maps import size_of
 from polyteach.teachers._sam_check import parsed
-from polyteach.teachers._torch import TorchTeacher, by_shape
+from polyteach.teachers._torch import TorchTeacher, by_shape, refuse_nan
 from polyteach.teachers._transformers_asking import FATAL
-from polyteach.teachers._transformers_check import folder_of
 from polyteach.teachers._transformers_files import (
-    check_folder,
     licence_of,
+    located,
     provenance,
     read_config,
     read_processor,
@@ -115,8 +114,7 @@ class Sam(TorchTeacher, Chained):
         for chunk in (box.float() * scale).split(CHUNK):
             prompt = chunk[None].to(self.device)
             found = self.model(**features, input_boxes=prompt, multimask_output=False).pred_masks
-            if bool(found.isnan().any()):
-                raise ValueError("the model answers NaN (pred_masks)")
+            refuse_nan({"pred_masks": found}, "the model")
             [masks] = self.processor.post_process_masks([found[0].float()], original_sizes=[cells], **place)
             out.append(masks[:, 0].cpu())
         return torch.cat(out)
@@ -154,10 +152,7 @@ def load(name: str, device: str, precision: str) -> Sam:
             of it untrained.
     """
     model_name, source = parsed(name)
-    folder = folder_of(model_name)
-    place = model_name if folder is None else str(folder)
-    if folder is not None:
-        check_folder(folder)
+    place, origin = located(model_name)
     config = read_config(place)
     kinds = known.MODEL_FOR_MASK_GENERATION_MAPPING_NAMES
     if config.model_type not in kinds:
@@ -170,7 +165,7 @@ def load(name: str, device: str, precision: str) -> Sam:
         raise untrained(missing, place, "masks")
     teacher = Sam(model, processor, source, device, precision)
     _try_out(teacher, place)
-    teacher.origin = f"huggingface.co/{model_name}" if folder is None else place
+    teacher.origin = origin
     teacher.sha256 = provenance(place, teacher.model.state_dict())
     teacher.licence = licence_of(place)
     return teacher

@@ -23,7 +23,7 @@ from polyteach.tasks.detection import DetectionTarget
 from polyteach.tasks.segmentation import SegmentationTarget
 from polyteach.teachers._files import at_file, class_names, no_names
 from polyteach.teachers._maps import as_pillow, map_size, most_probable, refuse_thin, size_of
-from polyteach.teachers._torch import Classifier, TorchTeacher, by_shape, preprocessing
+from polyteach.teachers._torch import Classifier, TorchTeacher, by_shape, preprocessing, refuse_nan
 from polyteach.teachers._weights import digest, load_strict, where
 
 MASK_SIDE = 640
@@ -118,17 +118,7 @@ def _answering(model: Any) -> list[nn.Module]:
 
 
 def _refuse_nan(module: nn.Module, given: Any, found: Any) -> None:
-    """Post-processing drops what is below a score, which NaN is as well: it would look like no object.
-
-    Raises:
-        ValueError: NaN is among the module's outputs.
-    """
-    values = found.values() if isinstance(found, dict) else found if isinstance(found, list | tuple) else [found]
-    for value in values:
-        if isinstance(value, list | tuple):
-            _refuse_nan(module, given, value)
-        elif isinstance(value, Tensor) and bool(value.isnan().any()):
-            raise ValueError(f"the model answers NaN (its {type(module).__name__})")
+    refuse_nan(found, f"the model's {type(module).__name__}")
 
 
 def _lowered(model: Any) -> list[nn.Module]:

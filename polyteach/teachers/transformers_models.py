@@ -22,11 +22,11 @@ from polyteach.teachers._maps import map_size, most_probable, size_of
 from polyteach.teachers._torch import by_shape
 from polyteach.teachers._transformers_asking import FATAL, HubTeacher
 from polyteach.teachers._transformers_boxes import Detector, Outlines
-from polyteach.teachers._transformers_check import asked, folder_of
+from polyteach.teachers._transformers_check import asked
 from polyteach.teachers._transformers_depth import Depth, Normals
 from polyteach.teachers._transformers_files import (
-    check_folder,
     licence_of,
+    located,
     provenance,
     read_config,
     read_processor,
@@ -119,10 +119,7 @@ def load(name: str, device: str, precision: str) -> HubTeacher:
     """
     name, prompts = prompts_of(name)
     name, options = asked(name)
-    folder = folder_of(name)
-    place = name if folder is None else str(folder)
-    if folder is not None:
-        check_folder(folder)
+    place, origin = located(name)
     config = read_config(place)
     architecture = (getattr(config, "architectures", None) or [None])[0]
     if architecture is None:
@@ -138,7 +135,7 @@ def load(name: str, device: str, precision: str) -> HubTeacher:
     if missing:
         _refuse_untrained(teacher, missing, place)
     teacher.try_out()
-    teacher.origin = f"huggingface.co/{name}" if folder is None else place
+    teacher.origin = origin
     teacher.sha256 = provenance(place, model.state_dict(), teacher.files)
     if prompts is not None:
         teacher.sha256 = digest_with(teacher.sha256, prompts)
