@@ -3,19 +3,16 @@
 Shapes: B images of a batch, H W its pixels, both multiples of 32.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from torch import Tensor
 
-from polyteach.ground.files import downloading
-from polyteach.ground.weights import state_dict
+from polyteach.model.backbones._timm_weights import created
 
 STRIDES = (4, 8, 16, 32)
 SIZE = 128
@@ -44,19 +41,7 @@ def load(name: str, init: str | None, size: tuple[int, int] | None) -> Any:
     maps = _maps(name, size)
     # earlier versions looked at a model of its own, which drew its weights: with it a seed still gives the same network
     timm.create_model(name, features_only=True, pretrained=False)
-    if not init or Path(init).is_dir():
-        model: Any = timm.create_model(name, pretrained=False, **maps.options)
-    elif init == "pretrained":
-        try:
-            with downloading():
-                model = timm.create_model(name, pretrained=True, **maps.options)
-        except (OSError, RuntimeError) as e:  # no connection, not in the cache; or timm knows no weights of it
-            raise ValueError(
-                f"init 'pretrained': the weights of {name!r} cannot be had: {str(e).splitlines()[0]} To train without "
-                "a hub give a file of them: --init FILE (.safetensors, .pth)"
-            ) from e
-    else:
-        model = _from_file(name, Path(init), maps.options)
+    model = created(name, init, maps.options)
     if maps.channels_last:
         model.register_forward_hook(_channels_first)  # and not a module around it, which would rename its weights
     model.channels, model.strides = maps.channels, STRIDES
@@ -141,30 +126,3 @@ def _own_size(name: str) -> tuple[int, int]:
     size = timm.get_pretrained_cfg(name, allow_unregistered=True)
     height, width = (size.input_size if size else (3, SIZE, SIZE))[1:]
     return height, width
-
-
-def _from_file(name: str, file: Path, wanted: dict[str, Any]) -> Any:
-    """The model with the weights of a state dict of the whole model; its classifier need not be there."""
-    if not file.is_file():
-        raise ValueError(f"init {str(file)!r} is neither 'pretrained', a file, nor a run's folder")
-    weights: dict[str, Tensor] = state_dict(file)
-    whole: Any = timm.create_model(name, pretrained=False)
-    head = whole.pretrained_cfg.get("classifier") or ()
-    head = (head,) if isinstance(head, str) else tuple(head)
-    weights = {k: v for k, v in weights.items() if not k.startswith(head or ("\0",))}  # its classes need not be ours
-    try:
-        missing, unknown = whole.load_state_dict(weights, strict=False)
-    except RuntimeError as e:
-        raise ValueError(f"{file} does not fit {name}: {e}") from e
-    missing = [k for k in missing if not k.startswith(head or ("\0",))]
-    if missing or unknown:
-        raise ValueError(f"{file} does not fit {name}: lacks {missing[:5]}, has unknown {unknown[:5]}")
-    # through timm, which knows how features_only renames layers
-    overlay: dict[str, Any] = {"state_dict": whole.state_dict()}
-    log = logging.getLogger("timm.models._builder")
-    level = log.level
-    log.setLevel(logging.ERROR)  # it warns of the classifier, which features have no use for; the rest is checked above
-    try:
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **wanted)
-    finally:
-        log.setLevel(level)
