@@ -9,7 +9,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Pyramid = dict[str, Tensor]
-"""Features of a batch: "c5" (B, C5, H/32, W/32) from the backbone, "p2" .. "p7" (B, C, H/2^k, W/2^k)."""
+"""Features of a batch: "c5" (B, C5, _, _) from the backbone, "p2" .. "p7" (B, C, H/2^k, W/2^k), sizes rounded up.
+
+`IMAGE` (B, 0, H, W) holds nothing, and its shape says how large the images are.
+"""
+IMAGE = "image"
+"""Key of a pyramid; one without it is of images whose sides 8 divides."""
+
+
+def image_size(pyramid: Pyramid, level: int) -> tuple[int, int]:
+    """(height, width) of the images in pixels. level: one that the pyramid has, where it does not say the size."""
+    if IMAGE in pyramid:
+        return pyramid[IMAGE].shape[-2], pyramid[IMAGE].shape[-1]
+    height, width = (2**level * int(s) for s in pyramid[f"p{level}"].shape[-2:])
+    return height, width
 
 
 class GroupNorm(nn.GroupNorm):
@@ -69,10 +82,7 @@ def fuse(pyramid: Pyramid) -> Float[Tensor, "B C h w"]:
 
 
 class PixelHead(nn.Module):
-    """Fused P2, 3 hidden convolutions and a linear one; `outputs` values per pixel of the image.
-
-    Returns (B, outputs, 4h, 4w) float, where P2 is (B, C, h, w).
-    """
+    """Fused P2, 3 hidden convolutions and a linear one; `outputs` values per pixel of the image: (B, outputs, H, W)."""
 
     def __init__(self, channels: int, outputs: int, hidden: int = 3) -> None:
         super().__init__()
@@ -81,4 +91,6 @@ class PixelHead(nn.Module):
 
     def forward(self, pyramid: Pyramid) -> Float[Tensor, "B outputs H W"]:
         coarse = self.out(self.hidden(fuse(pyramid)))
-        return F.interpolate(coarse.float(), scale_factor=4, mode="bilinear")
+        fine = F.interpolate(coarse.float(), scale_factor=4, mode="bilinear")
+        height, width = image_size(pyramid, 2)
+        return fine[..., :height, :width]  # the last cells reach beyond an image whose sides 4 does not divide

@@ -1,6 +1,6 @@
 """The student: backbone, feature pyramid, one head per objective. A teacher is a student with one head.
 
-Shapes: B images of a batch, H W its pixels, both multiples of what the backbone needs (32 for timm's).
+Shapes: B images of a batch, H W its pixels, both multiples of what the backbone needs (32, or a plain one's patch).
 """
 
 from collections import Counter
@@ -19,10 +19,11 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from polyteach.ground.fields import Fields
 from polyteach.ground.files import replacing, write_json
 from polyteach.ground.geometry import letterbox
-from polyteach.ground.layers import Adapter, Pyramid
+from polyteach.ground.layers import IMAGE, Adapter, Pyramid
 from polyteach.ground.names import fit_name
 from polyteach.ground.weights import state_dict
-from polyteach.model.backbones import load_backbone, multiple_of
+from polyteach.model.backbones import is_plain, load_backbone, multiple_of
+from polyteach.model.plain_pyramid import PlainPyramid, for_boxes
 from polyteach.model.provenance import DESCRIPTION as DESCRIPTION
 from polyteach.model.provenance import FIX, description
 from polyteach.model.provenance import PARTS as PARTS
@@ -56,7 +57,8 @@ class _LastLevels(LastLevelP6P7):
 class Student(nn.Module):
     """One backbone and one feature pyramid (Lin et al., CVPR 2017; P6, P7 as in RetinaNet) under all heads.
 
-    backbone: a timm name whose features come at strides 4, 8, 16 and 32, or another of `backbones`. objectives: name ->
+    backbone: a timm name whose features come at strides 4, 8, 16 and 32, or at one stride (plain vision transformers,
+    over which the pyramid is `PlainPyramid`), or another of `backbones`. objectives: name ->
     what a head answers. channels: of every pyramid level. init: None (random), "pretrained" (timm's hub weights), a
     local state dict of that timm model (.safetensors, .pth), or a run's folder. parts: which modules take weights from
     a run: of heads what agrees in name and shape, of the backbone and the pyramid all, where the run has learned them.
@@ -67,7 +69,7 @@ class Student(nn.Module):
     yet.
 
     Raises:
-        ValueError: unknown backbone, one without those strides or that takes no images of that size, an objective whose
+        ValueError: unknown backbone, one with other strides or that takes no images of that size, an objective whose
             name cannot become a file's, or weights that do not fit.
     """
 
@@ -95,8 +97,8 @@ class Student(nn.Module):
         self.channels = channels
         self.backbone: Any = load_backbone(backbone, init, size)
         width = list(self.backbone.channels)
-        extra = _LastLevels(channels, channels)
-        self.pyramid = FeaturePyramidNetwork(width, channels, extra_blocks=extra)
+        self.plain = is_plain(self.backbone.strides)
+        self.pyramid = _plain_pyramid(self.backbone, channels) if self.plain else _pyramid(width, channels)
         widths = {"c5": width[-1]} | {f"p{k}": channels for k in range(2, 8)}
         # module names may not hold dots, objectives' names may
         self.heads = nn.ModuleDict(
@@ -154,7 +156,7 @@ class Student(nn.Module):
         return out
 
     def levels(self, images: UInt8[Tensor, "B 3 H W"]) -> list[Tensor]:
-        """The backbone's maps of a batch, at its strides: 4, 8, 16 and 32 of timm's."""
+        """The backbone's maps of a batch, at its strides: 4, 8, 16 and 32; of a plain one, see `backbones._plain`."""
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
             raise ValueError(
                 f"images must be a batch (B, 3, H, W) of uint8, RGB from 0 to 255; got {tuple(images.shape)} of "
@@ -174,11 +176,17 @@ class Student(nn.Module):
         return self.levels(images)[-1].float().mean((2, 3))
 
     def features(self, images: UInt8[Tensor, "B 3 H W"]) -> Pyramid:
-        """The pyramid of a batch: "c5" and "p2" .. "p7"."""
+        """The pyramid of a batch: "c5" and "p2" .. "p7"; of a plain backbone what the heads read, see `PlainPyramid`."""
         levels = self.levels(images)
+        shape = images.new_zeros(len(images), 0, *images.shape[-2:])
+        if self.plain:
+            tasks = [load_task(o.task) for o in self.objectives.values()]
+            boxes = any(t.of_boxes for t in tasks)
+            pixels = any(not t.of_boxes and t.reads != ("c5",) for t in tasks)
+            return {"c5": levels[-1], IMAGE: shape, **self.pyramid(levels[:-1], pixels, boxes)}
         named = {f"p{k}": x for k, x in enumerate(levels, start=2)}
         tops: Pyramid = dict(zip((f"p{k}" for k in range(2, 8)), self.pyramid(named).values(), strict=True))
-        return {"c5": levels[-1], **tops}
+        return {"c5": levels[-1], IMAGE: shape, **tops}
 
     def forward(
         self,
@@ -230,12 +238,12 @@ class Student(nn.Module):
         return self.heads[_key(objective)]
 
     def _head(self, objective: str, pyramid: Pyramid) -> Any:
-        head = self.head(objective)
+        head, task = self.head(objective), load_task(self.objectives[objective].task)
+        seen = for_boxes(pyramid) if task.of_boxes else pyramid
         if not self.adapters:
-            return head(pyramid)
+            return head(seen)
         own: Any = getattr(head, ADAPTER)
-        reads = load_task(self.objectives[objective].task).reads
-        return head({level: own[_map(level)](pyramid[level]) for level in reads})
+        return head({IMAGE: seen[IMAGE], **{level: own[_map(level)](seen[level]) for level in task.reads}})
 
     @torch.inference_mode()
     def answer(self, images: Sequence[UInt8[Tensor, "3 _ _"]], size: tuple[int, int]) -> list[dict[str, Target]]:
@@ -265,6 +273,7 @@ class Student(nn.Module):
             raise ValueError(f"init {run} {what}")
         mine = self.state_dict()
         given = {k: v for k, v in state_dict(run / WEIGHTS).items() if k.partition(".")[0] in parts}
+        given |= self._resized({k: v for k, v in given.items() if k.startswith("backbone.")}, mine)
         fits = {k: v for k, v in given.items() if k in mine and mine[k].shape == v.shape}
         learned = set(parts) & set(about.get("trained", PARTS)) - {"heads"}
         for name in (k for k in mine if k.partition(".")[0] in learned and k not in fits):
@@ -279,6 +288,25 @@ class Student(nn.Module):
                 f"({self.channels} channels; the run has {about['channels']}); {fix}"
             )
         self.load_state_dict(fits, strict=False)
+
+    def _resized(self, given: dict[str, Tensor], mine: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a backbone that was made for images of another size, for this one's."""
+        change = getattr(self.backbone, "resized", None)
+        if change is None or all(k not in mine or mine[k].shape == v.shape for k, v in given.items()):
+            return given
+        changed: dict[str, Tensor] = change({k.removeprefix("backbone."): v for k, v in given.items()})
+        return {f"backbone.{k}": v for k, v in changed.items()}
+
+
+def _pyramid(width: list[int], channels: int) -> nn.Module:
+    """Of a backbone with maps at strides 4, 8, 16 and 32."""
+    return FeaturePyramidNetwork(width, channels, extra_blocks=_LastLevels(channels, channels))
+
+
+def _plain_pyramid(backbone: Any, channels: int) -> nn.Module:
+    """Of a backbone whose maps have one stride."""
+    extra = [_LastLevels(channels, channels) for _ in range(2)]
+    return PlainPyramid(backbone.channels[0], channels, backbone.multiple, extra)
 
 
 def _map(level: str) -> str:

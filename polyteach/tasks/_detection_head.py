@@ -28,7 +28,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, con
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
 from polyteach.ground.geometry import area
-from polyteach.ground.layers import GroupNorm, Pyramid
+from polyteach.ground.layers import GroupNorm, Pyramid, image_size
 from polyteach.tasks.contract import weighted_mean
 from polyteach.tasks.detection import FLOOR, LEVELS, DetectionTarget, masks_at
 
@@ -52,6 +52,24 @@ def _on_ignored(
     low, high = box[:, None, :2].maximum(ignored[:, :2]), box[:, None, 2:].minimum(ignored[:, 2:])
     shared = (high - low).clamp(min=0).prod(-1).amax(1)
     return shared >= CROWDED * area(box)
+
+
+class Anchors(AnchorGenerator):
+    """torchvision's, but where 32 does not divide an image's sides the strides of levels 3 to 7 are 8 to 128.
+
+    torchvision divides the image's size by the map's, which is less where the last cells reach beyond the image. Of
+    sides that 32 divides it stays so: what was trained before expects it.
+    """
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        if not any(side % 32 for side in image_list.tensors.shape[-2:]):
+            return super().forward(image_list, feature_maps)
+        grids = [list(x.shape[-2:]) for x in feature_maps]
+        like = feature_maps[0]
+        strides = [[torch.tensor(2 ** int(name[1:]), device=like.device)] * 2 for name in LEVELS]
+        self.set_cell_anchors(like.dtype, like.device)
+        each = torch.cat(self.grid_anchors(grids, strides))
+        return [each for _ in image_list.image_sizes]
 
 
 class Proposals(RegionProposalNetwork):
@@ -236,7 +254,7 @@ class DetectionHead(nn.Module):
 
     def __init__(self, channels: int, classes: int, masks: bool) -> None:
         super().__init__()
-        anchors = AnchorGenerator(tuple((32 * 2**k,) for k in range(5)), ((0.5, 1.0, 2.0),) * 5)
+        anchors = Anchors(tuple((32 * 2**k,) for k in range(5)), ((0.5, 1.0, 2.0),) * 5)
         self.proposals = Proposals(
             anchors,
             RPNHead(channels, anchors.num_anchors_per_location()[0], conv_depth=2),
@@ -274,8 +292,7 @@ class DetectionHead(nn.Module):
     def forward(self, pyramid: Pyramid) -> DetectionPrediction:
         features = {k: pyramid[k] for k in LEVELS}
         objectness, deltas = self.proposals.head(list(features.values()))
-        height, width = (8 * int(s) for s in pyramid["p3"].shape[-2:])
-        return DetectionPrediction(objectness, deltas, features, (height, width), self)
+        return DetectionPrediction(objectness, deltas, features, image_size(pyramid, 3), self)
 
 
 def sampled(size: tuple[int, int]) -> int:

@@ -202,6 +202,9 @@ class Task(ABC, Generic[T]):
     """
     reads: ClassVar[tuple[str, ...]] = ("p2", "p3", "p4", "p5", "p6", "p7")
     """Names of the feature maps that the head reads: "c5", the backbone's last, or levels of the pyramid."""
+    of_boxes: ClassVar[bool] = False
+    """Whether the head asks of regions what they show. Over a plain backbone it then reads levels of its last map alone
+    (ViTDet), where others read levels of maps from several depths (DPT)."""
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
     """Names of the metric's scores that are errors."""
     most_classes: ClassVar[int | None] = None

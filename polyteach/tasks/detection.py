@@ -133,6 +133,7 @@ class Detection(Task[DetectionTarget]):
 
     name = "detection"
     reads = ("p3", "p4", "p5", "p6", "p7")
+    of_boxes = True
     kinds = (BOXES, MASKS)
     target = DetectionTarget
     confidence = "score"

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import re
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,7 +20,31 @@ from polyteach.ground.names import unknown_name
 TIMM = "timm"
 """The family of names without one."""
 MULTIPLE = 32
-"""Of timm's backbones: the stride of their last map."""
+"""Of timm's backbones with a pyramid: the stride of their last map."""
+ONE_RESOLUTION = frozenset(
+    [
+        "beit",
+        "cait",
+        "convit",
+        "convmixer",
+        "deepseek_vit",
+        "deit",
+        "eva",
+        "gemma4_vit",
+        "mlp_mixer",
+        "naflexvit",
+        "qwen3_vit",
+        "tnt",
+        "vision_transformer",
+        "vision_transformer_hybrid",
+        "vision_transformer_relpos",
+        "vision_transformer_sam",
+        "vitamin",
+        "volo",
+        "xcit",
+    ]
+)
+"""timm's modules with models that keep one resolution: their sides have to be multiples of the patch."""
 
 
 @runtime_checkable
@@ -29,6 +54,11 @@ class Backbone(Protocol):
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     multiple: int
+
+
+def is_plain(strides: Sequence[int]) -> bool:
+    """Whether a backbone's maps have one stride, so that it has no pyramid of its own, as plain vision transformers."""
+    return len(set(strides)) == 1
 
 
 def load_backbone(name: str, init: str | None, size: tuple[int, int] | None = None) -> Any:
@@ -62,7 +92,14 @@ def check_name(name: str) -> None:
 
 def multiple_of(name: str) -> int:
     """What has to divide the sides of images, as far as it is known without loading the backbone; 1 where it is not."""
-    return 1 if ":" in name and _divided(name)[0] != TIMM else MULTIPLE
+    family, own = _divided(name)
+    if family != TIMM:
+        return 1
+    arch = own.partition(".")[0]
+    if _timm_modules().get(arch) not in ONE_RESOLUTION:
+        return 1 if arch in timm_former_names() or _registered(own) else MULTIPLE
+    patch = re.search(r"_patch(\d+)", arch)
+    return int(patch[1]) if patch else 1
 
 
 def check_size(size: int, multiple: int) -> None:
@@ -72,7 +109,8 @@ def check_size(size: int, multiple: int) -> None:
         ValueError: it is no multiple of what the backbone needs, or below it.
     """
     if size < multiple or size % multiple:
-        raise ValueError(f"size must be a multiple of {multiple}; got {size}")
+        near = sorted({max(size // multiple, 1) * multiple, (size // multiple + 1) * multiple})
+        raise ValueError(f"size must be a multiple of {multiple}; got {size}. Take {' or '.join(map(str, near))}")
 
 
 def _divided(name: str) -> tuple[str, str]:
@@ -91,13 +129,13 @@ def _registered(name: str) -> bool:
 @cache
 def timm_names() -> frozenset[str]:
     """The names of timm's models, from the text of its files: to import it, and torch, takes seconds."""
-    return frozenset(n for text in _timm_files() for n in _REGISTERED.findall(text))
+    return frozenset(_timm_modules())
 
 
 @cache
 def timm_former_names() -> frozenset[str]:
     """The names that timm's models had in earlier versions, which it still takes."""
-    tables = [t for text in _timm_files() for t in _FORMER.findall(text)]
+    tables = [t for text in _timm_files().values() for t in _FORMER.findall(text)]
     return frozenset(n for table in tables for n in re.findall(r"^\s*['\"](\w+)['\"]\s*:", table, re.MULTILINE))
 
 
@@ -111,8 +149,15 @@ _FORMER = re.compile(r"^register_model_deprecations\(__name__, \{(.*?)^\}\)", re
 
 
 @cache
-def _timm_files() -> tuple[str, ...]:
+def _timm_modules() -> dict[str, str]:
+    """Name of a model of timm's -> the module of timm's that it is in."""
+    return {name: module for module, text in _timm_files().items() for name in _REGISTERED.findall(text)}
+
+
+@cache
+def _timm_files() -> dict[str, str]:
+    """Module of timm's -> its text."""
     spec = importlib.util.find_spec(TIMM)
     if spec is None or spec.origin is None:
-        return ()
-    return tuple(f.read_text(encoding="utf-8") for f in sorted((Path(spec.origin).parent / "models").glob("*.py")))
+        return {}
+    return {f.stem: f.read_text(encoding="utf-8") for f in sorted((Path(spec.origin).parent / "models").glob("*.py"))}

@@ -1,6 +1,6 @@
-"""timm's models as backbones: those that give maps at strides 4, 8, 16 and 32.
+"""timm's models as backbones: those that give maps at strides 4, 8, 16 and 32, and those that keep one resolution.
 
-Shapes: B images of a batch, H W its pixels, both multiples of 32.
+Shapes: B images of a batch, H W its pixels, both multiples of 32; of the others, of their patches.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import timm
 import torch
 from torch import Tensor
 
+from polyteach.model.backbones import _timm_plain, is_plain
 from polyteach.model.backbones._timm_weights import created
 
 STRIDES = (4, 8, 16, 32)
@@ -38,6 +39,8 @@ def load(name: str, init: str | None, size: tuple[int, int] | None) -> Any:
         ValueError: it has no maps at those strides, it takes no images of that size, or `init` is no file of weights
             that fit.
     """
+    if _one_resolution(name):
+        return _timm_plain.load(name, init, size)
     maps = _maps(name, size)
     # earlier versions looked at a model of its own, which drew its weights: with it a seed still gives the same network
     timm.create_model(name, features_only=True, pretrained=False)
@@ -91,18 +94,33 @@ def _chosen(name: str) -> dict[str, Any]:
     Raises:
         ValueError: it has no maps at those strides, or none at all.
     """
-    try:
-        with torch.device("meta"):
-            probe: Any = timm.create_model(name, features_only=True, pretrained=False)
-    except (RuntimeError, AttributeError, AssertionError, NotImplementedError) as e:
-        raise ValueError(f"backbone {name!r} gives no feature maps: {e}") from e
-    info = probe.feature_info
+    info = _feature_info(name)
     reductions = info.reduction()
     if not set(STRIDES) <= set(reductions):
         raise ValueError(f"backbone {name!r} has features at strides {reductions}; a pyramid needs {STRIDES}")
     # by timm's numbers of them, which need not begin at 0; of several at one stride the last
     last = dict(zip(reductions, info.out_indices, strict=True))
     return {"features_only": True, "out_indices": tuple(last[s] for s in STRIDES)}
+
+
+def _one_resolution(name: str) -> bool:
+    """Whether all of the model's layers give maps of one stride, as those of plain vision transformers do."""
+    return is_plain(_feature_info(name).reduction())
+
+
+@lru_cache(maxsize=64)
+def _feature_info(name: str) -> Any:
+    """What timm says of the maps that a model gives.
+
+    Raises:
+        ValueError: it gives none.
+    """
+    try:
+        with torch.device("meta"):
+            probe: Any = timm.create_model(name, features_only=True, pretrained=False)
+    except (RuntimeError, AttributeError, AssertionError, NotImplementedError) as e:
+        raise ValueError(f"backbone {name!r} gives no feature maps: {e}") from e
+    return probe.feature_info
 
 
 def _shapes(

@@ -1,0 +1,156 @@
+"""timm's vision transformers, and other models of its that keep one resolution, as backbones.
+
+Shapes: B images, H W their pixels, D channels of the trunk, h w its cells: H and W over the patch.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from polyteach.model.backbones._plain import Plain, taken
+from polyteach.model.backbones._timm_weights import created
+
+FLEXIBLE = "naflexvit"
+"""Of timm's module whose models take sequences of patches."""
+
+
+@dataclass(frozen=True)
+class _Trunk:
+    """How a plain trunk is made. options: for `timm.create_model`. layers: how many maps it could give.
+
+    normalised: whether it can normalise them all as its last.
+    """
+
+    options: dict[str, Any]
+    patch: int
+    width: int
+    layers: int
+    prefix: bool
+    has_class: bool
+    normalised: bool
+
+
+class TimmPlain(Plain):
+    """A model of timm's that gives maps of its layers by `forward_intermediates`."""
+
+    def __init__(self, model: Any, trunk: _Trunk) -> None:
+        super().__init__(model, trunk.patch, trunk.width, trunk.has_class, model.pretrained_cfg)
+        self._asks = _asks(trunk)
+        self._taken = taken(trunk.layers)
+
+    def maps(self, x: Float[Tensor, "B 3 H W"]) -> tuple[list[Tensor], Tensor | None]:
+        layers = sorted(set(self._taken))
+        found = self.model.forward_intermediates(x, indices=layers, intermediates_only=True, **self._asks)
+        pairs = [x if isinstance(x, tuple) else (x, None) for x in found]
+        maps = [pairs[layers.index(k)][0] for k in self._taken]
+        prefix = pairs[-1][1]
+        return maps, None if prefix is None else prefix[:, 0]
+
+    def resized(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """By timm's own filter of weights, which interpolates positions."""
+        change = getattr(sys.modules[type(self.model).__module__], "checkpoint_filter_fn", None)
+        mine = {k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")}
+        if change is None or not mine:
+            return dict(weights)
+        return {**weights, **{f"model.{k}": v for k, v in change(mine, self.model).items()}}
+
+
+def _asks(trunk: _Trunk) -> dict[str, Any]:
+    more = {"return_prefix_tokens": True} if trunk.prefix else {}
+    return {"norm": trunk.normalised, "output_fmt": "NCHW", **more}
+
+
+def load(name: str, init: str | None, size: tuple[int, int] | None) -> Plain:
+    """The model of that name, which keeps one resolution.
+
+    Raises:
+        ValueError: it takes no images of that size, or `init` is no file of weights that fit.
+    """
+    trunk = look(name, size)
+    return TimmPlain(created(name, init, trunk.options), trunk)
+
+
+@lru_cache(maxsize=64)
+def look(name: str, size: tuple[int, int] | None) -> _Trunk:
+    """What the trunk is, found out on a model without memory (torch's "meta" device).
+
+    Raises:
+        ValueError: it gives no maps of its layers, or not of images of that size.
+    """
+    if timm.model_entrypoint(name.partition(".")[0]).__module__.endswith(FLEXIBLE):
+        raise ValueError(
+            f"backbone {name!r} takes patches of any number instead of images of one size (NaFlex), which has no maps. "
+            "Choose a model of one size, such as vit_base_patch16_siglip_224"
+        )
+    own = _own_size(name)
+    seen, refused = size or own, ""
+    # any size by interpolating positions in every pass, so that the weights are of no size; else made for this one
+    for more in ({"dynamic_img_size": True}, {"img_size": seen}, {}):
+        options = {"num_classes": 0, **more}
+        try:
+            return _looked(name, seen, options)
+        except TypeError:  # it has no such option
+            continue
+        except Exception as e:  # a model's own: assertions, and errors of shape
+            refused = refused or f"{type(e).__name__}: {e}".splitlines()[0].rstrip(": ")
+    of = f" of images of {seen[0]}x{seen[1]}"
+    hint = "" if seen == own else f"; it was made for {own[0]}x{own[1]}"
+    raise ValueError(f"backbone {name!r} gives no feature maps{of}: {refused}{hint}. Choose another size or backbone")
+
+
+def _looked(name: str, size: tuple[int, int], options: dict[str, Any]) -> _Trunk:
+    """What the trunk answers to an image of that size.
+
+    Raises:
+        Exception: what is the model's own.
+        ValueError: the maps are of several sizes, or patches do not fill the image.
+    """
+    with torch.device("meta"), torch.inference_mode():
+        model: Any = timm.create_model(name, pretrained=False, **options).eval()
+        patch = _patch(model)
+        if patch and (size[0] % patch or size[1] % patch):
+            raise ValueError(f"its patches have {patch} pixels, and sides have to be multiples of that")
+        image = torch.zeros(1, 3, *size)
+        found, normalised = _intermediates(model, image)
+    maps = [x[0] if isinstance(x, tuple) else x for x in found]
+    shapes = {tuple(x.shape) for x in maps}
+    (_, width, high, wide), *others = sorted(shapes)
+    patch = size[0] // high
+    if others or (high * patch, wide * patch) != size:
+        raise ValueError(f"its maps have the shapes {sorted(shapes)}")
+    prefix = isinstance(found[-1], tuple)
+    has_class = prefix and getattr(model, "cls_token", None) is not None
+    return _Trunk(options, patch, width, len(maps), prefix, has_class, normalised)
+
+
+def _patch(model: Any) -> int:
+    """Pixels along the side of the model's patches, 0 where it does not say it."""
+    said = getattr(getattr(model, "patch_embed", None), "patch_size", 0)
+    said = said[0] if isinstance(said, tuple | list) else said
+    return said if isinstance(said, int) else 0
+
+
+def _intermediates(model: Any, image: Tensor) -> tuple[list[Any], bool]:
+    """The maps of all layers, with the tokens before them where there are any; and whether they can be normalised."""
+    for normalised in (True, False):
+        for prefix in (True, False):
+            asks = _asks(_Trunk({}, 0, 0, 0, prefix, False, normalised))
+            try:
+                return model.forward_intermediates(image, intermediates_only=True, **asks), normalised
+            except (TypeError, AssertionError) as e:
+                refused = e
+    raise refused
+
+
+def _own_size(name: str) -> tuple[int, int]:
+    """(height, width) of the images that the model is made for, as timm says."""
+    about = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    height, width = (about.input_size if about else (3, 224, 224))[1:]
+    return height, width
