@@ -176,7 +176,7 @@ class Student(nn.Module):
         return self.levels(images)[-1].float().mean((2, 3))
 
     def features(self, images: UInt8[Tensor, "B 3 H W"]) -> Pyramid:
-        """The pyramid of a batch: "c5" and "p2" .. "p7"; of a plain backbone what the heads read, see `PlainPyramid`."""
+        """The pyramid of a batch: "c5" and "p2" .. "p7"; of a plain backbone what the heads read (`PlainPyramid`)."""
         levels = self.levels(images)
         shape = images.new_zeros(len(images), 0, *images.shape[-2:])
         if self.plain:

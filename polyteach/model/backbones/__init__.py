@@ -22,27 +22,9 @@ TIMM = "timm"
 MULTIPLE = 32
 """Of timm's backbones with a pyramid: the stride of their last map."""
 ONE_RESOLUTION = frozenset(
-    [
-        "beit",
-        "cait",
-        "convit",
-        "convmixer",
-        "deepseek_vit",
-        "deit",
-        "eva",
-        "gemma4_vit",
-        "mlp_mixer",
-        "naflexvit",
-        "qwen3_vit",
-        "tnt",
-        "vision_transformer",
-        "vision_transformer_hybrid",
-        "vision_transformer_relpos",
-        "vision_transformer_sam",
-        "vitamin",
-        "volo",
-        "xcit",
-    ]
+    {"beit", "cait", "convit", "convmixer", "deepseek_vit", "deit", "eva", "gemma4_vit", "mlp_mixer", "naflexvit"}
+    | {"qwen3_vit", "tnt", "vision_transformer", "vision_transformer_hybrid", "vision_transformer_relpos"}
+    | {"vision_transformer_sam", "vitamin", "volo", "xcit"}
 )
 """timm's modules with models that keep one resolution: their sides have to be multiples of the patch."""
 
@@ -96,8 +78,11 @@ def multiple_of(name: str) -> int:
     if family != TIMM:
         return 1
     arch = own.partition(".")[0]
-    if _timm_modules().get(arch) not in ONE_RESOLUTION:
-        return 1 if arch in timm_former_names() or _registered(own) else MULTIPLE
+    module = _timm_modules().get(arch)
+    if module is None:  # a former name, or a program's own
+        return 1
+    if module not in ONE_RESOLUTION:
+        return MULTIPLE
     patch = re.search(r"_patch(\d+)", arch)
     return int(patch[1]) if patch else 1
 
