@@ -98,10 +98,13 @@ def look(name: str, size: tuple[int, int] | None) -> _Trunk:
             return _looked(name, seen, options)
         except TypeError:  # it has no such option
             continue
+        except ValueError as e:
+            refused = refused or str(e)
         except Exception as e:  # a model's own: assertions, and errors of shape
-            refused = refused or f"{type(e).__name__}: {e}".splitlines()[0].rstrip(": ")
+            refused = refused or f"{type(e).__name__}: {e}".splitlines()[0].rstrip(": .")
     of = f" of images of {seen[0]}x{seen[1]}"
     hint = "" if seen == own else f"; it was made for {own[0]}x{own[1]}"
+    refused = refused or "its layers are not to be had one by one"
     raise ValueError(f"backbone {name!r} gives no feature maps{of}: {refused}{hint}. Choose another size or backbone")
 
 
@@ -112,22 +115,33 @@ def _looked(name: str, size: tuple[int, int], options: dict[str, Any]) -> _Trunk
         Exception: what is the model's own.
         ValueError: the maps are of several sizes, or patches do not fill the image.
     """
-    with torch.device("meta"), torch.inference_mode():
+    with torch.inference_mode(), torch.device("meta"):
         model: Any = timm.create_model(name, pretrained=False, **options).eval()
         patch = _patch(model)
         if patch and (size[0] % patch or size[1] % patch):
             raise ValueError(f"its patches have {patch} pixels, and sides have to be multiples of that")
-        image = torch.zeros(1, 3, *size)
-        found, normalised = _intermediates(model, image)
+        try:
+            found, normalised = _intermediates(model, torch.zeros(1, 3, *size))
+        except RuntimeError as e:
+            if "meta" not in str(e):
+                raise
+            found, normalised = _by_values(name, size, options)
     maps = [x[0] if isinstance(x, tuple) else x for x in found]
-    shapes = {tuple(x.shape) for x in maps}
-    (_, width, high, wide), *others = sorted(shapes)
-    patch = size[0] // high
+    shapes = sorted({tuple(x.shape[1:]) for x in maps})
+    (width, high, wide), *others = shapes
+    patch = max(size[0] // high, 1)
     if others or (high * patch, wide * patch) != size:
-        raise ValueError(f"its maps have the shapes {sorted(shapes)}")
+        raise ValueError(f"its maps (channels, height, width) are {', '.join(map(str, shapes))}, at no one stride")
     prefix = isinstance(found[-1], tuple)
     has_class = prefix and getattr(model, "cls_token", None) is not None
     return _Trunk(options, patch, width, len(maps), prefix, has_class, normalised)
+
+
+def _by_values(name: str, size: tuple[int, int], options: dict[str, Any]) -> tuple[list[Any], bool]:
+    """`_intermediates` of a model whose way depends on what it computes, for which it needs memory."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        model: Any = timm.create_model(name, pretrained=False, **options).eval()
+        return _intermediates(model, torch.zeros(1, 3, *size))
 
 
 def _patch(model: Any) -> int:
@@ -139,13 +153,15 @@ def _patch(model: Any) -> int:
 
 def _intermediates(model: Any, image: Tensor) -> tuple[list[Any], bool]:
     """The maps of all layers, with the tokens before them where there are any; and whether they can be normalised."""
+    refused: Exception | None = None
     for normalised in (True, False):
         for prefix in (True, False):
             asks = _asks(_Trunk({}, 0, 0, 0, prefix, False, normalised))
             try:
                 return model.forward_intermediates(image, intermediates_only=True, **asks), normalised
-            except (TypeError, AssertionError) as e:
+            except Exception as e:  # some have no norm, some no tokens before, and each says so in its own way
                 refused = e
+    assert refused is not None
     raise refused
 
 
