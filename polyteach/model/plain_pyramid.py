@@ -50,13 +50,17 @@ class Rescale(nn.Module):
     def forward(self, x: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C m n"]:
         size = [-(-side * self.patch // self.stride) for side in x.shape[-2:]]
         out: Tensor = self.layers(x)
-        if self.factor == 1:
-            return out
-        missing = [math.ceil(n / self.factor) - have + 1 for n, have in zip(size, out.shape[-2:], strict=True)]
-        more = [max(n, 0) for n in missing]
-        padded = F.pad(out, (0, more[1], 0, more[0]), mode="replicate")
-        spread = F.interpolate(padded, scale_factor=self.factor, mode="bilinear")
-        return spread[..., : size[0], : size[1]]
+        return out if self.factor == 1 else spread(out, self.factor, (size[0], size[1]))
+
+
+def spread(x: Float[Tensor, "B C h w"], factor: float, size: tuple[int, int]) -> Float[Tensor, "B C m n"]:
+    """The map with `factor` cells for each of its own, each where its middle lies, cut to (height, width) `size`.
+
+    Beyond the last cells it is as there.
+    """
+    more = [max(math.ceil(n / factor) - have + 1, 0) for n, have in zip(size, x.shape[-2:], strict=True)]
+    padded = F.pad(x, (0, more[1], 0, more[0]), mode="replicate")
+    return F.interpolate(padded, scale_factor=factor, mode="bilinear")[..., : size[0], : size[1]]
 
 
 class PlainPyramid(nn.Module):

@@ -12,6 +12,7 @@ from typing import Any
 import timm
 import torch
 from jaxtyping import Float
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from polyteach.model.backbones._plain import Plain, taken
@@ -54,12 +55,18 @@ class TimmPlain(Plain):
         return maps, None if prefix is None else prefix[:, 0]
 
     def resized(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """By timm's own filter of weights, which interpolates positions."""
-        change = getattr(sys.modules[type(self.model).__module__], "checkpoint_filter_fn", None)
+        """By timm's own filter of weights, which interpolates positions; where it does not, by what it would call."""
         mine = {k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")}
-        if change is None or not mine:
+        if not mine:
             return dict(weights)
-        return {**weights, **{f"model.{k}": v for k, v in change(mine, self.model).items()}}
+        change = getattr(sys.modules[type(self.model).__module__], "checkpoint_filter_fn", None)
+        changed = dict(mine) if change is None else change(mine, self.model)
+        own, grid = getattr(self.model, "pos_embed", None), getattr(self.model.patch_embed, "grid_size", None)
+        given = changed.get("pos_embed")
+        if own is not None and given is not None and grid is not None and own.shape != given.shape and own.ndim == 3:
+            before = own.shape[1] - grid[0] * grid[1]
+            changed["pos_embed"] = resample_abs_pos_embed(given, list(grid), num_prefix_tokens=before)
+        return {**weights, **{f"model.{k}": v for k, v in changed.items()}}
 
 
 def _asks(trunk: _Trunk) -> dict[str, Any]:
