@@ -118,11 +118,11 @@ class Network:
     """What is trained.
 
     Args:
-        backbone: a timm model with features at strides 4, 8, 16 and 32.
+        backbone: a timm model with features at strides 4, 8, 16 and 32, or of one resolution (vision transformers).
         init: weights to start from: "pretrained" (timm's hub), a state dict of the backbone (.safetensors, .pth), or
             the folder of another run; random without it.
         channels: of every pyramid level.
-        size: side of the square views in pixels, a multiple of 32.
+        size: side of the square views in pixels, a multiple of 32; of a vision transformer, of its patch.
 
     Raises:
         ValueError: a number is out of its range.

@@ -143,7 +143,8 @@ class Training:
     """How networks are trained.
 
     Args:
-        size: side of the square views in pixels, a multiple of 32; 512 without it.
+        size: side of the square views in pixels, a multiple of 32 (of a vision transformer, of its patch); 512 without
+            it.
         batch_size: images per step; 16 without it.
         optimizer: sgd (momentum 0.9) or adamw.
         weight_decay: not on normalisation and biases; without it 4e-5 for sgd, 0.05 for adamw.
