@@ -30,6 +30,7 @@ BESIDE = {"--freeze": ["--init"]}
 """What an option has to be given with."""
 SINCE = {
     "calibrated": True, "class_scores": {}, "best_share": None,  # options of train
+    "layer_decay": 1.0, "thaw": 0, "drop_path": 0.0, "grad_checkpointing": False,
     "flip": False, "scales": [1.0],  # of label
     "calibration": None, "held": ...,  # what `store info` says more
 }  # fmt: skip

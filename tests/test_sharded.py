@@ -5,6 +5,7 @@ The processes are forks of the test's: each has what torchrun would give it, and
 
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -554,3 +555,56 @@ def test_what_cannot_be_in_parts_is_refused(classes, tmp_path, monkeypatch, wron
     with pytest.raises(ValueError, match=said):
         train(classes, out=str(tmp_path / "run"), **options(shard=True, **wrong))
     assert not (tmp_path / "run").exists()
+
+
+# ---- fine-tuning ----
+
+
+@pytest.fixture(scope="module")
+def begun(classes, tmp_path_factory):
+    """A run to start from, by its backbone."""
+    folder = tmp_path_factory.mktemp("begun")
+    names = ("test_resnet", "test_convnext")
+    return {n: train(classes, out=str(folder / n), **options(batch_size=4, steps=1, backbone=n)) for n in names}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "more"),
+    [
+        ("test_convnext", {}),  # without batch normalisation
+        ("test_convnext", {"grad_checkpointing": True}),
+        ("test_resnet", {"sync_batch_norm": True}),
+        ("test_resnet", {"sync_batch_norm": True, "grad_checkpointing": True}),
+    ],
+)
+def test_two_processes_fine_tune_as_one_with_the_whole_batch(classes, begun, tmp_path, backbone, more):
+    some = {"steps": 4, "lr": 0.005, "weights": "equal", "clip": 0.0, "save_every": 1, "keep": 9}
+    some |= {"backbone": backbone, "init": begun[backbone], "layer_decay": 0.5, "thaw": 2}
+    train(classes, out=str(tmp_path / "one"), **options(batch_size=4, **some))
+    by(2, lambda: train(classes, out=str(tmp_path / "two"), **options(batch_size=2, **some, **more)), tmp_path)
+    alike(tmp_path / "two", tmp_path / "one")
+    weights_agree(tmp_path / "two", tmp_path / "one", rtol=1e-3, atol=1e-5)
+    start = load_file(Path(begun[backbone]) / "student.safetensors")
+    stem = next(k for k in start if k.startswith("backbone."))
+    steps = [load_file(tmp_path / "two" / "checkpoints" / f"step-{n:09d}" / "model.safetensors") for n in (2, 3)]
+    assert [state[stem].equal(start[stem]) for state in steps] == [True, False]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_weights_in_parts_are_fine_tuned_as_whole_ones_and_go_on(classes, begun, tmp_path, optimizer):
+    more = {"batch_size": 2, "steps": 4, "save_every": 1, "keep": 9, "init": begun["test_resnet"], "ema": 0.0}
+    more |= {"layer_decay": 0.5, "thaw": 2, "drop_path": 0.4, "optimizer": optimizer}
+    more |= {"lr": 0.005 if optimizer == "sgd" else 1e-4}
+
+    def run(name, **others):
+        return lambda: train(classes, out=str(tmp_path / name), **options(**more, **others))
+
+    by(2, run("whole"), tmp_path)
+    by(2, run("parts", shard=True, grad_checkpointing=True), tmp_path)
+    alike(tmp_path / "parts", tmp_path / "whole")
+    weights_agree(tmp_path / "parts", tmp_path / "whole", atol=2e-5)
+    (tmp_path / "parts" / "train.json").unlink()
+    for n in (2, 3, 4):  # of before units thaw
+        shutil.rmtree(tmp_path / "parts" / "checkpoints" / f"step-{n:09d}")
+    by(2, run("parts", shard=True), tmp_path)
+    weights_agree(tmp_path / "parts", tmp_path / "whole", atol=2e-5)

@@ -66,7 +66,8 @@ class Student(nn.Module):
     "c5", where the head reads them: what tasks disagree on need not be in the features that they share (task adapters
     as in SAK, Lu et al., ICLR 2025, here on the feature maps alone). 0 for none. They belong to the heads. size:
     (height, width) of the images that it will be shown, which some backbones are made for; None where it is not known
-    yet.
+    yet. drop_path: stochastic depth of the backbone in training (Huang et al., ECCV 2016), see `load_backbone`; it has
+    no weights.
 
     Raises:
         ValueError: unknown backbone, one with other strides or that takes no images of that size, an objective whose
@@ -85,6 +86,7 @@ class Student(nn.Module):
         parts: Sequence[str] = PARTS,
         adapters: int = 0,
         size: tuple[int, int] | None = None,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         for name in objectives:
@@ -95,7 +97,7 @@ class Student(nn.Module):
         self._frozen: tuple[str, ...] = ()
         self.objectives = dict(objectives)
         self.channels = channels
-        self.backbone: Any = load_backbone(backbone, init, size)
+        self.backbone: Any = load_backbone(backbone, init, size, drop_path)
         width = list(self.backbone.channels)
         self.plain = is_plain(self.backbone.strides)
         self.pyramid = _plain_pyramid(self.backbone, channels) if self.plain else _pyramid(width, channels)

@@ -37,13 +37,16 @@ from polyteach.ground.devices import PRECISIONS, find_device, warn_if_slow
 from polyteach.ground.fields import Fields
 from polyteach.ground.progress import track
 from polyteach.ground.storage import below
+from polyteach.model.units import Units
 from polyteach.tasks.contract import Target
 from polyteach.training import checkpoints, distributed
 from polyteach.training.alone import LOCK, SIGNALS, alone, signals_caught
 from polyteach.training.averaging import Average
 from polyteach.training.checkpoints import latest
+from polyteach.training.layers import Layers
 from polyteach.training.log import LOG, summary, truncate
 from polyteach.training.mixture import Amounts, Mixture, first_share, labelled, shares, weights_of_rest
+from polyteach.training.recomputation import seen_once
 from polyteach.training.settings import Settings, check, rate
 from polyteach.training.state import check_fits, laid_out, moments, parameter_number, under
 
@@ -80,6 +83,7 @@ def fit(
     trunk: str = "",
     blocks: Sequence[str] = (),
     amounts: Callable[[Mapping[str, Sequence[Any]]], Amounts] = labelled,
+    units: Units = (),
 ) -> None:
     """Optimise `model` in place, going on from the last checkpoint in `folder` where there is one.
 
@@ -92,6 +96,7 @@ def fit(
     blocks: where `settings.shard` is on, what of the trunk is gathered apart; see `distributed.Joint.shard`. A copy is
     trained then, and `model` stays on its device. amounts: targets of a batch -> what the losses are means over. Where
     a loss has several parts, the model is called with the weights of those after the first too, by objective.
+    units: of the backbone, for `settings.layer_decay` and `settings.thaw`; see `layers`.
 
     Memory: a process holds the batches of all of its passes of a step, on the host; on the device one at a time.
 
@@ -121,7 +126,7 @@ def fit(
         with distributed.Joint(trained, trunk) if trunk else nullcontext() as joint:
             if settings.shard and joint is not None:
                 joint.shard(blocks, device)
-            run = _Loop(trained, mixture, settings, folder, device, joint, amounts)
+            run = _Loop(trained, mixture, settings, folder, device, joint, amounts, units)
             run.go(batches, caught)
         if settings.shard:
             state = model.state_dict()
@@ -159,6 +164,7 @@ class _Loop:
         device: torch.device,
         joint: distributed.Joint | None,
         amounts: Callable[[Mapping[str, Sequence[Any]]], Amounts],
+        units: Units = (),
     ) -> None:
         self.settings = settings
         self.amounts = amounts
@@ -169,7 +175,8 @@ class _Loop:
         self.reached: set[int] | None = None if joint is None else set()
         self.mixture = mixture.to(device)
         self.parameters = [p for m in (self.model, mixture) for p in m.parameters() if p.requires_grad]
-        self.optimizer = _optimizer(self.parameters, settings)
+        self.layers = Layers(model, units, settings, stops=joint is None)
+        self.optimizer = _optimizer(self.parameters, settings, self.layers.scale)
         self.average = Average(self.model, settings.ema) if settings.ema else None
         self.scaler = torch.amp.GradScaler(device.type) if settings.precision == "fp16" else None
         self.step = 0
@@ -227,7 +234,8 @@ class _Loop:
         s, start = self.settings, time.monotonic()
         lr = rate(self.step, s)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["scale"]
+        self.layers.at(self.step)
         losses: dict[str, float] = {}
         ids: list[str] = []
         passes: dict[str, int] = {}
@@ -310,7 +318,8 @@ class _Loop:
             self.reached |= self.joint.reached(total) if total is not None else set()
             total = anchor if total is None else total + anchor
         if total is not None:
-            (total if self.scaler is None else self.scaler.scale(total)).backward()
+            with seen_once(self.model) if s.recompute else nullcontext():
+                (total if self.scaler is None else self.scaler.scale(total)).backward()
         return out
 
     def apply(self, losses: dict[str, float], ids: list[str]) -> tuple[float | None, int | None, bool]:
@@ -322,7 +331,7 @@ class _Loop:
         late = distributed.rank() == 0 and time.monotonic() - self.saved > 60 * self.settings.save_minutes
         flags = [*(number in self.caught for number in SIGNALS), late]
         *signals, late = distributed.all_reduce(
-            self.parameters, self.reached, distributed.statistics(self.model), flags
+            self.layers.learning(self.parameters), self.reached, distributed.statistics(self.model), flags
         )
         stop = next((number for number, there in zip(SIGNALS, signals, strict=True) if there), None)
         if self.reached is not None:
@@ -433,12 +442,17 @@ class _Loop:
         self.step, self.seconds = step, float(seconds)
 
 
-def _optimizer(parameters: list[nn.Parameter], s: Settings) -> torch.optim.Optimizer:
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": s.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [g for g in groups if g["params"]]
+def _optimizer(
+    parameters: list[nn.Parameter], s: Settings, scale: Callable[[nn.Parameter], float]
+) -> torch.optim.Optimizer:
+    """scale: of a parameter's learning rate. Checkpoints number parameters by the order of the groups and in them."""
+    groups: list[dict[str, Any]] = []
+    for decay, mine in (
+        (s.weight_decay, [p for p in parameters if p.ndim > 1]),
+        (0.0, [p for p in parameters if p.ndim <= 1]),
+    ):
+        for one in dict.fromkeys(map(scale, mine)):
+            groups.append({"params": [p for p in mine if scale(p) == one], "weight_decay": decay, "scale": one})
     if s.optimizer == "adamw":  # fused: one pass over all that it holds, in a quarter of the time on a CPU too
         return torch.optim.AdamW(groups, lr=s.lr, fused=True)
     # fused does not know parts; of those torch plans anew at every new rate how to divide an operation: one for all

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from polyteach.ground.options import Hardware, Optimisation, above, at_least, listed, one_of, within
 from polyteach.loading.combine import check_combine
 from polyteach.model.backbones import check_size, multiple_of
+from polyteach.training.settings import check_decay
 
 RULES = ("rule", "equal", "learned")
 METHODS = ("simclr", "vicreg")
@@ -204,6 +205,53 @@ class StudentOptimisation(Optimisation):
 
 
 @dataclass(frozen=True)
+class FineTuning:
+    """How a backbone that has learned much already is trained further (docs/guide/training.md).
+
+    Args:
+        layer_decay: of the learning rate from unit to unit of the backbone, from the top down, above 0 (layer-wise
+            decay; ELECTRA, BEiT: 0.65 to 0.9 for a ViT); 1 for none.
+        thaw: the backbone is thawed from the top down, unit by unit; its stem learns after this many steps, and at
+            first heads and pyramid alone do (gradual unfreezing, ULMFiT). 0 for none.
+        drop_path: stochastic depth of the backbone in training: probability with which its last residual branch is left
+            out for an image, falling to 0 at the first; below 1, 0 for none.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    layer_decay: float = 1.0
+    thaw: int = 0
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_decay(self.layer_decay)
+        at_least(0, thaw=self.thaw)
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path must be 0 or more and below 1; got {self.drop_path}")
+
+    def given(self) -> list[str]:
+        """Names of the options that are not at their defaults."""
+        return [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+
+
+def check_tuning(tuning: FineTuning, recompute: bool, frozen: str, init: str | None) -> None:
+    """Refuse what could not change anything, or says two things of the backbone.
+
+    recompute: `grad_checkpointing`. frozen: the option by which the backbone stays as it is, "" where it does not.
+    init: the weights that it starts from.
+
+    Raises:
+        ValueError: names the options.
+    """
+    given = [*tuning.given(), *(["grad_checkpointing"] if recompute else [])]
+    if frozen and given:
+        raise ValueError(f"{given[0]} and {frozen}: no backbone is trained; give one of them")
+    if tuning.thaw and init is None:
+        raise ValueError("thaw keeps what was learned before for a while, and without --init nothing was; give --init")
+
+
+@dataclass(frozen=True)
 class Losses:
     """How the losses are put together.
 
@@ -228,7 +276,22 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class StudentHardware(Hardware):
+class TrainingHardware(Hardware):
+    """Where it is computed, and how precisely.
+
+    Args:
+        grad_checkpointing: compute activations of the backbone again in the backward pass instead of keeping them: less
+            memory, more time. Changes nothing of the result.
+
+    Raises:
+        ValueError: as `Hardware`.
+    """
+
+    grad_checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class StudentHardware(TrainingHardware):
     """Where it is computed, and how precisely.
 
     Args:
@@ -251,6 +314,8 @@ class StudentHardware(Hardware):
         if (self.sync_batch_norm or self.shard) and self.compile:
             name = "sync_batch_norm" if self.sync_batch_norm else "shard"
             raise ValueError(f"{name} and compile: layers that wait for other processes are not compiled; give one")
+        if self.grad_checkpointing and self.compile:
+            raise ValueError("grad_checkpointing and compile: torch.compile decides itself what it keeps; give one")
 
 
 @dataclass(frozen=True)

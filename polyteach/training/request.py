@@ -18,12 +18,14 @@ from polyteach.training.options import (
     BackboneNetwork,
     BackboneOptimisation,
     Contrast,
+    FineTuning,
     Labels,
     Losses,
     Network,
     StudentHardware,
     StudentNetwork,
     StudentOptimisation,
+    check_tuning,
 )
 from polyteach.training.record import Kind, Record
 from polyteach.training.settings import check_processes
@@ -31,9 +33,10 @@ from polyteach.training.settings import check_processes
 TRAIN = Kind(
     "train",
     "train.json",
-    free=("workers", "progress", "save_every", "save_minutes", "keep", "shard", "allow_remote"),
+    free=("workers", "progress", "save_every", "save_minutes", "keep", "shard", "grad_checkpointing", "allow_remote"),
     new={"combine": "first", "map": None, "freeze": [], "max_pixels": MAX_PIXELS}
-    | {"calibrated": True, "class_scores": {}, "best_share": None},
+    | {"calibrated": True, "class_scores": {}, "best_share": None}
+    | {"layer_decay": 1.0, "thaw": 0, "drop_path": 0.0},
 )
 PRETRAIN = Kind(
     "pretrain",
@@ -58,6 +61,7 @@ class TrainRequest:
     losses: Losses = Losses()
     hardware: StudentHardware = StudentHardware()
     saving: Saving = Saving()
+    tuning: FineTuning = FineTuning()
     table: Table | None = field(default=None, compare=False)
 
     @property
@@ -119,6 +123,10 @@ def checked_train(asked: TrainRequest) -> TrainRequest:
         )
     check_processes(hardware.shard, hardware.precision, hardware.channels_last, accumulate)
     check_frozen(asked.network.freeze, hardware)
+    init = None if asked.network.init is None else str(asked.network.init)
+    check_tuning(asked.tuning, hardware.grad_checkpointing, "freeze" if asked.network.freeze else "", init)
+    if asked.tuning.thaw and hardware.compile:
+        raise ValueError("thaw and compile: it would be compiled anew for every unit that begins to learn; give one")
     table = None if asked.sets.map is None else read_map(asked.sets.map)
     return replace(asked, optimisation=replace(asked.optimisation, accumulate=accumulate), table=table)
 

@@ -19,6 +19,7 @@ from torch import nn
 from polyteach.loading.samples import Samples
 from polyteach.loading.transport import REJECTS, Batch, batches, explained, noted
 from polyteach.model.student import Student, save_student
+from polyteach.model.units import Units
 from polyteach.training import distributed, ledger
 from polyteach.training.loop import fit
 from polyteach.training.mixture import Amounts, Mixture, labelled
@@ -31,7 +32,7 @@ class Passes:
     """How batches come and what a forward pass consists of.
 
     batch_size: samples in a pass. workers: processes that read and decode ahead; 0 does it in this one. trunk, blocks,
-    amounts: see `loop.fit`.
+    amounts, units: see `loop.fit`.
     """
 
     batch_size: int
@@ -39,6 +40,7 @@ class Passes:
     trunk: str = ""
     blocks: Sequence[str] = ()
     amounts: Callable[[Mapping[str, Sequence[Any]]], Amounts] = labelled
+    units: Units = ()
 
 
 class Run(Record):
@@ -72,6 +74,7 @@ class Run(Record):
                 passes.trunk,
                 passes.blocks,
                 passes.amounts,
+                passes.units,
             )
 
     def save(self, student: Student, about: dict[str, Any]) -> None:

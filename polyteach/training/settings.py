@@ -17,7 +17,8 @@ class Settings:
     on it is (1 + step) / (10 + step) where that is less. precision: fp32, or fp16 (with a gradient scaler) and bf16 by
     autocast. save_every, save_minutes: a checkpoint after that many steps, and after that many minutes. keep: how many
     checkpoints stay. shard: every process keeps a part of the weights, gradients and optimiser state, see
-    `distributed.Joint.shard`; changes nothing but the order of sums.
+    `distributed.Joint.shard`; changes nothing but the order of sums. layer_decay, thaw: see `layers`; 1 and 0 for none.
+    recompute: the backward pass computes activations again, see `recomputation`.
     """
 
     steps: int
@@ -38,6 +39,9 @@ class Settings:
     save_minutes: float = 10.0
     keep: int = 2
     shard: bool = False
+    layer_decay: float = 1.0
+    thaw: int = 0
+    recompute: bool = False
     progress: bool = True
 
 
@@ -61,6 +65,7 @@ def check(settings: Settings) -> None:
     at_least(1, **{name: getattr(settings, name) for name in least})
     at_least(0, **{name: getattr(settings, name) for name in ("warmup", "clip", "weight_decay", "momentum")})
     above(0, lr=settings.lr, save_minutes=settings.save_minutes)
+    check_layers(settings.layer_decay, settings.thaw, settings.steps)
     for name in ("ema", "momentum"):
         if not 0 <= getattr(settings, name) < 1:
             raise ValueError(f"{name} must be 0 or more and below 1; got {getattr(settings, name)}")
@@ -88,3 +93,25 @@ def check_processes(shard: bool, precision: str, channels_last: bool, accumulate
             f"accumulate: {accumulate} forward passes per step cannot be shared by {processes.size()} "
             "processes; start a number that divides it"
         )
+
+
+def check_decay(decay: float) -> None:
+    """Refuse what cannot be a layer-wise decay.
+
+    Raises:
+        ValueError: it is not above 0 and at most 1.
+    """
+    if not 0 < decay <= 1:
+        raise ValueError(f"layer_decay must be above 0 and at most 1; got {decay}")
+
+
+def check_layers(decay: float, thaw: int, steps: int) -> None:
+    """Refuse what cannot be meant; see `Settings`.
+
+    Raises:
+        ValueError: a number is out of its range, or the stem would never learn.
+    """
+    check_decay(decay)
+    at_least(0, thaw=thaw)
+    if thaw >= steps:
+        raise ValueError(f"thaw {thaw}: in {steps} steps the stem would never learn; give fewer than the steps")

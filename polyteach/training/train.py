@@ -1,6 +1,7 @@
 """Train: stores and their label sets into one student; with one task and people's labels, into a teacher."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from polyteach.ground.fields import Fields
 from polyteach.ground.files import sha256
 from polyteach.ground.flops import COUNTED
 from polyteach.ground.options import Policy
+from polyteach.ground.texts import say
 from polyteach.loading.plan import LOOK, Plan, members, plan
 from polyteach.loading.reader import Reader
 from polyteach.loading.sampler import Sampler
@@ -21,12 +23,15 @@ from polyteach.loading.thresholds import thresholds, with_thresholds
 from polyteach.loading.views import Augment
 from polyteach.model.provenance import PARTS
 from polyteach.model.student import Student, describe_student
+from polyteach.model.units import units
 from polyteach.store import LabelSet, Store
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Target
 from polyteach.training import distributed, ledger
 from polyteach.training.briefing import check_learnable, check_meaningful, tell
+from polyteach.training.layers import told
 from polyteach.training.mixture import Mixture
+from polyteach.training.recomputation import check_recomputable, recomputed
 from polyteach.training.request import TRAIN, TrainRequest
 from polyteach.training.run import Passes, Run
 from polyteach.training.settings import Settings, check
@@ -73,7 +78,10 @@ def train_student(asked: TrainRequest) -> str:
     student = _student(job)
     hardware, network, views = asked.hardware, asked.network, asked.views
     before = {k: v.clone() for k, v in student.named_parameters()}
+    found = units(student.backbone, "backbone")
     if leads:
+        for line in told(found, job.settings):
+            say(line)
         job.run.write_settings(job.config)  # after everything that can be refused
     size = (network.size, network.size)
     passes = Passes(
@@ -83,6 +91,7 @@ def train_student(asked: TrainRequest) -> str:
         "backbone" if hardware.sync_batch_norm or hardware.shard else "",
         student.blocks(size) if hardware.shard else [],
         student.amounts,
+        found,
     )
     if hardware.compile:
         student.backbone.compile()
@@ -91,7 +100,8 @@ def train_student(asked: TrainRequest) -> str:
     mixture = Mixture(job.weights, learned=asked.losses.weights == "learned", drop=asked.losses.drop, seed=seed)
     samples = Samples(job.plan, Augment(size, views.scale, views.mirror, views.augment), job.policy, seed)
     _prepare(student, job, seed)
-    job.run.fit(student, mixture, samples, job.settings, passes)
+    with recomputed(student.backbone, network.backbone) if hardware.grad_checkpointing else nullcontext():
+        job.run.fit(student, mixture, samples, job.settings, passes)
     if leads:
         _finish(job, student, mixture, samples, _changed(student, before, job.config["options"]["init"]))
     return asked.out
@@ -147,6 +157,9 @@ def _settings(asked: TrainRequest, images: int, device: str) -> Settings:
         save_minutes=saving.save_minutes,
         keep=saving.keep,
         shard=asked.hardware.shard,
+        layer_decay=asked.tuning.layer_decay,
+        thaw=asked.tuning.thaw,
+        recompute=asked.hardware.grad_checkpointing,
         progress=saving.progress,
     )
 
@@ -167,6 +180,7 @@ def _student(job: _Job) -> Student:
             job.config["options"]["init"],
             adapters=network.adapters,
             size=(network.size, network.size),
+            drop_path=job.asked.tuning.drop_path,
         ).freeze(network.freeze)
     if hardware.sync_batch_norm and not distributed.synchronise(student.backbone, torch.device(job.settings.device)):
         raise ValueError(f"sync_batch_norm: {network.backbone} has no batch normalisation; leave it out")
@@ -175,6 +189,8 @@ def _student(job: _Job) -> Student:
         raise ValueError(
             f"shard: {single[0]} of {network.backbone} is a single number, which FSDP cannot divide; leave it out"
         )
+    if hardware.grad_checkpointing:
+        check_recomputable(student.backbone, network.backbone)
     return student
 
 

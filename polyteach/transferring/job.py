@@ -87,7 +87,8 @@ class Job:
         taken = ("backbone", "pyramid") if part == "pyramid" else ("backbone",)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            student = Student(s.backbone, {d.name: d.objective}, s.channels, s.init, taken, size=(s.size, s.size))
+            size, heads = (s.size, s.size), {d.name: d.objective}
+            student = Student(s.backbone, heads, s.channels, s.init, taken, size=size, drop_path=s.drop_path)
         return student.freeze(taken) if s.mode == "frozen" else student
 
     def settings(self, lr: float, steps: int, seed: int) -> Settings:
@@ -109,6 +110,9 @@ class Job:
             device=self.device,
             precision=s.precision,
             channels_last=s.channels_last,
+            layer_decay=s.layer_decay,
+            thaw=s.thaw,
+            recompute=s.grad_checkpointing,
             progress=s.progress,
         )
         check(settings)

@@ -5,10 +5,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from polyteach.ground.limits import Limits
-from polyteach.ground.options import MOST_SEED, OPTIMIZERS, Hardware, Views, above, at_least, one_of
+from polyteach.ground.options import MOST_SEED, OPTIMIZERS, Views, above, at_least, one_of
+from polyteach.training.options import FineTuning, TrainingHardware
 
 TRAINED = ("finetune", "frozen")
 """Modes that train a network; the others are probes that tasks offer."""
+OFF = {"layer_decay": 1.0, "thaw": 0, "drop_path": 0.0, "grad_checkpointing": False}
+"""Options that do nothing at these values: earlier versions had none of them, and commands do not spell them out."""
 
 
 def texts(value: str | Sequence[str]) -> tuple[str, ...]:
@@ -204,14 +207,15 @@ class Given:
     training: Training = Training()
     views: Views = Views()
     scoring: Scoring = Scoring()
-    hardware: Hardware = Hardware()
+    hardware: TrainingHardware = TrainingHardware()
     progress: bool = True
+    tuning: FineTuning = FineTuning()
 
     def of_training(self) -> list[str]:
         """Which options were given that a probe, which trains nothing, would not look at."""
         looked_at = {"mode", "seeds", "size", "batch_size", "resamples", "examples"}
         out = []
-        for group in (self.sweep, self.training, self.views, self.scoring):
+        for group in (self.sweep, self.training, self.tuning, self.views, self.scoring):
             plain = type(group)()
             for f in fields(group):
                 given, default = (

@@ -11,6 +11,7 @@ from polyteach.ground.protocols import Protocol, stated_protocols
 from polyteach.ground.storage import to_path
 from polyteach.model.backbones import check_name, check_size, multiple_of
 from polyteach.model.provenance import description
+from polyteach.training.options import check_tuning
 from polyteach.transferring.options import TRAINED, Downstream, Given, Representation, texts
 
 LRS = {"sgd": (0.003, 0.01, 0.03), "adamw": (1e-4, 3e-4, 1e-3)}
@@ -57,6 +58,9 @@ class Setup:
     optimizer: str
     weight_decay: float
     clip: float
+    layer_decay: float
+    thaw: int
+    drop_path: float
     scale: tuple[float, float]
     mirror: float
     augment: float
@@ -66,6 +70,7 @@ class Setup:
     device: str
     precision: str
     channels_last: bool
+    grad_checkpointing: bool
     workers: int
     progress: bool
 
@@ -99,7 +104,7 @@ def resolve(given: Given) -> Setup:
         lrs = s.lrs or (protocol.lrs if t.optimizer == "sgd" else LRS[t.optimizer])  # its rates are those of SGD
         steps = s.steps or protocol.steps
     options: dict[str, Any] = {"store": given.store, "out": given.out}
-    for group in (d, s, given.budget, t, given.views, given.scoring, given.hardware):
+    for group in (d, s, given.budget, t, given.tuning, given.views, given.scoring, given.hardware):
         options |= {f.name: getattr(group, f.name) for f in fields(group)}
     options |= _network(given.representation)
     options |= _data(given.store, d, protocol)
@@ -119,6 +124,8 @@ def resolve(given: Given) -> Setup:
         options |= protocol.few
     check_name(options["backbone"])
     check_size(options["size"], multiple_of(options["backbone"]))
+    frozen = "" if s.mode == "finetune" else f"mode {s.mode}"
+    check_tuning(given.tuning, given.hardware.grad_checkpointing, frozen, options["init"])
     return Setup(**options)
 
 

@@ -11,15 +11,15 @@ from polyteach.ground.limits import MAX_PIXELS
 from polyteach.loading.chosen import only_task
 from polyteach.store.folder import StoreFolder
 from polyteach.training.record import CONFIG, Kind, Record
-from polyteach.transferring.options import Given
+from polyteach.transferring.options import OFF, Given
 from polyteach.transferring.protocol import Setup, resolve
 
 TRANSFER = Kind(
     "transfer",
     "transfer.json",
     # more seeds add to a transfer; see `changed_seeds`
-    free=("out", "device", "workers", "progress", "seeds", "name", "allow_remote"),
-    new={"max_pixels": MAX_PIXELS},
+    free=("out", "device", "workers", "progress", "seeds", "name", "grad_checkpointing", "allow_remote"),
+    new={"max_pixels": MAX_PIXELS} | OFF,
     called="transfer",
 )
 _FIX = "It is not as `polyteach transfer` wrote it: take it away, or give another --out"

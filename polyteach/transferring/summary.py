@@ -12,6 +12,7 @@ import torch
 from polyteach.ground.jackknife import interval
 from polyteach.ground.texts import say
 from polyteach.transferring.job import Job
+from polyteach.transferring.options import OFF
 from polyteach.transferring.record import command, read_made, read_spent
 from polyteach.transferring.scoring import Scores
 from polyteach.version import __version__
@@ -51,13 +52,16 @@ def result(part: str, chosen: Values, sweep: list[Values], tests: list[Values], 
 def summary(job: Job, results: list[Values], config: Values) -> Values:
     """transfer.json. config: what config.json says."""
     s, d = job.setup, job.downstream
+    off = [k for k, v in OFF.items() if s.options()[k] == v]
     run = Path(s.init) if s.init and Path(s.init).is_dir() else None
     made = read_made(run) if run else {}
     return {
         "verb": "transfer",
         "polyteach": __version__,
         "date": time.strftime("%Y-%m-%d"),
-        "command": command("transfer", s.options(), "store", ["protocol"]),  # all that a protocol says is spelled out
+        "command": command(
+            "transfer", s.options(), "store", ["protocol", *off]
+        ),  # all that a protocol says is spelled out
         "machine": {
             "processor": platform.machine(),
             "threads": torch.get_num_threads(),

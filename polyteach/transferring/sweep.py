@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from polyteach.ground.flops import COUNTED
 from polyteach.ground.storage import below
 from polyteach.ground.texts import say
 from polyteach.model.student import Student, load_student
+from polyteach.model.units import units
 from polyteach.training.ledger import flops_per_image
 from polyteach.training.log import LOG, logged
 from polyteach.training.loop import NonFinite
 from polyteach.training.mixture import Mixture
+from polyteach.training.recomputation import recomputed
 from polyteach.training.run import Passes, Run
 from polyteach.transferring.job import Job, whole_images
 from polyteach.transferring.record import TRANSFER, read_test, read_trained
@@ -77,7 +80,10 @@ def _cell(job: Job, name: str, part: str, lr: float, steps: int, seed: int, coun
     each = flops_per_image(student, samples, min(COUNTED, s.batch_size))
     mixture = Mixture({job.downstream.name: 1.0}, learned=False)
     try:
-        run.fit(student, mixture, samples, settings, Passes(s.batch_size, s.workers, amounts=student.amounts))
+        found = units(student.backbone, "backbone")
+        passes = Passes(s.batch_size, s.workers, amounts=student.amounts, units=found)
+        with recomputed(student.backbone, s.backbone) if s.grad_checkpointing else nullcontext():
+            run.fit(student, mixture, samples, settings, passes)
         about |= _validated(job, student)
     except NonFinite as e:
         about["failed"] = str(e)

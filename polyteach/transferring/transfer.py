@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from polyteach.model.backbones import check_size
+from polyteach.training.recomputation import check_recomputable
 from polyteach.training.record import Record
 from polyteach.transferring.job import Job, open_job
 from polyteach.transferring.options import TRAINED
@@ -52,3 +53,5 @@ def _check(job: Job) -> None:
     for part in job.brought():
         network = job.network(part, setup.seeds[0])
         check_size(setup.size, network.backbone.multiple)
+        if setup.grad_checkpointing:
+            check_recomputable(network.backbone, setup.backbone)

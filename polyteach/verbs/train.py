@@ -4,7 +4,7 @@ from pathlib import Path
 
 from polyteach.ground.limits import Limits
 from polyteach.ground.options import Paths, Policy, Saving, Views, grouped, listed
-from polyteach.training.options import Labels, Losses, StudentHardware, StudentNetwork, StudentOptimisation
+from polyteach.training.options import FineTuning, Labels, Losses, StudentHardware, StudentNetwork, StudentOptimisation
 
 
 @grouped
@@ -16,6 +16,7 @@ def train(
     limits: Limits = Limits(),
     network: StudentNetwork = StudentNetwork(),
     optimisation: StudentOptimisation = StudentOptimisation(),
+    tuning: FineTuning = FineTuning(),
     views: Views = Views(),
     policy: Policy = Policy(),
     losses: Losses = Losses(),
@@ -64,7 +65,7 @@ def train(
     """
     from polyteach.training.request import TrainRequest, checked_train
 
-    groups = (limits, label_sets, network, views, policy, optimisation, losses, hardware, saving)
+    groups = (limits, label_sets, network, views, policy, optimisation, losses, hardware, saving, tuning)
     request = checked_train(TrainRequest(listed(stores), str(out), *groups))
     from polyteach.training.train import train_student  # torch, when nothing is left that can be refused without it
 

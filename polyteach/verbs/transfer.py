@@ -5,7 +5,8 @@ from pathlib import Path
 import tyro
 
 from polyteach.ground.limits import Limits
-from polyteach.ground.options import Hardware, Views, grouped
+from polyteach.ground.options import Views, grouped
+from polyteach.training.options import FineTuning, TrainingHardware
 from polyteach.transferring.options import Budget, Downstream, Given, Representation, Scoring, Sweep, Training
 
 
@@ -20,9 +21,10 @@ def transfer(
     sweep: Sweep = Sweep(),
     budget: Budget = Budget(),
     training: Training = Training(),
+    tuning: FineTuning = FineTuning(),
     views: Views = Views(),
     scoring: Scoring = Scoring(),
-    hardware: Hardware = Hardware(),
+    hardware: TrainingHardware = TrainingHardware(),
     progress: bool = True,
 ) -> str:
     """Fine-tune a representation on one labelled downstream task, and score it on images it has not seen.
@@ -61,7 +63,7 @@ def transfer(
     from polyteach.transferring.record import prepare
 
     about = (representation, downstream_set, limits, sweep, budget, training, views, scoring, hardware)
-    given = Given(str(store), str(out), *about, progress)
+    given = Given(str(store), str(out), *about, progress, tuning)
     setup = prepare(given)  # what is wrong is said before torch is imported
     from polyteach.transferring.transfer import run
 

@@ -3,11 +3,13 @@
 A backbone is a torch module (B, 3, H, W) float -> a list of maps (B, C, h, w), from the finest to the coarsest. It says
 in attributes what a network over it has to know: `channels` of every map, `strides`, how many pixels of the image one
 step of a map is, and `multiple`, which has to divide the sides of an image. A family's file has
-`load(name, init, size)`, and nothing here imports torch: what is wrong with a name is said at once.
+`load(name, init, size)`, and nothing here imports torch: what is wrong with a name is said at once. Where there can be
+stochastic depth, `load` takes `drop_path` too.
 """
 
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
 from collections.abc import Sequence
@@ -43,7 +45,7 @@ def is_plain(strides: Sequence[int]) -> bool:
     return len(set(strides)) == 1
 
 
-def load_backbone(name: str, init: str | None, size: tuple[int, int] | None = None) -> Any:
+def load_backbone(name: str, init: str | None, size: tuple[int, int] | None = None, drop_path: float = 0.0) -> Any:
     """The backbone of that name, a torch module that is a `Backbone`.
 
     size: (height, width) of the images that it will be shown; None where it is not known yet.
@@ -51,13 +53,25 @@ def load_backbone(name: str, init: str | None, size: tuple[int, int] | None = No
     init: None (random), "pretrained" (weights from a hub), a local state dict (.safetensors, .pth), or a run's folder,
     whose weights are not taken here.
 
+    drop_path: stochastic depth in training: the largest probability with which a residual branch is left out.
+
     Raises:
-        ValueError: unknown name, one without a pyramid's maps or that takes no images of that size, or weights that do
-            not fit.
+        ValueError: unknown name, one without a pyramid's maps or that takes no images of that size, weights that do not
+            fit, or one without stochastic depth that was to have it.
     """
     check_name(name)
     family, own = _divided(name)
-    return importlib.import_module(f"{__name__}.{family}_models").load(own, init, size)
+    load = importlib.import_module(f"{__name__}.{family}_models").load
+    if not drop_path:
+        return load(own, init, size)
+    if "drop_path" not in inspect.signature(load).parameters:
+        raise no_stochastic_depth(name)
+    return load(own, init, size, drop_path=drop_path)
+
+
+def no_stochastic_depth(name: str) -> ValueError:
+    """The error of a backbone without stochastic depth that was to have it."""
+    return ValueError(f"drop_path: backbone {name!r} has no stochastic depth; leave it out, or choose another backbone")
 
 
 def check_name(name: str) -> None:

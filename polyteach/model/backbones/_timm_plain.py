@@ -16,7 +16,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from polyteach.model.backbones._plain import Plain, taken
-from polyteach.model.backbones._timm_weights import created
+from polyteach.model.backbones._timm_weights import created, dropping
 
 FLEXIBLE = "naflexvit"
 """Of timm's module whose models take sequences of patches."""
@@ -74,14 +74,16 @@ def _asks(trunk: _Trunk) -> dict[str, Any]:
     return {"norm": trunk.normalised, "output_fmt": "NCHW", **more}
 
 
-def load(name: str, init: str | None, size: tuple[int, int] | None) -> Plain:
+def load(name: str, init: str | None, size: tuple[int, int] | None, drop_path: float = 0.0) -> Plain:
     """The model of that name, which keeps one resolution.
 
     Raises:
-        ValueError: it takes no images of that size, or `init` is no file of weights that fit.
+        ValueError: it takes no images of that size, `init` is no file of weights that fit, or it has no stochastic depth and
+            was to have it.
     """
     trunk = look(name, size)
-    return TimmPlain(created(name, init, trunk.options), trunk)
+    options = dropping(name, size or _own_size(name), trunk.options, drop_path)
+    return TimmPlain(created(name, init, options), trunk)
 
 
 @lru_cache(maxsize=64)

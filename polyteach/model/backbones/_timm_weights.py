@@ -1,14 +1,17 @@
-"""timm's models with the weights that they start from."""
+"""timm's models with the weights that they start from, and with stochastic depth."""
 
 import logging
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
+from timm.layers import DropPath
 from torch import Tensor
 
 from polyteach.ground.files import downloading
 from polyteach.ground.weights import state_dict
+from polyteach.model.backbones import no_stochastic_depth
 
 
 def created(name: str, init: str | None, options: dict[str, Any]) -> Any:
@@ -58,3 +61,28 @@ def _from_file(name: str, file: Path, wanted: dict[str, Any]) -> Any:
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **wanted)
     finally:
         log.setLevel(level)
+
+
+def dropping(name: str, size: tuple[int, int], options: dict[str, Any], drop_path: float) -> dict[str, Any]:
+    """The options of a model with stochastic depth, where it is to have it; see `backbones.load_backbone`.
+
+    size: (height, width) of images that it takes.
+
+    Raises:
+        ValueError: no branch of it would ever be left out.
+    """
+    if not drop_path:
+        return options
+    more, used = {**options, "drop_path_rate": drop_path}, []
+    with torch.device("meta"), torch.inference_mode():
+        try:
+            probe: Any = timm.create_model(name, pretrained=False, **more).eval()
+        except TypeError as e:  # the model knows no such option
+            raise no_stochastic_depth(name) from e
+        for part in probe.modules():
+            if isinstance(part, DropPath) and part.drop_prob:
+                part.register_forward_pre_hook(lambda part, _: used.append(part))
+        probe(torch.zeros(1, 3, *size))
+    if not used:  # some have the layers, and no branch beside them: lcnet
+        raise no_stochastic_depth(name)
+    return more

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from polyteach.model.backbones import _timm_plain, is_plain
-from polyteach.model.backbones._timm_weights import created
+from polyteach.model.backbones._timm_weights import created, dropping
 
 STRIDES = (4, 8, 16, 32)
 SIZE = 128
@@ -32,19 +32,19 @@ class _Maps:
     channels_last: bool
 
 
-def load(name: str, init: str | None, size: tuple[int, int] | None) -> Any:
+def load(name: str, init: str | None, size: tuple[int, int] | None, drop_path: float = 0.0) -> Any:
     """The model of that name as a `Backbone`; see `backbones.load_backbone`.
 
     Raises:
-        ValueError: it has no maps at those strides, it takes no images of that size, or `init` is no file of weights
-            that fit.
+        ValueError: it has no maps at those strides, it takes no images of that size, `init` is no file of weights
+            that fit, or it has no stochastic depth and was to have it.
     """
     if _one_resolution(name):
-        return _timm_plain.load(name, init, size)
+        return _timm_plain.load(name, init, size, drop_path)
     maps = _maps(name, size)
     # earlier versions looked at a model of its own, which drew its weights: with it a seed still gives the same network
     timm.create_model(name, features_only=True, pretrained=False)
-    model = created(name, init, maps.options)
+    model = created(name, init, dropping(name, size or _own_size(name), maps.options, drop_path))
     if maps.channels_last:
         model.register_forward_hook(_channels_first)  # and not a module around it, which would rename its weights
     model.channels, model.strides = maps.channels, STRIDES

@@ -1,0 +1,67 @@
+"""Units: the units of a backbone in the order in which an image runs through them, whatever its architecture.
+
+A unit is what layer-wise learning rates (`--layer-decay`) and gradual unfreezing (`--thaw`) treat alike: a block of a
+ViT or a ResNet, a stage of a ConvNeXt or a Swin.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import nn
+
+Units = Sequence[Sequence[str]]
+"""From the stem on, the names of each unit's submodules and direct parameters."""
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+"""Modules that do nothing of their own; those that inherit from them may."""
+WRAPPED = "model"
+"""Name of the child that a module merely stands around."""
+
+
+def units(backbone: nn.Module, prefix: str = "") -> list[tuple[str, ...]]:
+    """The units of a backbone, the stem first.
+
+    They are its children in the order in which they were registered, and those of plain containers in their place. What
+    has only parameters of one dimension (normalisation) or none belongs to the unit before it. Direct parameters of the
+    backbone (position embedding, class token, registers) belong to the first, as in BEiT. Every parameter is in one.
+
+    prefix: put before every name, with a dot.
+    """
+    out: list[list[str]] = [[]]
+    begun = False
+    for name, part in _parts(backbone, prefix):
+        if isinstance(part, nn.Parameter):
+            out[0].append(name)
+            continue
+        deep = any(p.ndim > 1 for p in part.parameters())
+        if deep and begun:
+            out.append([])
+        begun = begun or deep
+        out[-1].append(name)
+    return [tuple(unit) for unit in out]
+
+
+def _parts(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
+    """Direct parameters, then children, by their whole names; of containers and wrapped modules theirs instead."""
+    dotted = f"{prefix}." if prefix else ""
+    for name, parameter in module.named_parameters(recurse=False):
+        yield dotted + name, parameter
+    for name, child in module.named_children():
+        if type(child) in CONTAINERS or name == WRAPPED:
+            yield from _parts(child, dotted + name)
+        else:
+            yield dotted + name, child
+
+
+def depths(names: Sequence[str], found: Units) -> Mapping[str, int]:
+    """The number of the unit, from 0 the stem, that each of these parameters is in; without those that are in none.
+
+    names: of parameters, as the module says them that `found` has names of.
+    """
+    number = {name: i for i, unit in enumerate(found) for name in unit}
+    out = {}
+    for name in names:
+        pieces = name.split(".")
+        within = (".".join(pieces[:k]) for k in range(len(pieces), 0, -1))
+        at = next((number[w] for w in within if w in number), None)
+        if at is not None:
+            out[name] = at
+    return out
