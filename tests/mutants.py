@@ -394,7 +394,7 @@ MUTANTS = (
            "batch normalisation counts batches twice", "test_finetuning.py::test_the_same_gradients_from_fewer_activations"),
     mutant("model/units.py", "if deep and begun:", "if begun:", "normalisation is a unit of its own",
            "test_finetuning.py::test_a_resnet_by_hand"),
-    mutant("model/backbones/timm_models.py", "    if not used:", "    if False:", "--drop-path is ignored in silence",
+    mutant("model/backbones/_timm_weights.py", "    if not used:", "    if False:", "--drop-path is ignored in silence",
            "test_finetuning.py::test_a_backbone_without_stochastic_depth_is_refused"),
     mutant("transferring/job.py", "thaw=s.thaw", "thaw=0", "transfers do not thaw slowly",
            "test_finetuning.py::test_a_transfer_is_tuned_too"),

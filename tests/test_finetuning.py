@@ -16,15 +16,15 @@ from polyteach.__main__ import main
 from polyteach.model import backbones
 from polyteach.model.backbones import load_backbone
 from polyteach.model.student import Student, load_student
-from polyteach.model.units import depths, units
+from polyteach.model.units import depths, units, units_of
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Space
-from polyteach.training import loop
+from polyteach.training import loop, recomputation
 from polyteach.training.layers import Layers, first_steps, scales
 from polyteach.training.loop import fit
 from polyteach.training.mixture import Mixture
 from polyteach.training.options import FineTuning, StudentHardware
-from polyteach.training.recomputation import recomputed, seen_once
+from polyteach.training.recomputation import check_recomputable, recomputed, seen_once
 from polyteach.training.settings import Settings, check
 from polyteach.verbs.train import train
 from polyteach.verbs.transfer import transfer
@@ -111,6 +111,27 @@ def test_every_parameter_is_in_one_unit_and_they_come_in_order(name):
     assert len(found) > 4
     everything = [n for unit in found for n in unit]
     assert len(everything) == len(set(everything))
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "unused"),
+    [
+        ("vit_base_patch16_siglip_224", 12, "attn_pool"),
+        ("cait_xxs24_224", 24, "blocks_token_only"),
+        ("test_vit", 6, ""),
+    ],
+)
+def test_what_no_map_needs_is_no_unit(name, blocks, unused):
+    """Else the last block would be the last but one."""
+    found = units_of(name, (224, 224), "backbone")
+    assert len(found) == blocks + 1
+    assert {"backbone.model.pos_embed", "backbone.model.patch_embed"} <= set(found[0])
+    assert found[-1][0] == f"backbone.model.blocks.{blocks - 1}"
+    assert any(unused in n for n in found[-1][1:])
+    with torch.device("meta"):
+        backbone = load_backbone(name, None, (224, 224))
+    names = [f"backbone.{k}" for k, _ in backbone.named_parameters()]
+    assert set(depths(names, found)) == set(names)
 
 
 def test_the_order_of_the_optimiser_is_that_of_before():
@@ -250,7 +271,9 @@ def toy(tmp_path, monkeypatch):
     return "plain:any"
 
 
-@pytest.mark.parametrize("name", ["hrnet_w18_small", "lcnet_050"])  # the second takes the option, without use
+@pytest.mark.parametrize(
+    "name", ["hrnet_w18_small", "lcnet_050", "convmixer_768_32"]
+)  # the second takes the option, without use
 def test_a_backbone_without_stochastic_depth_is_refused(name):
     with pytest.raises(ValueError, match=f"drop_path: backbone '{name}' has no stochastic depth; leave it out"):
         load_backbone(name, None, drop_path=0.1)
@@ -337,7 +360,10 @@ def kept_bytes(work):
     return sum(seen.values()), out
 
 
-@pytest.mark.parametrize("name", ["resnet18", "test_convnext", "tf_efficientnet_lite0", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "test_convnext", "tf_efficientnet_lite0", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"],
+)
 def test_the_same_gradients_from_fewer_activations(name):
     size = 224 if "224" in name else 96
     images = torch.randint(256, (2, 3, size, size), dtype=torch.uint8)
@@ -367,7 +393,9 @@ def test_the_same_gradients_from_fewer_activations(name):
     assert not getattr(student.backbone, "grad_checkpointing", False)
 
 
-@pytest.mark.parametrize("more", [{"drop_path": 0.4}, {"backbone": "test_efficientnet"}, {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    "more", [{"drop_path": 0.4}, {"backbone": "test_efficientnet"}, {"precision": "bf16"}, {"backbone": "test_vit"}]
+)
 def test_a_run_is_the_same_byte_for_byte_and_may_change_its_mind(store, tmp_path, more):
     one, two, half = tmp_path / "one", tmp_path / "two", tmp_path / "half"
     more = options(steps=4, save_every=1, keep=9, **more)
@@ -495,6 +523,16 @@ def test_a_transfer_is_tuned_too(tmp_path):
     (tmp_path / "all" / "transfer.json").unlink()
     with pytest.raises(ValueError, match=r"layer_decay was 0\.5, is 1\.0"):
         transfer(people, out=str(tmp_path / "all"), init=init, **more, **(TUNED | {"thaw": 2, "layer_decay": 1.0}))
+
+
+@pytest.mark.parametrize("name", ["hrnet_w18_small", "mine"])
+def test_a_backbone_that_keeps_as_much_is_refused(monkeypatch, name):
+    """One cannot; the other has the switch, and no use for it."""
+    monkeypatch.setattr(Plain, "set_grad_checkpointing", lambda self, enable=True: None, raising=False)
+    if name == "mine":
+        monkeypatch.setattr(recomputation, "load_backbone", lambda *_: Plain())
+    with pytest.raises(ValueError, match=f"grad_checkpointing: {name} cannot compute its activations again"):
+        check_recomputable(name, (64, 64))
 
 
 def test_objectives_are_built_with_stochastic_depth_as_without():

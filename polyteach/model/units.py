@@ -4,9 +4,12 @@ A unit is what layer-wise learning rates (`--layer-decay`) and gradual unfreezin
 ViT or a ResNet, a stage of a ConvNeXt or a Swin.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
+import torch
 from torch import nn
+
+from polyteach.model.backbones import load_backbone
 
 Units = Sequence[Sequence[str]]
 """From the stem on, the names of each unit's submodules and direct parameters."""
@@ -16,14 +19,15 @@ WRAPPED = "model"
 """Name of the child that a module merely stands around."""
 
 
-def units(backbone: nn.Module, prefix: str = "") -> list[tuple[str, ...]]:
+def units(backbone: nn.Module, prefix: str = "", called: Collection[nn.Module] | None = None) -> list[tuple[str, ...]]:
     """The units of a backbone, the stem first.
 
     They are its children in the order in which they were registered, and those of plain containers in their place. What
     has only parameters of one dimension (normalisation) or none belongs to the unit before it. Direct parameters of the
     backbone (position embedding, class token, registers) belong to the first, as in BEiT. Every parameter is in one.
 
-    prefix: put before every name, with a dot.
+    prefix: put before every name, with a dot. called: the modules that a pass uses, where it is known; others begin no
+    unit.
     """
     out: list[list[str]] = [[]]
     begun = False
@@ -31,12 +35,30 @@ def units(backbone: nn.Module, prefix: str = "") -> list[tuple[str, ...]]:
         if isinstance(part, nn.Parameter):
             out[0].append(name)
             continue
-        deep = any(p.ndim > 1 for p in part.parameters())
+        used = called is None or any(m in called for m in part.modules())
+        deep = used and any(p.ndim > 1 for p in part.parameters())
         if deep and begun:
             out.append([])
         begun = begun or deep
         out[-1].append(name)
     return [tuple(unit) for unit in out]
+
+
+def units_of(name: str, size: tuple[int, int], prefix: str) -> list[tuple[str, ...]]:
+    """The units of the backbone of that name, by `units`; what no map needs belongs to the unit before it.
+
+    That is, the pooling of a ViT, whose parameters never have a gradient. It is found out on a backbone without memory
+    (torch's "meta" device).
+
+    size: (height, width) of images that it takes.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode():
+        backbone = load_backbone(name, None, size).eval()
+        called: set[nn.Module] = set()
+        for module in backbone.modules():
+            module.register_forward_pre_hook(lambda module, _: called.add(module))
+        backbone(torch.zeros(1, 3, *size))
+    return units(backbone, prefix, called)
 
 
 def _parts(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:

@@ -7,8 +7,15 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from polyteach.model.units import Units, depths
+from polyteach.model.student import Student
+from polyteach.model.units import Units, depths, units_of
 from polyteach.training.settings import Settings
+
+
+def found(student: Student, size: tuple[int, int], settings: Settings) -> Units:
+    """The units of the student's backbone, where the settings treat them apart. size: see `units_of`."""
+    apart = settings.layer_decay < 1 or settings.thaw
+    return units_of(student.name, size, "backbone") if apart else ()
 
 
 def scales(units: int, decay: float) -> list[float]:
@@ -86,7 +93,7 @@ class Layers:
 
 def told(units: Units, settings: Settings) -> list[str]:
     """What is said of the units before a training: which there are, how fast and from when on they learn."""
-    if settings.layer_decay == 1 and not settings.thaw:
+    if not units:
         return []
     first = first_steps(len(units), settings.thaw)
     lines = [f"backbone in {len(units)} units, each with its learning rate and its first step:"]

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from polyteach.model.backbones import load_backbone
 
 
 @contextmanager
@@ -26,23 +29,48 @@ def recomputed(backbone: nn.Module, name: str) -> Iterator[None]:
             raise NotImplementedError
         switch(True)
     except (AssertionError, NotImplementedError, AttributeError) as e:  # timm's models assert it
-        raise ValueError(
-            f"grad_checkpointing: {name} cannot compute its activations again; leave it out, or choose another backbone"
-        ) from e
+        raise _cannot(name) from e
     try:
         yield
     finally:
         switch(False)
 
 
-def check_recomputable(backbone: nn.Module, name: str) -> None:
-    """Refuse a backbone that cannot compute its activations again.
+def check_recomputable(name: str, size: tuple[int, int]) -> None:
+    """Refuse a backbone that would keep as many activations, found out on one without memory (torch's "meta" device).
+
+    size: (height, width) of images that it takes.
 
     Raises:
         ValueError: as `recomputed`.
     """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        backbone: nn.Module = load_backbone(name, None, size)
+        images = torch.zeros(2, 3, *size)
+    plain = _kept(backbone, images)
     with recomputed(backbone, name):
-        pass
+        if _kept(backbone, images) >= plain:  # it has the switch, and no use for it
+            raise _cannot(name)
+
+
+def _kept(backbone: nn.Module, images: Tensor) -> int:
+    """How many numbers a pass leaves for the backward pass."""
+    numbers: list[int] = []
+
+    def note(kept: Tensor) -> Tensor:
+        numbers.append(kept.numel())
+        return kept
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda kept: kept):
+        backbone(images)
+    return sum(numbers)
+
+
+def _cannot(name: str) -> ValueError:
+    """The error of a backbone that cannot compute its activations again."""
+    return ValueError(
+        f"grad_checkpointing: {name} cannot compute its activations again; leave it out, or choose another backbone"
+    )
 
 
 def _switch(backbone: nn.Module) -> Any:

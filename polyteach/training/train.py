@@ -23,13 +23,11 @@ from polyteach.loading.thresholds import thresholds, with_thresholds
 from polyteach.loading.views import Augment
 from polyteach.model.provenance import PARTS
 from polyteach.model.student import Student, describe_student
-from polyteach.model.units import units
 from polyteach.store import LabelSet, Store
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Target
-from polyteach.training import distributed, ledger
+from polyteach.training import distributed, layers, ledger
 from polyteach.training.briefing import check_learnable, check_meaningful, tell
-from polyteach.training.layers import told
 from polyteach.training.mixture import Mixture
 from polyteach.training.recomputation import check_recomputable, recomputed
 from polyteach.training.request import TRAIN, TrainRequest
@@ -78,9 +76,9 @@ def train_student(asked: TrainRequest) -> str:
     student = _student(job)
     hardware, network, views = asked.hardware, asked.network, asked.views
     before = {k: v.clone() for k, v in student.named_parameters()}
-    found = units(student.backbone, "backbone")
+    found = layers.found(student, (network.size, network.size), job.settings)
     if leads:
-        for line in told(found, job.settings):
+        for line in layers.told(found, job.settings):
             say(line)
         job.run.write_settings(job.config)  # after everything that can be refused
     size = (network.size, network.size)
@@ -190,7 +188,7 @@ def _student(job: _Job) -> Student:
             f"shard: {single[0]} of {network.backbone} is a single number, which FSDP cannot divide; leave it out"
         )
     if hardware.grad_checkpointing:
-        check_recomputable(student.backbone, network.backbone)
+        check_recomputable(network.backbone, (network.size, network.size))
     return student
 
 

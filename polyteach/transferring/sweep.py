@@ -14,7 +14,7 @@ from polyteach.ground.flops import COUNTED
 from polyteach.ground.storage import below
 from polyteach.ground.texts import say
 from polyteach.model.student import Student, load_student
-from polyteach.model.units import units
+from polyteach.training import layers
 from polyteach.training.ledger import flops_per_image
 from polyteach.training.log import LOG, logged
 from polyteach.training.loop import NonFinite
@@ -80,7 +80,7 @@ def _cell(job: Job, name: str, part: str, lr: float, steps: int, seed: int, coun
     each = flops_per_image(student, samples, min(COUNTED, s.batch_size))
     mixture = Mixture({job.downstream.name: 1.0}, learned=False)
     try:
-        found = units(student.backbone, "backbone")
+        found = layers.found(student, (s.size, s.size), settings)
         passes = Passes(s.batch_size, s.workers, amounts=student.amounts, units=found)
         with recomputed(student.backbone, s.backbone) if s.grad_checkpointing else nullcontext():
             run.fit(student, mixture, samples, settings, passes)

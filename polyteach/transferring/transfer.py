@@ -53,5 +53,5 @@ def _check(job: Job) -> None:
     for part in job.brought():
         network = job.network(part, setup.seeds[0])
         check_size(setup.size, network.backbone.multiple)
-        if setup.grad_checkpointing:
-            check_recomputable(network.backbone, setup.backbone)
+    if setup.grad_checkpointing:
+        check_recomputable(setup.backbone, (setup.size, setup.size))

@@ -78,8 +78,8 @@ def load(name: str, init: str | None, size: tuple[int, int] | None, drop_path: f
     """The model of that name, which keeps one resolution.
 
     Raises:
-        ValueError: it takes no images of that size, `init` is no file of weights that fit, or it has no stochastic depth and
-            was to have it.
+        ValueError: it takes no images of that size, `init` is no file of weights that fit, or it has no stochastic
+            depth and was to have it.
     """
     trunk = look(name, size)
     options = dropping(name, size or _own_size(name), trunk.options, drop_path)
