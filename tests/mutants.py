@@ -392,6 +392,8 @@ MUTANTS = (
            "test_sharded.py::test_weights_in_parts_are_fine_tuned_as_whole_ones_and_go_on"),
     mutant("training/recomputation.py", "m.momentum, m.num_batches_tracked = 0.0, None", "pass",
            "batch normalisation counts batches twice", "test_finetuning.py::test_the_same_gradients_from_fewer_activations"),
+    mutant("model/units.py", "return units(backbone, prefix, called)", "return units(backbone, prefix)",
+           "the pooling of a ViT is a unit", "test_finetuning.py::test_what_no_map_needs_is_no_unit"),
     mutant("model/units.py", "if deep and begun:", "if begun:", "normalisation is a unit of its own",
            "test_finetuning.py::test_a_resnet_by_hand"),
     mutant("model/backbones/_timm_weights.py", "    if not used:", "    if False:", "--drop-path is ignored in silence",
