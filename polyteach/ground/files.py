@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from polyteach.ground.hub import impatient
 from polyteach.ground.storage import ObjectPath, spool, to_path
 
 SILENCE = 60
@@ -220,11 +221,15 @@ def sweep(folder: str | os.PathLike[str] | ObjectPath) -> None:
 
 @contextmanager
 def downloading() -> Iterator[None]:
-    """Within, a server that says nothing for `SILENCE` seconds is an error: torch.hub would wait for it for ever."""
+    """Within, a server that says nothing for `SILENCE` seconds is an error: torch.hub would wait for it for ever.
+
+    A hub that cannot be reached at all is one within seconds (`hub.impatient`).
+    """
     before = socket.getdefaulttimeout()
     if before is None:
         socket.setdefaulttimeout(SILENCE)
     try:
-        yield
+        with impatient():
+            yield
     finally:
         socket.setdefaulttimeout(before)

@@ -22,6 +22,12 @@ _PLAIN = ("state_dict", "model_state_dict", "model")
 _WRAPPED = ("module.", "_orig_mod.")
 """What DDP and `torch.compile` put before every name, in either order."""
 
+_ENDINGS = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
+_LEVELS = 3
+"""So deep in a checkpoint are weights looked for."""
+_NO_WEIGHTS = ("optim", "opt", "lr_", "sched", "scaler", "callbacks", "loops", "hyper_parameters")
+"""How names of a checkpoint begin that hold the state of a training, some of it tensors by name."""
+
 _TAR = 257, b"ustar"
 """Where a tar says that it is one."""
 _SMALL = 2**20
@@ -35,7 +41,7 @@ class StateDict(dict[str, Tensor]):
 
 
 def state_dict(file: Path) -> StateDict:
-    """A state dict from .safetensors, .pth, .pth.tar, .pt or .bin, alone or in a checkpoint.
+    """A state dict from .safetensors, .pth, .pth.tar, .pt, .bin or .ckpt, alone or in a checkpoint.
 
     Of a checkpoint that has averaged weights too ("state_dict_ema", "model_ema") it is those, as timm's own
     `load_checkpoint` and torchvision's evaluation take them, and stderr is told. Nothing but tensors and plain values
@@ -44,14 +50,7 @@ def state_dict(file: Path) -> StateDict:
     Raises:
         ValueError: another ending, a broken file, or no tensors in it.
     """
-    if not file.is_file():
-        raise ValueError(f"{file} is no file")
-    if file.suffix == ".safetensors":
-        content: Any = _safetensors(file)
-    elif file.name.endswith((".pth", ".pt", ".bin", ".pth.tar")):
-        content = _pickled(file)
-    else:
-        raise ValueError(f"{file} ends in {file.suffix!r}; weights are .safetensors, .pth, .pth.tar, .pt or .bin")
+    content = _content(file)
     part = ""
     for key in (*AVERAGED, *_PLAIN):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -71,6 +70,62 @@ def state_dict(file: Path) -> StateDict:
     out = StateDict(content)
     out.part = part
     return out
+
+
+def parts(file: Path) -> dict[str, dict[str, Tensor]]:
+    """All that a file has of names with tensors, by where in the checkpoint it lies: "" alone, else "KEY" or "KEY.KEY".
+
+    Endings as of `state_dict`; nothing but tensors and plain values is unpickled, and no name is changed. What training
+    keeps besides (optimisers, schedules, numbers) is left out.
+
+    Raises:
+        ValueError: another ending, a broken file, or no tensors in it.
+    """
+    found: dict[str, dict[str, Tensor]] = {}
+    left: list[tuple[str, Any, int]] = [("", _content(file), 0)]
+    seen: set[int] = set()  # one mapping may be there under several names, its own too
+    for where, value, level in left:  # which grows
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        tensors = {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, Tensor)}
+        if tensors:
+            _sized(tensors, file)
+            found[where] = tensors
+        deeper = [(k, v) for k, v in value.items() if isinstance(k, str) and isinstance(v, Mapping)]
+        left += [
+            (f"{where}.{k}" if where else k, v, level + 1)
+            for k, v in deeper
+            if level < _LEVELS and not k.startswith(_NO_WEIGHTS)
+        ]
+    if not found:
+        raise ValueError(f"{file} is not a state dict (names and tensors, as torch.save(model.state_dict(), FILE))")
+    return found
+
+
+def _content(file: Path) -> Any:
+    """What is in a file of weights: a mapping.
+
+    Raises:
+        ValueError: another ending, a broken file, or no mapping.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file} is no file")
+    if file.suffix == ".safetensors":
+        return _safetensors(file)
+    if file.suffix == ".npz":
+        raise ValueError(
+            f"{file} holds arrays of numpy under names of JAX (big_vision, Flax), which are not read; timm has most of "
+            "these models with torch's names: give its .safetensors, or --init pretrained"
+        )
+    if not file.name.endswith(_ENDINGS):
+        raise ValueError(
+            f"{file} ends in {file.suffix!r}; weights are .safetensors, .pth, .pth.tar, .pt, .bin or .ckpt"
+        )
+    content = _pickled(file)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{file} is not a state dict (names and tensors, as torch.save(model.state_dict(), FILE))")
+    return content
 
 
 def _safetensors(file: Path) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from polyteach.ground.fields import Fields, cost
 from polyteach.ground.files import sha256
+from polyteach.model.starts import CONFIG, FOLDER, HUB, PRETRAINED, check_place, described, files, is_elsewhere
 
 WEIGHTS, DESCRIPTION = "student.safetensors", "student.json"
 DONE = ("train.json", "pretrain.json")
@@ -33,24 +34,33 @@ def check_init(init: str | None, backbone: str) -> None:
     Raises:
         ValueError: they are neither a name, a file nor a finished run's folder, or of another backbone.
     """
-    if init in (None, "pretrained"):
+    if init is None:
         return
+    check_place(str(init))
+    if str(init).startswith(FOLDER):
+        described(files(Path(str(init).removeprefix(FOLDER)))[0], backbone)
     place = Path(str(init))
-    if not place.exists():
-        raise ValueError(f"init {init!r} is neither 'pretrained', a file, nor a run's folder")
-    if place.is_dir():
+    if init != PRETRAINED and not is_elsewhere(str(init)) and place.is_dir():
         there = (place / DESCRIPTION).exists()
         has = Fields.read(place / DESCRIPTION, FIX).text("backbone") if there else None
         if has != backbone:
-            what = f"has backbone {has}, not {backbone}" if there else "is no finished run"
+            what = f"has backbone {has}, not {backbone}" if there else f"is no finished run{_timms(place)}"
             raise ValueError(f"init {init} {what}")
+
+
+def _timms(folder: Path) -> str:
+    return f"; of a folder as timm writes it say {FOLDER}{folder}" if (folder / CONFIG).is_file() else ""
 
 
 def init_sha256(init: str | None) -> str | None:
     """The hash of the weights that a training starts from: of a run's, or of a file; None where they are no file."""
-    place = Path(init) if init not in (None, "pretrained") else None
-    file = place / WEIGHTS if place and place.is_dir() else place
-    return sha256(file) if file and file.is_file() else None
+    if init is None or init == PRETRAINED or init.startswith(HUB):
+        return None
+    if init.startswith(FOLDER):
+        return sha256(files(Path(init.removeprefix(FOLDER)))[1])
+    place = Path(init)
+    file = place / WEIGHTS if place.is_dir() else place
+    return sha256(file) if file.is_file() else None
 
 
 def costs(run: str | Path, name: str) -> list[dict[str, Any]]:

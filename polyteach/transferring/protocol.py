@@ -11,6 +11,7 @@ from polyteach.ground.protocols import Protocol, stated_protocols
 from polyteach.ground.storage import to_path
 from polyteach.model.backbones import check_name, check_size, multiple_of
 from polyteach.model.provenance import description
+from polyteach.model.starts import FOLDER, PRETRAINED, check_place, described, files
 from polyteach.training.options import check_tuning
 from polyteach.transferring.options import TRAINED, Downstream, Given, Representation, texts
 
@@ -174,12 +175,14 @@ def _network(r: Representation) -> dict[str, Any]:
     """The network and its name, by what a run says of itself where that is not given."""
     init = None if r.init is None else str(r.init)
     backbone, channels = r.backbone, r.channels
-    if init is not None and init != "pretrained":
-        if not Path(init).exists():
-            raise ValueError(f"init {init!r} is neither 'pretrained', a file, nor a run's folder")
-        if Path(init).is_dir():
-            about = description(init)
-            backbone = backbone or about.text("backbone")
-            channels = channels or about.count("channels", low=1)
+    if init is not None:
+        check_place(init)
+        if init.startswith(FOLDER):
+            about = described(files(Path(init.removeprefix(FOLDER)))[0], backbone)
+            backbone = backbone or about.architecture
+        elif init != PRETRAINED and Path(init).is_dir():
+            run = description(init)
+            backbone = backbone or run.text("backbone")
+            channels = channels or run.count("channels", low=1)
     name = r.name or ("scratch" if init is None else Path(init).resolve().name)
     return {"name": name, "init": init, "backbone": backbone or "resnet50", "channels": channels or 256}
