@@ -115,8 +115,8 @@ def _content(file: Path) -> Any:
         return _safetensors(file)
     if file.suffix == ".npz":
         raise ValueError(
-            f"{file} holds arrays of numpy under names of JAX (big_vision, Flax), which are not read; timm has most of "
-            "these models with torch's names: give its .safetensors, or --init pretrained"
+            f"{file} ends in '.npz': arrays of numpy under names of JAX (big_vision, Flax), which are not read; timm "
+            "has most of these models with torch's names: give its .safetensors, or --init pretrained"
         )
     if not file.name.endswith(_ENDINGS):
         raise ValueError(

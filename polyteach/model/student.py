@@ -30,6 +30,7 @@ from polyteach.model.provenance import PARTS as PARTS
 from polyteach.model.provenance import WEIGHTS as WEIGHTS
 from polyteach.model.provenance import costs as costs
 from polyteach.model.provenance import costs_before as costs_before
+from polyteach.model.starts import triple
 from polyteach.tasks import load_task
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.version import __version__
@@ -37,6 +38,8 @@ from polyteach.version import __version__
 _S = TypeVar("_S", bound="Student")
 
 ADAPTER = "adapter"
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet's, where a backbone does not say by which its weights were learned."""
 MOST_CHANNELS = 8192
 """Of a pyramid level, and of an adapter."""
 MOST_SIDE = 8192
@@ -58,16 +61,18 @@ class Student(nn.Module):
     """One backbone and one feature pyramid (Lin et al., CVPR 2017; P6, P7 as in RetinaNet) under all heads.
 
     backbone: a timm name whose features come at strides 4, 8, 16 and 32, or at one stride (plain vision transformers,
-    over which the pyramid is `PlainPyramid`), or another of `backbones`. objectives: name ->
-    what a head answers. channels: of every pyramid level. init: None (random), "pretrained" (timm's hub weights), a
-    local state dict of that timm model (.safetensors, .pth), or a run's folder. parts: which modules take weights from
-    a run: of heads what agrees in name and shape, of the backbone and the pyramid all, where the run has learned them.
-    adapters: hidden channels of a bottleneck per objective before its head, one for all pyramid levels and one for
-    "c5", where the head reads them: what tasks disagree on need not be in the features that they share (task adapters
-    as in SAK, Lu et al., ICLR 2025, here on the feature maps alone). 0 for none. They belong to the heads. size:
-    (height, width) of the images that it will be shown, which some backbones are made for; None where it is not known
-    yet. drop_path: stochastic depth of the backbone in training (Huang et al., ECCV 2016), see `load_backbone`; it has
-    no weights.
+    over which the pyramid is `PlainPyramid`), or another of `backbones`. objectives: name -> what a head answers.
+    channels: of every pyramid level. init: None (random), "pretrained" (timm's hub weights), hf-hub:ORG/NAME,
+    local-dir:FOLDER, a local state dict of that timm model (.safetensors, .pth), or a run's folder. parts: which
+    modules take weights from a run: of heads what agrees in name and shape, of the backbone and the pyramid all, where
+    the run has learned them. adapters: hidden channels of a bottleneck per objective before its head, one for all
+    pyramid levels and one for "c5", where the head reads them: what tasks disagree on need not be in the features that
+    they share (task adapters as in SAK, Lu et al., ICLR 2025, here on the feature maps alone). 0 for none. They belong
+    to the heads. size: (height, width) of the images that it will be shown, which some backbones are made for; None
+    where it is not known yet. drop_path: stochastic depth of the backbone in training (Huang et al., ECCV 2016), see
+    `load_backbone`; it has no weights.
+
+    What pixels are normalised by goes with the weights: as a config.json beside them or a run says, else as timm does.
 
     Raises:
         ValueError: unknown backbone, one with other strides or that takes no images of that size, an objective whose
@@ -114,11 +119,15 @@ class Student(nn.Module):
             own = {_map(level): Adapter(widths[level], adapters) for level in reads}
             self.heads[_key(k)].add_module(ADAPTER, nn.ModuleDict(own))
         config = self.backbone.pretrained_cfg if hasattr(self.backbone, "pretrained_cfg") else {}
-        for name, default in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))):
-            value = torch.tensor(config.get(name, default)) * 255
-            self.register_buffer(name, value.view(1, 3, 1, 1).float(), persistent=False)
+        self.normalise(config.get("mean", MEAN), config.get("std", STD))
         if init and Path(init).is_dir():
             self._take(Path(init), parts)
+
+    def normalise(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Show the backbone pixels less this mean, by this standard deviation: of red, green and blue, from 0 to 1."""
+        self.normalisation = {"mean": [float(x) for x in mean], "std": [float(x) for x in std]}
+        for name, values in self.normalisation.items():
+            self.register_buffer(name, (torch.tensor(values) * 255).view(1, 3, 1, 1).float(), persistent=False)
 
     def freeze(self: _S, parts: Sequence[str]) -> _S:
         """Keep these of `PARTS` as they are: no gradients, and normalisation by the statistics learned before."""
@@ -295,6 +304,12 @@ class Student(nn.Module):
                 f"({self.channels} channels; the run has {about['channels']}); {fix}"
             )
         self.load_state_dict(fits, strict=False)
+        if "backbone" in parts:
+            self._normalise_as(about)
+
+    def _normalise_as(self, about: Mapping[str, Any]) -> None:
+        """As a student.json says; older ones do not, of which it is what timm says of the backbone."""
+        self.normalise(*(about.get(key) or self.normalisation[key] for key in ("mean", "std")))
 
     def _resized(self, given: dict[str, Tensor], mine: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a backbone that was made for images of another size, for this one's."""
@@ -345,6 +360,7 @@ def save_student(student: Student, folder: str | Path, extra: dict[str, Any]) ->
         "backbone": student.name,
         "channels": student.channels,
         "objectives": objectives,
+        **student.normalisation,
     }
     if student.adapters:
         about["adapters"] = student.adapters
@@ -376,6 +392,8 @@ def _described(run: str | Path) -> tuple[Fields, dict[str, Objective]]:
         raise about.error("trained", f"must be a list of {', '.join(PARTS)}", min(unknown))
     for key in ("optimizer", "licence"):
         about.text(key, null=True)
+    for key in ("mean", "std"):
+        triple(about, key)
     about.number("learning_rate", null=True)
     about.count("batch_size", null=True)
     objectives = about.object("objectives")
@@ -424,6 +442,7 @@ def load_student(run: str | Path, device: str = "cpu") -> Student:
     except ValueError as e:
         raise ValueError(str(e) if str(run) in str(e) else f"{about.file}: {e}") from e
     student.load_state_dict(state_dict(Path(run) / WEIGHTS))
+    student._normalise_as(given)
     return student.to(device).eval()
 
 

@@ -20,16 +20,7 @@ from polyteach.ground.weights import AVERAGED, parts
 from polyteach.model.backbones import timm_names
 from polyteach.model.backbones._timm_recipe import NOT_WEIGHTS, Recipe, recipe
 
-AVERAGES = (
-    "state_dict_ema",
-    "model_ema",
-    "ema_state_dict",
-    "ema_model",
-    "ema",
-    "averaged",
-    "teacher",
-    "target_encoder",
-)
+AVERAGES = (*AVERAGED, "ema_state_dict", "ema_model", "ema", "averaged", "teacher", "target_encoder")
 """Words for the average of the weights over the steps, which is what such files are published for."""
 LESS = ("student", "momentum_encoder", "encoder_k", "target", "discriminator")
 """Words for what is taken last: contrastive methods publish the encoder that is trained, not the one that follows."""
@@ -152,12 +143,20 @@ def _told(file: Path, taken: _Fit, others: Sequence[_Fit], part: Mapping[str, Te
     elif taken.where and (taken.part not in ("", "state_dict", "model") or taken.prefix.strip(".") != "module"):
         said.append(f"{taken.where} is taken")
     left = _left_out(taken, part, made)
-    own = tuple(f"{taken.prefix}{k}" for k in (*made.shapes, *made.classifier))
-    if any(not k.startswith(own) for k in left):
+    if not all(k.startswith(taken.prefix) and k[len(taken.prefix) :].startswith(_whole(made)) for k in left):
         said.append(f"{len(left)} tensor{'s' * (len(left) != 1)} left out, such as {left[0]}")
     if fitted := _resampled(taken, made):
         said.append(fitted)
     return f"{file}: {'; '.join(said)}" if said else ""
+
+
+@functools.lru_cache(maxsize=8)
+def _whole(made: Recipe) -> tuple[str, ...]:
+    """How names of timm's own files of that model begin, with the layers that its maps do not need."""
+    names = (*made.shapes, *made.classifier)
+    with contextlib.suppress(Exception):  # not every model is made on a device without memory
+        names += tuple(recipe(made.name, {}).shapes)
+    return names
 
 
 def _left_out(taken: _Fit, part: Mapping[str, Tensor], made: Recipe) -> list[str]:

@@ -18,7 +18,7 @@ NOT_WEIGHTS = ("num_batches_tracked", "relative_position_index", "relative_coord
 """How names of tensors end that follow from the model, or that evaluation does not use."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recipe:
     """A model of timm's as it was asked for, on torch's "meta" device.
 
