@@ -349,7 +349,9 @@ def save_student(student: Student, folder: str | Path, extra: dict[str, Any]) ->
     folder = Path(folder)
     kept = {k: o for k, o in student.objectives.items() if not load_task(o.task).auxiliary}
     left_out = tuple(f"heads.{_key(k)}." for k in student.objectives if k not in kept)
-    weights = {k: v.detach().cpu().contiguous() for k, v in student.state_dict().items() if not k.startswith(left_out)}
+    # copies, as layers of some backbones (CoaT) share their weights, which safetensors does not save
+    all_of_it = {k: v.detach().cpu().contiguous().clone() for k, v in student.state_dict().items()}
+    weights = {k: v for k, v in all_of_it.items() if not k.startswith(left_out)}
     with replacing(folder / WEIGHTS) as temporary:
         save_file(weights, temporary)
     objectives = {

@@ -140,10 +140,11 @@ def _told(file: Path, taken: _Fit, others: Sequence[_Fit], part: Mapping[str, Te
     if others:
         listed = ", ".join(o.where or "the names without a prefix" for o in others[:3])
         said.append(f"{taken.where or 'the names without a prefix'} is taken, not {listed}")
-    elif taken.where and (taken.part not in ("", "state_dict", "model") or taken.prefix.strip(".") != "module"):
+    elif taken.part not in ("", "state_dict", "model") or taken.prefix not in ("", "module."):
         said.append(f"{taken.where} is taken")
-    left = _left_out(taken, part, made)
-    if not all(k.startswith(taken.prefix) and k[len(taken.prefix) :].startswith(_whole(made)) for k in left):
+    start, whole = len(taken.prefix), _whole(made)
+    left = [k for k in _left_out(taken, part, made) if not (k.startswith(taken.prefix) and k[start:].startswith(whole))]
+    if left:
         said.append(f"{len(left)} tensor{'s' * (len(left) != 1)} left out, such as {left[0]}")
     if fitted := _resampled(taken, made):
         said.append(fitted)

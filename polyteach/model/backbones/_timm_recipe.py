@@ -23,13 +23,14 @@ class Recipe:
     """A model of timm's as it was asked for, on torch's "meta" device.
 
     names: of the tensors that the model keeps -> what timm's whole model, and so its files, call them: features_only
-    renames layers. shapes: of the whole model's tensors, by name. whole: that model; it has shapes alone. convert:
-    timm's own filter of the model's checkpoints, which renames and resamples, or None. config: timm's
-    `pretrained_cfg`. built: the model itself.
+    renames layers. same: timm's names -> the name by which `names` has that tensor, which may have several. shapes: of
+    the whole model's tensors, by name. whole: that model; it has shapes alone. convert: timm's own filter of the
+    model's checkpoints, which renames and resamples, or None. config: timm's `pretrained_cfg`. built: the model itself.
     """
 
     name: str
     names: dict[str, str]
+    same: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
     whole: Any
     convert: Callable[..., Any] | None
@@ -71,25 +72,35 @@ def recipe(name: str, options: Mapping[str, Any]) -> Recipe:
     Raises:
         ValueError: it is not built as timm builds its own, so that no file of weights can be brought into it.
     """
+    made = recorded(name, lambda: timm.create_model(name, pretrained=True, **options))
+    strange = made.built.state_dict().keys() - made.names.keys()
+    if strange:
+        raise ValueError(f"backbone {name!r}: {min(strange)} is in none of timm's files; it takes no file of weights")
+    return made
+
+
+def recorded(name: str, make: Callable[[], Any]) -> Recipe:
+    """How timm makes the pretrained model that `make` asks for, whatever is put around it; nothing is loaded.
+
+    Raises:
+        ValueError: it is not built as timm builds its own.
+    """
     seen: list[tuple[Any, Any, dict[str, Tensor]]] = []
 
     def looked_at(model: Any, *_: Any, **said: Any) -> None:
         seen.append((model, said.get("filter_fn"), model.state_dict(keep_vars=True)))
 
-    # the same objects are in both models: what timm's wrappers rename is told by them
     with _instead_of_loading(looked_at), torch.random.fork_rng(devices=[]), torch.device("meta"):
-        built: Any = timm.create_model(name, pretrained=True, **options)
+        built = make()
     if not seen:
         raise ValueError(f"backbone {name!r} is not built by timm's builder, and takes no file of weights")
     whole, convert, tensors = seen[-1]  # as they were before a wrapper took out what gives no maps
     known = {id(t): k for k, t in tensors.items()}
-    kept = built.state_dict(keep_vars=True)
-    strange = [k for k, t in kept.items() if id(t) not in known]
-    if strange:
-        raise ValueError(f"backbone {name!r}: {strange[0]} is in none of timm's files; it takes no file of weights")
+    same = {k: known[id(t)] for k, t in tensors.items()}
+    # the same objects are in both models: what timm's wrappers rename is told by them
+    names = {k: known[id(t)] for k, t in built.state_dict(keep_vars=True).items() if id(t) in known}
     shapes = {k: tuple(t.shape) for k, t in tensors.items()}
-    names = {k: known[id(t)] for k, t in kept.items()}
-    return Recipe(name, names, shapes, whole, convert, dict(whole.pretrained_cfg), built)
+    return Recipe(name, names, same, shapes, whole, convert, dict(whole.pretrained_cfg), built)
 
 
 @contextlib.contextmanager
