@@ -119,5 +119,11 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_left(tmp_path, monkey
     with pytest.raises(ZeroDivisionError):
         polyteach.export(tmp_path / "run", tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "run", "there"]
-    assert main(["export", str(tmp_path / "run"), str(tmp_path / "out"), "--format", "onnx"]) != 0
-    assert "--format" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "out"), "--format", "onnx"]) == 2
+    assert "format" in capsys.readouterr().err
+
+
+def test_the_command_line_writes_it_whole(tmp_path):
+    run(tmp_path / "run")
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "deep" / "out"), "--format", "timm"]) == 0
+    assert sorted(p.name for p in (tmp_path / "deep").glob("*/*")) == ["README.md", "config.json", "model.safetensors"]

@@ -82,7 +82,8 @@ def _trained(run: Path, about: Mapping[str, Any]) -> list[str]:
     done = next((run / name for name in DONE if (run / name).is_file()), None)
     spent = Fields.read(done, FIX).value.get("compute") if done else None
     if isinstance(spent, dict):
-        out += [f"- {k}: {spent[k]:.3g}" for k in ("images", "flops", "seconds") if type(spent.get(k)) in (int, float)]
+        known = {"images": "images seen", "flops": "operations", "seconds": "seconds"}
+        out += [f"- {said}: {spent[k]:,.6g}" for k, said in known.items() if type(spent.get(k)) in (int, float)]
     return out or ["Not recorded."]
 
 

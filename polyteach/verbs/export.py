@@ -1,16 +1,15 @@
 """a finished run -> its backbone as a folder that timm loads"""
 
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
-from polyteach.ground.options import grouped
+from polyteach.ground.options import grouped, one_of
 
 
 @grouped
 def export(
-    run: tyro.conf.Positional[str | Path], out: tyro.conf.Positional[str | Path], *, format: Literal["timm"] = "timm"
+    run: tyro.conf.Positional[str | Path], out: tyro.conf.Positional[str | Path], *, format: str = "timm"
 ) -> str:
     """Write the backbone of a finished run for other programs.
 
@@ -29,13 +28,14 @@ def export(
         The path of `out`.
 
     Raises:
-        ValueError: no finished run, a backbone that is not timm's, or `out` exists.
+        ValueError: no finished run, a backbone that is not timm's, another format, or `out` exists.
 
     Examples:
         polyteach export run backbone
 
         polyteach export runs/student export/student --format timm
     """
+    one_of(("timm",), format=format)
     from polyteach.model.export import export_timm
 
     return export_timm(Path(run), out)

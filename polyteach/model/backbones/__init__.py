@@ -50,8 +50,8 @@ def load_backbone(name: str, init: str | None, size: tuple[int, int] | None = No
 
     size: (height, width) of the images that it will be shown; None where it is not known yet.
 
-    init: None (random), "pretrained" (weights from a hub), a local state dict (.safetensors, .pth), or a run's folder,
-    whose weights are not taken here.
+    init: None (random), "pretrained" (weights from a hub), hf-hub:ORG/NAME or local-dir:FOLDER (as timm writes them), a
+    checkpoint as it was published (.safetensors, .pth, .ckpt), or a run's folder, whose weights are not taken here.
 
     drop_path: stochastic depth in training: the largest probability with which a residual branch is left out.
 
