@@ -865,6 +865,23 @@ MUTANTS = (
            "test_varied.py::test_an_answer_that_is_unfit_in_one_view_is_no_answer"),
     mutant("labelling/team.py", 'info["views"] = asking.views', "pass", "half a label set is asked in another way",
            "test_varied.py::test_a_store_is_labelled_so_and_says_so"),
+    mutant("model/backbones/_timm_checkpoint.py", "kind = 0 if words & set(AVERAGES)", "kind = 1 if words & set(AVERAGES)",
+           "the last weights are taken where a file has their average",
+           "test_checkpoints.py::test_what_fits_is_taken_and_said"),
+    mutant("model/backbones/_timm_checkpoint.py", "(k.partition(\".\")[0] in own or k in TOKENS)", "False",
+           "a deeper network is cut off without a word", "test_checkpoints.py::test_what_does_not_fit_is_said_in_one_line"),
+    mutant("model/student.py", '        if "backbone" in parts:\n            self._normalise_as(about)\n', "",
+           "weights of a run are shown pixels that are normalised otherwise",
+           "test_starts.py::test_a_folder_of_timms_gives_weights_and_what_pixels_are_normalised_by"),
+    mutant("model/backbones/_timm_weights.py", 'said = {"mean": about.mean, "std": about.std}', "said = {}",
+           "what a config.json says of pixels is not used",
+           "test_starts.py::test_a_folder_of_timms_gives_weights_and_what_pixels_are_normalised_by"),
+    mutant("model/export.py", "pretrained_cfg\": known | seen | student.normalisation", "pretrained_cfg\": known | seen",
+           "an exported backbone is shown pixels that are normalised otherwise",
+           "test_export.py::test_what_pixels_are_normalised_by_goes_along"),
+    mutant("model/export.py", 'given.get(made.same.get(k, ""), v)', "given.get(k, v)",
+           "layers that share weights are exported as they were drawn",
+           "test_export.py::test_timm_gives_the_features_of_the_run"),
 )  # fmt: skip
 """In the order of the method."""
 

@@ -225,6 +225,17 @@ def test_openai_and_open_clip_towers(tmp_path, capsys):
     assert "4 tensors left out, such as visual.trunk.head.norm.weight" in capsys.readouterr().err
 
 
+def test_microsofts_swin_has_its_downsampling_a_stage_earlier(tmp_path, capsys):
+    timms = timm.create_model("swin_tiny_patch4_window7_224", num_classes=3).state_dict()
+    own = {re.sub(r"^layers\.(\d)\.down", lambda m: f"layers.{int(m[1]) - 1}.down", k): v for k, v in timms.items()}
+    own = {k.replace("head.fc.", "head."): v for k, v in own.items()}
+    own |= {f"layers.{i}.blocks.0.attn.relative_position_index": torch.zeros(49, 49).long() for i in range(4)}
+    file = saved({"model": own | {"layers.0.blocks.1.attn_mask": torch.zeros(64, 49, 49)}}, tmp_path / "swin_tiny.pth")
+    backbone = load_backbone("swin_tiny_patch4_window7_224", str(file), (224, 224))
+    assert torch.equal(backbone.layers_1.downsample.reduction.weight, timms["layers.1.downsample.reduction.weight"])
+    assert "resampled" not in capsys.readouterr().err
+
+
 def test_aimv2(tmp_path):
     made = recipe("aimv2_large_patch14_224", VIT)
     state = {}
