@@ -69,6 +69,19 @@ def test_timm_gives_the_features_of_the_run(name, size, rest, tmp_path, capsys):
         assert torch.equal(again.backbone(image)[-1], wanted[-1])
 
 
+@pytest.mark.parametrize("name", ["test_vit", "vit_tiny_patch16_224"])
+def test_a_vision_transformer_goes_out_and_comes_back(name, tmp_path):
+    student = run(tmp_path / "run", name, (64, 96))
+    out = polyteach.export(tmp_path / "run", tmp_path / "out")
+    made = timm.create_model(f"local-dir:{out}", pretrained=True, num_classes=0).state_dict()
+    own = student.backbone.model.state_dict()
+    assert all(torch.equal(made[k], v) for k, v in own.items())
+    again = Student(name, {}, 8, f"local-dir:{out}", size=(64, 96)).eval()
+    image = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        assert all(torch.equal(a, b) for a, b in zip(student.backbone(image), again.backbone(image), strict=True))
+
+
 def test_a_card_says_what_it_was_taught_by(tmp_path):
     data = {"images": 1234, "sets": SETS}
     run(tmp_path / "run", data=data, licence="learned from labels under MIT", steps=70, optimizer="adamw")

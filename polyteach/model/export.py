@@ -69,7 +69,10 @@ def _whole(arch: str, made: Recipe, size: tuple[int, int] | None) -> tuple[Any, 
     Raises:
         ValueError: it has other shapes than the run's.
     """
-    fits = {"num_classes": 0}, {"num_classes": 0, "img_size": size}
+    plain: dict[str, Any] = {"num_classes": 0}
+    if getattr(made.whole, "dynamic_img_size", False):  # positions are fitted to each image, and stay as they are here
+        plain |= {"dynamic_img_size": True, "img_size": _images(made.whole)}
+    fits = plain, plain | {"img_size": size}
     for args in fits if size else fits[:1]:
         try:
             other = recipe(arch, args)
@@ -119,7 +122,9 @@ def _config(
     known = {k: v for k, v in whole.pretrained_cfg.items() if k not in _OF_OTHERS}
     side = list(size) if size else known.get("input_size", (3, 224, 224))[1:]
     # images are fitted whole and bilinearly, as `geometry` does it
-    seen = {"input_size": [3, *side], "interpolation": "bilinear", "crop_pct": 1.0, "num_classes": 0}
+    seen: dict[str, Any] = {"input_size": [3, *side], "interpolation": "bilinear", "crop_pct": 1.0, "num_classes": 0}
+    if "dynamic_img_size" in args:  # else timm would make the model for the images' size, and resample positions
+        seen["fixed_input_size"] = False
     licence = {"license": about["licence"]} if about.get("licence") else {}
     more = {k: v for k, v in args.items() if k != "num_classes"}
     return {

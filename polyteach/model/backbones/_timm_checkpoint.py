@@ -199,7 +199,7 @@ def _misfit(file: Path, tried: Sequence[_Fit], found: Mapping[str, Mapping[str, 
     """Why the best of what a file has does not fit."""
     best = min(tried, key=lambda f: (len(f.missing), len(f.wrong), len(f.unknown), f.rank()))
     if len(best.missing) == len(made.needed):
-        names = list(max(found.values(), key=len))
+        names = max((list(tensors) for tensors in found.values()), key=len)
         return ValueError(
             f"{file} does not fit {made.name}: none of its names is one of that model's; it has {names[:3]}, the model "
             f"has {list(made.needed)[:3]}{_meant(tried, made)}"
