@@ -80,6 +80,7 @@ REPORT = "test_report.py"
 JACKKNIFE = "test_jackknife.py"
 AMOUNTS = "test_task_contract.py::test_losses_of_parts_of_a_batch_make_the_batchs_by_their_amounts"
 ANYWHERE = "test_train.py::test_a_label_counts_alike_wherever_it_is"
+TOWERS = "test_towers.py::"
 TAUGHT = "test_train.py::test_what_each_label_set_teaches_is_said_before_and_recorded"
 COMBINED = "test_batches.py::test_teachers_are_combined_as_asked"
 MERGED = "test_objectives.py::test_people_win_over_a_teacher_without_outlines_and_with_another_order"
@@ -675,7 +676,25 @@ MUTANTS = (
     # what a stranger's file may do
     mutant("ground/texts.py", "lambda m: m[1] or _escaped(m[0])", "lambda m: m[0]", "names steer the terminal",
            "test_texts.py::test_tables_hold_text_alone[30]"),
-    mutant("teachers/_files.py", "and any(map(path.is_relative_to, homes))", "", "a description's link is followed",
+    mutant("model/backbones/_transformers_config.py", 'if (key in ELSEWHERE and inner) or', "if",
+           "a run's configuration names code", TOWERS + "test_a_strangers_configuration_is_one_line"),
+    mutant("model/student.py", 'about.object("backbone_config")', "pass", "a stranger's run names a folder to read",
+           TOWERS + "test_a_run_reads_no_folder_that_a_stranger_names"),
+    mutant("model/backbones/transformers_models.py", "model.config.mask_ratio = 0.0", "pass", "patches are left out",
+           TOWERS + "test_plain_towers_say_what_transformers_says[vit_mae-size0]"),
+    mutant("model/backbones/_transformers_towers.py", "[*(hidden[k] for k in self._taken[:-1]), last]",
+           "[hidden[k] for k in self._taken]", "the last map is not normalised",
+           TOWERS + "test_plain_towers_say_what_transformers_says[dinov2-size0]"),
+    mutant("model/backbones/_transformers_towers.py", "tokens[:, prefix:]", "tokens[:, : tokens.shape[1] - prefix]",
+           "maps are shifted by the tokens before them",
+           TOWERS + "test_cells_lie_where_the_image_changes[dinov2_with_registers]"),
+    mutant("model/backbones/_transformers_towers.py", "return given, {**named, BEFORE: True}", "return given, named",
+           "Swin's maps are those that the next stage begins with",
+           TOWERS + "test_pyramids_say_what_transformers_says[swinv2-size0]"),
+    mutant("model/backbones/transformers_models.py", "[x / factor for x in std]", "list(std)",
+           "pixels of another scale are normalised as if they were of 0..1",
+           TOWERS + "test_normalisation_is_that_of_the_folder"),
+    mutant("ground/hub_names.py", "and any(map(path.is_relative_to, homes))", "", "a description's link is followed",
            "test_teachers.py::test_onnx_names_come_from_a_file_of_the_descriptions_own_folder[names.txt]"),
     mutant("teachers/_onnx_layouts.py", "value[:, 5 : 5 + k] * value[:, 4:5]", "value[:, 5 : 5 + k]",
            "YOLOv5's object probability is left out", "test_onnx_layouts.py::test_yolov5_multiplies_the_objects_probability"),
@@ -761,7 +780,7 @@ MUTANTS = (
     mutant("teachers/_transformers_files.py", 'lines.append(f"{name} {sha256(file)}")', "lines.append(name)",
            "another configuration has the same hash",
            "test_transformers.py::test_the_hash_is_of_all_that_determines_the_answer"),
-    mutant("teachers/_transformers_files.py", '{"class_info_file": None} if "class_info_file" in configured else {}', "{}",
+    mutant("ground/hub_models.py", '{"class_info_file": None} if "class_info_file" in configured else {}', "{}",
            "a file of classes anywhere on the machine is read",
            "test_transformers.py::test_oneformers_class_file_stays_in_its_folder"),
     mutant("teachers/_transformers_places.py", "(x.shape[-2], x.shape[-1]))[:, top : top + height, left : left + width]",

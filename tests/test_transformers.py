@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from polyteach.ground.files import sha256
+from polyteach.ground.hub_models import closed_repository
 from polyteach.tasks.contract import Space
 from polyteach.teachers import check_teacher, load_teacher, map_size
-from polyteach.teachers._transformers_files import _closed
 from polyteach.verbs.label import label
 from tests import tiny
 from tests.test_teachers import COCO, checked
@@ -711,4 +711,4 @@ def test_a_closed_repository_is_told_with_its_remedy(kind, status, said, monkeyp
     with pytest.raises(ValueError, match=said) as e:
         load_teacher("transformers:owner/model")
     assert "\n" not in str(e.value)
-    assert _closed(OSError("no such thing"), "owner/model") is None
+    assert closed_repository(OSError("no such thing"), "owner/model") is None

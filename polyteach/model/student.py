@@ -22,7 +22,7 @@ from polyteach.ground.geometry import letterbox
 from polyteach.ground.layers import IMAGE, Adapter, Pyramid
 from polyteach.ground.names import fit_name
 from polyteach.ground.weights import state_dict
-from polyteach.model.backbones import is_plain, load_backbone, multiple_of
+from polyteach.model.backbones import has_config, is_plain, load_backbone, multiple_of
 from polyteach.model.plain_pyramid import PlainPyramid, for_boxes
 from polyteach.model.provenance import DESCRIPTION as DESCRIPTION
 from polyteach.model.provenance import FIX, description
@@ -70,7 +70,8 @@ class Student(nn.Module):
     they share (task adapters as in SAK, Lu et al., ICLR 2025, here on the feature maps alone). 0 for none. They belong
     to the heads. size: (height, width) of the images that it will be shown, which some backbones are made for; None
     where it is not known yet. drop_path: stochastic depth of the backbone in training (Huang et al., ECCV 2016), see
-    `load_backbone`; it has no weights.
+    `load_backbone`; it has no weights. config: of the backbone, where its family has one (`backbones.CONFIGURED`);
+    without it that of a run that is `init`, or what the name stands for is looked for.
 
     What pixels are normalised by goes with the weights: as a config.json beside them or a run says, else as timm does.
 
@@ -92,6 +93,7 @@ class Student(nn.Module):
         adapters: int = 0,
         size: tuple[int, int] | None = None,
         drop_path: float = 0.0,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         for name in objectives:
@@ -102,7 +104,11 @@ class Student(nn.Module):
         self._frozen: tuple[str, ...] = ()
         self.objectives = dict(objectives)
         self.channels = channels
-        self.backbone: Any = load_backbone(backbone, init, size, drop_path)
+        if config is None and init and has_config(backbone) and (Path(init) / DESCRIPTION).exists():
+            about = describe_student(init)
+            config = about["backbone_config"] if about["backbone"] == backbone else None
+        self.backbone: Any = load_backbone(backbone, init, size, drop_path, config)
+        self.config: dict[str, Any] | None = self.backbone.config if has_config(backbone) else None
         width = list(self.backbone.channels)
         self.plain = is_plain(self.backbone.strides)
         self.pyramid = _plain_pyramid(self.backbone, channels) if self.plain else _pyramid(width, channels)
@@ -118,8 +124,8 @@ class Student(nn.Module):
             reads = load_task(o.task).reads
             own = {_map(level): Adapter(widths[level], adapters) for level in reads}
             self.heads[_key(k)].add_module(ADAPTER, nn.ModuleDict(own))
-        config = self.backbone.pretrained_cfg if hasattr(self.backbone, "pretrained_cfg") else {}
-        self.normalise(config.get("mean", MEAN), config.get("std", STD))
+        normal = self.backbone.pretrained_cfg if hasattr(self.backbone, "pretrained_cfg") else {}
+        self.normalise(normal.get("mean", MEAN), normal.get("std", STD))
         if init and Path(init).is_dir():
             self._take(Path(init), parts)
 
@@ -366,6 +372,8 @@ def save_student(student: Student, folder: str | Path, extra: dict[str, Any]) ->
     }
     if student.adapters:
         about["adapters"] = student.adapters
+    if student.config is not None:
+        about["backbone_config"] = student.config
     write_json(folder / DESCRIPTION, about | extra)
 
 
@@ -382,7 +390,11 @@ def describe_student(run: str | Path) -> dict[str, Any]:
 def _described(run: str | Path) -> tuple[Fields, dict[str, Objective]]:
     """The checked description, and its objectives."""
     about = description(run)
-    about.text("backbone")
+    configured = has_config(about.text("backbone"))
+    if configured or "backbone_config" in about:
+        about.object("backbone_config")
+    if not configured and "backbone_config" in about:
+        raise about.error("backbone_config", f"is of no use to backbone {about.value['backbone']!r}; take it out")
     about.count("channels", low=1, high=MOST_CHANNELS)
     about.count("adapters", null=True, low=0, high=MOST_CHANNELS)
     if "size" in about:
@@ -435,7 +447,12 @@ def load_student(run: str | Path, device: str = "cpu") -> Student:
     def built() -> Student:
         size = (given["size"][0], given["size"][1]) if given.get("size") else None
         return Student(
-            given["backbone"], objectives, given["channels"], None, adapters=given.get("adapters") or 0, size=size
+            given["backbone"],
+            objectives,
+            given["channels"],
+            adapters=given.get("adapters") or 0,
+            size=size,
+            config=given.get("backbone_config"),
         )
 
     try:

@@ -5,6 +5,7 @@ ViT or a ResNet, a stage of a ConvNeXt or a Swin.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,8 +16,8 @@ Units = Sequence[Sequence[str]]
 """From the stem on, the names of each unit's submodules and direct parameters."""
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 """Modules that do nothing of their own; those that inherit from them may."""
-WRAPPED = "model"
-"""Name of the child that a module merely stands around."""
+WRAPPED = ("model", "encoder")
+"""Names of a child that a module merely stands around, or that holds its layers."""
 
 
 def units(backbone: nn.Module, prefix: str = "", called: Collection[nn.Module] | None = None) -> list[tuple[str, ...]]:
@@ -27,7 +28,7 @@ def units(backbone: nn.Module, prefix: str = "", called: Collection[nn.Module] |
     backbone (position embedding, class token, registers) belong to the first, as in BEiT. Every parameter is in one.
 
     prefix: put before every name, with a dot. called: the modules that a pass uses, where it is known; others begin no
-    unit.
+    unit, and neither do those that do not learn.
     """
     out: list[list[str]] = [[]]
     begun = False
@@ -36,7 +37,7 @@ def units(backbone: nn.Module, prefix: str = "", called: Collection[nn.Module] |
             out[0].append(name)
             continue
         used = called is None or any(m in called for m in part.modules())
-        deep = used and any(p.ndim > 1 for p in part.parameters())
+        deep = used and any(p.ndim > 1 and p.requires_grad for p in part.parameters())
         if deep and begun:
             out.append([])
         begun = begun or deep
@@ -44,16 +45,18 @@ def units(backbone: nn.Module, prefix: str = "", called: Collection[nn.Module] |
     return [tuple(unit) for unit in out]
 
 
-def units_of(name: str, size: tuple[int, int], prefix: str) -> list[tuple[str, ...]]:
+def units_of(
+    name: str, size: tuple[int, int], prefix: str, config: Mapping[str, Any] | None = None
+) -> list[tuple[str, ...]]:
     """The units of the backbone of that name, by `units`; what no map needs belongs to the unit before it.
 
     That is, the pooling of a ViT, whose parameters never have a gradient. It is found out on a backbone without memory
     (torch's "meta" device).
 
-    size: (height, width) of images that it takes.
+    size: (height, width) of images that it takes. config: see `load_backbone`.
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode():
-        backbone = load_backbone(name, None, size).eval()
+        backbone = load_backbone(name, None, size, config=config).eval()
         called: set[nn.Module] = set()
         for module in backbone.modules():
             module.register_forward_pre_hook(lambda module, _: called.add(module))
@@ -67,7 +70,7 @@ def _parts(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module | nn
     for name, parameter in module.named_parameters(recurse=False):
         yield dotted + name, parameter
     for name, child in module.named_children():
-        if type(child) in CONTAINERS or name == WRAPPED:
+        if type(child) in CONTAINERS or name in WRAPPED:
             yield from _parts(child, dotted + name)
         else:
             yield dotted + name, child

@@ -12,16 +12,9 @@ import transformers
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from polyteach.ground.hub_models import located, read_config, read_processor, untrained, weights
 from polyteach.teachers._features_encoder import Encoder
-from polyteach.teachers._transformers_files import (
-    licence_of,
-    located,
-    provenance,
-    read_config,
-    read_processor,
-    untrained,
-    weights,
-)
+from polyteach.teachers._transformers_files import licence_of, provenance
 
 STRIDES = (32, 16, 14, 8, 4)
 """Pixels that a token may stand for, where a model does not say it."""

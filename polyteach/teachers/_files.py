@@ -1,9 +1,9 @@
 """What lies beside a teacher's weights: class names, and other files that it names. Nothing here needs torch."""
 
-import os
 from pathlib import Path
 
 from polyteach.ground.files import read_json, read_text
+from polyteach.ground.hub_names import inside as inside
 
 
 def at_file(name: str) -> tuple[str, Path | None]:
@@ -45,30 +45,6 @@ def class_names(file: Path, count: int) -> tuple[str, ...] | None:
     if len(content) != count:
         raise ValueError(f"{found} has {len(content)} class names; the weights in {file} have {count} classes")
     return tuple(content)
-
-
-def inside(anchor: Path, name: str, what: str) -> Path:
-    """The file `name` in the folder of `anchor`: both may be a stranger's, so links are followed.
-
-    Where `anchor` is a link, it may lie beside what that leads to, as in the hub's cache, whose files are all links.
-    what: begins the error.
-
-    Raises:
-        ValueError: it lies elsewhere, or is no file.
-    """
-    folder = anchor.parent
-    try:
-        path = (folder / name).resolve()
-        homes = folder.resolve(), anchor.resolve().parent
-        own = not os.path.isabs(name) and ".." not in Path(name).parts and any(map(path.is_relative_to, homes))
-        file = own and path.is_file()
-    except (OSError, ValueError, RuntimeError):  # no name of a file; a circle of links
-        own, file = True, False
-    if not own:
-        raise ValueError(f"{what}: the file {name!r} lies outside {folder}; put the file itself there")
-    if not file:
-        raise ValueError(f"{what}: there is no file {name!r} in {folder}")
-    return path
 
 
 def _name_files(file: Path) -> list[Path]:

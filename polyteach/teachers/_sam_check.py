@@ -1,8 +1,8 @@
 """What of `sam:MODEL+boxes=NAME` can be refused before transformers is imported."""
 
+from polyteach.ground.hub_names import folder_of, has_library
 from polyteach.ground.names import fit_name
 from polyteach.tasks import is_task
-from polyteach.teachers._transformers_check import folder_of, has_library
 
 BOXES = "+boxes="
 
@@ -42,5 +42,5 @@ def check(name: str) -> None:
         ValueError: says which.
     """
     model, _ = parsed(name)
-    has_library()
+    has_library("teachers")
     folder_of(model)

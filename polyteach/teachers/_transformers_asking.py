@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from polyteach.ground.hub_models import said
 from polyteach.tasks import load_task
 from polyteach.teachers._maps import refuse_thin, size_of
 from polyteach.teachers._torch import TorchTeacher, refuse_nan
-from polyteach.teachers._transformers_files import said
 from polyteach.teachers._transformers_places import rectangle
 
 PROBES = ((97, 131), (131, 97))

@@ -1,8 +1,6 @@
 """What of `transformers:NAME` can be refused before transformers is imported: the folder, and what is said of it."""
 
-import importlib.util
-from pathlib import Path
-
+from polyteach.ground.hub_names import folder_of, has_library
 from polyteach.ground.names import unknown_name
 from polyteach.teachers._axes import axes_of
 from polyteach.teachers._options import options_of
@@ -28,36 +26,14 @@ def asked(name: str) -> tuple[str, dict[str, str]]:
     return where, options
 
 
-def folder_of(name: str) -> Path | None:
-    """The folder that is named; None where it is a model of the hub.
-
-    Raises:
-        ValueError: it is written as a folder is, and is not there.
-    """
-    folder = Path(name).expanduser()
-    if not folder.is_dir() and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
-        raise ValueError(f"no folder {folder}; transformers: takes a folder that save_pretrained wrote, or OWNER/MODEL")
-    return folder if folder.is_dir() else None
-
-
 def check(name: str) -> None:
     """Refuse a folder that is not there, options that there are not, prompts that are none, or all without the library.
 
     Raises:
         ValueError: says which.
     """
-    has_library()
+    has_library("teachers")
     model, prompts = split(name)
     folder_of(asked(model)[0])
     if prompts is not None:
         read_prompts(prompts)
-
-
-def has_library() -> None:
-    """Refuse to go on without the library.
-
-    Raises:
-        ValueError: it is not installed.
-    """
-    if importlib.util.find_spec("transformers") is None:
-        raise ValueError("teachers of transformers: need the package: pip install 'polyteach[transformers]'")

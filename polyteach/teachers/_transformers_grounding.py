@@ -14,13 +14,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torchvision.ops import batched_nms, box_convert
 
+from polyteach.ground.hub_models import fetched
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.detection import BOXES, FLOOR, SAME, DetectionTarget
 from polyteach.teachers._maps import size_of
 from polyteach.teachers._prompts_file import Prompts
 from polyteach.teachers._torch import by_shape, refuse_nan
 from polyteach.teachers._transformers_asking import PROBES, HubTeacher
-from polyteach.teachers._transformers_files import fetched
 from polyteach.teachers._transformers_tokens import TOKENIZER, padded, token_ids
 
 DIVIDERS = (101, 102, 1012, 1029)

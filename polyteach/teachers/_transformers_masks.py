@@ -10,13 +10,14 @@ from torch import Tensor
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from torchvision.ops import masks_to_boxes
 
+from polyteach.ground.hub_models import beside, fetched
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.detection import FLOOR, MASKS, DetectionTarget
 from polyteach.tasks.segmentation import SegmentationTarget
 from polyteach.teachers._maps import map_size, resized, size_of
 from polyteach.teachers._torch import by_shape
 from polyteach.teachers._transformers_asking import HubTeacher
-from polyteach.teachers._transformers_files import beside, class_info, fetched
+from polyteach.teachers._transformers_files import class_info
 from polyteach.teachers._transformers_places import fitted, unpadded
 
 _WORDS = ("tokenizer.json", "vocab.json", "tokenizer_config.json", "merges.txt", "special_tokens_map.json")

@@ -15,12 +15,12 @@ from torch import Tensor
 from transformers.models.auto import modeling_auto as known
 
 from polyteach.ground.files import sha256
+from polyteach.ground.hub_models import fetched
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.teachers._prompts_file import Prompts, read_prompts, split
 from polyteach.teachers._torch import by_shape
 from polyteach.teachers._transformers_asking import HubTeacher
-from polyteach.teachers._transformers_files import fetched
 from polyteach.teachers._transformers_grounding import DETECTORS
 from polyteach.teachers._transformers_tokens import TOKENIZER, padded, token_ids
 

@@ -14,22 +14,14 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from transformers.models.auto import modeling_auto as known
 
+from polyteach.ground.hub_models import located, read_config, read_processor, said, untrained, weights
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.detection import MASKS, DetectionTarget
 from polyteach.teachers._maps import size_of
 from polyteach.teachers._sam_check import parsed
 from polyteach.teachers._torch import TorchTeacher, by_shape, refuse_nan
 from polyteach.teachers._transformers_asking import FATAL
-from polyteach.teachers._transformers_files import (
-    licence_of,
-    located,
-    provenance,
-    read_config,
-    read_processor,
-    said,
-    untrained,
-    weights,
-)
+from polyteach.teachers._transformers_files import licence_of, provenance
 from polyteach.teachers.contract import Chained
 
 TRIED = (96, 72)

@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from transformers.models.auto import modeling_auto as known
 
+from polyteach.ground.hub_models import located, read_config, read_processor, said, untrained, weights
 from polyteach.tasks.classification import ClassificationTarget
 from polyteach.tasks.contract import Objective, Space, Target
 from polyteach.tasks.segmentation import SegmentationTarget
@@ -24,16 +25,7 @@ from polyteach.teachers._transformers_asking import FATAL, HubTeacher
 from polyteach.teachers._transformers_boxes import Detector, Outlines
 from polyteach.teachers._transformers_check import asked
 from polyteach.teachers._transformers_depth import Depth, Normals
-from polyteach.teachers._transformers_files import (
-    licence_of,
-    located,
-    provenance,
-    read_config,
-    read_processor,
-    said,
-    untrained,
-    weights,
-)
+from polyteach.teachers._transformers_files import licence_of, provenance
 from polyteach.teachers._transformers_masks import OneFormer, Panoptic
 from polyteach.teachers._transformers_places import placed, unpadded
 from polyteach.teachers._transformers_prompts import digest_with, prompted, prompts_of

@@ -15,7 +15,7 @@ from polyteach.training.settings import Settings
 def found(student: Student, size: tuple[int, int], settings: Settings) -> Units:
     """The units of the student's backbone, where the settings treat them apart. size: see `units_of`."""
     apart = settings.layer_decay < 1 or settings.thaw
-    return units_of(student.name, size, "backbone") if apart else ()
+    return units_of(student.name, size, "backbone", student.config) if apart else ()
 
 
 def scales(units: int, decay: float) -> list[float]:

@@ -119,10 +119,11 @@ class Network:
     """What is trained.
 
     Args:
-        backbone: a timm model with features at strides 4, 8, 16 and 32, or of one resolution (vision transformers).
-        init: weights to start from: "pretrained" (timm's hub), hf-hub:ORG/NAME, local-dir:FOLDER (as timm writes
-            them), a checkpoint as it was published (.safetensors, .pth, .ckpt), or the folder of another run; random
-            without it. (docs/guide/training.md)
+        backbone: a timm model with features at strides 4, 8, 16 and 32, or of one resolution (vision transformers); or
+            transformers:FOLDER or transformers:OWNER/MODEL (docs/guide/backbones.md).
+        init: weights to start from: "pretrained" (a hub's), hf-hub:ORG/NAME, local-dir:FOLDER (as timm writes them), a
+            checkpoint as it was published (.safetensors, .pth, .ckpt), or the folder of another run; random without it.
+            (docs/guide/training.md)
         channels: of every pyramid level.
         size: side of the square views in pixels, a multiple of 32; of a vision transformer, of its patch.
 
@@ -348,7 +349,7 @@ class BackboneNetwork(Network):
     """What is trained.
 
     Args:
-        init: weights to start from: "pretrained" (timm's hub), hf-hub:ORG/NAME, local-dir:FOLDER, a checkpoint of the
+        init: weights to start from: "pretrained" (a hub's), hf-hub:ORG/NAME, local-dir:FOLDER, a checkpoint of the
             backbone, or a run's folder.
         channels: of the (untrained) pyramid, so that `train --init` and `transfer` find a student of the same kind.
     """

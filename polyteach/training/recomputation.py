@@ -4,7 +4,7 @@ Less memory for more time (gradient checkpointing; Chen et al. 2016, arXiv:1604.
 random is drawn again as it was, and normalisation sees each batch once (`seen_once`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,16 +36,16 @@ def recomputed(backbone: nn.Module, name: str) -> Iterator[None]:
         switch(False)
 
 
-def check_recomputable(name: str, size: tuple[int, int]) -> None:
+def check_recomputable(name: str, size: tuple[int, int], config: Mapping[str, Any] | None = None) -> None:
     """Refuse a backbone that would keep as many activations, found out on one without memory (torch's "meta" device).
 
-    size: (height, width) of images that it takes.
+    size: (height, width) of images that it takes. config: see `load_backbone`.
 
     Raises:
         ValueError: as `recomputed`.
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        backbone: nn.Module = load_backbone(name, None, size)
+        backbone: nn.Module = load_backbone(name, None, size, config=config)
         images = torch.zeros(2, 3, *size)
     plain = _kept(backbone, images)
     with recomputed(backbone, name):

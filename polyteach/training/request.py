@@ -161,8 +161,9 @@ def _check_stores(stores: Sequence[str], limits: Limits) -> list[StoreFolder]:
 
 
 def _check_network(network: Network) -> None:
-    check_name(network.backbone)
-    check_init(None if network.init is None else str(network.init), network.backbone)
+    init = None if network.init is None else str(network.init)
+    check_name(network.backbone, init)
+    check_init(init, network.backbone)
 
 
 def _flat(request: TrainRequest | PretrainRequest) -> dict[str, Any]:

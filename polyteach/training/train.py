@@ -188,7 +188,7 @@ def _student(job: _Job) -> Student:
             f"shard: {single[0]} of {network.backbone} is a single number, which FSDP cannot divide; leave it out"
         )
     if hardware.grad_checkpointing:
-        check_recomputable(network.backbone, (network.size, network.size))
+        check_recomputable(network.backbone, (network.size, network.size), student.config)
     return student
 
 

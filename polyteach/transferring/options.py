@@ -25,10 +25,9 @@ class Representation:
 
     Args:
         name: of the representation, in reports; without it the name of the run's folder, "scratch" without `init`.
-        init: the representation: a run's folder, "pretrained" (timm's hub), hf-hub:ORG/NAME, local-dir:FOLDER, a state
-            dict of the backbone; none, to
-            train from scratch.
-        backbone: a timm model; without it the run's own, or resnet50.
+        init: the representation: a run's folder, "pretrained" (a hub's), hf-hub:ORG/NAME, local-dir:FOLDER, a
+            checkpoint of the backbone; none, to train from scratch.
+        backbone: a timm model or transformers:FOLDER; without it the run's own, or resnet50.
         channels: of every pyramid level; without it the run's own, or 256.
     """
 

@@ -123,7 +123,7 @@ def resolve(given: Given) -> Setup:
     }
     if protocol and d.protocol != _base(d.protocol) and given.budget.shots is None and given.budget.fraction is None:
         options |= protocol.few
-    check_name(options["backbone"])
+    check_name(options["backbone"], options["init"])
     check_size(options["size"], multiple_of(options["backbone"]))
     frozen = "" if s.mode == "finetune" else f"mode {s.mode}"
     check_tuning(given.tuning, given.hardware.grad_checkpointing, frozen, options["init"])

@@ -54,4 +54,4 @@ def _check(job: Job) -> None:
         network = job.network(part, setup.seeds[0])
         check_size(setup.size, network.backbone.multiple)
     if setup.grad_checkpointing:
-        check_recomputable(setup.backbone, (setup.size, setup.size))
+        check_recomputable(setup.backbone, (setup.size, setup.size), network.config)

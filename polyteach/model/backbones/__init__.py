@@ -5,6 +5,9 @@ in attributes what a network over it has to know: `channels` of every map, `stri
 step of a map is, and `multiple`, which has to divide the sides of an image. A family's file has
 `load(name, init, size)`, and nothing here imports torch: what is wrong with a name is said at once. Where there can be
 stochastic depth, `load` takes `drop_path` too.
+
+The families of `CONFIGURED` read what their models are from a folder or a hub. Their backbones have that in an
+attribute `config`, values of JSON; a run keeps it, and `load` takes it in place of the folder.
 """
 
 import importlib
@@ -12,15 +15,18 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from polyteach.ground.hub_names import folder_of, has_library
 from polyteach.ground.names import unknown_name
 
-TIMM = "timm"
-"""The family of names without one."""
+TIMM, TRANSFORMERS = "timm", "transformers"
+"""Families; the first is that of names without one."""
+CONFIGURED = frozenset({TRANSFORMERS})
+"""Families whose names say nothing without what they name."""
 MULTIPLE = 32
 """Of timm's backbones with a pyramid: the stride of their last map."""
 ONE_RESOLUTION = frozenset(
@@ -45,7 +51,13 @@ def is_plain(strides: Sequence[int]) -> bool:
     return len(set(strides)) == 1
 
 
-def load_backbone(name: str, init: str | None, size: tuple[int, int] | None = None, drop_path: float = 0.0) -> Any:
+def load_backbone(
+    name: str,
+    init: str | None,
+    size: tuple[int, int] | None = None,
+    drop_path: float = 0.0,
+    config: Mapping[str, Any] | None = None,
+) -> Any:
     """The backbone of that name, a torch module that is a `Backbone`.
 
     size: (height, width) of the images that it will be shown; None where it is not known yet.
@@ -53,20 +65,29 @@ def load_backbone(name: str, init: str | None, size: tuple[int, int] | None = No
     init: None (random), "pretrained" (weights from a hub), hf-hub:ORG/NAME or local-dir:FOLDER (as timm writes them), a
     checkpoint as it was published (.safetensors, .pth, .ckpt), or a run's folder, whose weights are not taken here.
 
+    config: of a run's backbone, for the families of `CONFIGURED`: what is named is then not looked for.
+
     drop_path: stochastic depth in training: the largest probability with which a residual branch is left out.
 
     Raises:
         ValueError: unknown name, one without a pyramid's maps or that takes no images of that size, weights that do not
-            fit, or one without stochastic depth that was to have it.
+            fit, one without stochastic depth that was to have it, or a configuration of no backbone.
     """
-    check_name(name)
+    if config is None:
+        check_name(name)
     family, own = _divided(name)
     load = importlib.import_module(f"{__name__}.{family}_models").load
-    if not drop_path:
-        return load(own, init, size)
-    if "drop_path" not in inspect.signature(load).parameters:
-        raise no_stochastic_depth(name)
-    return load(own, init, size, drop_path=drop_path)
+    more: dict[str, Any] = {}
+    if drop_path:
+        if "drop_path" not in inspect.signature(load).parameters:
+            raise no_stochastic_depth(name)
+        more["drop_path"] = drop_path
+    if config is not None:
+        if family not in CONFIGURED:
+            raise ValueError(f"backbone {name!r} has no backbone_config; take it out")
+        has_library("backbones")
+        more["config"] = config
+    return load(own, init, size, **more)
 
 
 def no_stochastic_depth(name: str) -> ValueError:
@@ -74,16 +95,30 @@ def no_stochastic_depth(name: str) -> ValueError:
     return ValueError(f"drop_path: backbone {name!r} has no stochastic depth; leave it out, or choose another backbone")
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, init: str | None = None) -> None:
     """Refuse a name that no backbone has.
+
+    init: as in `load_backbone`; a run brings what the name stands for.
 
     Raises:
         ValueError: it is unknown; says which were perhaps meant.
     """
     family, own = _divided(name)
+    if family == TRANSFORMERS:
+        has_library("backbones")
+        if not own:
+            raise ValueError(f"backbone {name!r} names no model; give transformers:FOLDER or transformers:OWNER/MODEL")
+        if init is None or not Path(init).is_dir():
+            folder_of(own)
+        return
     arch = own.partition(".")[0]  # what follows it says which weights are meant
-    if family == TIMM and arch not in timm_names() | timm_former_names() and not _registered(own):
-        raise unknown_name("backbone", name, timm_list(), fix="polyteach takes timm's names")
+    if arch not in timm_names() | timm_former_names() and not _registered(own):
+        raise unknown_name("backbone", name, timm_list(), fix="polyteach takes timm's names, and transformers:FOLDER")
+
+
+def has_config(name: str) -> bool:
+    """Whether a run of that backbone has to keep its configuration."""
+    return _divided(name)[0] in CONFIGURED
 
 
 def multiple_of(name: str) -> int:
