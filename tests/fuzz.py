@@ -518,6 +518,25 @@ def _tar(folder: Path) -> None:
     (folder / "train-000000.tar").rename(folder / "in.tar")
 
 
+def _yolo(folder: Path) -> None:
+    for split, i in (("train", 0), ("train", 1), ("val", 2)):
+        _picture(folder / f"images/{split}/{i}.jpg", 60 + i)
+        _text(folder / f"labels/{split}/{i}.txt", f"0 0.5 0.5 0.25 0.3\n{i} 0.1 0.1 0.9 0.1 0.9 0.8 0.1 0.8\n")
+    _text(
+        folder / "data.yaml", "path: .\ntrain: images/train\nval: [images/val]\nnc: 3\nnames: {0: cat, 1: dog, 2: 7}\n"
+    )
+
+
+def _yolo_lists(folder: Path) -> None:
+    """As CVAT exports it."""
+    for i in range(3):
+        _picture(folder / f"obj_train_data/{i}.jpg", 60 + i)
+        _text(folder / f"obj_train_data/{i}.txt", "1 0.5 0.5 0.25 0.3\n")
+    _text(folder / "obj.names", "cat\ndog\n")
+    _text(folder / "train.txt", "data/obj_train_data/0.jpg\ndata/obj_train_data/1.jpg\n")
+    _text(folder / "val.txt", "data/obj_train_data/2.jpg\n")
+
+
 dataset("coco", "coco:{}", _coco, alone=r"\.(png|jpg)$")
 dataset("coco stuff", "coco:{}", _stuff, files="json$")
 dataset("voc", "voc:{}", _voc, alone=r"\.(png|jpg|xml)$")
@@ -537,6 +556,8 @@ dataset("list", "list:{}/list.txt", _list)
 dataset("parquet", "parquet:{}", _parquet)
 dataset("webdataset", "webdataset:{}?label=label", _webdataset)
 dataset("tar", "tar:{}/in.tar", _tar)
+dataset("yolo", "yolo:{}", _yolo, alone=r"\.(txt|jpg)$")
+dataset("yolo lists", "yolo:{}", _yolo_lists, alone=r"data/.\.(txt|jpg)$")
 
 
 # ---------------------------------------------------------------- pictures

@@ -192,7 +192,7 @@ def test_a_folder_above_the_tree_is_no_class(tmp_path, inner):
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        (("images/train/a.png", "labels/train/a.txt", "data.yaml"), "looks like a data set of YOLO's"),
+        (("images/train/a.png", "labels/train/a.txt", "data.yaml"), "looks like a data set of YOLO's .* give yolo:"),
         (("train/a.png", "train/_annotations.coco.json"), "COCO's annotations lie in .* give coco:"),
         (("train2017/a.png", "annotations/instances_train2017.json"), "COCO's annotations lie in .* give coco:"),
         (("VOC2012/JPEGImages/a.png", "VOC2012/ImageSets/Main/train.txt"), "Pascal VOC's annotations .* give voc:"),

@@ -80,7 +80,7 @@ def test_every_formats_section_is_its_files_docstring():
 
     assert sorted(written["formats"]()) == formats()
     for name in formats():
-        text = importlib.import_module(f"polyteach.datasets.{name}").__doc__
+        text = importlib.import_module(f"polyteach.datasets.{name.replace('-', '_')}").__doc__
         assert text.splitlines()[0] in page.split(f"### `{name}:`")[1]
 
 

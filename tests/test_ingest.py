@@ -348,7 +348,7 @@ def test_locate(tmp_path, monkeypatch):
     for source, error in {
         "a.zip": "of no format that its name tells",
         "nowhere": "does not exist; give a folder, a file ending in .*FORMAT one of .*folder, .*list, .*parquet, .*tar",
-        "flder:x": r"unknown dataset format 'flder'; there are .*, folder, .* Did you mean folder\? YOLO's",
+        "flder:x": r"unknown dataset format 'flder'; there are .*, folder, .* Did you mean folder\? Labels of another",
         "/no:where": r"'/no:where' does not exist; give",
         "tar:": "names a format and no path",
     }.items():

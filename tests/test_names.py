@@ -60,7 +60,7 @@ def test_an_unknown_teacher_family_says_what_there_is_and_what_to_do(spec):
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("yolo:x", r"unknown dataset format 'yolo'; there are ade20k, .*COCO's JSON and give coco:ROOT"),
+        ("ultra:x", r"unknown dataset format 'ultra'; there are ade20k, .*COCO's JSON and give coco:ROOT"),
         ("image_net:x", r"unknown dataset format 'image_net'; .*Did you mean imagenet\?"),
         ("s3://bucket/photographs", r"does not exist, and there is no format 's3'; give a folder"),
         ("nowhere", r"does not exist; give a folder"),

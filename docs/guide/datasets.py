@@ -16,7 +16,7 @@ MARK = "<!-- what follows is written by docs/guide/datasets.py -->\n"
 def formats() -> dict[str, str]:
     """Format -> the docstring of its file or package, without importing it."""
     files = {f.stem: f for f in FORMATS.glob("*.py")} | {f.parent.name: f for f in FORMATS.glob("*/__init__.py")}
-    known = sorted((name, file) for name, file in files.items() if not name.startswith("_"))
+    known = sorted((name.replace("_", "-"), file) for name, file in files.items() if not name.startswith("_"))
     return {name: ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "" for name, file in known}
 
 

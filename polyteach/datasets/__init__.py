@@ -1,6 +1,7 @@
 """Datasets: files on disk in, images and people's targets out. One file per format, found by its name.
 
-`tar:PATH` is read by `datasets/tar.py`; a plain path picks its format by its ending. A format's file has one function
+`tar:PATH` is read by `datasets/tar.py` (`label-studio:` by `label_studio.py`); a plain path picks its format by its
+ending. A format's file has one function
 `load(path) -> Dataset`. Nothing of this file needs torch, so that a wrong source is told at once.
 """
 
@@ -36,8 +37,8 @@ _MOST_CLASSES = 100_000
 """ImageNet, the largest class list there is, has 21,843."""
 
 _OTHER_FORMAT = (
-    "YOLO's, LabelMe's or CVAT's labels: convert them to COCO's JSON and give coco:ROOT; classes alone: a folder for "
-    "each class and folder:ROOT; images without labels: the folder alone. What each looks like: "
+    "Labels of another form: convert them to COCO's JSON and give coco:ROOT; classes alone: a folder for each class "
+    "and folder:ROOT; images without labels: the folder alone. What each looks like: "
     "docs/guide/datasets.md"
 )
 _JUNK = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
@@ -123,7 +124,8 @@ _FAMILY = Family(__name__, "dataset format", "load")
 
 
 def _own() -> dict[str, str]:
-    return {m.name: m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")}
+    """Name -> module: a file's name, in which "_" stands for "-"."""
+    return {m.name.replace("_", "-"): m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")}
 
 
 def formats() -> list[str]:

@@ -41,7 +41,6 @@ cocostuffapi's `cocostuffhelper.py`. Their odd cases:
   counted.
 """
 
-import ntpath
 import os
 import posixpath
 import re
@@ -55,10 +54,11 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from polyteach.datasets import Dataset, Drawn, Entry, Labels, composed, found_below, kind, options, printable
+from polyteach.datasets import Dataset, Drawn, Entry, Labels, found_below, kind, options, printable
 from polyteach.datasets._coco import CocoFile, flag
 from polyteach.datasets._coco_outlines import covers, outline
 from polyteach.datasets._files import class_map, shown
+from polyteach.datasets._tree import BY_END, Tree
 from polyteach.tasks.contract import Space
 from polyteach.tasks.detection import BOXES, MASKS
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
@@ -74,68 +74,7 @@ _LAYOUT = (
     f"or ROOT/images/SPLIT/, such as train2017; or ROOT/SPLIT/{_ROBOFLOW} beside images"
 )
 
-_SLASHES = "file names have backslashes: read as folders"
-_INSIDE = "file names are absolute paths into ROOT"
-_BY_END = "file names are absolute paths of elsewhere: found in ROOT by their ends"
-_ACCENTS = "file names have their accents in another form of Unicode than the files: taken as the same"
 _AGAIN = "image records name a file that another one names: their objects were put together"
-
-
-class _Tree:
-    """Finds the images of a tree by what files call them."""
-
-    def __init__(self, root: str) -> None:
-        self._root = root
-        self._homes = {os.path.abspath(root).rstrip("/"), os.path.realpath(root).rstrip("/")}
-        self._listed: dict[str, dict[str, str]] = {}
-        self.odd: Counter[str] = Counter()
-        """How many records were read otherwise than they are written, by what is to be said of them."""
-
-    def files(self, folder: str) -> dict[str, str]:
-        """What is in a folder by name, and by its name in NFC where only one is called so."""
-        if folder not in self._listed:
-            names = os.listdir(folder) if os.path.isdir(folder) else []
-            forms = Counter(composed(n) for n in names)
-            self._listed[folder] = {c: n for n in names if forms[c := composed(n)] == 1} | {n: n for n in names}
-        return self._listed[folder]
-
-    def find(self, folder: str, name: str) -> tuple[str, str] | None:
-        """An image's path within ROOT, and how its name was read where not as it is written; None where it is not.
-
-        `name` is of a file in the split's folder, in ROOT or in ROOT/images.
-        """
-        for form in dict.fromkeys((name, name.replace("\\", "/"))):
-            how = "" if form == name else _SLASHES
-            found = self._in_any(folder, form)
-            if found is None and (posixpath.isabs(form) or ntpath.splitdrive(form)[0]):
-                found, how = self._absolute(folder, form)
-            if found is not None:
-                within = os.path.relpath(found, self._root).replace(os.sep, "/")
-                if not how and posixpath.basename(within) != posixpath.basename(form):
-                    how = _ACCENTS
-                return within, how
-        return None
-
-    def _absolute(self, folder: str, name: str) -> tuple[str | None, str]:
-        """The file that an absolute path means: itself if it is in ROOT, else the one with the longest end of it."""
-        for home in self._homes:
-            if name.startswith(home + "/"):
-                return self._below(self._root, name[len(home) + 1 :]), _INSIDE
-        parts = [p for p in ntpath.splitdrive(name)[1].split("/") if p]
-        ends = ("/".join(parts[i:]) for i in range(len(parts)))
-        return next((p for end in ends if (p := self._in_any(folder, end))), None), _BY_END
-
-    def _in_any(self, folder: str, name: str) -> str | None:
-        bases = (folder, self._root, os.path.join(self._root, "images"))
-        return next((p for base in bases if (p := self._below(base, name))), None)
-
-    def _below(self, base: str, name: str) -> str | None:
-        for part in posixpath.normpath(name).split("/"):
-            actual = self.files(base).get(part) or self.files(base).get(composed(part))
-            if actual is None:
-                return None
-            base = os.path.join(base, actual)
-        return base
 
 
 @dataclass
@@ -157,7 +96,7 @@ class _Split:
     def __len__(self) -> int:
         return len(self.names) + len(self.extra)
 
-    def add(self, what: str, file: CocoFile, root: str, tree: _Tree) -> None:
+    def add(self, what: str, file: CocoFile, root: str, tree: Tree) -> None:
         """Join the images of another file to those there are, by the files that their names mean."""
         known = {name: i for i, name in enumerate(self.names)}
         rows = [-1] * len(self.names)
@@ -175,12 +114,12 @@ class _Split:
                 problem = f"{file.where(row)}.file_name: {name!r} lies outside of the dataset"
             elif rows[i] >= 0 and problem is None:
                 other = file.names[rows[i]]
-                if other != name and (how == _BY_END or i in by_end):
+                if other != name and (how == BY_END or i in by_end):
                     problem = f"{file.where(row)}.file_name: {name!r} and {other!r} are both found as {path}"
                 else:
                     problem = file.merge(rows[i], row)
                 tree.odd[_AGAIN] += problem is None
-            if how == _BY_END:
+            if how == BY_END:
                 by_end.add(i)
             if problem is not None:
                 self.problems.setdefault(i, problem)
@@ -207,7 +146,7 @@ class Coco(Dataset):
             raise ValueError(f"coco:{root}?segmentation={pixels}: there is no annotations/{pixels}_*.json")
         left_out.update({f"{k} JSON (?segmentation={k})": len(found[k]) for k in _PIXELS if k != pixels and found[k]})
         kinds = [k for k in _KINDS if k not in _PIXELS or k == pixels]
-        tree = _Tree(root)
+        tree = Tree(root)
         self._splits: list[_Split] = []
         for name in sorted({s for k in kinds for s in found[k]} | set(_folders(root))):
             files = {k: found[k][name] for k in kinds if name in found[k]}
@@ -317,7 +256,7 @@ def _folders(root: str) -> dict[str, str]:
     return found
 
 
-def _split(root: str, name: str, files: dict[str, str], tree: _Tree) -> _Split | None:
+def _split(root: str, name: str, files: dict[str, str], tree: Tree) -> _Split | None:
     """A split and its images; None where it has no folder of images."""
     folder = next((p for p in (f"{root}/{name}", f"{root}/images/{name}") if os.path.isdir(p)), None)
     shared = [p for p in (f"{root}/images", root) if folder is None and _has_images(p)]

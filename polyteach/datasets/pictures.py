@@ -49,8 +49,7 @@ def _labels(path: str, images: Sequence[str]) -> list[str]:
         notes.append(f"Pascal VOC's annotations lie in {path} and were not read: give voc:{path}")
     if there("data.yaml") or (there("labels") and there("images")):
         notes.append(
-            f"{path} looks like a data set of YOLO's (text files of labels), which were not read: no reader of them is "
-            "there; convert them to COCO's JSON and give coco:PATH"
+            f"{path} looks like a data set of YOLO's (text files of labels), which were not read: give yolo:{path}"
         )
     return (notes + _maps(images)) or _classes(path, images)
 
