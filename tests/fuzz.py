@@ -537,6 +537,28 @@ def _yolo_lists(folder: Path) -> None:
     _text(folder / "val.txt", "data/obj_train_data/2.jpg\n")
 
 
+def _masks(folder: Path) -> None:
+    import numpy as np
+
+    for split, i in (("train", 0), ("train", 1), ("val", 2)):
+        _picture(folder / f"{split}/{i}.jpg", 60 + i)
+        pixels = np.zeros(SIZE)
+        pixels[3:9, :7] = i
+        _map(folder / f"{split}annot/{i}.png", pixels)
+    _text(folder / "classes.txt", "sky\nroad\ncar\n")
+
+
+def _colour_masks(folder: Path) -> None:
+    import numpy as np
+
+    for i in range(3):
+        _picture(folder / f"images/{i}.jpg", 60 + i)
+        pixels = np.zeros((*SIZE, 3))
+        pixels[3:9, :7] = (128, 64, 128)
+        _map(folder / f"masks/{i}.png", pixels)
+    _text(folder / "class_dict.csv", "name,r,g,b\nsky,0,0,0\nroad,128,64,128\ncar,1,2,3\n")
+
+
 dataset("coco", "coco:{}", _coco, alone=r"\.(png|jpg)$")
 dataset("coco stuff", "coco:{}", _stuff, files="json$")
 dataset("voc", "voc:{}", _voc, alone=r"\.(png|jpg|xml)$")
@@ -556,6 +578,8 @@ dataset("list", "list:{}/list.txt", _list)
 dataset("parquet", "parquet:{}", _parquet)
 dataset("webdataset", "webdataset:{}?label=label", _webdataset)
 dataset("tar", "tar:{}/in.tar", _tar)
+dataset("masks", "masks:{}", _masks, alone=r"\.(png|jpg)$")
+dataset("masks of colours", "masks:{}", _colour_masks, alone=r"\.(png|jpg)$")
 dataset("yolo", "yolo:{}", _yolo, alone=r"\.(txt|jpg)$")
 dataset("yolo lists", "yolo:{}", _yolo_lists, alone=r"data/.\.(txt|jpg)$")
 

@@ -67,7 +67,7 @@ class ClassList:
         self.names[index] = text
         self._called.add(text)
         if colour is not None:
-            key = _colour(where, colour)
+            key = as_colour(where, colour)
             if key in self.colours:
                 raise ValueError(f"{where}: colour {key} is that of {shown(self.names[self.colours[key]])} already")
             self.colours[key] = index
@@ -84,7 +84,12 @@ class ClassList:
         return tuple(self.names[i] for i in range(count))
 
 
-def _colour(where: str, value: Any) -> Colour:
+def as_colour(where: str, value: Any) -> Colour:
+    """Red, green and blue, 0..255, of a list of them or of text as #rrggbb.
+
+    Raises:
+        ValueError: it is neither; says `where` it stands.
+    """
     if isinstance(value, str) and (parts := re.fullmatch(r"#?([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", value)):
         value = [int(part, 16) for part in parts.groups()]
     listed = isinstance(value, list | tuple) and len(value) == 3

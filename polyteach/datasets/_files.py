@@ -135,22 +135,31 @@ def class_map(path: str, size: tuple[int, int], modes: Sequence[str], what: str)
     Raises:
         ValueError: as `contents`; or it is broken, no PNG, or of another mode or size.
     """
+    return png(path, size, modes, what)[0]
+
+
+def png(
+    path: str, size: tuple[int, int], modes: Sequence[str], what: str
+) -> tuple[np.ndarray, list[tuple[int, ...]] | None]:
+    """As `class_map`; and, where its mode is "P", the (red, green, blue) of each index that its palette has."""
     data = contents(path)
     if not data.startswith(_PNG) or len(data) < 24:
         raise ValueError(f"{path}: broken: no PNG")
     width, height = struct.unpack(">II", data[16:24])
     if (height, width) != size:
         raise ValueError(f"{path}: is {height} x {width} (height x width), but the image is {size[0]} x {size[1]}")
-    pixels = None
+    pixels = palette = None
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             mode = image.mode
             if image.size == (width, height) and mode in modes:  # a file may have several heads
                 pixels = np.asarray(image)
+                colours = (image.getpalette("RGB") or []) if mode == "P" else None
+                palette = None if colours is None else [*zip(*[iter(colours)] * 3, strict=True)]
     except MemoryError:
         raise
     except Exception as e:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... of broken files
         raise ValueError(f"{path}: broken: {e}") from e
     if pixels is None or pixels.shape[:2] != size:
         raise ValueError(f"{path}: must be {what}; it is {mode}" if mode not in modes else f"{path}: broken: two sizes")
-    return pixels
+    return pixels, palette

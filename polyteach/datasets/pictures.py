@@ -79,8 +79,8 @@ def _maps(images: Sequence[str]) -> list[str]:
         return []
     shown = ", ".join(sorted({printable(os.path.dirname(p)) for p in alike})[:5])
     return [
-        f"{len(alike):,} images in {shown} are called as others are: if they are class maps or masks, and no "
-        "photographs, give a folder without them"
+        f"{len(alike):,} images in {shown} are called as others are: if they are masks of classes, and no "
+        "photographs, give masks:PATH?names=FILE, or a folder without them"
     ]
 
 
