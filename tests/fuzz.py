@@ -548,6 +548,17 @@ def _masks(folder: Path) -> None:
     _text(folder / "classes.txt", "sky\nroad\ncar\n")
 
 
+def _depth_png(folder: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    for i in range(3):
+        _picture(folder / f"train/rgb/{i}.jpg", 60 + i)
+        path = folder / f"train/depth/{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.linspace(0, 9000, H * W).reshape(SIZE).astype(np.uint16)).save(path)
+
+
 def _colour_masks(folder: Path) -> None:
     import numpy as np
 
@@ -580,6 +591,7 @@ dataset("webdataset", "webdataset:{}?label=label", _webdataset)
 dataset("tar", "tar:{}/in.tar", _tar)
 dataset("masks", "masks:{}", _masks, alone=r"\.(png|jpg)$")
 dataset("masks of colours", "masks:{}", _colour_masks, alone=r"\.(png|jpg)$")
+dataset("depth-png", "depth-png:{}?scale=0.001", _depth_png, alone=r"\.(png|jpg)$")
 dataset("yolo", "yolo:{}", _yolo, alone=r"\.(txt|jpg)$")
 dataset("yolo lists", "yolo:{}", _yolo_lists, alone=r"data/.\.(txt|jpg)$")
 
@@ -965,7 +977,7 @@ def _ready() -> None:
     from polyteach.tasks import all_tasks, load_task
 
     for name in formats():
-        importlib.import_module(f"polyteach.datasets.{name}")
+        importlib.import_module(f"polyteach.datasets.{name.replace('-', '_')}")
     for name in all_tasks():
         load_task(name)
 
