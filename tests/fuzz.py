@@ -321,6 +321,14 @@ def _voc(folder: Path) -> None:
         _text(folder / f"VOC2012/ImageSets/{kind}/val.txt", f"{ids[2]}\n")
 
 
+def _voc_own(folder: Path) -> None:
+    for i in range(3):
+        _picture(folder / f"train/{i}.jpg", 60 + i)
+        box = "<bndbox><xmin>5</xmin><ymin>6</ymin><xmax>10</xmax><ymax>12</ymax></bndbox>"
+        size = f"<size><width>{W}</width><height>{H}</height></size>"
+        _text(folder / f"train/{i}.xml", f"<annotation>{size}<object><name>owl</name>{box}</object></annotation>")
+
+
 def _ade_challenge(folder: Path) -> None:
     import numpy as np
 
@@ -592,6 +600,7 @@ dataset("tar", "tar:{}/in.tar", _tar)
 dataset("masks", "masks:{}", _masks, alone=r"\.(png|jpg)$")
 dataset("masks of colours", "masks:{}", _colour_masks, alone=r"\.(png|jpg)$")
 dataset("depth-png", "depth-png:{}?scale=0.001", _depth_png, alone=r"\.(png|jpg)$")
+dataset("voc with own classes", "voc:{}?classes=owl,cat", _voc_own, alone=r"\.(xml|jpg)$")
 dataset("yolo", "yolo:{}", _yolo, alone=r"\.(txt|jpg)$")
 dataset("yolo lists", "yolo:{}", _yolo_lists, alone=r"data/.\.(txt|jpg)$")
 

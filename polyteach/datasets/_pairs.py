@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from polyteach.datasets import SPLITS, printable, split_of, walk
+from polyteach.datasets import SPLITS, is_junk, printable, split_of, walk
 from polyteach.ground.names import plain
 
 _IMAGES = frozenset(
@@ -29,6 +29,8 @@ class Kind:
     option: str
     images: frozenset[str] = frozenset()
     """What folders of images are called too."""
+    ending: str = ""
+    """Of the maps' files, where they are no images, such as ".xml"."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,12 @@ def paired(root: str, kind: Kind, images: str, maps: str) -> Pairs:
     for path in sorted(found):
         folder = posixpath.dirname(path.rstrip("/"))
         said, _ = known.setdefault(folder, folders.read(folder))
-        by_role["map" if "map" in said else "image" if "image" in said else ""].append(path)
+        mapped = "map" in said and not kind.ending
+        by_role["map" if mapped else "image" if "image" in said else ""].append(path)
+    if kind.ending:
+        by_role["map"] = _others(root, kind.ending)
+        known |= {folder: folders.read(folder) for folder in map(posixpath.dirname, by_role["map"])}
+        del left_out[kind.ending]
     taken, notes = _roles(by_role, kind, bool(images), bool(maps), left_out)
     own = {path: _key(path, known[posixpath.dirname(path.rstrip("/"))][1]) for path in (*taken["image"], *taken["map"])}
     at: dict[tuple[str, ...], list[str]] = {}
@@ -132,7 +139,7 @@ def _roles(
 ) -> tuple[dict[str, list[str]], list[str]]:
     """Which files are images and which are maps; images, maps: whether their folder was named."""
     taken, rest = {"image": found["image"], "map": found["map"]}, found[""]
-    if not taken["map"] and not maps:
+    if not taken["map"] and not maps and not kind.ending:
         pool = [*taken["image"], *rest]
         stems = {_IMAGE_END.sub("", os.path.splitext(p)[0]) for p in pool}
         ends = [p for p in pool if kind.end.search(s := os.path.splitext(p)[0]) and kind.end.sub("", s) in stems]
@@ -147,6 +154,22 @@ def _roles(
     else:
         left_out[f"images in other folders than those of images and {kind.whats}"] += len(rest)
     return taken, []
+
+
+def _others(root: str, ending: str) -> list[str]:
+    """The files below `root` that end so, by their paths within it, sorted; not those of folders that systems make."""
+    found: list[str] = []
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        folders[:] = [] if real in seen else sorted(f for f in folders if not is_junk(f))
+        if real in seen:  # links in a circle, or two to one folder
+            continue
+        seen.add(real)
+        within = os.path.relpath(folder, root).replace(os.sep, "/")
+        names = (f for f in files if f.lower().endswith(ending) and not f.startswith("."))
+        found += [f if within == "." else f"{within}/{f}" for f in names]
+    return sorted(found)
 
 
 def _key(path: str, above: tuple[str, ...]) -> tuple[str, ...]:

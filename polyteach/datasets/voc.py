@@ -22,23 +22,42 @@ read only where neither train.txt nor val.txt is there. The format's source: the
 - The labels of test are public for 2007 only. Those images of later years are unlabelled, and what Annotations/ has
   of them (people, for the action challenge) is not read.
 - Images in no list (those of the other challenges) are counted.
+
+**The same files with classes of your own**, as labelImg, CVAT and Roboflow write them, in trees of any name:
+
+    ROOT/JPEGImages/a.jpg      ROOT/Annotations/a.xml      ROOT/SegmentationClass/a.png, ROOT/ImageSets/Main/train.txt
+    ROOT/images/a.jpg          ROOT/annotations/a.xml      or below folders of splits
+    ROOT/train/a.jpg           ROOT/train/a.xml            Roboflow's
+
+`voc:ROOT?classes=a,b,c` or `?classes=FILE` (a name on each line, or any form that masks: takes) says which there are;
+`?classes=own` takes those that the XML files name, sorted. Without it, a tree that is called VOC2007 to VOC2012 has
+VOC's twenty; another one has those of labelmap.txt in ROOT (CVAT's), else VOC's twenty if it names no others, else its
+own. What was taken is said. In such trees:
+
+- Splits are the lists in ImageSets/Main/ (any names; lists of one class with 1 and -1 are not read), or else folders of
+  such names, or none. All splits are labelled, test too. An image without XML, in no list, is unlabelled.
+- A box is counted from 1 as VOC's, unless one of the XML files has a box that begins before 1: then all are counted
+  from 0, which is said; `?first=0` or `?first=1` says it. A file may say no size of its image, or 0.
+- SegmentationClass is read where the order of the classes is known: from a list or a file, of which the first is index
+  0 if it is called background, else 1; by colour where the file has colours. 255 is void where it is no class, and so
+  is a class called void or ignore.
 """
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from xml.etree.ElementTree import Element
 
 import numpy as np
 import torch
 
-from polyteach.datasets import Dataset, Drawn, Entry, Labels, Protocol, found_below, kind, options, printable
-from polyteach.datasets._files import class_map, lines, shown, xml
+from polyteach.datasets import SPLITS, Dataset, Drawn, Entry, Labels, Protocol, found_below, kind, options, printable
+from polyteach.datasets._files import class_map, lines
+from polyteach.datasets._voc_own import OwnVoc
+from polyteach.datasets._voc_xml import Reading, objects
 from polyteach.tasks.contract import Space
-from polyteach.tasks.detection import BOXES, DetectionTarget
+from polyteach.tasks.detection import BOXES
 from polyteach.tasks.segmentation import IGNORE, SegmentationTarget
 
 CLASSES = (
@@ -52,7 +71,10 @@ VOID = 255
 _CATEGORY = np.arange(256, dtype=np.int64)
 _CATEGORY[VOID] = IGNORE
 """By the index in a class map."""
-_FAR = 1e9
+_TWENTY = Reading(
+    {name: i for i, name in enumerate(CLASSES)},
+    f"VOC's classes: {', '.join(CLASSES)}; for classes of your own give ?classes=own",
+)
 _YEAR = re.compile(r"VOC(20\d\d)")
 _LISTS = {"detection": "Main", "segmentation": "Segmentation"}
 _LAYOUT = "expected ROOT/VOC2007 or ROOT/VOC2012 with JPEGImages/, Annotations/ and ImageSets/Main/train.txt"
@@ -132,7 +154,7 @@ class Voc(Dataset):
     def _targets(self, row: _Row, size: tuple[int, int]) -> Labels:
         labels = Drawn()
         if "detection" in row.tasks:
-            labels = _boxes(os.path.join(row.folder, "Annotations", f"{row.id}.xml"), size)
+            labels = objects(os.path.join(row.folder, "Annotations", f"{row.id}.xml"), size, _TWENTY)
         if "segmentation" in row.tasks:
             labels["segmentation"] = _pixels(os.path.join(row.folder, "SegmentationClass", f"{row.id}.png"), size)
         return labels
@@ -142,9 +164,7 @@ def _years(root: str) -> list[tuple[str, str]]:
     """(folder, year) of each year there is."""
     if os.path.isdir(os.path.join(root, "ImageSets")):
         match = _YEAR.fullmatch(os.path.basename(os.path.normpath(root)))
-        if match is None:
-            raise ValueError(f"voc:{root} is one year by its ImageSets/, and its name tells no year: name it VOC2012")
-        return [(root, match[1])]
+        return [(root, match[1])] if match else []
     items = sorted(os.listdir(root))
     return [(os.path.join(root, i), m[1]) for i in items if (m := _YEAR.fullmatch(i))]
 
@@ -184,62 +204,6 @@ def _lists(folder: str) -> dict[str, list[str]]:
     return found
 
 
-def _boxes(path: str, size: tuple[int, int]) -> Drawn:
-    """The objects of an XML file.
-
-    Raises:
-        ValueError: the file is missing or broken, or of an image of another size; names the field.
-    """
-    tree = xml(path)
-    sides = tuple(int(_number(path, tree, f"size/{side}")) for side in ("height", "width"))
-    if sides != size:
-        raise ValueError(
-            f"{path}: size: {sides[0]} x {sides[1]} (height x width), but the image is {size[0]} x {size[1]}"
-        )
-    box, category, ignore, names = [], [], [], []
-    for i, thing in enumerate(tree.findall("object")):
-        where = f"{path}: object[{i}]"
-        name = (thing.findtext("name") or "").strip()
-        if name not in CLASSES:
-            raise ValueError(f"{where}.name: {shown(name)} is none of VOC's classes: {', '.join(CLASSES)}")
-        x0, y0, x1, y1 = (_number(where, thing, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
-        if x1 <= x0 or y1 <= y0:
-            raise ValueError(f"{where}.bndbox: must end after it begins; got {x0:g}, {y0:g}, {x1:g}, {y1:g}")
-        difficult = (thing.findtext("difficult") or "0").strip()
-        if difficult not in ("0", "1"):
-            raise ValueError(f"{where}.difficult: must be 0 or 1; got {shown(difficult)}")
-        if max(map(abs, (x0, y0, x1, y1))) > _FAR:
-            raise ValueError(f"{where}.bndbox: lies far beyond any image; got {x0:g}, {y0:g}, {x1:g}, {y1:g}")
-        names.append(f"{where}.bndbox of {name!r}: {x0:g}, {y0:g}, {x1:g}, {y1:g}")
-        box.append([x0 - 1, y0 - 1, x1, y1])
-        category.append(CLASSES.index(name))
-        ignore.append(difficult == "1")
-    if box and all(max(corners) <= 1 for corners in box):
-        raise ValueError(f"{names[0]}: all boxes of the file are within a pixel: they are counted in pixels from 1")
-    target = DetectionTarget(
-        box=torch.tensor(box, dtype=torch.float32).view(-1, 4),
-        category=torch.tensor(category, dtype=torch.int64),
-        score=torch.ones(len(box)),
-        ignore=torch.tensor(ignore, dtype=torch.bool),
-    )
-    labels = Drawn({"detection": target})
-    labels.where["detection"] = names
-    labels.notes["detection"] = +Counter({"are difficult, and not learned": sum(ignore)})
-    return labels
-
-
-def _number(where: str, above: Element, field: str) -> float:
-    text = above.findtext(field)
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = float("nan")
-    if not np.isfinite(value):
-        got = "it is missing" if text is None else f"got {text!r:.40}"
-        raise ValueError(f"{where}: {field.replace('/', '.')}: must be a number; {got}")
-    return value
-
-
 def _pixels(path: str, size: tuple[int, int]) -> SegmentationTarget:
     """A class map.
 
@@ -254,16 +218,42 @@ def _pixels(path: str, size: tuple[int, int]) -> SegmentationTarget:
     return SegmentationTarget(category=category, probability=(category != IGNORE).float())
 
 
+def _is_own(folder: str) -> bool:
+    """Whether a folder is the root of a tree of no year, or of a split of one."""
+    try:
+        there = os.listdir(folder) if os.path.isdir(folder) else []
+    except OSError:
+        return False
+    return any(f in ("JPEGImages", "ImageSets") or f.lower() in ("annotations", "xmls") for f in there) or any(
+        f.endswith(".xml") for f in there
+    )
+
+
+def _is_tree(folder: str) -> bool:
+    return bool(_years(folder)) or any(
+        _is_own(os.path.join(folder, f)) for f in (".", *os.listdir(folder)) if f == "." or f.lower() in SPLITS
+    )
+
+
 def load(path: str) -> Dataset:
-    """The VOCdevkit folder at `path`, or the folder of one year.
+    """The VOCdevkit folder at `path`, or the folder of one year, or a tree with classes of its own.
 
     Raises:
-        ValueError: no such tree, or a list that is broken; names it.
+        ValueError: no such tree, or a list or an option that is broken; names it.
     """
-    root, _ = options(path, {})
+    root, values = options(path, {"classes": "", "first": ""})
     if not os.path.isdir(root):
         raise ValueError(f"voc:{root} is no folder: {_LAYOUT}")
-    root, taken = found_below(root, lambda folder: bool(_years(folder)))
-    dataset = Voc(root)
-    dataset.notes += taken
+    if values["first"] not in ("", "0", "1"):
+        raise ValueError(f"?first={values['first']}: is one of 0, 1")
+    root, taken = found_below(root, _is_tree)
+    years = _years(root)
+    dataset: Dataset
+    if not _is_tree(root) or (years and not values["classes"]):
+        if values["first"]:
+            raise ValueError(f"voc:{root}?first= is for classes of your own: give ?classes=own too")
+        dataset = Voc(root)
+    else:
+        dataset = OwnVoc(root, [folder for folder, _ in years] or [root], values["classes"], values["first"], CLASSES)
+    dataset.notes[:0] = taken
     return dataset
