@@ -556,6 +556,20 @@ def _masks(folder: Path) -> None:
     _text(folder / "classes.txt", "sky\nroad\ncar\n")
 
 
+def _labelme(folder: Path) -> None:
+    import base64
+
+    for i in range(3):
+        _picture(folder / f"{i}.jpg", 60 + i)
+        held = base64.b64encode((folder / f"{i}.jpg").read_bytes()).decode() if i == 2 else None
+        shapes = [
+            {"label": "cat", "points": [[2, 3], [12.5, 3], [9, 15]], "group_id": None, "shape_type": "polygon"},
+            {"label": "dog", "points": [[5, 5], [9, 9]], "group_id": 1, "shape_type": "circle"},
+        ]
+        about = {"imagePath": f"{i}.jpg", "imageData": held, "imageHeight": H, "imageWidth": W, "shapes": shapes}
+        _text(folder / f"{i}.json", json.dumps(about))
+
+
 def _depth_png(folder: Path) -> None:
     import numpy as np
     from PIL import Image
@@ -601,6 +615,7 @@ dataset("masks", "masks:{}", _masks, alone=r"\.(png|jpg)$")
 dataset("masks of colours", "masks:{}", _colour_masks, alone=r"\.(png|jpg)$")
 dataset("depth-png", "depth-png:{}?scale=0.001", _depth_png, alone=r"\.(png|jpg)$")
 dataset("voc with own classes", "voc:{}?classes=owl,cat", _voc_own, alone=r"\.(xml|jpg)$")
+dataset("labelme", "labelme:{}?classes=cat,dog", _labelme, alone=r"\.(json|jpg)$")
 dataset("yolo", "yolo:{}", _yolo, alone=r"\.(txt|jpg)$")
 dataset("yolo lists", "yolo:{}", _yolo_lists, alone=r"data/.\.(txt|jpg)$")
 

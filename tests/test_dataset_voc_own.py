@@ -65,7 +65,7 @@ def test_classes_are_those_that_are_given(root, tmp_path):
         assert found["JPEGImages/b.jpg"][1]["detection"].category.tolist() == [2, 0]
     with pytest.raises(ValueError, match=r"b.xml: object\[0\].name: 'cat' is none of the classes owl, dog"):
         read(f"voc:{root}?classes=owl,dog")
-    with pytest.raises(ValueError, match=r"\?classes=owl: is no file, not own, and no names"):
+    with pytest.raises(ValueError, match=r"\?classes=owl: is no file, and no names"):
         load_dataset(f"voc:{root}?classes=owl")
 
 

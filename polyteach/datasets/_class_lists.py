@@ -84,6 +84,24 @@ class ClassList:
         return tuple(self.names[i] for i in range(count))
 
 
+def given_classes(root: str, given: str) -> ClassList:
+    """The classes that an option names: a,b,c with commas, or a file, by its path or within `root`.
+
+    Raises:
+        ValueError: it is neither, or as `read_classes`.
+    """
+    if "," in given:
+        found = ClassList(f"?classes={given}")
+        for name in given.split(","):
+            found.add(found.path, name)
+        return found
+    expanded = os.path.expanduser(given)
+    for path in (os.path.join(root, expanded), os.path.abspath(expanded)):
+        if os.path.isfile(path):
+            return read_classes(path)
+    raise ValueError(f"?classes={given}: is no file, and no names with commas between them")
+
+
 def as_colour(where: str, value: Any) -> Colour:
     """Red, green and blue, 0..255, of a list of them or of text as #rrggbb.
 

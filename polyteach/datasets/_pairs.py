@@ -102,7 +102,7 @@ def paired(root: str, kind: Kind, images: str, maps: str) -> Pairs:
         mapped = "map" in said and not kind.ending
         by_role["map" if mapped else "image" if "image" in said else ""].append(path)
     if kind.ending:
-        by_role["map"] = _others(root, kind.ending)
+        by_role["map"] = files_below(root, kind.ending)
         known |= {folder: folders.read(folder) for folder in map(posixpath.dirname, by_role["map"])}
         del left_out[kind.ending]
     taken, notes = _roles(by_role, kind, bool(images), bool(maps), left_out)
@@ -156,7 +156,7 @@ def _roles(
     return taken, []
 
 
-def _others(root: str, ending: str) -> list[str]:
+def files_below(root: str, ending: str) -> list[str]:
     """The files below `root` that end so, by their paths within it, sorted; not those of folders that systems make."""
     found: list[str] = []
     seen: set[str] = set()

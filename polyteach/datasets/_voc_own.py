@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from polyteach.datasets import Dataset, Drawn, Entry, Labels, printable, walk
-from polyteach.datasets._class_lists import ClassList, read_classes
+from polyteach.datasets._class_lists import ClassList, given_classes, read_classes
 from polyteach.datasets._class_maps import MapReader, map_reader
 from polyteach.datasets._files import lines, xml
 from polyteach.datasets._pairs import Kind, Pairs, paired
@@ -168,17 +168,10 @@ class OwnVoc(Dataset):
         own = ClassList("the XML files")
         for name in sorted(said.names - {""}):
             own.add("the XML files", name)
-        inside = os.path.join(self._root, os.path.expanduser(given))
         if given == "own":
             found = own
-        elif "," in given:
-            found = ClassList(f"?classes={given}")
-            for name in given.split(","):
-                found.add(f"?classes={given}", name)
         elif given:
-            if not os.path.isfile(inside) and not os.path.isfile(os.path.abspath(given)):
-                raise ValueError(f"?classes={given}: is no file, not own, and no names with commas between them")
-            found = read_classes(inside if os.path.isfile(inside) else os.path.abspath(given))
+            found = given_classes(self._root, given)
         elif os.path.isfile(os.path.join(self._root, _LABELMAP)):
             found = read_classes(os.path.join(self._root, _LABELMAP))
             notes.append(f"the classes are those of {found.path}")
