@@ -62,6 +62,7 @@ def test_shapes_are_objects(root):
         shape("cat", "mask", [[4, 5], [11, 10]], mask=held),
         shape("pole", "line", [[1, 1], [2, 2]]),
         shape("spot", "point", [[1, 1]]),
+        shape("spot", ["point"], [[1, 1]]),
     )
     found = read(root)
     dataset = load_dataset(f"labelme:{root}")
@@ -82,7 +83,7 @@ def test_shapes_are_objects(root):
     expected = np.zeros((H, W), bool)
     expected[5:11, 4:12] = part
     np.testing.assert_array_equal(masks[2], expected)
-    assert "2 shapes of other kinds were not read: 1 line, 1 point" in dataset.notes
+    assert "3 shapes of other kinds were not read: 1 line, 1 list of 1, 1 point" in dataset.notes
 
 
 def test_rectangles_are_boxes_by_any_two_corners(root):
@@ -180,6 +181,7 @@ BAD = {
     "no numbers": (lambda: shape(points=[["1", 2]] * 3), r"points: must be a list of x, y"),
     "nan": (lambda: shape(points=[[float("nan"), 2], [3, 4], [5, 6]]), r"points: must be a list of x, y"),
     "no shape": (lambda: 7, r"shapes\[0\]: must be an object; got 7"),
+    "no label": (lambda: shape(label=["cat"]), r"shapes\[0\].label: list of 1 is none of the 2 classes"),
     "flat": (lambda: shape(kind="rectangle", points=[[1, 1], [1, 9]]), r"shapes\[0\]: box of 'cat': .* has no area"),
     "elsewhere": (lambda: shape(points=[[90, 90], [95, 90], [95, 99]]), r"shapes\[0\]"),
     "no mask": (lambda: shape(kind="mask", points=[[1, 1], [2, 2]]), r"shapes\[0\].mask: must be text in base64"),

@@ -156,7 +156,7 @@ class Labelme(Dataset):
         """The object of a shape; None where it is of a kind that is not read."""
         if not isinstance(shape, dict):
             raise ValueError(f"{where}: must be an object; got {shown(shape)}")
-        kind = shape.get("shape_type") or "polygon"  # files of before 3.0 have polygons alone
+        kind = _kind(shape)
         if kind not in _READ:
             return None
         name, points = _label(shape), shape.get("points")
@@ -257,6 +257,11 @@ def _json(path: str) -> Any:
     return json_of(path, decoded(path, contents(path, _LARGEST), "utf-8-sig"))
 
 
+def _kind(shape: dict[str, Any]) -> str:
+    kind = shape.get("shape_type") or "polygon"  # files of before 3.0 have polygons alone
+    return kind if isinstance(kind, str) else shown(kind)
+
+
 def _label(shape: dict[str, Any]) -> str:
     label = shape.get("label")
     return printable(composed(label.strip())) if isinstance(label, str) else ""
@@ -279,8 +284,8 @@ def _scan(root: str) -> _Scan:
             continue
         for shape in content["shapes"]:
             if isinstance(shape, dict):
-                kind = shape.get("shape_type") or "polygon"
-                scan.kinds[kind if isinstance(kind, str) else shown(kind)] += 1
+                kind = _kind(shape)
+                scan.kinds[kind] += 1
                 if kind in _READ and (name := _label(shape)):
                     scan.labels.add(name)
         scan.rows.append(_row(root, file, content, scan.tree))
