@@ -570,6 +570,21 @@ def _labelme(folder: Path) -> None:
         _text(folder / f"{i}.json", json.dumps(about))
 
 
+def _cvat(folder: Path) -> None:
+    images = ""
+    for i in range(3):
+        _picture(folder / f"images/train/{i}.jpg", 60 + i)
+        images += f'''<image id="{i}" name="train/{i}.jpg" subset="train" width="{W}" height="{H}">
+          <box label="cat" xtl="2" ytl="3" xbr="12.5" ybr="9" occluded="0" z_order="0" rotation="10.0"/>
+          <polygon label="dog" points="2.0,3;12,3;9,15" group_id="1"/>
+          <mask label="dog" rle="3, 4, 5" left="1" top="2" width="4" height="3"/><tag label="cat"/></image>'''
+    labels = "".join(f"<label><name>{n}</name><attributes/></label>" for n in ("cat", "dog"))
+    meta = f"<meta><task><labels>{labels}</labels></task></meta>"
+    _text(
+        folder / "annotations.xml", f'<?xml version="1.0" encoding="utf-8"?><annotations>{meta}{images}</annotations>'
+    )
+
+
 def _depth_png(folder: Path) -> None:
     import numpy as np
     from PIL import Image
@@ -616,6 +631,7 @@ dataset("masks of colours", "masks:{}", _colour_masks, alone=r"\.(png|jpg)$")
 dataset("depth-png", "depth-png:{}?scale=0.001", _depth_png, alone=r"\.(png|jpg)$")
 dataset("voc with own classes", "voc:{}?classes=owl,cat", _voc_own, alone=r"\.(xml|jpg)$")
 dataset("labelme", "labelme:{}?classes=cat,dog", _labelme, alone=r"\.(json|jpg)$")
+dataset("cvat", "cvat:{}", _cvat, alone=r"\.jpg$")
 dataset("yolo", "yolo:{}", _yolo, alone=r"\.(txt|jpg)$")
 dataset("yolo lists", "yolo:{}", _yolo_lists, alone=r"data/.\.(txt|jpg)$")
 
