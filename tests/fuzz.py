@@ -585,6 +585,23 @@ def _cvat(folder: Path) -> None:
     )
 
 
+def _label_studio(folder: Path) -> None:
+    tasks = []
+    for i in range(3):
+        _picture(folder / f"images/{i}.jpg", 60 + i)
+        about = {"original_width": W, "original_height": H, "from_name": "a", "to_name": "b", "id": "x"}
+        box = {"x": 10, "y": 10.5, "width": 50, "height": 30, "rotation": 0, "rectanglelabels": ["cat"]}
+        triangle = {"points": [[10, 10], [80, 10.5], [50, 90]], "closed": True, "polygonlabels": ["dog"]}
+        results = [
+            about | {"type": "rectanglelabels", "value": box},
+            about | {"type": "polygonlabels", "value": triangle},
+            about | {"type": "choices", "value": {"choices": ["day"]}},
+        ]
+        data = {"image": f"/data/local-files/?d=images/{i}.jpg"}
+        tasks.append({"id": i, "data": data, "annotations": [{"id": i, "was_cancelled": False, "result": results}]})
+    _text(folder / "project.json", json.dumps(tasks))
+
+
 def _depth_png(folder: Path) -> None:
     import numpy as np
     from PIL import Image
@@ -632,6 +649,7 @@ dataset("depth-png", "depth-png:{}?scale=0.001", _depth_png, alone=r"\.(png|jpg)
 dataset("voc with own classes", "voc:{}?classes=owl,cat", _voc_own, alone=r"\.(xml|jpg)$")
 dataset("labelme", "labelme:{}?classes=cat,dog", _labelme, alone=r"\.(json|jpg)$")
 dataset("cvat", "cvat:{}", _cvat, alone=r"\.jpg$")
+dataset("label-studio", "label-studio:{}", _label_studio, alone=r"\.jpg$")
 dataset("yolo", "yolo:{}", _yolo, alone=r"\.(txt|jpg)$")
 dataset("yolo lists", "yolo:{}", _yolo_lists, alone=r"data/.\.(txt|jpg)$")
 

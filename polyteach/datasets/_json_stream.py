@@ -51,6 +51,18 @@ class JsonStream:
         if self._peek():
             raise self._error("the end of the file", self._at)
 
+    def items(self) -> Iterator[tuple[int, Any, int, int]]:
+        """(index, value, first byte, bytes) of each element of a file that is one array.
+
+        Raises:
+            ValueError: it is none; names the file and the byte.
+        """
+        for _, index, value, begin, length in self._elements(""):
+            if index >= 0:
+                yield index, value, begin, length
+        if self._peek():
+            raise self._error("the end of the file", self._at)
+
     def _elements(self, field: str) -> Iterator[tuple[str, int, Any, int, int]]:
         self._take("[")
         yield field, -1, [], 0, 0
