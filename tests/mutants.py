@@ -836,8 +836,8 @@ MUTANTS = (
     mutant("datasets/_voc_own.py", "count_from = int(first) if first else int(said.lowest >= 1)", "count_from = 1",
            "boxes that are counted from 0 lie a pixel off",
            "test_dataset_voc_own.py::test_boxes_that_are_counted_from_0"),
-    mutant("datasets/_objects.py", "[-np.sin(turn), np.cos(turn)]", "[np.sin(turn), np.cos(turn)]",
-           "boxes are sheared, not turned", "test_dataset_cvat.py::test_a_turn_is_clockwise_as_it_is_seen"),
+    mutant("datasets/_objects.py", "turn = np.deg2rad(degrees)", "turn = -np.deg2rad(degrees)",
+           "boxes are turned the other way", "test_dataset_cvat.py::test_a_turn_is_clockwise_as_it_is_seen"),
     mutant("datasets/cvat.py", "reshape(height, width)", "reshape(width, height).T", "masks run down, not along",
            "test_dataset_cvat.py::test_outlines_of_every_kind"),
     # care for pseudo labels

@@ -346,6 +346,18 @@ def test_a_broken_data_file_is_named(tmp_path, case):
         load_dataset(f"yolo:{root}")
 
 
+def test_a_label_file_without_end_is_refused(tmp_path):
+    root = tree(
+        tmp_path, {"train/a": BOX, "train/b": "".join(f"0 0.5 0.5 0.1 {i / 20_000 + 0.001}\n" for i in range(17_000))}
+    )
+    _, b = load_dataset(f"yolo:{root}").entries(0, 2)
+    with pytest.raises(ValueError, match=r"b.txt: line 16385: an image may have at most 16,384 objects"):
+        b.targets((H, W))
+    text(root / "labels/train/b.txt", BOX + "\n" * 17_000_000)
+    with pytest.raises(ValueError, match=r"b.txt: has more than 16,777,216 bytes"):
+        b.targets((H, W))
+
+
 def test_trees_that_are_none(tmp_path):
     with pytest.raises(ValueError, match=r"is no folder: expected ROOT/data.yaml"):
         load_dataset(f"yolo:{tmp_path}/gone")

@@ -74,13 +74,13 @@ def decoded(path: str, data: bytes, encoding: str = "utf-8") -> str:
         raise ValueError(f"{path}: is no UTF-8 text: {e}") from e
 
 
-def lines(path: str) -> list[str]:
-    """The lines of a text file, without their ends.
+def lines(path: str, most: int = MOST) -> list[str]:
+    """The lines of a text file of at most `most` bytes, without their ends.
 
     Raises:
         ValueError: as `contents` and `decoded`; names the file.
     """
-    return [line.rstrip("\n") for line in io.StringIO(decoded(path, contents(path)), newline=None)]
+    return [line.rstrip("\n") for line in io.StringIO(decoded(path, contents(path, most)), newline=None)]
 
 
 def shown(value: Any) -> str:

@@ -14,8 +14,8 @@ and a label that is none of them is an error. A split is a folder that is called
 
 - A file without shapes is labelled: there is nothing. An image without a file is unlabelled; these are counted.
 - imagePath may have backslashes, lead up (../images/a.jpg) or be of another place: what is below ROOT by the longest
-  end of it is taken, and told. Where the image is not there, the copy in imageData is taken, and told; it has at most
-  64 MiB.
+  end of it is taken, and told. Where the image is not there, the copy in imageData is taken, and told. A file has
+  at most 64 MiB.
 - Shapes of one label and one group_id are parts of one object. Where one of them is a rectangle or a mask, the object
   has no outline.
 - A shape called __ignore__ is neither learned nor background.
@@ -41,15 +41,13 @@ from PIL import Image
 from polyteach.datasets import Dataset, Entry, Labels, composed, options, printable, split_of, walk
 from polyteach.datasets._class_lists import ClassList, given_classes
 from polyteach.datasets._coco_outlines import numbers
-from polyteach.datasets._files import MOST, contents, decoded, json_of, shown
+from polyteach.datasets._files import contents, decoded, json_of, shown
 from polyteach.datasets._objects import Thing, around, drawn, inside, oval, placed, united
 from polyteach.datasets._pairs import files_below
 from polyteach.datasets._tree import Tree
 from polyteach.tasks.contract import Space
 from polyteach.tasks.detection import BOXES, MASKS
 
-_LARGEST = 2 * MOST
-"""Bytes of a file, which may hold its image as text."""
 _OUTLINED = frozenset(("polygon", "circle", "mask"))
 _READ = _OUTLINED | {"rectangle"}
 _IGNORE = "__ignore__"
@@ -233,11 +231,9 @@ def _image_data(path: str) -> bytes:
     """The image that a file holds.
 
     Raises:
-        ValueError: it holds none, or too large a one.
+        ValueError: it holds none.
     """
     data = _bytes(f"{path}: imageData", _read(path).get("imageData"))
-    if len(data) > MOST:
-        raise ValueError(f"{path}: imageData: has {len(data):,} bytes, of at most {MOST:,}")
     return data
 
 
@@ -254,7 +250,7 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _json(path: str) -> Any:
-    return json_of(path, decoded(path, contents(path, _LARGEST), "utf-8-sig"))
+    return json_of(path, decoded(path, contents(path), "utf-8-sig"))
 
 
 def _kind(shape: dict[str, Any]) -> str:

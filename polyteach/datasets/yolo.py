@@ -60,11 +60,13 @@ from polyteach.datasets._files import lines, shown
 from polyteach.datasets._objects import Thing, around, drawn
 from polyteach.datasets._tree import Tree
 from polyteach.tasks.contract import Space
-from polyteach.tasks.detection import BOXES, MASKS
+from polyteach.tasks.detection import BOXES, MASKS, MOST_OBJECTS
 
 _DATA = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NAMES = ("classes.txt", "obj.names", "names.txt", "data/obj.names")
 _SPLITS = ("train", "val", "test")
+_MOST = 1 << 24
+"""Bytes of a label file."""
 _BEYOND = 0.01
 """How far beyond 0..1 a number may lie, as Ultralytics allows since 8.3."""
 _LAYOUT = (
@@ -95,10 +97,10 @@ class _Scan:
     def add(self, path: str) -> None:
         """One file; a broken line says nothing here, and is its image's error."""
         try:
-            rows = [line.split() for line in lines(path)]
+            said = lines(path, _MOST)
         except ValueError:
             return
-        for row in rows:
+        for row in map(str.split, said):
             if len(row) >= 5 and row[0].isascii() and row[0].isdigit() and len(row[0]) < 10:
                 self.classes[int(row[0])] += 1
                 self.outlines += len(row) >= 7
@@ -328,10 +330,12 @@ def _lines(path: str, classes: int) -> list[tuple[str, tuple[float, ...]]]:
         ValueError: a line is none of the forms above; says which line, and what is wrong with it.
     """
     found = []
-    for i, line in enumerate(lines(path), 1):
+    for i, line in enumerate(lines(path, _MOST), 1):
         words, where = line.split(), f"{path}: line {i}"
         if not words:
             continue
+        if len(found) == MOST_OBJECTS:
+            raise ValueError(f"{where}: an image may have at most {MOST_OBJECTS:,} objects")
         try:
             category, *numbers = (float(w) for w in words)
         except ValueError as e:
