@@ -217,7 +217,7 @@ def test_labels_among_pictures_without_a_reader_are_told(tmp_path, files, said):
 def test_other_formats_do_not_get_in_the_way(tmp_path):
     """A format's module becomes a name of the package, datasets/list.py too."""
     for name in formats():
-        importlib.import_module(f"polyteach.datasets.{name}")
+        importlib.import_module(f"polyteach.datasets.{name.replace('-', '_')}")
     tree(tmp_path, "a/1.png")
     assert seen(f"folder:{tmp_path}")[0] == {"a/1.png": (None, "a")}
 

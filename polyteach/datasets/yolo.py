@@ -329,7 +329,7 @@ def _lines(path: str, classes: int) -> list[tuple[str, tuple[float, ...]]]:
     Raises:
         ValueError: a line is none of the forms above; says which line, and what is wrong with it.
     """
-    found = []
+    found: list[tuple[str, tuple[float, ...]]] = []
     for i, line in enumerate(lines(path, _MOST), 1):
         words, where = line.split(), f"{path}: line {i}"
         if not words:
