@@ -214,7 +214,7 @@ def test_pages_that_code_and_pages_name_exist():
 def test_the_bounds_on_the_page_of_trust_are_those_of_the_code():
     from polyteach import store
     from polyteach.datasets import _archive, _files, cifar, nyu
-    from polyteach.ground import files, hub, limits, names
+    from polyteach.ground import files, hub_models, limits, names
     from polyteach.model import student
     from polyteach.tasks import contract, detection
     from polyteach.teachers import _onnx_input, _prompts_file
@@ -240,5 +240,5 @@ def test_the_bounds_on_the_page_of_trust_are_those_of_the_code():
     assert said("YAML") == [files.YAML_LETTERS, files.YAML_SCALAR, files.YAML_VALUES, files.YAML_DEEP]
     assert said("a file of prompts") == [_prompts_file.MOST]
     assert said("an ONNX") == [_onnx_input.LONGEST]
-    assert said("a Hugging Face") == [hub.MOST_LAYERS, hub.MOST_CLASSES, hub.LARGEST]
+    assert said("a Hugging Face") == [hub_models.MOST_LAYERS, hub_models.MOST_CLASSES, hub_models.LARGEST]
     assert said("NYU") == [nyu._IMAGES, nyu._BLOCK // 2**20, nyu._LETTERS]
