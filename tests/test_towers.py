@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from polyteach.model.student import Student, describe_student, load_student, sav
 from polyteach.model.units import units_of
 from polyteach.store import Store
 from polyteach.tasks.contract import Objective, Space
+from polyteach.training.recomputation import check_recomputable, recomputed
 from polyteach.verbs.label import label
 from polyteach.verbs.train import train
 from polyteach.verbs.transfer import transfer
@@ -477,3 +479,24 @@ def test_layers_are_units(tmp_path):
         assert len(found) == 7, (kind, found)
     found = units_of(folder_of("convnextv2", tmp_path / "convnextv2"), (64, 64), "backbone")
     assert len(found) == 5
+
+
+@pytest.mark.parametrize("kind", ["dinov2", "siglip", "swin"])
+def test_activations_that_are_computed_again_change_no_gradient(kind, tmp_path):
+    name = folder_of(kind, tmp_path / kind)
+    check_recomputable(name, (64, 64))  # it keeps fewer of them
+    backbone = load_backbone(name, "pretrained", (64, 64)).train()
+    images, grads = pictures((64, 64)), []
+    for again in (False, True):
+        backbone.zero_grad()
+        with recomputed(backbone, name) if again else nullcontext():
+            sum(m.square().mean() for m in backbone(images)).backward()
+        grads.append({k: p.grad.clone() for k, p in backbone.named_parameters() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys()
+    for k, v in grads[0].items():
+        torch.testing.assert_close(grads[1][k], v, msg=k)
+
+
+def test_a_model_that_cannot_compute_its_activations_again_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="cannot compute its activations again"):
+        check_recomputable(folder_of("convnextv2", tmp_path), (64, 64))

@@ -72,6 +72,10 @@ class PlainTower(Plain):
         cells = (x.shape[2] // self.shape.patch, x.shape[3] // self.shape.patch)
         return [grid(t, self.shape.prefix, cells) for t in tokens], last[:, 0] if self.shape.has_class else None
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute activations of layers again in the backward pass, by the library's own switch; see `recomputing`."""
+        recomputing(self.model, enable)
+
     def resized(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tables of positions of another size, interpolated."""
         return fitted(weights, self.state_dict(), self.size)
@@ -96,9 +100,27 @@ class PyramidTower(nn.Module):
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
         return pyramid(ask(self.model, x, self.shape), x, self.shape)
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute activations of layers again in the backward pass, by the library's own switch; see `recomputing`."""
+        recomputing(self.model, enable)
+
     def resized(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tables of positions of another size, interpolated."""
         return fitted(weights, self.state_dict(), self.size)
+
+
+def recomputing(model: Any, enable: bool) -> None:
+    """Let layers of a model keep no activations for the backward pass, which computes them again, or let them.
+
+    Raises:
+        NotImplementedError: the model cannot.
+    """
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise NotImplementedError
+    if enable:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_disable()
 
 
 def whole_stages(model: Any, partition: bool) -> None:
