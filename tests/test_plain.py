@@ -223,6 +223,23 @@ def test_boxes_are_found_on_levels_of_their_own():
         assert grads["backbone.model.pos_embed"]
 
 
+@pytest.mark.parametrize(
+    ("name", "size"), [(n, s) for n, s, _ in FAMILIES if not n.startswith(("beit", "samvit", "convmixer", "cait"))]
+)
+def test_all_heads_learn_over_each_kind_of_trunk(name, size):
+    """One step of all five: finite losses, and a finite gradient for nearly all of the trunk."""
+    torch.manual_seed(0)
+    scenes, objectives = [render(random_scene(i, size)) for i in range(2)], tasks_of()
+    student = Student(name, objectives, 8, size=size)
+    targets = {k: [load_task(o.task).truth(s, o.space) for s in scenes] for k, o in objectives.items()}
+    losses = student.losses(torch.stack([s.image for s in scenes]), targets)
+    assert set(losses) == set(objectives)
+    sum(losses.values()).backward()
+    grads = [(p.numel(), p.grad) for p in student.backbone.parameters()]
+    assert all(g.isfinite().all() for _, g in grads if g is not None)
+    assert sum(n for n, g in grads if g is not None) > 0.85 * sum(n for n, _ in grads)
+
+
 def test_size_of_images_is_told_by_levels_where_nothing_else_tells_it():
     assert image_size({"p3": torch.zeros(1, 2, 4, 6)}, 3) == (32, 48)
     assert image_size({"image": torch.zeros(1, 0, 30, 44), "p3": torch.zeros(1, 2, 4, 6)}, 3) == (30, 44)
