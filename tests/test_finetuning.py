@@ -530,7 +530,7 @@ def test_a_backbone_that_keeps_as_much_is_refused(monkeypatch, name):
     """One cannot; the other has the switch, and no use for it."""
     monkeypatch.setattr(Plain, "set_grad_checkpointing", lambda self, enable=True: None, raising=False)
     if name == "mine":
-        monkeypatch.setattr(recomputation, "load_backbone", lambda *_: Plain())
+        monkeypatch.setattr(recomputation, "load_backbone", lambda *_, **__: Plain())
     with pytest.raises(ValueError, match=f"grad_checkpointing: {name} cannot compute its activations again"):
         check_recomputable(name, (64, 64))
 

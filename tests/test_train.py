@@ -1151,7 +1151,7 @@ def test_decay_spares_norms_and_biases(tmp_path):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     for optimizer in ("sgd", "adamw"):
         groups = _optimizer(
-            list(model.parameters()), Settings(steps=1, optimizer=optimizer, weight_decay=0.3)
+            list(model.parameters()), Settings(steps=1, optimizer=optimizer, weight_decay=0.3), lambda p: 1.0
         ).param_groups
         decays = {tuple(p.shape): g["weight_decay"] for g in groups for p in g["params"]}
         assert decays == {(4, 3, 3, 3): 0.3, (4,): 0.0}

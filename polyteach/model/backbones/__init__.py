@@ -112,7 +112,7 @@ def check_name(name: str, init: str | None = None) -> None:
             folder_of(own)
         return
     arch = own.partition(".")[0]  # what follows it says which weights are meant
-    if arch not in timm_names() | timm_former_names() and not _registered(own):
+    if family == TIMM and arch not in timm_names() | timm_former_names() and not _registered(own):
         raise unknown_name("backbone", name, timm_list(), fix="polyteach takes timm's names, and transformers:FOLDER")
 
 
