@@ -32,7 +32,7 @@ SINCE = {
     "calibrated": True, "class_scores": {}, "best_share": None,  # options of train
     "layer_decay": 1.0, "thaw": 0, "drop_path": 0.0, "grad_checkpointing": False,
     "flip": False, "scales": [1.0],  # of label
-    "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],  # of a run's pixels, as its backbone's name said before
+    "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],  # of a run
     "calibration": None, "held": ...,  # what `store info` says more
 }  # fmt: skip
 """Keys that are new since then, with what they have to say of what was made before; any value where it is `...`."""
