@@ -2118,7 +2118,7 @@ for _k, _about in {
     "channels null": {"channels": None}, "channels list": {"channels": [8]},
     "backbone unknown": {"backbone": "x"}, "backbone number": {"backbone": 5}, "backbone hub": {"backbone": "hf-hub:a/b"},
     "backbone path": {"backbone": "local-dir:../x"}, "backbone null": {"backbone": None}, "backbone long": {"backbone": "n" * 5000},
-    "backbone large": {"backbone": "resnet152"}, "backbone flat": {"backbone": "levit_128"},
+    "backbone large": {"backbone": "resnet152"}, "backbone flat": {"backbone": "vit_tiny_patch16_224"},
     "backbone ansi": {"backbone": "\x1b[31m"}, "backbone huge": {"backbone": "vit_giant_patch14_dinov2"},
     "adapters text": {"adapters": "x"}, "adapters negative": {"adapters": -1}, "adapters huge": {"adapters": 10**9},
     "objectives list": {"objectives": [1]}, "objectives null": {"objectives": None}, "objectives none": {"objectives": {}},

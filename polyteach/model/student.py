@@ -152,18 +152,13 @@ class Student(nn.Module):
     def blocks(self, size: tuple[int, int]) -> list[str]:
         """Names of the outermost modules of the backbone that have weights and that a pass calls once.
 
-        Those that return a view of something are left out: FSDP warns of them. size: (height, width) of an image that
-        it takes.
+        size: (height, width) of an image that it takes.
         """
         called: Counter[nn.Module] = Counter()
-
-        def note(module: nn.Module, _: Any, out: Any) -> None:
-            called.update([module] * (2 if isinstance(out, Tensor) and out._is_view() else 1))
-
-        hooks = [m.register_forward_hook(note) for m in self.backbone.modules()]
+        hooks = [m.register_forward_hook(lambda m, *_: called.update([m])) for m in self.backbone.modules()]
         was = self.training
         self.eval()
-        with torch.no_grad():
+        with torch.inference_mode():
             self.backbone(torch.zeros(1, 3, *size, device=self.mean.device))
         self.train(was)
         for hook in hooks:

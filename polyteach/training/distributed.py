@@ -259,6 +259,11 @@ def synchronise(module: nn.Module, device: torch.device) -> int:
     return len(found)
 
 
+def _copied(module: nn.Module, given: Any, out: Any) -> Any:
+    """What a module returns, as a tensor of its own where it is a view of another: FSDP warns of those."""
+    return out.clone() if isinstance(out, Tensor) and out._is_view() else None
+
+
 class Joint:
     """A model whose backward passes run through the same layers in all processes, whatever their losses.
 
@@ -304,7 +309,8 @@ class Joint:
             def note(module: nn.Module, *_: Any, trained: dict[str, nn.Parameter] = trained) -> None:
                 self._kept |= {id(p): id(trained[n]) for n, p in module.named_parameters()}
 
-            self._hooks.append(module.register_forward_hook(note))  # before that of FSDP, which takes them away
+            # before those of FSDP, which take them away, and would be lost where what is returned is changed in place
+            self._hooks += [module.register_forward_hook(hook) for hook in (note, _copied)]
             fully_shard(module, mesh=mesh)
             trained.update(module.named_parameters())
 
