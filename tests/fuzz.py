@@ -476,6 +476,28 @@ def _objects365(folder: Path) -> None:
         _picture(folder / "train" / "patch8" / Path(n).name, 60 + i)
 
 
+def _lvis(folder: Path) -> None:
+    images = [
+        {
+            "id": 7 + i, "coco_url": f"http://images.cocodataset.org/train2017/{i:012d}.jpg", "height": H, "width": W,
+            "neg_category_ids": [2], "not_exhaustive_category_ids": [3] * (i == 1), "license": 5,
+        }
+        for i in range(3)
+    ]  # fmt: skip
+    outline = [[1.5, 2, 11.5, 2, 11.5, 10, 1.5, 10]]
+    found = [
+        {"id": i, "image_id": 7 + i, "category_id": 3, "bbox": [1.5, 2, 10, 8], "area": 80, "segmentation": outline}
+        for i in range(3)
+    ]
+    about = {
+        "images": images, "annotations": found, "licenses": [{"id": 5, "name": "CC BY", "url": "http://by"}],
+        "categories": [{"id": i, "name": f"thing_{i}", "frequency": "r"} for i in range(1, 6)],
+    }  # fmt: skip
+    _text(folder / "lvis_v1_train.json", json.dumps(about))
+    for i in range(3):
+        _picture(folder / f"train2017/{i:012d}.jpg", 60 + i)
+
+
 def _folder(folder: Path) -> None:
     for split in ("train", "val"):
         for name in ("cat", "dog"):
@@ -637,6 +659,7 @@ dataset("imagenet xml", "imagenet:{}", _annotated, files=r"xml$", alone=r"\.xml$
 dataset("diode", "diode:{}", _diode, alone=r".")
 dataset("nyu", "nyu:{}?segmentation=894", _nyu)
 dataset("objects365", "objects365:{}", _objects365, files=r"json$")
+dataset("lvis", "lvis:{}?unlabelled=background", _lvis, files=r"json$")
 dataset("folder", "folder:{}", _folder, alone=r".")
 dataset("pictures", "pictures:{}", _folder, alone=r".")
 dataset("list", "list:{}/list.txt", _list)
