@@ -498,6 +498,20 @@ def _lvis(folder: Path) -> None:
         _picture(folder / f"train2017/{i:012d}.jpg", 60 + i)
 
 
+def _cityscapes(folder: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    for split, i in (("train", 0), ("train", 1), ("val", 2)):
+        start = f"{split}/bonn/bonn_{i:06d}_000019"
+        _picture(folder / f"leftImg8bit/{start}_leftImg8bit.png", 60 + i)
+        pixels = np.full(SIZE, 7)
+        pixels[3:9, :7], pixels[12:, 20:], pixels[:, 29] = 26, 24, 1
+        _map(folder / f"gtFine/{start}_gtFine_labelIds.png", pixels)
+        pixels[3:9, :7] = 26_000 + i
+        Image.fromarray(pixels.astype(np.uint16)).save(folder / f"gtFine/{start}_gtFine_instanceIds.png")
+
+
 def _folder(folder: Path) -> None:
     for split in ("train", "val"):
         for name in ("cat", "dog"):
@@ -660,6 +674,7 @@ dataset("diode", "diode:{}", _diode, alone=r".")
 dataset("nyu", "nyu:{}?segmentation=894", _nyu)
 dataset("objects365", "objects365:{}", _objects365, files=r"json$")
 dataset("lvis", "lvis:{}?unlabelled=background", _lvis, files=r"json$")
+dataset("cityscapes", "cityscapes:{}", _cityscapes, alone=r"\.png$")
 dataset("folder", "folder:{}", _folder, alone=r".")
 dataset("pictures", "pictures:{}", _folder, alone=r".")
 dataset("list", "list:{}/list.txt", _list)
