@@ -512,6 +512,22 @@ def _cityscapes(folder: Path) -> None:
         Image.fromarray(pixels.astype(np.uint16)).save(folder / f"gtFine/{start}_gtFine_instanceIds.png")
 
 
+def _kitti(folder: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    for i in range(2):
+        _picture(folder / f"training/image_2/{i:06d}.png", 60 + i)
+        rest = "1.65 1.67 3.64 -0.65 1.71 46.70 -1.59"
+        objects = f"Car 0.00 0 -1.58 2.5 3.0 12.5 11.0 {rest}\nDontCare -1 -1 -10 20.0 1.0 25.0 9.0 {rest}\n"
+        _text(folder / f"training/label_2/{i:06d}.txt", objects)
+    drive = "2011_09_26_drive_0001_sync"
+    _picture(folder / f"2011_09_26/{drive}/image_02/data/0000000005.png", 70)
+    path = folder / f"train/{drive}/proj_depth/groundtruth/image_02/0000000005.png"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(np.linspace(0, 20_000, H * W).reshape(SIZE).astype(np.uint16)).save(path)
+
+
 def _folder(folder: Path) -> None:
     for split in ("train", "val"):
         for name in ("cat", "dog"):
@@ -675,6 +691,7 @@ dataset("nyu", "nyu:{}?segmentation=894", _nyu)
 dataset("objects365", "objects365:{}", _objects365, files=r"json$")
 dataset("lvis", "lvis:{}?unlabelled=background", _lvis, files=r"json$")
 dataset("cityscapes", "cityscapes:{}", _cityscapes, alone=r"\.png$")
+dataset("kitti", "kitti:{}", _kitti, alone=r"\.(png|txt)$")
 dataset("folder", "folder:{}", _folder, alone=r".")
 dataset("pictures", "pictures:{}", _folder, alone=r".")
 dataset("list", "list:{}/list.txt", _list)
