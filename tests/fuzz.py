@@ -528,6 +528,24 @@ def _kitti(folder: Path) -> None:
     Image.fromarray(np.linspace(0, 20_000, H * W).reshape(SIZE).astype(np.uint16)).save(path)
 
 
+def _bdd100k(folder: Path) -> None:
+    import numpy as np
+
+    def box(category: str, **attributes: bool) -> dict[str, Any]:
+        where = {"x1": 2.5, "y1": 3, "x2": 12.25, "y2": 10}
+        return {"id": "0", "category": category, "attributes": attributes, "box2d": where}
+
+    frames = []
+    for i in range(3):
+        _picture(folder / f"images/100k/train/{i}.jpg", 60 + i)
+        pixels = np.zeros(SIZE)
+        pixels[3:9, :7], pixels[12:] = 2, 255
+        _map(folder / f"labels/drivable/masks/train/{i}.png", pixels)
+        labels = [box("car", crowd=False), box("other person", occluded=True), {"category": "lane", "poly2d": []}]
+        frames.append({"name": f"{i}.jpg", "attributes": {"weather": "clear"}, "labels": labels})
+    _text(folder / "labels/det_20/det_train.json", json.dumps(frames))
+
+
 def _folder(folder: Path) -> None:
     for split in ("train", "val"):
         for name in ("cat", "dog"):
@@ -692,6 +710,7 @@ dataset("objects365", "objects365:{}", _objects365, files=r"json$")
 dataset("lvis", "lvis:{}?unlabelled=background", _lvis, files=r"json$")
 dataset("cityscapes", "cityscapes:{}", _cityscapes, alone=r"\.png$")
 dataset("kitti", "kitti:{}", _kitti, alone=r"\.(png|txt)$")
+dataset("bdd100k", "bdd100k:{}", _bdd100k, alone=r"\.(png|jpg)$")
 dataset("folder", "folder:{}", _folder, alone=r".")
 dataset("pictures", "pictures:{}", _folder, alone=r".")
 dataset("list", "list:{}/list.txt", _list)
