@@ -200,6 +200,16 @@ def test_splits_that_are_lists_of_folders_and_of_lists(tmp_path):
     }  # fmt: skip
 
 
+def test_validation_stands_for_val(tmp_path):
+    """As in Ultralytics' check_det_dataset; where both are there, val it is."""
+    root = tree(tmp_path, {"train/a": BOX, "val/b": BOX}, DATA.replace("val:", "validation:"))
+    assert [split for split, _ in answers(f"yolo:{root}").values()] == ["train", "val"]
+    assert f"{root}/data.yaml: validation: was taken for val" in notes(f"yolo:{root}")
+    text(root / "data.yaml", DATA + "validation: images/train\n")
+    assert list(answers(f"yolo:{root}")) == ["images/train/a.png", "images/val/b.png"]
+    assert "taken for val" not in notes(f"yolo:{root}")
+
+
 def test_nothing_outside_of_the_tree_is_read(tmp_path):
     picture(tmp_path / "secret/images/x.png")
     text(tmp_path / "secret/labels/x.txt", BOX)

@@ -17,7 +17,8 @@ without images/ in its path they are beside it. `yolo:ROOT?data=FILE` reads a da
 as its `path`. Names come from data.yaml, else from a file of names (classes.txt, obj.names); without one, classes are
 called by their numbers, and that is said.
 
-The source: Ultralytics' `data/utils.py` (img2label_paths, verify_image_label, check_det_dataset). Odd cases:
+The source: Ultralytics' `data/utils.py` (img2label_paths, verify_image_label, check_det_dataset; at commit 00bfe34).
+Odd cases:
 
 - An image whose label file is missing or empty is labelled: there is nothing in it. So Ultralytics takes both; the
   missing ones are counted. A split in which no image has a label file is unlabelled.
@@ -25,10 +26,13 @@ The source: Ultralytics' `data/utils.py` (img2label_paths, verify_image_label, c
   are those of another; that one is kept here.
 - Boxes and outlines may be mixed. An image with a box that has no outline is learned from by its boxes alone.
   (Ultralytics reads that box's line as an outline of two points.)
-- A number is within 0..1, or at most 0.01 beyond it, as Ultralytics allows; boxes and points are clipped to the image.
+- A number is within 0..1, or at most 0.01 beyond it; boxes and points are clipped to the image. Ultralytics asks so of
+  a box and of the box around an outline, not of the outline's points.
+- `validation` of data.yaml stands for `val` where there is none, as in Ultralytics; which is told.
 - Lines of 9 numbers are outlines of 4 points. Oriented boxes (OBB) are written so too: the outline is then that box.
 - Pose files (kpt_shape in data.yaml, or a line with a number too many) are refused, and so are a box with a score
-  (6 numbers), a class without a name, a class that is no whole number, and what is not a number.
+  (6 numbers), a box without width or height (Ultralytics keeps it), a class without a name, a class that is no whole
+  number, and what is not a number.
 - `path` of data.yaml and the paths in lists may be of another system or another place: what is below ROOT by the
   longest end of such a path is taken, and told. Nothing outside of ROOT is read.
 - Label files without an image, and images of one name with different endings, which share a label file, are counted.
@@ -68,7 +72,7 @@ _SPLITS = ("train", "val", "test")
 _MOST = 1 << 24
 """Bytes of a label file."""
 _BEYOND = 0.01
-"""How far beyond 0..1 a number may lie, as Ultralytics allows since 8.3."""
+"""How far beyond 0..1 a number may lie, as Ultralytics' verify_image_label allows of boxes."""
 _LAYOUT = (
     "expected ROOT/data.yaml, or ROOT/images/ and ROOT/labels/ (or ROOT/train/images/ and ROOT/train/labels/) with a "
     "text file for each image"
@@ -115,6 +119,9 @@ class Yolo(Dataset):
         self._root, self._data, self._tree = root, data, Tree(root)
         self._about = _described(data) if data is not None else {}
         notes: list[str] = []
+        if self._about.get("validation") and not self._about.get("val"):
+            self._about["val"] = self._about["validation"]
+            notes.append(f"{data}: validation: was taken for val")
         left_out: Counter[str] = Counter()
         base = "" if elsewhere else self._base(notes)
         rows = self._listed(base, notes, left_out)
