@@ -546,6 +546,15 @@ def _bdd100k(folder: Path) -> None:
     _text(folder / "labels/det_20/det_train.json", json.dumps(frames))
 
 
+def _openimages(folder: Path) -> None:
+    rows = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction\n"
+    for i in range(3):
+        _picture(folder / f"train/{i:016x}.jpg", 60 + i)
+        rows += f"{i:016x},xclick,/m/0k4j,1,0.125,0.5,0.1,0.9,0,0,0,0\n{i:016x},xclick,/m/01yrx,1,0,1,0,1,0,0,1,0\n"
+    _text(folder / "train-annotations-bbox.csv", rows)
+    _text(folder / "class-descriptions-boxable.csv", "/m/0k4j,Car\n/m/01yrx,Cat\n")
+
+
 def _folder(folder: Path) -> None:
     for split in ("train", "val"):
         for name in ("cat", "dog"):
@@ -711,6 +720,7 @@ dataset("lvis", "lvis:{}?unlabelled=background", _lvis, files=r"json$")
 dataset("cityscapes", "cityscapes:{}", _cityscapes, alone=r"\.png$")
 dataset("kitti", "kitti:{}", _kitti, alone=r"\.(png|txt)$")
 dataset("bdd100k", "bdd100k:{}", _bdd100k, alone=r"\.(png|jpg)$")
+dataset("openimages", "openimages:{}?unlabelled=background", _openimages, alone=r"\.jpg$")
 dataset("folder", "folder:{}", _folder, alone=r".")
 dataset("pictures", "pictures:{}", _folder, alone=r".")
 dataset("list", "list:{}/list.txt", _list)

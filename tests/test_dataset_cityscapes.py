@@ -5,12 +5,13 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import ndimage
 
 from polyteach.datasets import load_dataset
 from polyteach.datasets.cityscapes import _regions
 from polyteach.tasks.detection import MASKS
 from polyteach.verbs.ingest import ingest
+
+ndimage = pytest.importorskip("scipy.ndimage")
 
 IGNORE = 65535
 H, W = 20, 30
