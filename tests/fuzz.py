@@ -555,6 +555,21 @@ def _openimages(folder: Path) -> None:
     _text(folder / "class-descriptions-boxable.csv", "/m/0k4j,Car\n/m/01yrx,Cat\n")
 
 
+def _pascal_context(folder: Path) -> None:
+    import numpy as np
+    from scipy.io import savemat
+
+    ids = [f"2008_00000{i}" for i in range(3)]
+    (folder / "trainval").mkdir()
+    for i, id in enumerate(ids):
+        _picture(folder / f"VOC2010/JPEGImages/{id}.jpg", 60 + i)
+        savemat(folder / f"trainval/{id}.mat", {"LabelMap": np.full(SIZE, i + 1, np.uint16)}, do_compression=True)
+    _text(folder / "VOC2010/ImageSets/Main/train.txt", f"{ids[0]}\n{ids[1]}\n")
+    _text(folder / "VOC2010/ImageSets/Main/val.txt", f"{ids[2]}\n")
+    _text(folder / "labels.txt", "1: accordion\n2: aeroplane\n3: table\n")
+    _text(folder / "59_labels.txt", "1: aeroplane\n2: diningtable\n")
+
+
 def _folder(folder: Path) -> None:
     for split in ("train", "val"):
         for name in ("cat", "dog"):
@@ -721,6 +736,7 @@ dataset("cityscapes", "cityscapes:{}", _cityscapes, alone=r"\.png$")
 dataset("kitti", "kitti:{}", _kitti, alone=r"\.(png|txt)$")
 dataset("bdd100k", "bdd100k:{}", _bdd100k, alone=r"\.(png|jpg)$")
 dataset("openimages", "openimages:{}?unlabelled=background", _openimages, alone=r"\.jpg$")
+dataset("pascal-context", "pascal-context:{}", _pascal_context, alone=r"\.(mat|jpg)$")
 dataset("folder", "folder:{}", _folder, alone=r".")
 dataset("pictures", "pictures:{}", _folder, alone=r".")
 dataset("list", "list:{}/list.txt", _list)

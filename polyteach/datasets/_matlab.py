@@ -18,8 +18,9 @@ SECONDS = 60
 def read_matlab(path: str, data: bytes, names: list[str]) -> dict[str, Any]:
     """These variables of a file, those that are there, by name.
 
-    path: for errors. An array is the list of its numbers, without its shape; a text is a text; an array of structures
-    is a dictionary of lists, with None for what is neither a number nor a text.
+    path: for errors. An array is the list of its numbers, row by row, and its shape, without sides of 1, is beside it
+    as "NAME.shape"; a text is a text; an array of structures is a dictionary of lists, with None for what is neither a
+    number nor a text.
 
     Raises:
         ValueError: it is broken, takes too much, or SciPy is not installed; names the file.
@@ -71,7 +72,10 @@ def _main(names: list[str]) -> int:
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, hard))
     content = loadmat(io.BytesIO(sys.stdin.buffer.read()), squeeze_me=True, variable_names=names)
-    sys.stdout.write(json.dumps({name: _plain(content[name]) for name in names if name in content}))
+    there = [name for name in names if name in content]
+    numeric = (n for n in there if getattr(getattr(content[n], "dtype", None), "kind", " ") in "iuf")
+    shapes = {f"{n}.shape": content[n].shape for n in numeric}
+    sys.stdout.write(json.dumps(shapes | {name: _plain(content[name]) for name in there}))
     return 0
 
 
