@@ -10,17 +10,23 @@ import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
+import io
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from polyteach.__main__ import main as command
+from polyteach.ground.files import write_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = (
@@ -211,6 +217,47 @@ def against(
         question, other = f"{what}against {peer.name}", found.get(peer.name)
         rows.append(Row(benchmark, question, ours, other, unit, goal, unmeasured=missing.get(peer.name, "")))
     return rows
+
+
+class Said:
+    """What was done in the folder that is the current one, and is not done again: the processor's seconds for each
+    step, commands, and what they printed. The clock's would say more of the machine's other work."""
+
+    def __init__(self, much: dict[str, Any]) -> None:
+        """much: how much of everything, as JSON; another run in the same folder must have the same."""
+        self.file, self.much = Path("said.json"), much
+        kept = json.loads(self.file.read_text()) if self.file.exists() else {"much": self.much}
+        if kept["much"] != self.much:
+            raise ValueError(f"{Path.cwd()} was begun with {kept['much']}, not {self.much}; choose another folder")
+        self.seconds: dict[str, float] = kept.get("seconds", {})
+        self.commands: dict[str, str] = kept.get("commands", {})
+        self.printed: dict[str, str] = kept.get("printed", {})
+
+    def step(self, what: str, work: Callable[[], Any]) -> None:
+        """Do it, where it is not done yet."""
+        if what in self.seconds:
+            return
+        start = time.process_time()
+        work()
+        self.seconds[what] = time.process_time() - start
+        kept = {key: getattr(self, key) for key in ("much", "seconds", "commands", "printed")}
+        write_json(self.file, kept)
+        print(f"{what}: {self.seconds[what]:.0f} s of one core", file=sys.stderr, flush=True)
+
+    def command(self, what: str, *words: str) -> None:
+        """Give a command of polyteach's, and keep what it prints."""
+        line = shlex.join(["polyteach", *words])
+        out = io.StringIO()
+
+        def give() -> None:
+            print(line, file=sys.stderr, flush=True)
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+                status = command(list(words))
+            if status:
+                raise RuntimeError(f"{line} ended with {status}:\n{out.getvalue()}")
+            self.commands[what], self.printed[what] = line, out.getvalue()
+
+        self.step(what, give)
 
 
 def machine() -> dict[str, Any]:

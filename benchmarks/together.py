@@ -17,12 +17,7 @@ but theirs, comes near to them. Half of the time is the student's. One run, one 
 
 import argparse
 import contextlib
-import io
 import json
-import shlex
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +25,7 @@ from typing import Any
 import small_teachers
 import torch
 import transformers as hf
-from harness import RESULTS, machine, scratch
+from harness import RESULTS, Said, machine, scratch
 from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import save_file
 from small_teachers import COARSE, SIZE, TEXTS, lessons
@@ -38,7 +33,6 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 import polyteach
-from polyteach.__main__ import main as command
 from polyteach.ground.geometry import whole
 from polyteach.store import LabelSet, Store
 from polyteach.tasks import load_task
@@ -87,46 +81,6 @@ class Scale:
 
 
 QUICK = Scale(24, 16, 8, {"yolo": 30, "sam": 2, "owlvit": 30, "glpn": 2, "student": 3}, 0.05)
-
-
-class Said:
-    """What was done in the folder that is the current one, and is not done again: the processor's seconds for each
-    step, commands, and what they printed. The clock's would say more of the machine's other work."""
-
-    def __init__(self, much: Scale) -> None:
-        self.file, self.much = Path("said.json"), asdict(much)
-        kept = json.loads(self.file.read_text()) if self.file.exists() else {"much": self.much}
-        if kept["much"] != self.much:
-            raise ValueError(f"{Path.cwd()} was begun with {kept['much']}, not {self.much}; choose another --folder")
-        self.seconds: dict[str, float] = kept.get("seconds", {})
-        self.commands: dict[str, str] = kept.get("commands", {})
-        self.printed: dict[str, str] = kept.get("printed", {})
-
-    def step(self, what: str, work: Callable[[], Any]) -> None:
-        """Do it, where it is not done yet."""
-        if what in self.seconds:
-            return
-        start = time.process_time()
-        work()
-        self.seconds[what] = time.process_time() - start
-        kept = {key: getattr(self, key) for key in ("much", "seconds", "commands", "printed")}
-        self.file.write_text(json.dumps(kept, indent=1))
-        print(f"{what}: {self.seconds[what]:.0f} s of one core", file=sys.stderr, flush=True)
-
-    def command(self, what: str, *words: str) -> None:
-        """Give a command of polyteach's, and keep what it prints."""
-        line = shlex.join(["polyteach", *words])
-        out = io.StringIO()
-
-        def give() -> None:
-            print(line, file=sys.stderr, flush=True)
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-                status = command(list(words))
-            if status:
-                raise RuntimeError(f"{line} ended with {status}:\n{out.getvalue()}")
-            self.commands[what], self.printed[what] = line, out.getvalue()
-
-        self.step(what, give)
 
 
 # ------------------------------------------------------------------------------------------- the steps
@@ -423,7 +377,7 @@ def together(folder: Path, much: Scale) -> tuple[str, bytes]:
     """All of it in an empty folder: the page, and the contact sheet as JPEG."""
     torch.set_num_threads(1)
     with contextlib.chdir(folder):
-        said = Said(much)
+        said = Said(asdict(much))
         run(said, much)
         store = Store.open("store")
         held = held_out(store)

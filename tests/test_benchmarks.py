@@ -395,5 +395,5 @@ def test_teachers_of_every_kind_label_one_store_and_one_student_learns(tmp_path,
     before = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*.parquet")}
     assert together(tmp_path, QUICK)[0] == page  # what is there is not done again
     assert {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*.parquet")} == before
-    with pytest.raises(ValueError, match="choose another --folder"):
+    with pytest.raises(ValueError, match="choose another folder"):
         together(tmp_path, Scale())

@@ -1,0 +1,508 @@
+"""Does multi-task self-training still improve a strong checkpoint? The same checkpoint as it is, continued otherwise at
+about the cost of the student's training, and continued by MuST; then probed and fine-tuned with people's labels.
+
+    python benchmarks/strong.py --data ROOT --work DIR      # results/strong.json and .md: about an hour of one core
+    python benchmarks/strong.py --data ROOT --work DIR --page     # the page alone, of what is finished in DIR
+    python benchmarks/strong.py --data ROOT --work DIR --quick    # that it runs: figures of no worth, nothing written
+
+ROOT has photographs with people's labels that are no part of this repository (`strong_data.py` says which, and in what
+folders); pip install 'polyteach[demo,selfsup]' ai-edge-litert. A run that was stopped goes on in DIR.
+
+Two checkpoints: EfficientNet-Lite0, which learned 1.3 million labelled photographs of ImageNet; and a small ResNet that
+learned by SimCLR, here, from the pool alone. Each goes five ways:
+
+as it is: nothing is done to it.
+longer: nothing either, but each fine-tuning has more steps.
+self-supervised: SimCLR on the pool, from the checkpoint, with as many images as the student sees.
+must: a student of three teachers' labels of the pool (boxes by FastestDet, regions by DeepLab, classes by Lite0).
+must and features: the same, and it learns Lite0's features too.
+
+All that is learned downstream starts from the backbone alone. Fine-tuning has one learning rate per set, chosen on
+validation images for "as it is", which is where the others may only lose by it. The rates of "self-supervised" and
+"must" are chosen by a linear probe on validation images, with the first seed; "must and features" takes that of "must".
+Seeds: of the continued training, and of the heads, batches and few-shot choice of what follows it, the same for every
+arm; so differences are paired by seed.
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from harness import RESULTS, Said, machine
+from safetensors.torch import save_file
+from scipy.stats import t as student_t
+from strong_data import copy_networks, fill_camvid, fill_nyu, take_pool
+
+import polyteach
+from polyteach.teachers.packaged_models import efficientnet_lite0_state
+
+LEARNED = ("boxes", "regions", "classes")
+FEATURES = ("seen-dense", "seen-global")
+ARMS = ("as it is", "longer", "self-supervised", "must", "must and features")
+CONTINUED = ARMS[2:]
+BASE = ARMS[0]
+LEFT_OUT = ("caltech",)
+"""Folders of the pool that share a source with a downstream set."""
+NET = ("--size", "96", "--workers", "0", "--device", "cpu", "--channels-last", "--channels", "32", "--no-progress")
+FILE = "transfer.json"
+COMPARED = (
+    *((arm, BASE) for arm in ARMS[1:]), *((arm, other) for arm in ARMS[3:] for other in ARMS[1:3]),
+    ("must and features", "must"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scale:
+    """pool: photographs. batch, steps: of the student. contrast, first: images per step of SimCLR, and its steps where
+    it makes the second checkpoint. tune, longer: steps of a fine-tuning. rates: of what is continued; tune_rates: of
+    fine-tuning."""
+
+    pool: int = 2400
+    batch: int = 16
+    steps: int = 150
+    contrast: int = 64
+    first: int = 400
+    tune: int = 60
+    longer: int = 140
+    rates: tuple[float, ...] = (0.0002, 0.001)
+    tune_rates: tuple[float, ...] = (0.001, 0.003)
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    @property
+    def contrasts(self) -> int:
+        """Steps of SimCLR that see as many images as the student does."""
+        return max(1, self.steps * self.batch // self.contrast)
+
+
+QUICK = Scale(pool=48, batch=4, steps=2, contrast=8, first=1, tune=1, longer=2, tune_rates=(0.003,), seeds=(0,))
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A downstream store, how it is learned, the score that decides, and options."""
+
+    store: str
+    mode: str
+    metric: str
+    options: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.store}, {'linear probe' if self.mode == 'linear' else 'fine-tuned'}: {self.metric}"
+
+
+TRANSFERS = (
+    Transfer("caltech", "linear", "top-1", ("--shots", "10")),
+    Transfer("camvid", "finetune", "mIoU", ("--validation-split", "val")),
+    Transfer("nyu", "finetune", "delta<1.25"),
+    Transfer("caltech", "finetune", "top-1", ("--shots", "10")),
+)
+"""In order of importance: where time runs out, the last are not there."""
+PROBE = TRANSFERS[0]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """name: in the tables. backbone: timm's. init: what training starts from."""
+
+    name: str
+    backbone: str
+    init: str
+
+
+CHECKPOINTS = (
+    Checkpoint("imagenet", "tf_efficientnet_lite0", "lite0.safetensors"),
+    Checkpoint("simclr", "test_resnet", "runs/simclr-checkpoint"),
+)
+
+
+# ------------------------------------------------------------------------------------------- the run
+
+
+def run_of(checkpoint: Checkpoint, arm: str, rate: float | None, seed: int) -> str:
+    """What a continued training is called, or, without a rate, a test of the checkpoint."""
+    return "-".join([checkpoint.name, arm.replace(" ", "-"), *([] if rate is None else [f"{rate}"]), f"s{seed}"])
+
+
+def test_of(checkpoint: Checkpoint, arm: str, rate: float | None, seed: int, how: Transfer) -> Path:
+    """Where a transfer is kept."""
+    return Path("transfer", run_of(checkpoint, arm, rate, seed), f"{how.store}-{how.mode}")
+
+
+def continued_rate(folder: Path, checkpoint: Checkpoint, arm: str, much: Scale) -> float | None:
+    """Of a continued training, chosen by the linear probe on validation images with the first seed; the smaller of two
+    that are as good. None before both were tried."""
+    tried = "must" if arm == "must and features" else arm
+    files = {r: folder / test_of(checkpoint, tried, r, much.seeds[0], PROBE) / FILE for r in sorted(much.rates)}
+    if not all(f.exists() for f in files.values()):
+        return None
+    found = {r: json.loads(f.read_text())["results"][0]["sweep"] for r, f in files.items()}
+    best = {r: max(cell["validation"] for cell in cells) for r, cells in found.items()}
+    return max(best, key=lambda r: best[r])  # of equal ones the first
+
+
+def prepare(said: Said, much: Scale, data: Path) -> None:
+    """Stores, teachers' files, labels of the pool, and the checkpoints."""
+    said.step("take the pool", lambda: take_pool(data / "pool.tar", Path("pool"), much.pool, LEFT_OUT))
+    said.step("take the networks", lambda: copy_networks(data / "networks", Path()))
+    state = {k: v.contiguous() for k, v in efficientnet_lite0_state().items()}
+    said.step("take Lite0", lambda: save_file(state, "lite0.safetensors"))
+    said.step("store the pool", lambda: polyteach.ingest("pool", "stores/pool", embed=True, progress=False))
+    caltech = f"folder:{data / 'caltech101'}"
+    said.step("store caltech", lambda: polyteach.ingest(caltech, "stores/caltech", embed=True, progress=False))
+    said.step("store camvid", lambda: fill_camvid(data / "camvid", Path("stores/camvid")))
+    said.step("store nyu", lambda: fill_nyu(data / "nyu", Path("stores/nyu")))
+    teachers = {
+        "boxes": "onnx:FastestDet.onnx",
+        "regions": f"python:{Path(__file__).with_name('strong_data.py')}:deeplab",
+        "classes": "packaged:efficientnet_lite0",
+        "seen": "features:timm:tf_efficientnet_lite0@lite0.safetensors",
+    }
+    for name, spec in teachers.items():  # one by one: what each costs
+        words = ("--teacher", f"{name}={spec}", "--device", "cpu", "--no-progress")
+        said.command(f"label: {name}", "label", "stores/pool", *words)
+
+
+class Way:
+    """One checkpoint's trainings and transfers, in the current folder."""
+
+    def __init__(self, said: Said, much: Scale, checkpoint: Checkpoint) -> None:
+        self.said, self.much, self.checkpoint = said, much, checkpoint
+
+    def begin(self) -> None:
+        """Make the checkpoint, where it is not there yet."""
+        if Path(self.checkpoint.init).suffix != ".safetensors":
+            words = ("--steps", f"{self.much.first}", "--lr", "0.001", "--seed", "0")
+            self._contrast(f"{self.checkpoint.name}: the checkpoint", self.checkpoint.init, words)
+
+    def _contrast(self, what: str, out: str, words: Sequence[str]) -> None:
+        self.said.command(
+            what, "pretrain", "stores/pool", "--out", out, "--method", "simclr", "--crop", "0.3", "1", "--backbone",
+            self.checkpoint.backbone, "--batch-size", f"{self.much.contrast}", "--optimizer", "adamw", *words, *NET,
+        )  # fmt: skip
+
+    def learn(self, arm: str, rate: float, seed: int) -> str:
+        """Continue the checkpoint; the run's folder."""
+        out = f"runs/{run_of(self.checkpoint, arm, rate, seed)}"
+        what = f"{self.checkpoint.name}: {arm}: train, rate {rate}, seed {seed}"
+        init = ("--init", self.checkpoint.init, "--lr", f"{rate}", "--seed", f"{seed}")
+        if arm == "self-supervised":
+            self._contrast(what, out, (*init, "--steps", f"{self.much.contrasts}"))
+            return out
+        sets = LEARNED + (FEATURES if arm == "must and features" else ())
+        self.said.command(
+            what, "train", "stores/pool", "--out", out, "--labels", *sets, *init, "--backbone",
+            self.checkpoint.backbone, "--steps", f"{self.much.steps}", "--batch-size", f"{self.much.batch}",
+            "--optimizer", "adamw", "--ema", "0.99", "--scale", "0.8", "1.3", "--weights", "equal", "--score", "0.4",
+            *NET,
+        )  # fmt: skip
+        return out
+
+    def transfer(self, arm: str, rate: float | None, seed: int, how: Transfer, sweep: Sequence[float] = ()) -> None:
+        """Probe or fine-tune what `learn` made, or, without a rate, the checkpoint. sweep: rates to choose from."""
+        place, m = test_of(self.checkpoint, arm, rate, seed, how), self.much
+        init = self.checkpoint.init if rate is None else self.learn(arm, rate, seed)
+        of_file = ("--backbone", self.checkpoint.backbone) if Path(init).suffix == ".safetensors" else ()
+        trained: tuple[str, ...] = ()
+        if how.mode == "finetune":
+            steps = m.longer if arm == "longer" else m.tune
+            lrs = [f"{r}" for r in sweep or [self.tune_rate(how)]]
+            trained = ("--parts", "backbone", "--optimizer", "adamw", "--scale", "0.8", "1.3", "--steps", f"{steps}")
+            trained += ("--lrs", *lrs)
+        tried = "" if rate is None else f", rate {rate}"
+        self.said.command(
+            f"{self.checkpoint.name}: {arm}: {how.mode} {how.store}{tried}, seed {seed}", "transfer",
+            f"stores/{how.store}", "--downstream", how.store, "--name", arm, "--init", init, *of_file, "--out",
+            f"{place}", "--mode", how.mode, "--metric", how.metric, "--seeds", f"{seed}", "--batch-size", "16",
+            "--resamples", "0", "--examples", "0", *how.options, *trained, *NET,
+        )  # fmt: skip
+
+    def tune_rate(self, how: Transfer) -> float:
+        """Of every fine-tuning on a set: the one that is best for the checkpoint as it is, on validation images."""
+        first = self.much.seeds[0]
+        self.transfer(BASE, None, first, how, self.much.tune_rates)
+        rate: float = json.loads((test_of(self.checkpoint, BASE, None, first, how) / FILE).read_text())["results"][0][
+            "chosen"
+        ]["lr"]
+        return rate
+
+    def go(self, transfers: Sequence[Transfer]) -> None:
+        """All arms and seeds on these sets."""
+        first, *others = self.much.seeds
+        for how in transfers:
+            self.transfer(BASE, None, first, how, self.much.tune_rates if how.mode == "finetune" else ())
+            for seed in others:
+                self.transfer(BASE, None, seed, how)
+        for arm in CONTINUED[:2]:
+            for rate in self.much.rates:
+                self.transfer(arm, rate, first, PROBE)
+        for seed in self.much.seeds:
+            for arm in CONTINUED:
+                for how in transfers:
+                    self.transfer(arm, continued_rate(Path(), self.checkpoint, arm, self.much), seed, how)
+            for how in transfers:
+                if how.mode == "finetune":
+                    self.transfer("longer", None, seed, how)
+
+
+def everything(said: Said, much: Scale, data: Path) -> None:
+    """The whole grid; the fine-tuning that matters least comes last."""
+    prepare(said, much, data)
+    for transfers in (TRANSFERS[:-1], TRANSFERS[-1:]):
+        for checkpoint in CHECKPOINTS:
+            way = Way(said, much, checkpoint)
+            way.begin()
+            way.go(transfers)
+
+
+# ------------------------------------------------------------------------------------------- what came of it
+
+
+@dataclass(frozen=True)
+class Found:
+    """One test: what was scored, and the score in percent."""
+
+    checkpoint: str
+    arm: str
+    seed: int
+    test: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Over seeds. low, high: Student's t, 95 %; NaN of a single value."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+def over_seeds(values: Sequence[float]) -> Mean:
+    """The mean of values that are each of one seed, and the 95 % interval of Student's t about it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not values:
+        raise ValueError("no values to take a mean of")
+    n, mean = len(values), fmean(values)
+    reach = float(student_t.ppf(0.975, n - 1)) * stdev(values) / math.sqrt(n) if n > 1 else math.nan
+    return Mean(mean, mean - reach, mean + reach, n)
+
+
+def scores(found: Sequence[Found], checkpoint: str, arm: str, test: str) -> dict[int, float]:
+    """By seed. Raises ValueError where a seed comes twice."""
+    out: dict[int, float] = {}
+    for f in found:
+        if (f.checkpoint, f.arm, f.test) == (checkpoint, arm, test):
+            if f.seed in out:
+                raise ValueError(f"two scores of {checkpoint}, {arm}, {test}, seed {f.seed}")
+            out[f.seed] = f.score
+    return out
+
+
+def paired(first: dict[int, float], second: dict[int, float]) -> Mean | None:
+    """First minus second, by seed, over the seeds that both have; None where there is none."""
+    both = sorted(set(first) & set(second))
+    return over_seeds([first[s] - second[s] for s in both]) if both else None
+
+
+def average(found: Sequence[Found], checkpoint: str, arm: str, tests: Sequence[str]) -> dict[int, float]:
+    """By seed, the mean of the scores of all tests, for seeds that have all of them."""
+    each = [scores(found, checkpoint, arm, test) for test in tests]
+    seeds = set(each[0]).intersection(*each[1:]) if each else set()
+    return {s: fmean(e[s] for e in each) for s in sorted(seeds)}
+
+
+def read(folder: Path, much: Scale) -> list[Found]:
+    """All that is finished in a folder."""
+    found = []
+    for c in CHECKPOINTS:
+        for arm in ARMS:
+            rate = continued_rate(folder, c, arm, much) if arm in CONTINUED else None
+            if arm in CONTINUED and rate is None:
+                continue
+            for how in TRANSFERS:
+                for seed in much.seeds:
+                    file = folder / test_of(c, arm, rate, seed, how) / FILE
+                    if file.exists():
+                        [result] = json.loads(file.read_text())["results"]
+                        found.append(Found(c.name, arm, seed, f"{how}", result["mean"]))
+    return found
+
+
+def told(x: Mean | None, sign: bool = False) -> str:
+    """A mean with its interval, for a table."""
+    if x is None:
+        return "-"
+    form = "+.1f" if sign else ".1f"
+    if x.count < 2:
+        return f"{x.mean:{form}} (one seed)"
+    # of the checkpoint as it is a probe may have the same score with every seed
+    return f"{x.mean:{form}} [{x.low:{form}}, {x.high:{form}}]"
+
+
+def columns(found: Sequence[Found], checkpoint: str) -> dict[str, dict[str, dict[int, float]]]:
+    """Of a checkpoint, by test and then by arm, the scores by seed; last the mean of the tests that all arms have."""
+    out = {}
+    for how in TRANSFERS:
+        by_arm = {a: scores(found, checkpoint, a, f"{how}") for a in ARMS}
+        if any(by_arm.values()):
+            out[f"{how}"] = by_arm
+    tuned = [t for t, by_arm in out.items() if all(by_arm.values())]
+    if len(tuned) > 1:
+        out["mean of what is fine-tuned"] = {a: average(found, checkpoint, a, tuned) for a in ARMS}
+    return out
+
+
+def tables(found: Sequence[Found]) -> Iterator[str]:
+    """Lines of Markdown: for each checkpoint, scores by arm, and differences."""
+    for c in CHECKPOINTS:
+        by_test = columns(found, c.name)
+        if not by_test:
+            continue
+        head = ["", *by_test]
+        yield from (f"### {c.name}: `{c.backbone}`", "", f"| {' | '.join(head)} |")
+        yield f"| --- {'| ---: ' * len(by_test)}|"
+        for arm in ARMS:
+            cells = [over_seeds([*v[arm].values()]) if v[arm] else None for v in by_test.values()]
+            yield f"| {arm} | {' | '.join(map(told, cells))} |"
+        yield from ("", f"| difference {' | '.join(head)} |", f"| --- {'| ---: ' * len(by_test)}|")
+        for arm, other in COMPARED:
+            apart = [paired(v[arm], v[other]) for v in by_test.values()]
+            if any(apart):
+                yield f"| {arm} - {other} | {' | '.join(told(x, sign=True) for x in apart)} |"
+        yield ""
+
+
+def costs(seconds: dict[str, float]) -> Iterator[str]:
+    """Lines of Markdown: the processor's seconds of one seed by arm and kind of work, and of the rest."""
+    spent: dict[tuple[str, str, str], list[float]] = {}
+    rest = {}
+    for what, value in seconds.items():
+        c, *more = what.split(": ")
+        if len(more) == 2 and more[0] in ARMS:
+            kind = more[1].rpartition(", seed")[0].partition(", rate")[0]
+            spent.setdefault((c, more[0], kind), []).append(value)
+        else:
+            rest[what] = value
+    yield from ("| checkpoint | arm | work | seconds of each seed |", "| --- | --- | --- | --- |")
+    for (c, arm, kind), values in spent.items():
+        yield f"| {c} | {arm} | {kind} | {', '.join(f'{v:.0f}' for v in values)} |"
+    yield from ("", "| other work | seconds |", "| --- | ---: |")
+    for what, value in rest.items():
+        yield f"| {what} | {value:.0f} |"
+    yield f"| all | {sum(seconds.values()):.0f} |"
+
+
+def bf16() -> bool | None:
+    """Whether the processor has AVX512-BF16; None where that cannot be known."""
+    file = Path("/proc/cpuinfo")
+    return "avx512_bf16" in file.read_text() if file.exists() else None
+
+
+def rates(folder: Path, much: Scale) -> dict[str, float]:
+    """The learning rates that were chosen, of what is finished."""
+    out: dict[str, float] = {}
+    for c in CHECKPOINTS:
+        for how in TRANSFERS:
+            file = folder / test_of(c, BASE, None, much.seeds[0], how) / FILE
+            if how.mode == "finetune" and file.exists():
+                out[f"{c.name}: {how}"] = json.loads(file.read_text())["results"][0]["chosen"]["lr"]
+        for arm in CONTINUED:
+            rate = continued_rate(folder, c, arm, much)
+            if rate is not None:
+                out[f"{c.name}: {arm}: training"] = rate
+    return out
+
+
+def page(folder: Path, much: Scale, seconds: dict[str, float]) -> tuple[dict[str, Any], str]:
+    """What goes into strong.json, and strong.md, of what is finished."""
+    found = read(folder, much)
+    about = {
+        "commits": (folder / "commits.txt").read_text().split("\n")[:-1],
+        "machine": machine() | {"avx512_bf16": bf16(), "threads": torch.get_num_threads()},
+        "scale": asdict(much),
+        "rates": rates(folder, much),
+        "scores": [asdict(f) for f in found],
+        "seconds": {k: round(v, 1) for k, v in seconds.items()},
+    }
+    cpu = about["machine"]
+    wanted = len(much.seeds) * sum(
+        len([a for a in ARMS if a != "longer" or how.mode == "finetune"]) for how in TRANSFERS for _ in CHECKPOINTS
+    )
+    lines = [
+        "By `python benchmarks/strong.py`, whose head says what the arms are.",
+        "",
+        f"{len(found)} of {wanted} tests are finished. {cpu['cpu']} (AVX512-BF16: {cpu['avx512_bf16']}), one thread, "
+        f"fp32, torch {torch.__version__}; {cpu['date']}; commit {', '.join(about['commits'])}.",
+        "",
+        f"{asdict(much)}",
+        "",
+        f"Seeds {', '.join(map(str, much.seeds))}. A mean over seeds, and in brackets the 95 % interval of Student's t "
+        "about it; differences are paired by seed. Scores are in percent. Not corrected for the number of comparisons.",
+        "",
+        *tables(found),
+        "## Learning rates that were chosen",
+        "",
+        *(f"- {what}: {rate:g}" for what, rate in about["rates"].items()),
+        "",
+        "## What it has cost, in seconds of one core",
+        "",
+        *costs(seconds),
+    ]
+    return about, "\n".join(lines) + "\n"
+
+
+def note_commit(folder: Path) -> None:
+    """Add the commit that runs to commits.txt, where it is not its last line."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    name = git("rev-parse", "--short=12", "HEAD")
+    name += " with changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+    file = folder / "commits.txt"
+    known = file.read_text() if file.exists() else ""
+    if not known.endswith(f"{name}\n"):
+        file.write_text(f"{known}{name}\n")
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the photographs")
+    parser.add_argument("--work", type=Path, required=True, help="keep all there, and go on with what is there")
+    parser.add_argument("--page", action="store_true", help="run nothing: write the page of what is finished")
+    parser.add_argument("--quick", action="store_true", help="that it runs; writes nothing")
+    given = parser.parse_args()
+    much, data, work = QUICK if given.quick else Scale(), given.data.resolve(), given.work.resolve()
+    torch.set_num_threads(1)
+    work.mkdir(parents=True, exist_ok=True)
+    with contextlib.chdir(work):
+        said = Said(json.loads(json.dumps(asdict(much))))
+        if not given.page:
+            note_commit(work)
+            start = time.monotonic()
+            everything(said, much, data)
+            print(f"{time.monotonic() - start:.0f} s by the clock")
+        about, text = page(work, much, said.seconds)
+    print(text)
+    if not given.quick:
+        (RESULTS / "strong.json").write_text(json.dumps(about, indent=1) + "\n")
+        (RESULTS / "strong.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
