@@ -348,7 +348,6 @@ def told(x: Mean | None, sign: bool = False) -> str:
     form = "+.1f" if sign else ".1f"
     if x.count < 2:
         return f"{x.mean:{form}} (one seed)"
-    # of the checkpoint as it is a probe may have the same score with every seed
     return f"{x.mean:{form}} [{x.low:{form}}, {x.high:{form}}]"
 
 
@@ -386,23 +385,26 @@ def tables(found: Sequence[Found]) -> Iterator[str]:
 
 
 def costs(seconds: dict[str, float]) -> Iterator[str]:
-    """Lines of Markdown: the processor's seconds of one seed by arm and kind of work, and of the rest."""
-    spent: dict[tuple[str, str, str], list[float]] = {}
+    """Lines of Markdown: the processor's seconds of the work of each arm, means over seeds and rates; and of the rest."""
+    spent: dict[tuple[str, str], dict[str, list[float]]] = {}
     rest = {}
     for what, value in seconds.items():
         c, *more = what.split(": ")
         if len(more) == 2 and more[0] in ARMS:
-            kind = more[1].rpartition(", seed")[0].partition(", rate")[0]
-            spent.setdefault((c, more[0], kind), []).append(value)
+            work = more[1].partition(",")[0]
+            spent.setdefault((c, more[0]), {}).setdefault(work, []).append(value)
         else:
             rest[what] = value
-    yield from ("| checkpoint | arm | work | seconds of each seed |", "| --- | --- | --- | --- |")
-    for (c, arm, kind), values in spent.items():
-        yield f"| {c} | {arm} | {kind} | {', '.join(f'{v:.0f}' for v in values)} |"
+    works = [*dict.fromkeys(work for by_work in spent.values() for work in by_work)]
+    works.sort(key=lambda work: work != "train")
+    yield from (f"| checkpoint | arm | {' | '.join(works)} |", f"| --- | --- {'| ---: ' * len(works)}|")
+    for (c, arm), by_work in spent.items():
+        cells = [f"{fmean(by_work[w]):.0f}" if w in by_work else "-" for w in works]
+        yield f"| {c} | {arm} | {' | '.join(cells)} |"
     yield from ("", "| other work | seconds |", "| --- | ---: |")
     for what, value in rest.items():
         yield f"| {what} | {value:.0f} |"
-    yield f"| all | {sum(seconds.values()):.0f} |"
+    yield f"| all of this page | {sum(seconds.values()):.0f} |"
 
 
 def bf16() -> bool | None:
