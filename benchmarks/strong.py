@@ -254,9 +254,9 @@ class Way:
 
 
 def everything(said: Said, much: Scale, data: Path) -> None:
-    """The whole grid; the fine-tuning that matters least comes last."""
+    """The whole grid; the sets that matter least come last, with all seeds."""
     prepare(said, much, data)
-    for transfers in (TRANSFERS[:-1], TRANSFERS[-1:]):
+    for transfers in (TRANSFERS[:2], TRANSFERS[2:3], TRANSFERS[3:]):
         for checkpoint in CHECKPOINTS:
             way = Way(said, much, checkpoint)
             way.begin()
@@ -385,7 +385,7 @@ def tables(found: Sequence[Found]) -> Iterator[str]:
 
 
 def costs(seconds: dict[str, float]) -> Iterator[str]:
-    """Lines of Markdown: the processor's seconds of the work of each arm, means over seeds and rates; and of the rest."""
+    """Lines of Markdown: seconds of the work of each arm, means over seeds and rates; and of the rest."""
     spent: dict[tuple[str, str], dict[str, list[float]]] = {}
     rest = {}
     for what, value in seconds.items():
