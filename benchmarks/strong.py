@@ -43,6 +43,7 @@ from scipy.stats import t as student_t
 from strong_data import copy_networks, fill_camvid, fill_nyu, take_pool
 
 import polyteach
+from polyteach.store import Store
 from polyteach.teachers.packaged_models import efficientnet_lite0_state
 
 LEARNED = ("boxes", "regions", "classes")
@@ -169,6 +170,10 @@ def prepare(said: Said, much: Scale, data: Path) -> None:
     for name, spec in teachers.items():  # one by one: what each costs
         words = ("--teacher", f"{name}={spec}", "--device", "cpu", "--no-progress")
         said.command(f"label: {name}", "label", "stores/pool", *words)
+    for labels in Store.open("stores/pool").sets():
+        _, failed, _ = labels.statistics()
+        if failed:
+            raise RuntimeError(f"{labels.path}: {failed} photographs failed; said.json has why")
 
 
 class Way:

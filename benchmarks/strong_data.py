@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 
@@ -159,12 +160,13 @@ class DeepLab:
         return [{"segmentation": self._asked(image)} for image in images]
 
     def _asked(self, image: Tensor) -> SegmentationTarget:
-        """Every second of its 257 x 257 pixels, which are between those of 33 x 33 anyway."""
+        """Seen as a square, and told in the image's pixels again."""
         pixels = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((257, 257), Image.Resampling.BILINEAR)
         self._network.set_tensor(self._in, np.asarray(pixels, dtype=np.float32)[None] / 127.5 - 1)
         self._network.invoke()
-        logits = torch.from_numpy(self._network.get_tensor(self._out)[0, ::2, ::2].copy())
-        probability, category = logits.softmax(-1).max(-1)
+        logits = torch.from_numpy(self._network.get_tensor(self._out)).permute(0, 3, 1, 2)
+        size = (image.shape[1], image.shape[2])
+        probability, category = interpolate(logits, size, mode="bilinear")[0].softmax(0).max(0)
         return SegmentationTarget(category=category, probability=probability)
 
 
