@@ -74,7 +74,7 @@ class Scale:
     first: int = 400
     tune: int = 60
     longer: int = 140
-    rates: tuple[float, ...] = (0.0002, 0.001)
+    rates: tuple[float, ...] = (0.00003, 0.0002, 0.001)
     tune_rates: tuple[float, ...] = (0.001, 0.003)
     seeds: tuple[int, ...] = (0, 1, 2)
 
