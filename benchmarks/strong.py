@@ -27,20 +27,18 @@ arm; so differences are paired by seed.
 import argparse
 import contextlib
 import json
-import math
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import torch
 from harness import RESULTS, Said, machine
 from safetensors.torch import save_file
-from scipy.stats import t as student_t
 from strong_data import copy_networks, fill_camvid, fill_nyu, take_pool
+from strong_summary import Found, costs, rate_lines, tables
 
 import polyteach
 from polyteach.store import Store
@@ -138,16 +136,23 @@ def test_of(checkpoint: Checkpoint, arm: str, rate: float | None, seed: int, how
     return Path("transfer", run_of(checkpoint, arm, rate, seed), f"{how.store}-{how.mode}")
 
 
+def on_validation(file: Path) -> float:
+    """The best score on validation images that a transfer.json tells."""
+    return max(float(cell["validation"]) for cell in json.loads(file.read_text())["results"][0]["sweep"])
+
+
+def tried_rates(folder: Path, checkpoint: Checkpoint, arm: str, much: Scale) -> dict[float, float]:
+    """Of a continued training, rate -> score of the linear probe on validation images, with the first seed; ascending,
+    and only those that were tried already."""
+    arm = "must" if arm == "must and features" else arm
+    files = {r: folder / test_of(checkpoint, arm, r, much.seeds[0], PROBE) / FILE for r in sorted(much.rates)}
+    return {r: on_validation(file) for r, file in files.items() if file.exists()}
+
+
 def continued_rate(folder: Path, checkpoint: Checkpoint, arm: str, much: Scale) -> float | None:
-    """Of a continued training, chosen by the linear probe on validation images with the first seed; the smaller of two
-    that are as good. None before both were tried."""
-    tried = "must" if arm == "must and features" else arm
-    files = {r: folder / test_of(checkpoint, tried, r, much.seeds[0], PROBE) / FILE for r in sorted(much.rates)}
-    if not all(f.exists() for f in files.values()):
-        return None
-    found = {r: json.loads(f.read_text())["results"][0]["sweep"] for r, f in files.items()}
-    best = {r: max(cell["validation"] for cell in cells) for r, cells in found.items()}
-    return max(best, key=lambda r: best[r])  # of equal ones the first
+    """The best of the rates that were tried, of equal ones the smallest; None before all were tried."""
+    found = tried_rates(folder, checkpoint, arm, much)
+    return max(found, key=lambda r: found[r]) if len(found) == len(much.rates) else None
 
 
 def prepare(said: Said, much: Scale, data: Path) -> None:
@@ -234,9 +239,8 @@ class Way:
         """Of every fine-tuning on a set: the one that is best for the checkpoint as it is, on validation images."""
         first = self.much.seeds[0]
         self.transfer(BASE, None, first, how, self.much.tune_rates)
-        rate: float = json.loads((test_of(self.checkpoint, BASE, None, first, how) / FILE).read_text())["results"][0][
-            "chosen"
-        ]["lr"]
+        file = test_of(self.checkpoint, BASE, None, first, how) / FILE
+        rate: float = json.loads(file.read_text())["results"][0]["chosen"]["lr"]
         return rate
 
     def go(self, transfers: Sequence[Transfer]) -> None:
@@ -271,64 +275,6 @@ def everything(said: Said, much: Scale, data: Path) -> None:
 # ------------------------------------------------------------------------------------------- what came of it
 
 
-@dataclass(frozen=True)
-class Found:
-    """One test: what was scored, and the score in percent."""
-
-    checkpoint: str
-    arm: str
-    seed: int
-    test: str
-    score: float
-
-
-@dataclass(frozen=True)
-class Mean:
-    """Over seeds. low, high: Student's t, 95 %; NaN of a single value."""
-
-    mean: float
-    low: float
-    high: float
-    count: int
-
-
-def over_seeds(values: Sequence[float]) -> Mean:
-    """The mean of values that are each of one seed, and the 95 % interval of Student's t about it.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if not values:
-        raise ValueError("no values to take a mean of")
-    n, mean = len(values), fmean(values)
-    reach = float(student_t.ppf(0.975, n - 1)) * stdev(values) / math.sqrt(n) if n > 1 else math.nan
-    return Mean(mean, mean - reach, mean + reach, n)
-
-
-def scores(found: Sequence[Found], checkpoint: str, arm: str, test: str) -> dict[int, float]:
-    """By seed. Raises ValueError where a seed comes twice."""
-    out: dict[int, float] = {}
-    for f in found:
-        if (f.checkpoint, f.arm, f.test) == (checkpoint, arm, test):
-            if f.seed in out:
-                raise ValueError(f"two scores of {checkpoint}, {arm}, {test}, seed {f.seed}")
-            out[f.seed] = f.score
-    return out
-
-
-def paired(first: dict[int, float], second: dict[int, float]) -> Mean | None:
-    """First minus second, by seed, over the seeds that both have; None where there is none."""
-    both = sorted(set(first) & set(second))
-    return over_seeds([first[s] - second[s] for s in both]) if both else None
-
-
-def average(found: Sequence[Found], checkpoint: str, arm: str, tests: Sequence[str]) -> dict[int, float]:
-    """By seed, the mean of the scores of all tests, for seeds that have all of them."""
-    each = [scores(found, checkpoint, arm, test) for test in tests]
-    seeds = set(each[0]).intersection(*each[1:]) if each else set()
-    return {s: fmean(e[s] for e in each) for s in sorted(seeds)}
-
-
 def read(folder: Path, much: Scale) -> list[Found]:
     """All that is finished in a folder."""
     found = []
@@ -346,91 +292,37 @@ def read(folder: Path, much: Scale) -> list[Found]:
     return found
 
 
-def told(x: Mean | None, sign: bool = False) -> str:
-    """A mean with its interval, for a table."""
-    if x is None:
-        return "-"
-    form = "+.1f" if sign else ".1f"
-    if x.count < 2:
-        return f"{x.mean:{form}} (one seed)"
-    return f"{x.mean:{form}} [{x.low:{form}}, {x.high:{form}}]"
-
-
-def columns(found: Sequence[Found], checkpoint: str) -> dict[str, dict[str, dict[int, float]]]:
-    """Of a checkpoint, by test and then by arm, the scores by seed; last the mean of the tests that all arms have."""
-    out = {}
-    for how in TRANSFERS:
-        by_arm = {a: scores(found, checkpoint, a, f"{how}") for a in ARMS}
-        if any(by_arm.values()):
-            out[f"{how}"] = by_arm
-    tuned = [t for t, by_arm in out.items() if all(by_arm.values())]
-    if len(tuned) > 1:
-        out["mean of what is fine-tuned"] = {a: average(found, checkpoint, a, tuned) for a in ARMS}
-    return out
-
-
-def tables(found: Sequence[Found]) -> Iterator[str]:
-    """Lines of Markdown: for each checkpoint, scores by arm, and differences."""
-    for c in CHECKPOINTS:
-        by_test = columns(found, c.name)
-        if not by_test:
-            continue
-        head = ["", *by_test]
-        yield from (f"### {c.name}: `{c.backbone}`", "", f"| {' | '.join(head)} |")
-        yield f"| --- {'| ---: ' * len(by_test)}|"
-        for arm in ARMS:
-            cells = [over_seeds([*v[arm].values()]) if v[arm] else None for v in by_test.values()]
-            yield f"| {arm} | {' | '.join(map(told, cells))} |"
-        yield from ("", f"| difference {' | '.join(head)} |", f"| --- {'| ---: ' * len(by_test)}|")
-        for arm, other in COMPARED:
-            apart = [paired(v[arm], v[other]) for v in by_test.values()]
-            if any(apart):
-                yield f"| {arm} - {other} | {' | '.join(told(x, sign=True) for x in apart)} |"
-        yield ""
-
-
-def costs(seconds: dict[str, float]) -> Iterator[str]:
-    """Lines of Markdown: seconds of the work of each arm, means over seeds and rates; and of the rest."""
-    spent: dict[tuple[str, str], dict[str, list[float]]] = {}
-    rest = {}
-    for what, value in seconds.items():
-        c, *more = what.split(": ")
-        if len(more) == 2 and more[0] in ARMS:
-            work = more[1].partition(",")[0]
-            spent.setdefault((c, more[0]), {}).setdefault(work, []).append(value)
-        else:
-            rest[what] = value
-    works = [*dict.fromkeys(work for by_work in spent.values() for work in by_work)]
-    works.sort(key=lambda work: work != "train")
-    yield from (f"| checkpoint | arm | {' | '.join(works)} |", f"| --- | --- {'| ---: ' * len(works)}|")
-    for (c, arm), by_work in spent.items():
-        cells = [f"{fmean(by_work[w]):.0f}" if w in by_work else "-" for w in works]
-        yield f"| {c} | {arm} | {' | '.join(cells)} |"
-    yield from ("", "| other work | seconds |", "| --- | ---: |")
-    for what, value in rest.items():
-        yield f"| {what} | {value:.0f} |"
-    yield f"| all of this page | {sum(seconds.values()):.0f} |"
-
-
 def bf16() -> bool | None:
     """Whether the processor has AVX512-BF16; None where that cannot be known."""
     file = Path("/proc/cpuinfo")
     return "avx512_bf16" in file.read_text() if file.exists() else None
 
 
-def rates(folder: Path, much: Scale) -> dict[str, float]:
-    """The learning rates that were chosen, of what is finished."""
-    out: dict[str, float] = {}
+def rates(folder: Path, much: Scale) -> dict[str, dict[str, Any]]:
+    """By what is trained: the learning rates that were tried, each with its score on validation images, and which one
+    was chosen; for the probe also the score of the checkpoint as it is."""
+    out: dict[str, dict[str, Any]] = {}
     for c in CHECKPOINTS:
         for how in TRANSFERS:
             file = folder / test_of(c, BASE, None, much.seeds[0], how) / FILE
             if how.mode == "finetune" and file.exists():
-                out[f"{c.name}: {how}"] = json.loads(file.read_text())["results"][0]["chosen"]["lr"]
-        for arm in CONTINUED:
-            rate = continued_rate(folder, c, arm, much)
-            if rate is not None:
-                out[f"{c.name}: {arm}: training"] = rate
+                result = json.loads(file.read_text())["results"][0]
+                tried = {f"{cell['lr']:g}": cell["validation"] for cell in result["sweep"]}
+                out[f"{c.name}: {how}"] = {"tried": tried, "chosen": result["chosen"]["lr"]}
+        file = folder / test_of(c, BASE, None, much.seeds[0], PROBE) / FILE
+        for arm in CONTINUED[:2]:
+            if found := tried_rates(folder, c, arm, much):
+                chosen = continued_rate(folder, c, arm, much)
+                about = {"tried": {f"{r:g}": v for r, v in found.items()}, "chosen": chosen, BASE: on_validation(file)}
+                out[f"{c.name}: {arm}: training"] = about
     return out
+
+
+def section(found: Sequence[Found], c: Checkpoint) -> Iterator[str]:
+    """Lines of Markdown about one checkpoint."""
+    yield from (f"## {c.name}: `{c.backbone}`", "")
+    lines = [*tables(found, c.name, [f"{how}" for how in TRANSFERS], ARMS, COMPARED)]
+    yield from lines or ("Nothing is finished.", "")
 
 
 def page(folder: Path, much: Scale, seconds: dict[str, float]) -> tuple[dict[str, Any], str]:
@@ -459,14 +351,14 @@ def page(folder: Path, much: Scale, seconds: dict[str, float]) -> tuple[dict[str
         f"Seeds {', '.join(map(str, much.seeds))}. A mean over seeds, and in brackets the 95 % interval of Student's t "
         "about it; differences are paired by seed. Scores are in percent. Not corrected for the number of comparisons.",
         "",
-        *tables(found),
-        "## Learning rates that were chosen",
+        *(line for c in CHECKPOINTS for line in section(found, c)),
+        "## Learning rates",
         "",
-        *(f"- {what}: {rate:g}" for what, rate in about["rates"].items()),
+        *rate_lines(about["rates"], BASE),
         "",
         "## What it has cost, in seconds of one core",
         "",
-        *costs(seconds),
+        *costs(seconds, ARMS),
     ]
     return about, "\n".join(lines) + "\n"
 

@@ -23,7 +23,7 @@ def scripts(monkeypatch):
 
 
 def test_the_interval_over_seeds_by_hand():
-    from strong import over_seeds
+    from strong_summary import over_seeds
 
     found = over_seeds([1.0, 2.0, 3.0])  # standard deviation 1
     assert (found.mean, found.count) == (2.0, 3)
@@ -38,7 +38,7 @@ def test_the_interval_over_seeds_by_hand():
 
 
 def test_differences_are_paired_by_seed():
-    from strong import paired
+    from strong_summary import paired
 
     # what seeds share, 0, 10 and 20, cancels: each pair differs by 1, 2 and 0
     first, second = {2: 29.0, 0: 5.0, 1: 17.0}, {0: 4.0, 1: 15.0, 2: 29.0}
@@ -53,7 +53,8 @@ def test_differences_are_paired_by_seed():
 
 def made_up(missing=()):
     """Scores of one checkpoint, one test for each seed, arm and set: arm k is k points above the first."""
-    from strong import ARMS, TRANSFERS, Found
+    from strong import ARMS, TRANSFERS
+    from strong_summary import Found
 
     return [
         Found("imagenet", arm, seed, f"{how}", 50.0 + k + 10 * seed + 5 * (how.mode == "linear"))
@@ -65,7 +66,8 @@ def made_up(missing=()):
 
 
 def test_scores_by_seed_and_their_average():
-    from strong import TRANSFERS, average, scores
+    from strong import TRANSFERS
+    from strong_summary import average, scores
 
     found, [camvid, nyu] = made_up(), [f"{how}" for how in TRANSFERS[1:3]]
     assert scores(found, "imagenet", "must", nyu) == {0: 53, 1: 63, 2: 73}
@@ -77,9 +79,9 @@ def test_scores_by_seed_and_their_average():
 
 
 def test_the_tables_say_what_was_found():
-    from strong import tables
+    from strong import CHECKPOINTS, section
 
-    lines = [*tables(made_up())]
+    lines = [*section(made_up(), CHECKPOINTS[0])]
     reach = 10 * T2 / math.sqrt(3)
     mean = f"{60.0:.1f} [{60 - reach:.1f}, {60 + reach:.1f}]"
     probe = f"{65.0:.1f} [{65 - reach:.1f}, {65 + reach:.1f}]"
@@ -87,23 +89,26 @@ def test_the_tables_say_what_was_found():
     same = "+3.0 [+3.0, +3.0]"
     assert f"| must - as it is | {' | '.join([same] * 5)} |" in lines
     assert "| longer - as it is | - | " + " | ".join(["+1.0 [+1.0, +1.0]"] * 4) + " |" in lines
-    fewer = [*tables(made_up(missing=[("must", 1), ("must", 2)]))]
+    fewer = [*section(made_up(missing=[("must", 1), ("must", 2)]), CHECKPOINTS[0])]
+    assert [*section(made_up(), CHECKPOINTS[1])][2] == "Nothing is finished."
     assert f"| must - as it is | {' | '.join(['+3.0 (one seed)'] * 5)} |" in fewer
 
 
 def test_an_unfinished_set_is_in_no_average():
-    from strong import TRANSFERS, columns
+    from strong import ARMS, TRANSFERS
+    from strong_summary import columns
 
     nyu = f"{TRANSFERS[2]}"
     found = [f for f in made_up() if not (f.test == nyu and f.arm == "must")]
     found = [replace(f, score=0.0) if f.test == nyu else f for f in found]
-    by_test = columns(found, "imagenet")
+    by_test = columns(found, "imagenet", [f"{how}" for how in TRANSFERS], ARMS)
     assert by_test[nyu]["must"] == {}
     assert by_test["mean of what is fine-tuned"]["must"] == {0: 53, 1: 63, 2: 73}
 
 
 def test_the_rate_is_the_best_on_validation_images_and_of_equal_ones_the_smaller(tmp_path):
-    from strong import CHECKPOINTS, FILE, PROBE, Scale, continued_rate, test_of
+    from strong import CHECKPOINTS, FILE, PROBE, Scale, continued_rate, rates, test_of
+    from strong_summary import rate_lines
 
     much, checkpoint = Scale(rates=(0.1, 0.01), seeds=(4,)), CHECKPOINTS[0]
 
@@ -121,6 +126,11 @@ def test_the_rate_is_the_best_on_validation_images_and_of_equal_ones_the_smaller
     assert continued_rate(tmp_path, checkpoint, "must", much) == 0.1
     assert continued_rate(tmp_path, checkpoint, "must and features", much) == 0.1
     assert continued_rate(tmp_path, checkpoint, "self-supervised", much) is None
+    folder = tmp_path / test_of(checkpoint, "as it is", None, 4, PROBE)
+    folder.mkdir(parents=True)
+    (folder / FILE).write_text(json.dumps({"results": [{"sweep": [{"validation": 62.0}], "mean": 0.0}]}))
+    lines = [*rate_lines(rates(tmp_path, much), "as it is")]
+    assert lines[2:] == ["| imagenet: must: training | 0.01: 60.0, 0.1: 60.5 | 0.1 | 62.0 |"]
 
 
 def test_self_supervision_sees_as_many_images_as_the_student():
@@ -132,14 +142,14 @@ def test_self_supervision_sees_as_many_images_as_the_student():
 
 
 def test_costs_are_means_over_seeds():
-    from strong import costs
+    from strong_summary import costs
 
     lines = [
         *costs({
             "imagenet: must: train, rate 0.1, seed 0": 10.0, "imagenet: must: train, rate 0.1, seed 1": 20.0,
             "imagenet: must: finetune nyu, rate 0.1, seed 0": 7.0, "imagenet: as it is: finetune nyu, seed 0": 5.0,
             "label: boxes": 3.0,
-        })
+        }, ("as it is", "must"))
     ]  # fmt: skip
     assert lines[0] == "| checkpoint | arm | train | finetune nyu |"
     assert lines[2:4] == ["| imagenet | must | 15 | 7 |", "| imagenet | as it is | - | 5 |"]
