@@ -29,7 +29,7 @@ import contextlib
 import json
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,12 @@ import torch
 from harness import RESULTS, Said, machine
 from safetensors.torch import save_file
 from strong_data import copy_networks, fill_camvid, fill_nyu, take_pool
+from strong_statistics import backbone_of, backbone_state, completed, measure, mixed, whole_views
 from strong_summary import Found, costs, rate_lines, tables
+from torch import Tensor
 
 import polyteach
+from polyteach.model.student import Student
 from polyteach.store import Store
 from polyteach.teachers.packaged_models import efficientnet_lite0_state
 
@@ -49,6 +52,10 @@ FEATURES = ("seen-dense", "seen-global")
 ARMS = ("as it is", "longer", "self-supervised", "must", "must and features")
 CONTINUED = ARMS[2:]
 BASE = ARMS[0]
+MIXED = ("must with the checkpoint's statistics", "the checkpoint with must's statistics")
+"""Of batch normalisation, with the smallest rate and the first seed."""
+ANEW = " (statistics measured anew)"
+"""Of batch normalisation, on whole images of the pool: of every arm."""
 LEFT_OUT = ("caltech",)
 """Folders of the pool that share a source with a downstream set."""
 NET = ("--size", "96", "--workers", "0", "--device", "cpu", "--channels-last", "--channels", "32", "--no-progress")
@@ -63,7 +70,7 @@ COMPARED = (
 class Scale:
     """pool: photographs. batch, steps: of the student. contrast, first: images per step of SimCLR, and its steps where
     it makes the second checkpoint. tune, longer: steps of a fine-tuning. rates: of what is continued; tune_rates: of
-    fine-tuning."""
+    fine-tuning. measured: photographs of the pool on which statistics are measured."""
 
     pool: int = 2400
     batch: int = 16
@@ -72,6 +79,7 @@ class Scale:
     first: int = 400
     tune: int = 60
     longer: int = 140
+    measured: int = 512
     rates: tuple[float, ...] = (0.00003, 0.0002, 0.001)
     tune_rates: tuple[float, ...] = (0.001, 0.003)
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -218,8 +226,14 @@ class Way:
 
     def transfer(self, arm: str, rate: float | None, seed: int, how: Transfer, sweep: Sequence[float] = ()) -> None:
         """Probe or fine-tune what `learn` made, or, without a rate, the checkpoint. sweep: rates to choose from."""
-        place, m = test_of(self.checkpoint, arm, rate, seed, how), self.much
         init = self.checkpoint.init if rate is None else self.learn(arm, rate, seed)
+        self.transfer_file(init, arm, rate, seed, how, sweep)
+
+    def transfer_file(
+        self, init: str, arm: str, rate: float | None, seed: int, how: Transfer, sweep: Sequence[float] = ()
+    ) -> None:
+        """The same of any weights: a state dict, or a run's folder."""
+        place, m = test_of(self.checkpoint, arm, rate, seed, how), self.much
         of_file = ("--backbone", self.checkpoint.backbone) if Path(init).suffix == ".safetensors" else ()
         trained: tuple[str, ...] = ()
         if how.mode == "finetune":
@@ -261,6 +275,39 @@ class Way:
                 if how.mode == "finetune":
                     self.transfer("longer", None, seed, how)
 
+    def explain(self) -> None:
+        """Probe with normalisation's statistics apart from what was learned: of one checkpoint that is a file."""
+        Path("mixed").mkdir(exist_ok=True)
+        first, least = self.much.seeds[0], min(self.much.rates)
+        asked, run = self.checkpoint, self.learn("must", least, self.much.seeds[0])
+
+        def of(init: str) -> Student:
+            return backbone_of(asked.backbone, init, 96)
+
+        def both(swapped: bool) -> dict[str, Tensor]:
+            states = [backbone_state(of(init)) for init in (run, asked.init)]
+            return mixed(*(states[::-1] if swapped else states))
+
+        for arm, swapped in ((MIXED[0], False), (MIXED[1], True)):
+            self.probe_state(arm, least, first, lambda s=swapped: both(s))  # type: ignore[misc]
+        store = Store.open("stores/pool")
+        for seed in self.much.seeds:
+            for arm in (BASE, *CONTINUED):
+                rate = continued_rate(Path(), asked, arm, self.much) if arm in CONTINUED else None
+                init = asked.init if rate is None else self.learn(arm, rate, seed)
+                views = self.much.measured
+                self.probe_state(
+                    f"{arm}{ANEW}", rate, seed,
+                    lambda i=init, n=views: backbone_state(measure(of(i), whole_views(store, n, 96))),  # type: ignore[misc]
+                )  # fmt: skip
+
+    def probe_state(self, arm: str, rate: float | None, seed: int, make: Callable[[], dict[str, Tensor]]) -> None:
+        """Write a backbone's state, and probe it."""
+        file = f"mixed/{run_of(self.checkpoint, arm, rate, seed)}.safetensors"
+        what = f"{self.checkpoint.name}: {arm}: write, seed {seed}"
+        self.said.step(what, lambda: save_file(completed(make(), Path(self.checkpoint.init)), file))
+        self.transfer_file(file, arm, rate, seed, PROBE)
+
 
 def everything(said: Said, much: Scale, data: Path) -> None:
     """The whole grid; the sets that matter least come last, with all seeds."""
@@ -270,6 +317,8 @@ def everything(said: Said, much: Scale, data: Path) -> None:
             way = Way(said, much, checkpoint)
             way.begin()
             way.go(transfers)
+            if transfers[0] == PROBE and Path(checkpoint.init).suffix == ".safetensors":
+                way.explain()
 
 
 # ------------------------------------------------------------------------------------------- what came of it
@@ -279,10 +328,13 @@ def read(folder: Path, much: Scale) -> list[Found]:
     """All that is finished in a folder."""
     found = []
     for c in CHECKPOINTS:
-        for arm in ARMS:
-            rate = continued_rate(folder, c, arm, much) if arm in CONTINUED else None
-            if arm in CONTINUED and rate is None:
+        for arm in (*ARMS, *MIXED, *(f"{a}{ANEW}" for a in ARMS if a != "longer")):
+            plain = arm.removesuffix(ANEW)
+            rate = continued_rate(folder, c, plain, much) if plain in CONTINUED else None
+            if plain in CONTINUED and rate is None:
                 continue
+            if arm in MIXED:
+                rate = min(much.rates)
             for how in TRANSFERS:
                 for seed in much.seeds:
                     file = folder / test_of(c, arm, rate, seed, how) / FILE
@@ -323,13 +375,20 @@ def section(found: Sequence[Found], c: Checkpoint) -> Iterator[str]:
     yield from (f"## {c.name}: `{c.backbone}`", "")
     lines = [*tables(found, c.name, [f"{how}" for how in TRANSFERS], ARMS, COMPARED)]
     yield from lines or ("Nothing is finished.", "")
+    anew = [f"{a}{ANEW}" for a in (BASE, *CONTINUED)]
+    apart = [(a, b) for a, b in zip(anew, (BASE, *CONTINUED), strict=True)]
+    apart += [(a, anew[0]) for a in anew[1:]] + [(a, anew[1]) for a in anew[2:]]
+    others = (BASE, *CONTINUED, *MIXED, *anew)
+    if any(f.arm in (*MIXED, *anew) for f in found if f.checkpoint == c.name):
+        yield from ("### Normalisation's statistics apart from the weights", "")
+        yield from tables(found, c.name, [f"{PROBE}"], others, apart)
 
 
 def page(folder: Path, much: Scale, seconds: dict[str, float]) -> tuple[dict[str, Any], str]:
     """What goes into strong.json, and strong.md, of what is finished."""
     found = read(folder, much)
     about = {
-        "commits": (folder / "commits.txt").read_text().split("\n")[:-1],
+        "code": (folder / "code.txt").read_text().splitlines(),
         "machine": machine() | {"avx512_bf16": bf16(), "threads": torch.get_num_threads()},
         "scale": asdict(much),
         "rates": rates(folder, much),
@@ -343,8 +402,12 @@ def page(folder: Path, much: Scale, seconds: dict[str, float]) -> tuple[dict[str
     lines = [
         "By `python benchmarks/strong.py`, whose head says what the arms are.",
         "",
-        f"{len(found)} of {wanted} tests are finished. {cpu['cpu']} (AVX512-BF16: {cpu['avx512_bf16']}), one thread, "
-        f"fp32, torch {torch.__version__}; {cpu['date']}; commit {', '.join(about['commits'])}.",
+        f"{len([f for f in found if f.arm in ARMS])} of {wanted} tests of the grid are finished.",
+        "",
+        f"{cpu['cpu']} (AVX512-BF16: {cpu['avx512_bf16']}), one thread, "
+        f"fp32, torch {torch.__version__}; {cpu['date']}. Run in turn by these commits (git's names of files):",
+        "",
+        *(f"- {line}" for line in about["code"]),
         "",
         f"{asdict(much)}",
         "",
@@ -363,19 +426,20 @@ def page(folder: Path, much: Scale, seconds: dict[str, float]) -> tuple[dict[str
     return about, "\n".join(lines) + "\n"
 
 
-def note_commit(folder: Path) -> None:
-    """Add the commit that runs to commits.txt, where it is not its last line."""
+def note_code(folder: Path) -> None:
+    """Add a line to code.txt, where it is not its last one: the commit that runs, and git's names of the two files that
+    decide what is computed, which a rebase leaves as they are (`git log --find-object NAME`)."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
 
-    name = git("rev-parse", "--short=12", "HEAD")
-    name += " with changes" if git("status", "--porcelain", "--untracked-files=no") else ""
-    file = folder / "commits.txt"
+    blobs = [git("hash-object", name)[:12] for name in ("strong.py", "strong_data.py")]
+    line = f"{git('rev-parse', '--short=12', 'HEAD')}: strong.py {blobs[0]}, strong_data.py {blobs[1]}\n"
+    file = folder / "code.txt"
     known = file.read_text() if file.exists() else ""
-    if not known.endswith(f"{name}\n"):
-        file.write_text(f"{known}{name}\n")
+    if not known.endswith(line):
+        file.write_text(known + line)
 
 
 def main() -> None:
@@ -392,7 +456,7 @@ def main() -> None:
     with contextlib.chdir(work):
         said = Said(json.loads(json.dumps(asdict(much))))
         if not given.page:
-            note_commit(work)
+            note_code(work)
             start = time.monotonic()
             everything(said, much, data)
             print(f"{time.monotonic() - start:.0f} s by the clock")

@@ -120,14 +120,15 @@ def tables(
 def costs(seconds: dict[str, float], arms: Sequence[str]) -> Iterator[str]:
     """Lines of Markdown: seconds of the work of each arm, means over seeds and rates; and of the rest."""
     spent: dict[tuple[str, str], dict[str, list[float]]] = {}
-    rest = {}
+    rest: dict[str, float] = {}
     for what, value in seconds.items():
         c, *more = what.split(": ")
         if len(more) == 2 and more[0] in arms:
             work = more[1].partition(",")[0]
             spent.setdefault((c, more[0]), {}).setdefault(work, []).append(value)
         else:
-            rest[what] = value
+            kind = what.partition(", rate")[0].partition(", seed")[0]
+            rest[kind] = rest.get(kind, 0.0) + value
     works = [*dict.fromkeys(work for by_work in spent.values() for work in by_work)]
     works.sort(key=lambda work: work != "train")
     yield from (f"| checkpoint | arm | {' | '.join(works)} |", f"| --- | --- {'| ---: ' * len(works)}|")

@@ -148,12 +148,12 @@ def test_costs_are_means_over_seeds():
         *costs({
             "imagenet: must: train, rate 0.1, seed 0": 10.0, "imagenet: must: train, rate 0.1, seed 1": 20.0,
             "imagenet: must: finetune nyu, rate 0.1, seed 0": 7.0, "imagenet: as it is: finetune nyu, seed 0": 5.0,
-            "label: boxes": 3.0,
+            "label: boxes": 3.0, "imagenet: another: write, seed 0": 1.0, "imagenet: another: write, seed 1": 2.0,
         }, ("as it is", "must"))
     ]  # fmt: skip
     assert lines[0] == "| checkpoint | arm | train | finetune nyu |"
     assert lines[2:4] == ["| imagenet | must | 15 | 7 |", "| imagenet | as it is | - | 5 |"]
-    assert lines[-2:] == ["| label: boxes | 3 |", "| all of this page | 45 |"]
+    assert lines[-3:] == ["| label: boxes | 3 |", "| imagenet: another: write | 3 |", "| all of this page | 48 |"]
 
 
 def photograph(file, size=(32, 24)):
@@ -241,3 +241,37 @@ def test_the_pool_has_nothing_of_a_downstream_source_and_is_the_same_in_any_orde
     assert {n.partition("/")[0] for n in every} == {"coco", "clothing"}
     with pytest.raises(ValueError, match="has 40 photographs, and 41 are wanted"):
         taken(tmp_path / "a.tar", 41)
+
+
+def test_statistics_of_one_network_with_the_weights_of_another():
+    from strong_statistics import mixed
+
+    mine = {"conv.weight": torch.tensor(1.0), "bn.running_mean": torch.tensor(2.0), "bn.weight": torch.tensor(3.0)}
+    theirs = {k: v + 10 for k, v in mine.items()}
+    found = mixed(mine, theirs)
+    assert {k: float(v) for k, v in found.items()} == {"conv.weight": 1, "bn.running_mean": 12, "bn.weight": 3}
+    with pytest.raises(ValueError, match=r"two networks: bn\.weight"):
+        mixed(mine, {k: v for k, v in theirs.items() if k != "bn.weight"})
+
+
+def test_statistics_are_measured_on_all_batches_alike_and_weights_stay(tmp_path):
+    from strong_statistics import backbone_of, backbone_state, measure
+
+    student = backbone_of("test_resnet", None, 32)
+    before = {k: v.clone() for k, v in backbone_state(student).items()}
+    batches = torch.randint(0, 255, (2, 4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    module = next(m for m in student.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    [name] = [k for k, m in student.backbone.named_modules() if m is module]
+    seen = []
+    hook = module.register_forward_hook(lambda _, given, __: seen.append(given[0].detach()))
+    measure(student, batches)
+    hook.remove()
+    after = backbone_state(student)
+    mean = torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0)
+    variance = torch.stack([x.transpose(0, 1).flatten(1).var(1) for x in seen]).mean(0)
+    torch.testing.assert_close(after[f"{name}.running_mean"], mean, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(after[f"{name}.running_var"], variance, atol=1e-5, rtol=1e-4)
+    for key, value in before.items():
+        assert "running_" in key or "num_batches" in key or torch.equal(after[key], value), key
+    assert module.momentum == 0.1
+    assert not student.backbone.training
