@@ -186,7 +186,7 @@ def sentences(text):
         yield from re.split(r"(?<=[.!?])[\"*)]* ", plain)
 
 
-@pytest.mark.parametrize("name", ["demo", "intervals", "performance", "proof", "scale", "toy"])
+@pytest.mark.parametrize("name", ["demo", "intervals", "performance", "proof", "scale", "strong", "toy"])
 def test_sentences_of_the_evidence_have_fewer_than_30_words(name):
     found = list(sentences((ROOT / "docs" / "evidence" / f"{name}.md").read_text()))
     assert len(found) > 10
