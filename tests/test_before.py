@@ -30,7 +30,7 @@ BESIDE = {"--freeze": ["--init"]}
 """What an option has to be given with."""
 SINCE = {
     "calibrated": True, "class_scores": {}, "best_share": None,  # options of train
-    "layer_decay": 1.0, "thaw": 0, "drop_path": 0.0, "grad_checkpointing": False,
+    "layer_decay": 1.0, "thaw": 0, "drop_path": 0.0, "grad_checkpointing": False, "keep_statistics": False,
     "flip": False, "scales": [1.0],  # of label
     "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],  # of a run
     "calibration": None, "held": ...,  # what `store info` says more

@@ -335,7 +335,7 @@ def test_a_run_of_before_goes_on(store, tmp_path):
     whole = weights_of(run)
     (run / "train.json").unlink()
     config = json.loads((run / "config.json").read_text())
-    for name in ("layer_decay", "thaw", "drop_path", "grad_checkpointing"):
+    for name in ("layer_decay", "thaw", "drop_path", "grad_checkpointing", "keep_statistics"):
         del config["options"][name]
     (run / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"layer_decay was 1\.0, is 0\.9"):
@@ -424,6 +424,8 @@ def test_a_run_is_the_same_byte_for_byte_and_may_change_its_mind(store, tmp_path
         ({"thaw": -1}, "thaw must be at least 0; got -1"),
         ({"thaw": 2.5, "init": ...}, "thaw must be int; got 2.5"),
         ({"thaw": 2}, "thaw keeps what was learned before for a while, and without --init nothing was"),
+        ({"keep_statistics": True}, "keep_statistics keeps what was learned before"),
+        ({"keep_statistics": True, "init": ..., "freeze": ["backbone"]}, "keep_statistics and freeze"),
         ({"thaw": 6, "init": ...}, "thaw 6: in 6 steps the stem would never learn; give fewer"),
         ({"drop_path": 1.0}, "drop_path must be 0 or more and below 1; got 1"),
         ({"drop_path": -0.1}, "drop_path must be 0 or more and below 1; got -0.1"),
@@ -544,3 +546,30 @@ def test_objectives_are_built_with_stochastic_depth_as_without():
         both.append(Student("test_convnext", {"c": Objective("classification", space)}, 8, **more).eval())
     images = torch.randint(256, (1, 3, 64, 64), dtype=torch.uint8)
     assert both[0](images)["c"].equal(both[1](images)["c"])
+
+
+@pytest.mark.parametrize("more", [{}, {"thaw": 2}, {"grad_checkpointing": True}])
+def test_statistics_that_are_kept_are_those_of_the_checkpoint(store, start, tmp_path, more):
+    """The weights learn; a ViT has none."""
+    train(store, out=str(tmp_path / "kept"), **options(init=start, steps=3, keep_statistics=True, **more))
+    kept, before = (
+        load_student(tmp_path / "kept").backbone.state_dict(),
+        load_backbone("test_resnet", start).state_dict(),
+    )
+    names = {k for k in kept if k.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    assert names
+    assert all(torch.equal(kept[k], before[k]) for k in names)
+    assert not all(torch.equal(kept[k], before[k]) for k in kept.keys() - names)
+    with pytest.raises(ValueError, match="keep_statistics: test_vit has no batch normalisation"):
+        Student("test_vit", {}, 8).keep_statistics()
+
+
+def test_gradients_with_kept_statistics_are_those_of_evaluation(start):
+    """By hand: normalised by constants, a pass of one image gives the map that a pass of two gives it."""
+    torch.manual_seed(0)
+    student = Student("test_resnet", {}, 8, init=start).train()
+    images = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8)
+    assert not torch.allclose(student.levels(images)[-1][:1], student.levels(images[:1])[-1], atol=1e-4)
+    student.keep_statistics()
+    student.train()
+    torch.testing.assert_close(student.levels(images)[-1][:1], student.levels(images[:1])[-1], rtol=1e-4, atol=1e-5)

@@ -142,6 +142,18 @@ class Student(nn.Module):
             getattr(self, part).requires_grad_(False)
         return self.train(self.training)
 
+    def keep_statistics(self) -> None:
+        """Normalise the backbone's maps by the means and variances that it has, which training leaves as they are.
+
+        Raises:
+            ValueError: it has no batch normalisation.
+        """
+        norms = [m for m in self.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        if not norms:
+            raise ValueError(f"keep_statistics: {self.name} has no batch normalisation; leave it out")
+        for norm in norms:
+            norm.register_forward_pre_hook(_by_statistics)  # whoever put it into training mode meanwhile
+
     def train(self: _S, mode: bool = True) -> _S:
         """As in torch; what is frozen stays in evaluation mode."""
         super().train(mode)
@@ -319,6 +331,10 @@ class Student(nn.Module):
             return given
         changed: dict[str, Tensor] = change({k.removeprefix("backbone."): v for k, v in given.items()})
         return {f"backbone.{k}": v for k, v in changed.items()}
+
+
+def _by_statistics(norm: nn.Module, given: Any) -> None:
+    norm.eval()
 
 
 def _pyramid(width: list[int], channels: int) -> nn.Module:

@@ -217,6 +217,9 @@ class FineTuning:
             first heads and pyramid alone do (gradual unfreezing, ULMFiT). 0 for none.
         drop_path: stochastic depth of the backbone in training: probability with which its last residual branch is left
             out for an image, falling to 0 at the first; below 1, 0 for none.
+        keep_statistics: batch normalisation of the backbone normalises by the means and variances that `init` brought,
+            which stay as they are (as detectors are fine-tuned); for batches or images that are small beside those of
+            the checkpoint's training.
 
     Raises:
         ValueError: a number is out of its range.
@@ -225,6 +228,7 @@ class FineTuning:
     layer_decay: float = 1.0
     thaw: int = 0
     drop_path: float = 0.0
+    keep_statistics: bool = False
 
     def __post_init__(self) -> None:
         check_decay(self.layer_decay)
@@ -251,6 +255,8 @@ def check_tuning(tuning: FineTuning, recompute: bool, frozen: str, init: str | N
         raise ValueError(f"{given[0]} and {frozen}: no backbone is trained; give one of them")
     if tuning.thaw and init is None:
         raise ValueError("thaw keeps what was learned before for a while, and without --init nothing was; give --init")
+    if tuning.keep_statistics and init is None:
+        raise ValueError("keep_statistics keeps what was learned before, and without --init nothing was; give --init")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ TRAIN = Kind(
     free=("workers", "progress", "save_every", "save_minutes", "keep", "shard", "grad_checkpointing", "allow_remote"),
     new={"combine": "first", "map": None, "freeze": [], "max_pixels": MAX_PIXELS}
     | {"calibrated": True, "class_scores": {}, "best_share": None}
-    | {"layer_decay": 1.0, "thaw": 0, "drop_path": 0.0},
+    | {"layer_decay": 1.0, "thaw": 0, "drop_path": 0.0, "keep_statistics": False},
 )
 PRETRAIN = Kind(
     "pretrain",
@@ -127,6 +127,8 @@ def checked_train(asked: TrainRequest) -> TrainRequest:
     check_tuning(asked.tuning, hardware.grad_checkpointing, "freeze" if asked.network.freeze else "", init)
     if asked.tuning.thaw and hardware.compile:
         raise ValueError("thaw and compile: it would be compiled anew for every unit that begins to learn; give one")
+    if asked.tuning.keep_statistics and hardware.sync_batch_norm:
+        raise ValueError("keep_statistics and sync_batch_norm: no statistics are made that could be shared; give one")
     table = None if asked.sets.map is None else read_map(asked.sets.map)
     return replace(asked, optimisation=replace(asked.optimisation, accumulate=accumulate), table=table)
 

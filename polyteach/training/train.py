@@ -180,6 +180,8 @@ def _student(job: _Job) -> Student:
             size=(network.size, network.size),
             drop_path=job.asked.tuning.drop_path,
         ).freeze(network.freeze)
+    if job.asked.tuning.keep_statistics:
+        student.keep_statistics()
     if hardware.sync_batch_norm and not distributed.synchronise(student.backbone, torch.device(job.settings.device)):
         raise ValueError(f"sync_batch_norm: {network.backbone} has no batch normalisation; leave it out")
     single = [k for k, p in student.named_parameters() if not p.ndim]

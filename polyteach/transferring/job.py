@@ -89,6 +89,8 @@ class Job:
             torch.manual_seed(seed)
             size, heads = (s.size, s.size), {d.name: d.objective}
             student = Student(s.backbone, heads, s.channels, s.init, taken, size=size, drop_path=s.drop_path)
+        if s.keep_statistics:
+            student.keep_statistics()
         return student.freeze(taken) if s.mode == "frozen" else student
 
     def settings(self, lr: float, steps: int, seed: int) -> Settings:

@@ -10,7 +10,7 @@ from polyteach.training.options import FineTuning, TrainingHardware
 
 TRAINED = ("finetune", "frozen")
 """Modes that train a network; the others are probes that tasks offer."""
-OFF = {"layer_decay": 1.0, "thaw": 0, "drop_path": 0.0, "grad_checkpointing": False}
+OFF = {"layer_decay": 1.0, "thaw": 0, "drop_path": 0.0, "grad_checkpointing": False, "keep_statistics": False}
 """Options that do nothing at these values: earlier versions had none of them, and commands do not spell them out."""
 
 

@@ -62,6 +62,7 @@ class Setup:
     layer_decay: float
     thaw: int
     drop_path: float
+    keep_statistics: bool
     scale: tuple[float, float]
     mirror: float
     augment: float
