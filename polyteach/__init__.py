@@ -22,10 +22,22 @@ from typing import TYPE_CHECKING, Any
 from polyteach._moved import forward
 from polyteach.version import __version__ as __version__
 
-__all__ = ["export", "ingest", "label", "load_student", "predict", "pretrain", "report", "train", "transfer"]
+__all__ = [
+    "evaluate",
+    "export",
+    "ingest",
+    "label",
+    "load_student",
+    "predict",
+    "pretrain",
+    "report",
+    "train",
+    "transfer",
+]
 
 if TYPE_CHECKING:
     from polyteach.model.student import load_student
+    from polyteach.verbs.evaluate import evaluate
     from polyteach.verbs.export import export
     from polyteach.verbs.ingest import ingest
     from polyteach.verbs.label import label

@@ -15,7 +15,7 @@ from polyteach.ground.texts import say
 from polyteach.labelling.cluster import Broken
 from polyteach.store import Answer, LabelSet
 from polyteach.tasks import load_task
-from polyteach.tasks.target import Target
+from polyteach.tasks.target import Objective, Target
 from polyteach.teachers.contract import Chained, Teacher
 
 SUSPECT = 8
@@ -81,7 +81,7 @@ class Asker:
             return []
         return [self.teacher.example((int(image.shape[1]), int(image.shape[2]))) for image in images]
 
-    def note(self, sets: Mapping[str, LabelSet], image: Tensor | str, failed: bool) -> None:
+    def note(self, sets: Mapping[str, LabelSet | Objective], image: Tensor | str, failed: bool) -> None:
         """Note that an image failed, or did not; after many in a row see whether the teacher works at all.
 
         Raises:
@@ -96,7 +96,7 @@ class Asker:
     def _is_smallest(self, image: Tensor) -> bool:
         return self.smallest is None or image.numel() < self.smallest.numel()
 
-    def check_works(self, sets: Mapping[str, LabelSet]) -> None:
+    def check_works(self, sets: Mapping[str, LabelSet | Objective]) -> None:
         """Tell images that a teacher fails for from a teacher that works no longer, or never did.
 
         It is asked about an image that it has answered: a teacher may refuse images of a kind, such as those without a
@@ -146,7 +146,7 @@ def ask(teacher: Teacher, images: Sequence[Tensor], place: str, given: Sequence[
     return [a for i, image in enumerate(images) for a in ask(teacher, [image], place, given[i : i + 1]) or []]
 
 
-def checked(answer: Any, key: str, size: tuple[int, int], labels: LabelSet) -> Answer:
+def checked(answer: Any, key: str, size: tuple[int, int], labels: LabelSet | Objective) -> Answer:
     """The answer made tidy for an image of (height, width) `size`, or why it cannot be used."""
     if isinstance(answer, str):
         return answer

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 
 from polyteach.ground.tables import table, wrapped
-from polyteach.loading.objectives import Common, common
+from polyteach.loading.objectives import Common, Named, common
 from polyteach.loading.plan import no_split
 from polyteach.store import LABELLED, ROW_GROUP, LabelSet
 from polyteach.tasks import load_task
@@ -77,7 +77,7 @@ def _values(found: Agreement, names: Sequence[str]) -> dict[str, Any]:
     return {"counted": dict(found.counted), "overall": _known(found.overall), "classes": rows} | about
 
 
-def mapped(target: Target, of: LabelSet, shared: Common, which: int) -> Target:
+def mapped(target: Target, of: Named, shared: Common, which: int) -> Target:
     """A target with the indices of the common classes; the next one for those that only one of both has."""
     index = shared.index[which]
     if index == tuple(range(len(shared.names))):

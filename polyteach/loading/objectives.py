@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import yaml
 
@@ -92,7 +92,35 @@ class _Named:
     why: str
 
 
-def by_people(labels: LabelFolder) -> bool:
+@runtime_checkable
+class Named(Protocol):
+    """What has classes with names: a label set, or an objective of a model.
+
+    info: of its maker; see `Store.create_set`. path: what tells one that has no maker from others.
+    """
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+
+    @property
+    def name(self) -> str:
+        """Its own name."""
+
+    @property
+    def space(self) -> Space:
+        """Its classes and kind."""
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """Who made it."""
+
+    @property
+    def path(self) -> Any:
+        """Where it lies."""
+
+
+def by_people(labels: Named) -> bool:
     """Whether humans made this label set."""
     return labels.name == PEOPLE or labels.info.get("teacher") == PEOPLE
 
@@ -135,7 +163,7 @@ def _joint(sets: Sequence[LabelFolder], named: Sequence[_Named], group: list[int
     return Joint(Objective(task, Space(names, kind)), group, index, first)
 
 
-def _named(labels: LabelFolder, given: Mapping[str, str] | None) -> _Named:
+def _named(labels: Named, given: Mapping[str, str] | None) -> _Named:
     """given: the table's names of this set; None where it says nothing of it."""
     given = given or {}
     given_by_table = set(given.values())
@@ -177,7 +205,7 @@ class Common:
         return all(i < len(self.names) for index in self.index for i in index)
 
 
-def common(first: LabelFolder, second: LabelFolder) -> Common | None:
+def common(first: Named, second: Named) -> Common | None:
     """The classes of both, by the rule of `join`; of names that it can compare also where they have only some."""
     one, other = _named(first, None), _named(second, None)
     if one.key == other.key and not isinstance(one.key, frozenset):
@@ -208,7 +236,7 @@ def numbered(names: Sequence[str]) -> list[bool]:
     return [bool(_NUMBER.fullmatch(n.strip())) for n in names]
 
 
-def _origin(labels: LabelFolder) -> Any:
+def _origin(labels: Named) -> Any:
     """Where the numbers of a set's classes come from: sets of one origin number them alike."""
     teacher = labels.info.get("teacher")
     if isinstance(teacher, dict) and teacher.get("sha256"):

@@ -14,34 +14,60 @@ FEW = 8
 
 
 def why_useless(name: str, space: Space, policy: Policy, targets: Iterable[Target]) -> str:
-    """Why these labels can hardly teach anything: all are empty, or the same, or of one class; "" where they vary.
+    """Why these labels can hardly teach anything; see `Variety`.
 
     name: of the task. targets: no more of them are asked for than it takes to see that they vary.
     """
-    task = load_task(name)
-    reasons: Counter[str] = Counter()
-    classes: set[int] = set()
-    first: Target | None = None
-    seen, same = 0, True
+    variety = Variety(name, space, policy)
     for target in targets:
-        answer = task.pseudo(target, policy)
-        seen += 1
-        reason = task.nothing(answer, space)
-        reasons[reason] += 1
-        same = same and (first is None or _alike(first, answer))
-        first = answer if first is None else first
-        classes.update(task.classes(answer))
-        one = len(space.names) > 1 and len(classes) == 1
-        if reasons[""] and not same and not one:
+        variety.see(target)
+        if variety.enough:
+            break
+    return variety.why()
+
+
+class Variety:
+    """Whether labels say anything, and different things of different images: seen one after the other.
+
+    name: of the task. policy: as they are learned. enough: they vary, and need no further look.
+    """
+
+    def __init__(self, name: str, space: Space, policy: Policy) -> None:
+        self.task, self.space, self.policy = load_task(name), space, policy
+        self.enough = False
+        self._reasons: Counter[str] = Counter()
+        self._classes: set[int] = set()
+        self._first: Target | None = None
+        self._seen, self._same = 0, True
+
+    def see(self, target: Target) -> None:
+        """Look at the next label."""
+        if self.enough:
+            return
+        answer = self.task.pseudo(target, self.policy)
+        self._seen += 1
+        self._reasons[self.task.nothing(answer, self.space)] += 1
+        self._same = self._same and (self._first is None or _alike(self._first, answer))
+        self._first = answer if self._first is None else self._first
+        self._classes.update(self.task.classes(answer))
+        self.enough = bool(self._reasons[""]) and not self._same and not self._one_class
+
+    @property
+    def _one_class(self) -> bool:
+        return len(self.space.names) > 1 and len(self._classes) == 1
+
+    def why(self) -> str:
+        """All are empty, or the same, or of one class; "" where they vary."""
+        all_of = f"all {self._seen:,} images that were looked at"
+        if self.enough:
             return ""
-    all_of = f"all {seen:,} images that were looked at"
-    if seen and not reasons[""]:
-        return f"images with {reasons.most_common(1)[0][0]}: {all_of}"
-    if seen >= FEW and same:
-        return f"images with the same answer: {all_of}"
-    if seen >= FEW and len(space.names) > 1 and len(classes) == 1:
-        return f"images that show {space.names[min(classes)]!r} alone: {all_of}"
-    return ""
+        if self._seen and not self._reasons[""]:
+            return f"images with {self._reasons.most_common(1)[0][0]}: {all_of}"
+        if self._seen >= FEW and self._same:
+            return f"images with the same answer: {all_of}"
+        if self._seen >= FEW and self._one_class:
+            return f"images that show {self.space.names[min(self._classes)]!r} alone: {all_of}"
+        return ""
 
 
 def _alike(a: Target, b: Target) -> bool:

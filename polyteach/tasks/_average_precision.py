@@ -53,32 +53,79 @@ def judge_coco(
     crowd: Bool[np.ndarray, " G"],
     area: Float[np.ndarray, " D"],
     thresholds: Sequence[float],
+    size: tuple[Float[np.ndarray, " G"], float, float] | None = None,
 ) -> Judged:
-    """As pycocotools' `COCOeval.evaluateImg`, over objects of all sizes.
+    """As pycocotools' `COCOeval.evaluateImg`, over objects of all sizes, or of some.
 
     The best answer chooses first: of the objects of its class that are free and overlap by the threshold, the one
     that it overlaps most. A crowd is never used up; an answer that finds no other object but a crowd counts neither
     way, and neither do those beyond the 100 best, nor those turned inside out, whose area is negative.
 
+    Of a size alone: an object of another one counts neither way, nor does an answer that finds it (it is used up by
+    that), nor one of another size that finds nothing.
+
     overlap: by crowd's rule where `crowd`. category, score, area: of answers in any order. true: the objects' classes.
+    size: the objects' areas, and the least and the largest that count.
     """
     order = np.argsort(-score, kind="stable")
     category, score, overlap = category[order], score[order], np.where(category[order, None] == true, overlap[order], 0)
-    last = np.argsort(crowd, kind="stable")[::-1]  # crowds first; of equals the later, as there
-    overlap, crowded = overlap[:, last], crowd[last]
+    fits, ignored = np.ones(len(score), dtype=bool), crowd
+    if size is not None:
+        areas, low, high = size
+        fits = (area[order] >= low) & (area[order] <= high)
+        ignored = crowd | (areas < low) | (areas > high)
+    known = true[~ignored]
+    last = np.argsort(ignored, kind="stable")[::-1]  # those first; of equals the later, as there
+    overlap, crowded, ignored = overlap[:, last], crowd[last], ignored[last]
     least = np.minimum(np.asarray(thresholds), 1 - 1e-10)[:, None]
     hit = np.zeros((len(least), len(score)), dtype=bool)
     counted = np.ones_like(hit) & (_rank(category) < MOST) & (area[order] >= 0)
     free = np.ones((len(least), len(true)), dtype=bool)
     for d in np.nonzero((overlap >= least[0]).any(1) & counted[0])[0] if len(true) else ():
         able = free & (overlap[d] >= least)
-        real = able & ~crowded
-        found = real.any(1)
-        chosen = np.where(real, overlap[d], -1).argmax(1)
+        real = able & ~ignored
+        found, any_found = real.any(1), able.any(1)
+        chosen = np.where(np.where(found[:, None], real, able), overlap[d], -1).argmax(1)
         hit[:, d] = found
-        free[found, chosen[found]] = False
-        counted[:, d] = found | ~able.any(1)
-    return Judged(category, score, hit, counted, true[~crowd])
+        used = any_found & ~crowded[chosen]
+        free[used, chosen[used]] = False
+        counted[:, d] = found | ~any_found
+    counted &= hit | fits
+    return Judged(category, score, hit, counted, known)
+
+
+def confused(
+    overlap: Float[np.ndarray, "D G"],
+    category: Int[np.ndarray, " D"],
+    score: Float[np.ndarray, " D"],
+    true: Int[np.ndarray, " G"],
+    crowd: Bool[np.ndarray, " G"],
+    least: float = 0.5,
+) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
+    """Of every object its class and that of the answer that finds it, and of every other answer its class; -1: none.
+
+    The best answer chooses first, of the free objects that overlap by `least` the one that it overlaps most: first all
+    answers among objects of their class, as in `judge_coco`, then those that are left among all others. A crowd is
+    never used up: an answer that finds no other object of its class but a crowd counts neither way.
+    """
+    order = np.argsort(-score, kind="stable")
+    alike = category[:, None] == true
+    free, found = ~crowd, np.full(len(score), -1)
+    for able in (alike, ~alike):
+        for d in order:
+            near = able[d] & free & (overlap[d] >= least)
+            if found[d] < 0 and near.any():
+                found[d] = len(true) - 1 - np.where(near, overlap[d], -1)[::-1].argmax()
+                free[found[d]] = False
+        # of a crowd of its class: no mistake of another class either
+        found[(found < 0) & (alike & crowd & (overlap >= least)).any(1)] = len(true)
+    hits, false = (found >= 0) & (found < len(true)), found < 0
+    nothing = np.full(int(false.sum()), -1)
+    missed = true[free]
+    return (
+        np.concatenate([true[found[hits]], nothing, missed]),
+        np.concatenate([category[hits], category[false], np.full(len(missed), -1)]),
+    )
 
 
 def _rank(category: Int[np.ndarray, " D"]) -> Int[np.ndarray, " D"]:

@@ -27,7 +27,8 @@ class TopK(Metric):
     def update(self, predicted: Sequence[ClassificationTarget], true: Sequence[ClassificationTarget]) -> None:
         for p, t in zip(predicted, true, strict=True):
             best = p.probability.topk(min(5, len(p.probability))).indices
-            hit = best == t.probability.argmax()
+            # of classes none of which is possible none is probable: over classes of which a teacher keeps nothing
+            hit = (best == t.probability.argmax()) & p.probability.any()
             self.hits1 += hit[:1].any()
             self.hits5 += hit.any()
             self.images += 1

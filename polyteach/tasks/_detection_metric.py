@@ -16,6 +16,9 @@ from torchmetrics.detection import MeanAveragePrecision
 from polyteach.tasks._average_precision import Judged, Ranking, judge_coco, judge_voc, overlap
 from polyteach.tasks.detection import DetectionTarget, masks_at
 
+SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+"""COCO's sizes of objects: least and largest area, in pixels."""
+
 
 class AveragePrecision(MeanAveragePrecision):
     """COCO's AP, AP50 and AP75 of boxes, and of masks where the space has them; Pascal VOC's AP of boxes.
@@ -79,6 +82,35 @@ class AveragePrecision(MeanAveragePrecision):
         eleven, area = self._ranking("voc").voc(counts)
         return out | {"VOC07 AP": _percent(eleven), "VOC10 AP": _percent(area)}
 
+    def by_class(self) -> dict[int, dict[str, float]]:
+        """COCO's AP and AP50 of the boxes of each class that the truth has, and the AP of its masks."""
+        every, recalls = np.ones(len(self.outlined), dtype=np.int64), np.asarray(self.rec_thresholds)
+        boxes = self._ranking("bbox")
+        found = boxes.coco(every, recalls)
+        out = {
+            int(c): {"AP": _percent(p), "AP50": _percent(p[:1])} for c, p in zip(boxes.classes, found.T, strict=True)
+        }
+        if self.masks:
+            known = np.array([bool(x) for x in self.outlined], dtype=bool)
+            masks = self._ranking("segm")
+            for c, p in zip(masks.classes, masks.coco(every * known, recalls).T, strict=True):
+                out[int(c)]["mask AP"] = _percent(p)
+        return out
+
+    def by_size(self) -> dict[str, dict[str, float]]:
+        """COCO's AP and AP50 of small, medium and large boxes, and how many there are; by the area of the box.
+
+        COCO itself takes the area of the outline, which not all labels have.
+        """
+        every, recalls = np.ones(len(self.outlined), dtype=np.int64), np.asarray(self.rec_thresholds)
+        out = {}
+        for name, span in SIZES.items():
+            judged = [self._judged("bbox", i, span) for i in range(len(self.outlined))]
+            found = Ranking(judged, len(self.iou_thresholds)).coco(every, recalls)
+            objects = float(sum(len(j.known) for j in judged))
+            out[name] = {"objects": objects, "AP": _percent(found), "AP50": _percent(found[:1])}
+        return out
+
     def _ranking(self, kind: str) -> Ranking:
         """The answers of all images, judged by COCO's rules for "bbox" or "segm", or by those of "voc"."""
         if kind not in self._rankings:
@@ -86,7 +118,7 @@ class AveragePrecision(MeanAveragePrecision):
             self._rankings[kind] = Ranking([self._judged(kind, i) for i in range(len(self.outlined))], rules)
         return self._rankings[kind]
 
-    def _judged(self, kind: str, i: int) -> Judged:
+    def _judged(self, kind: str, i: int, span: tuple[float, float] | None = None) -> Judged:
         """Image `i`. torchmetrics keeps its boxes as x, y, width, height, and its masks as run-length codes."""
         category, true = self.detection_labels[i].cpu().numpy(), self.groundtruth_labels[i].cpu().numpy()
         score = self.detection_scores[i].double().cpu().numpy()
@@ -95,7 +127,8 @@ class AveragePrecision(MeanAveragePrecision):
         if kind == "voc":
             return judge_voc(shared, category, score, true, ignore)
         area = self.detection_box[i][:, 2:].double().prod(1).cpu().numpy() if kind == "bbox" else np.ones(len(score))
-        return judge_coco(shared, category, score, true, ignore, area, self.iou_thresholds)
+        size = None if span is None else (self.groundtruth_box[i][:, 2:].double().prod(1).cpu().numpy(), *span)
+        return judge_coco(shared, category, score, true, ignore, area, self.iou_thresholds, size)
 
     def _overlap(self, kind: str, i: int, crowd: Bool[np.ndarray, " G"]) -> Float[np.ndarray, "D G"]:
         if kind != "segm":

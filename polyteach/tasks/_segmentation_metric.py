@@ -40,6 +40,12 @@ class MeanIoU(Metric):
             self.predicted += guess[guess != IGNORE].bincount(minlength=self.classes)
             self.hit += truth[truth == guess].bincount(minlength=self.classes)
 
+    def by_class(self) -> dict[int, dict[str, float]]:
+        """Intersection over union of the classes that either says."""
+        union = self.predicted + self.true - self.hit
+        share = 100 * self.hit.double() / union.clamp(min=1)
+        return {i: {"IoU": float(share[i])} for i in union.nonzero()[:, 0].tolist()}
+
     def compute(self) -> dict[str, float]:
         union = self.predicted + self.true - self.hit
         seen = union > 0

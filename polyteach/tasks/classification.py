@@ -4,7 +4,7 @@ Shapes: B images, K classes, H W image pixels.
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
@@ -219,6 +219,36 @@ class Classification(Task[ClassificationTarget]):
         """What the store keeps as 0, below half of `LEAST` or not among the classes that were kept, stays 0."""
         p = (target.probability.double().log() / calibration.temperature).softmax(0)
         return replace(target, probability=p.to(target.probability.dtype))
+
+    def limited(self, target: ClassificationTarget, classes: int, true: bool) -> ClassificationTarget | None:
+        """The probabilities of those classes as they are, as in zero-shot tests; None where another is true."""
+        if true and int(target.probability.argmax()) >= classes:
+            return None
+        return replace(target, probability=target.probability[:classes])
+
+    def confusion(
+        self, target: ClassificationTarget, true: ClassificationTarget, classes: int, policy: Policy
+    ) -> tuple[Int64[Tensor, " N"], Int64[Tensor, " N"]]:
+        """Of the image the likeliest class; none where no class is possible."""
+        p = target.probability
+        said = p.argmax() if bool(p.any()) else p.argmax().new_tensor(classes)
+        return true.probability.argmax().reshape(1), said.reshape(1)
+
+    def mistakes(
+        self, target: ClassificationTarget, true: ClassificationTarget, space: Space, policy: Policy
+    ) -> tuple[float, str]:
+        """By how much more probable the wrong class was."""
+        p, right = target.probability.float(), int(true.probability.argmax())
+        said = int(p.argmax())
+        if said == right and bool(p.any()):
+            return 0.0, ""
+        words = f"{space.names[said]} {float(p[said]):.0%}, is {space.names[right]} ({float(p[right]):.0%})"
+        return 1 + float(p[said] - p[right]), words
+
+    def constant(self, targets: Iterable[ClassificationTarget], space: Space) -> ClassificationTarget | None:
+        """How frequent each class is."""
+        total = sum((t.probability.double() for t in targets), torch.zeros(len(space.names), dtype=torch.float64))
+        return ClassificationTarget(probability=(total / total.sum()).float()) if bool(total.any()) else None
 
     def comparison(self, space: Space) -> Comparison:
         return _Likeliest(len(space.names))

@@ -31,8 +31,8 @@ from polyteach.tasks.target import (
 
 __all__ = [
     "MAP", "MOST_VALUES", "PEOPLE", "Agreement", "ByClass", "Calibration", "Column", "Comparison", "Evidence", "Metric",
-    "Objective", "Policy", "Probe", "Review", "Space", "Target", "Task", "at_one_size", "check_map", "column",
-    "least_score", "tempered", "two_way", "weighted_mean", "within",
+    "Objective", "Policy", "Probe", "Review", "ScoredByClass", "ScoredBySize", "Space", "Target", "Task", "at_one_size",
+    "check_map", "column", "least_score", "tempered", "two_way", "weighted_mean", "within",
 ]  # fmt: skip
 
 
@@ -113,6 +113,22 @@ class Metric(Protocol):
 
     def compute(self) -> dict[str, float]:
         """Scores of all that was counted, by name; the first is the summary."""
+
+
+@runtime_checkable
+class ScoredByClass(Protocol):
+    """A metric that can tell its classes apart."""
+
+    def by_class(self) -> dict[int, dict[str, float]]:
+        """Scores in percent, by name, of each class that has any."""
+
+
+@runtime_checkable
+class ScoredBySize(Protocol):
+    """A metric that can tell small things from large ones."""
+
+    def by_size(self) -> dict[str, dict[str, float]]:
+        """Scores in percent, by name, of things of each size."""
 
 
 @dataclass(frozen=True)
@@ -266,6 +282,35 @@ class Task(ABC, Generic[T]):
     def calibrated(self, target: T, calibration: Calibration) -> T:
         """A teacher's answer with the probabilities that it should have had. The order of its answers stays."""
         raise NotImplementedError(f"{self.name} has no probabilities to calibrate")
+
+    def limited(self, target: T, classes: int, true: bool) -> T | None:
+        """What is said of the first `classes` classes alone; None where an image then says nothing that is true.
+
+        So two sides of which each has classes alone are held against each other over those that both have. true: it is
+        of the side that is taken for right.
+        """
+        return target
+
+    def confusion(
+        self, target: T, true: T, classes: int, policy: Policy
+    ) -> tuple[Int64[Tensor, " N"], Int64[Tensor, " N"]] | None:
+        """Of each of N things of an image the true class and the one that is said; None for a task without classes.
+
+        `classes` stands for none of them: what is said there is nothing, or what is said is not there.
+        policy: its score is the least with which an object is said.
+        """
+        return None
+
+    def mistakes(self, target: T, true: T, space: Space, policy: Policy) -> tuple[float, str] | None:
+        """How far an answer is off (larger is worse, 0 is right), in words too; None: the metric of the image tells."""
+        return None
+
+    def constant(self, targets: Iterable[T], space: Space) -> T | None:
+        """The best answer that is the same for all images, from people's answers; None where there is no obvious one.
+
+        A map has one cell. An answer that is worse than it was better not asked for.
+        """
+        return None
 
     def likened(self, target: T, space: Space, kind: str) -> T | None:
         """People's answer in a space as one of another kind, to be compared with; None where it cannot be."""

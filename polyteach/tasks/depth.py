@@ -11,7 +11,7 @@ Shapes: B images, H W pixels of the batch or image, M N cells of a map over the 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, final
 
@@ -161,6 +161,14 @@ class Depth(Task[DepthTarget]):
             return None
         valid = target.valid & (target.value > 0)
         return DepthTarget(value=(1 / target.value.where(valid, 1)).masked_fill(~valid, 0), valid=valid)
+
+    def constant(self, targets: Iterable[DepthTarget], space: Space) -> DepthTarget | None:
+        """The mean over images of their mean depth; of relative depth any number, which is aligned to each image."""
+        means = [float(t.value[t.valid].double().mean()) for t in targets if bool(t.valid.any())]
+        if not means:
+            return None
+        value = sum(means) / len(means) if _is_metric(space) else 1.0
+        return DepthTarget(value=torch.full((1, 1), value), valid=torch.ones(1, 1, dtype=torch.bool))
 
     def nothing(self, target: DepthTarget, space: Space) -> str:
         return "" if bool(target.valid.any()) else "no valid pixel"

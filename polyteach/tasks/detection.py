@@ -9,6 +9,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, final
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from polyteach._moved import relocated
 from polyteach.ground.geometry import View, area, whole
 from polyteach.ground.scene import Render
 from polyteach.tasks._agreement import Counting
-from polyteach.tasks._average_precision import Judged, judge_coco, overlap
+from polyteach.tasks._average_precision import Judged, confused, judge_coco, overlap
 from polyteach.tasks.contract import (
     Calibration,
     Comparison,
@@ -276,6 +277,32 @@ class Detection(Task[DetectionTarget]):
 
     def calibrated(self, target: DetectionTarget, calibration: Calibration) -> DetectionTarget:
         return replace(target, score=tempered(target.score, calibration, LEAST))
+
+    def limited(self, target: DetectionTarget, classes: int, true: bool) -> DetectionTarget:
+        return rows(target, target.category < classes)
+
+    def confusion(
+        self, target: DetectionTarget, true: DetectionTarget, classes: int, policy: Policy
+    ) -> tuple[Int64[Tensor, " N"], Int64[Tensor, " N"]]:
+        """Objects that are matched at an overlap of one half, those of one class first; see `confused`."""
+        said = rows(target, target.score >= policy.score)
+        crowd, box, known = true.ignore.numpy(), said.box.double().numpy(), true.box.double().numpy()
+        shared = overlap(box, known, crowd)
+        pairs = confused(shared, said.category.numpy(), said.score.double().numpy(), true.category.numpy(), crowd)
+        right, guess = (torch.from_numpy(np.where(x < 0, classes, x)) for x in pairs)
+        return right, guess
+
+    def mistakes(
+        self, target: DetectionTarget, true: DetectionTarget, space: Space, policy: Policy
+    ) -> tuple[float, str]:
+        """Objects that are missed, and answers that are no object's; an object of another class is both."""
+        none = len(space.names)
+        right, said = self.confusion(target, true, none, policy)
+        missed, false = int((said == none).sum()), int((right == none).sum())
+        other = int(((right != said) & (right != none) & (said != none)).sum())
+        words = [f"{missed} missed"] * bool(missed) + [f"{false} false"] * bool(false)
+        words += [f"{other} of another class"] * bool(other)
+        return float(missed + false + 2 * other), ", ".join(words)
 
     def comparison(self, space: Space) -> Comparison:
         return _Found(len(space.names))

@@ -184,6 +184,15 @@ class Embedding(Task[EmbeddingTarget]):
         """The teacher's features, unprocessed."""
         return target
 
+    def constant(self, targets: Iterable[EmbeddingTarget], space: Space) -> EmbeddingTarget | None:
+        """The mean feature."""
+        total, cells = torch.zeros(parsed(space)[1], dtype=torch.float64), 0.0
+        for target in targets:
+            there = known(target.feature).bool()
+            total += target.feature[:, there].double().sum(1)
+            cells += float(there.sum())
+        return EmbeddingTarget(feature=(total / cells).float().reshape(-1, 1, 1)) if cells else None
+
     def nothing(self, target: EmbeddingTarget, space: Space) -> str:
         return "" if bool((target.feature != 0).any()) else "no feature known"
 

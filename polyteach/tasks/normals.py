@@ -5,7 +5,7 @@ Shapes: B images, H W pixels of the batch or image, M N cells of a map over the 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -90,6 +90,15 @@ class Normals(Task[NormalsTarget]):
         length = mean.norm(dim=0)
         agreed = (count * 2 > len(targets)) & (length >= math.cos(math.radians(AGREED)))
         return NormalsTarget(normal=(mean / length.clamp(min=1e-6)) * agreed, valid=agreed)
+
+    def constant(self, targets: Iterable[NormalsTarget], space: Space) -> NormalsTarget | None:
+        """The mean direction."""
+        total = sum((t.normal[:, t.valid].double().sum(1) for t in targets), torch.zeros(3, dtype=torch.float64))
+        length = total.norm()
+        if not bool(length > 0):
+            return None
+        mean = (total / length).float()
+        return NormalsTarget(normal=mean.reshape(3, 1, 1), valid=torch.ones(1, 1, dtype=torch.bool))
 
     def nothing(self, target: NormalsTarget, space: Space) -> str:
         return "" if bool(target.valid.any()) else "no valid pixel"

@@ -4,7 +4,7 @@ Shapes: B images, K classes, H W pixels of the batch or image, M N cells of a ma
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -190,6 +190,27 @@ class Segmentation(Task[SegmentationTarget]):
     def calibrated(self, target: SegmentationTarget, calibration: Calibration) -> SegmentationTarget:
         p = tempered(target.probability, calibration, STEP)
         return replace(target, probability=p.masked_fill(target.category == IGNORE, 0))
+
+    def limited(self, target: SegmentationTarget, classes: int, true: bool) -> SegmentationTarget:
+        return replace(target, category=target.category.masked_fill(target.category >= classes, IGNORE))
+
+    def confusion(
+        self, target: SegmentationTarget, true: SegmentationTarget, classes: int, policy: Policy
+    ) -> tuple[Int64[Tensor, " N"], Int64[Tensor, " N"]]:
+        """Of every pixel that people know, however probable: what is ignored there is none of the classes."""
+        valid = true.category < classes
+        guess = whole(size_of_map(target), size_of_map(true)).dense(target.category, IGNORE)[valid]
+        return true.category[valid], guess.clamp(max=classes)
+
+    def constant(self, targets: Iterable[SegmentationTarget], space: Space) -> SegmentationTarget | None:
+        """The most frequent class."""
+        total = torch.zeros(len(space.names), dtype=torch.long)
+        for target in targets:
+            known = target.category[target.category < len(total)]
+            total += known.bincount(minlength=len(total))
+        if not bool(total.any()):
+            return None
+        return SegmentationTarget(category=total.argmax().reshape(1, 1), probability=torch.ones(1, 1))
 
     def comparison(self, space: Space) -> Comparison:
         return _Pixels(len(space.names))

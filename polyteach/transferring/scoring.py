@@ -3,6 +3,7 @@
 Shapes: N images, G groups of them, R draws.
 """
 
+import copy
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -49,6 +50,44 @@ class Scores:
     left_out: list[float] = field(default_factory=list)
 
 
+class Tally:
+    """A metric of images one after the other, and what it says without each group of them (jackknife.py).
+
+    metric: of all images. ids: of the images, in their order. grouped: the scores without a group will be asked for.
+    """
+
+    def __init__(self, objective: Objective, grouped: bool = True) -> None:
+        self.objective, self.grouped = objective, grouped
+        self.metric = _metric(objective)
+        self.ids: list[str] = []
+        self._parts: dict[int, Metric] = {}
+        self._member: list[int] = []
+
+    def update(self, id: str, guess: Any, true: Any, group: int) -> None:
+        """Count one image. group: the one that it is left out with."""
+        self.ids.append(id)
+        self._member.append(group)
+        self.metric.update([guess], [true])
+        if self.grouped and not isinstance(self.metric, Resampled):
+            if group not in self._parts:
+                self._parts[group] = _metric(self.objective)
+            self._parts[group].update([guess], [true])
+
+    def scores(self) -> dict[str, float]:
+        """All that the metric says, by name."""
+        found: dict[str, float] = self.metric.compute()
+        return found
+
+    def left_out(self) -> list[dict[str, float]]:
+        """The scores with each of G groups of the images left out; none where there is one group."""
+        return list(_without(self.metric, self._parts, np.array(self._member)))
+
+    @property
+    def seed(self) -> int:
+        """Of the draws: the same for the same images."""
+        return zlib.crc32("\0".join(self.ids).encode("utf-8", "backslashreplace"))
+
+
 def evaluate(
     answer: Answer,
     plan: Plan,
@@ -68,12 +107,8 @@ def evaluate(
     Raises:
         ValueError: the metric has no such score; lists those it has. No image could be read; gives the first reason.
     """
-    about = plan.objectives[objective]
-    whole = _metric(about)
+    tally = Tally(plan.objectives[objective], bool(resamples))
     of = iter(groups(len(plan)).tolist())
-    parts: dict[int, Metric] = {}
-    ids: list[str] = []
-    member: list[int] = []
     failed: list[tuple[str, str]] = []
     with track("evaluate", len(plan), "images", progress) as bar:
         for found in _labelled(plan, objective, batch_size):
@@ -82,26 +117,19 @@ def evaluate(
             good = [(*x, g) for x, g in placed if not isinstance(x[1], str) and x[2] is not None]
             answers = answer([image for _, image, _, _ in good if isinstance(image, Tensor)]) if good else []
             for guess, (id, _, target, group) in zip(answers, good, strict=True):
-                ids.append(id)
-                member.append(group)
-                whole.update([guess], [target])
-                if resamples and not isinstance(whole, Resampled):
-                    if group not in parts:
-                        parts[group] = _metric(about)
-                    parts[group].update([guess], [target])
+                tally.update(id, guess, target, group)
             bar.advance(len(found))
-    if not ids:
+    if not tally.ids:
         first = f"; the first: {failed[0][0]}: {failed[0][1]}" if failed else ""
         raise ValueError(f"none of {len(plan)} images could be scored for {objective}{first}")
-    scores = whole.compute()
+    scores = tally.scores()
     name = metric or next(iter(scores))
     if name not in scores:
         raise unknown_name("metric", name, list(scores))
     if not resamples:
         return Scores(scores, [], failed)
-    left = [s[name] for s in _without(whole, parts, np.array(member))]
-    seed = zlib.crc32("\0".join(ids).encode("utf-8", "backslashreplace"))
-    return Scores(scores, draws(scores[name], left, resamples, seed).tolist(), failed, left)
+    left = [s[name] for s in tally.left_out()]
+    return Scores(scores, draws(scores[name], left, resamples, tally.seed).tolist(), failed, left)
 
 
 def score_names(objective: Objective) -> list[str]:
@@ -126,7 +154,7 @@ def _without(whole: Metric, parts: dict[int, Metric], of: Int[np.ndarray, " N"])
     if isinstance(whole, Resampled):
         yield from (whole.resampled(counts) for counts in left_out(of))
         return
-    states = {}
+    whole, states = copy.deepcopy(whole), {}
     for name, default in whole._defaults.items():
         if not isinstance(default, Tensor):
             raise TypeError(f"{type(whole).__name__}.{name} is no sum over images; give the metric a `resampled`")

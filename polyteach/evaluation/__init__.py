@@ -1,0 +1,1 @@
+"""How good answers are, held against people's, without training anything."""
