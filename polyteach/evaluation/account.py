@@ -3,7 +3,7 @@
 import copy
 import heapq
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -103,21 +103,23 @@ class Account:
                 self.bins[k] += (n, n * sure, n * share)
 
     def _rank(self, seen: Seen, guess: Target, true: Target) -> None:
-        if not self._most:
+        found = self.task.mistakes(guess, true, self.space, self.policy) if self._most else (0.0, "")
+        found = self._by_metric(guess, true) if found is None else found
+        if not found[0] > 0:  # nor where it is not defined
             return
-        found = self.task.mistakes(guess, true, self.space, self.policy)
-        if found is None:
+        order = -len(self.tally.ids)  # of equals the first
+        item = (found[0], order, Worst(*found, replace(seen, image=None), guess, true))
+        (heapq.heappush if len(self._worst) < self._most else heapq.heappushpop)(self._worst, item)
+
+    def _by_metric(self, guess: Target, true: Target) -> tuple[float, str]:
+        """By how much the metric's first score of this image is worse than what is right itself would have."""
+        name, score, best = "", 0.0, 0.0
+        for target in (guess, true):
             self._single.reset()
-            self._single.update([guess], [true])
-            name, score = next(iter(self._single.compute().items()))
-            found = (score if name in self.task.lower_is_better else -score), f"{name} {score:.3g}"
-        elif not found[0]:
-            return
-        if not np.isnan(found[0]):
-            seen = Seen(seen.id, seen.part, seen.row, seen.size)  # without its pixels
-            order = -len(self.tally.ids)  # of equals the first
-            item = (found[0], order, Worst(*found, seen, guess, true))
-            (heapq.heappush if len(self._worst) < self._most else heapq.heappushpop)(self._worst, item)
+            self._single.update([target], [true])
+            name, best = next(iter(self._single.compute().items()))
+            score = best if target is guess else score
+        return abs(best - score), f"{name} {score:.3g}"
 
     def worst(self) -> list[Worst]:
         """The worst images, the worst first."""
@@ -163,7 +165,7 @@ class Contest:
     """
 
     def __init__(self, question: Question, number: int, images: int, score: float, worst: int) -> None:
-        self.question, self.number = question, number
+        self.question, self.number, self.images = question, number, images
         self.accounts = [Account(question, r, score, worst) for r in question.rivals]
         self.skipped = 0
         self._groups = iter(groups(images).tolist())

@@ -44,7 +44,7 @@ def _section(question: Mapping[str, Any], answers: Mapping[str, Any], whole: boo
         for name, s in answers["scores"].items()
     ]  # fmt: skip
     head = ["score", "value", "95 % interval", *(["a constant answer"] if question["constant"] else [])]
-    inside.append(_table("", head, rows, (2,)))
+    inside.append(_table("Scores", head, rows, (2,)))
     inside += _by_class(answers["classes"], whole)
     if answers["sizes"]:
         head = ["size", *next(iter(answers["sizes"].values()))]
@@ -108,7 +108,7 @@ def _difference(question: Mapping[str, Any], found: Mapping[str, Any]) -> Sectio
         return Section(heading, (Text("no image that all answered"),))
     rows = [(name, [_number(s["value"], "+"), _span(s, "+"), _verdict(s)]) for name, s in found["scores"].items()]
     about = Text(f"on the {found['images']:,} images that all answered")
-    return Section(heading, (about, _table("", ["score", "difference", "95 % interval", ""], rows, (2, 3))))
+    return Section(heading, (about, _table("Differences", ["score", "difference", "95 % interval", ""], rows, (2, 3))))
 
 
 def _verdict(span: Mapping[str, float | None]) -> str:

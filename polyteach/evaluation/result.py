@@ -57,8 +57,10 @@ def values(
 def _command(request: Request) -> str:
     """The command that does this again."""
     judging, predicting = request.judging, request.predicting
-    words = ["polyteach", "evaluate", *(w.given for w in request.what), request.store]
+    first, *rivals = [w.given for w in request.what]
+    words = ["polyteach", "evaluate", first, request.store]
     given: list[tuple[str, Any, Any]] = [
+        ("rivals", rivals, []),
         ("truth", list(judging.truth), []), ("split", list(judging.split), []), ("limit", judging.limit, None),
         ("seed", judging.seed, 0), ("score", judging.score, 0.5), ("worst", judging.worst, 12),
         ("device", predicting.device, "auto"), ("precision", predicting.precision, "fp32"),
@@ -80,7 +82,7 @@ def _question(number: int, contest: Contest, who: Sequence[Answerer]) -> dict[st
         "kind": question.space.kind,
         "classes": list(question.space.names),
         "lower_is_better": sorted(load_task(question.truth.task).lower_is_better),
-        "images": sum(1 for _ in contest.accounts[0].tally.ids) if len(names) == 1 else None,
+        "images": contest.images,
         "skipped": contest.skipped,
         "constant": None if constant is None else _known(constant),
         "answers": [

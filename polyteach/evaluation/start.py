@@ -52,15 +52,12 @@ def start_evaluate(
     limits: Limits,
     progress: bool,
 ) -> dict[str, Any]:
-    """Evaluate; see `evaluation.run.run`.
+    """Evaluate all of `what`; see `evaluation.run.run`.
 
     Raises:
-        ValueError: nothing to evaluate, what is neither a run, a label set nor a teacher, no store, nothing to hold it
+        ValueError: what is neither a run, a label set nor a teacher, no store, nothing to hold it
             against, `out` exists; or as `run`.
     """
-    if not what:
-        raise ValueError("nothing to evaluate; say polyteach evaluate WHAT STORE, where WHAT is a run, TASK/NAME or a "
-                         "teacher, FAMILY:NAME")  # fmt: skip
     for word in what:
         if what.count(word) > 1:
             raise ValueError(f"{word} is given twice")

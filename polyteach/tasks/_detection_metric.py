@@ -107,7 +107,7 @@ class AveragePrecision(MeanAveragePrecision):
         for name, span in SIZES.items():
             judged = [self._judged("bbox", i, span) for i in range(len(self.outlined))]
             found = Ranking(judged, len(self.iou_thresholds)).coco(every, recalls)
-            objects = float(sum(len(j.known) for j in judged))
+            objects = sum(len(j.known) for j in judged)
             out[name] = {"objects": objects, "AP": _percent(found), "AP50": _percent(found[:1])}
         return out
 
