@@ -3,6 +3,7 @@
 import copy
 import heapq
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -172,9 +173,9 @@ class Contest:
         self._constant: Target | None = None
         self._baseline = Tally(Objective(question.truth.task, question.space), False)
 
-    def fit_constant(self, targets: list[Target]) -> None:
+    def fit_constant(self, targets: Iterable[Target]) -> None:
         """Take the best constant answer from people's answers to some of the images."""
-        known = [t for target in targets if (t := self.question.true(target)) is not None]
+        known = (t for target in targets if (t := self.question.true(target)) is not None)
         self._constant = load_task(self.question.truth.task).constant(known, self.question.space)
 
     def see(self, seen: Seen, truth: Target, answers: list[Any]) -> None:

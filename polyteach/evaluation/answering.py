@@ -110,7 +110,7 @@ class Asked(Answerer):
             ValueError: the device failed, or the teacher fails for every image.
         """
         good = [(i, x.image) for i, x in enumerate(images) if isinstance(x.image, Tensor)]
-        out = [dict.fromkeys(self.sides, f"image: {x.image}") for x in images]
+        out: list[dict[str, Answer]] = [dict.fromkeys(self.sides, f"image: {x.image}") for x in images]
         try:
             found = self.asker.answers([image for _, image in good]) if good else []
             for (i, image), answer in zip(good, found, strict=True):

@@ -32,7 +32,8 @@ def _about(result: Mapping[str, Any]) -> Block:
 
 
 def _section(question: Mapping[str, Any], answers: Mapping[str, Any], whole: bool) -> Section:
-    lower, inside = question["lower_is_better"], []
+    lower = question["lower_is_better"]
+    inside: list[Block] = []
     seen = [f"{answers['images']:,} images"]
     seen += [f"{f['images']:,} without an answer: {f['reason']} ({f['first']})" for f in answers["failed"]]
     seen += [f"{answers['without']:,} that it has no label of"] if answers["without"] else []
@@ -108,13 +109,15 @@ def _difference(question: Mapping[str, Any], found: Mapping[str, Any]) -> Sectio
         return Section(heading, (Text("no image that all answered"),))
     rows = [(name, [_number(s["value"], "+"), _span(s, "+"), _verdict(s)]) for name, s in found["scores"].items()]
     about = Text(f"on the {found['images']:,} images that all answered")
-    return Section(heading, (about, _table("Differences", ["score", "difference", "95 % interval", ""], rows, (2, 3))))
+    return Section(
+        heading, (about, _table("Differences", ["score", "difference", "95 % interval", "finding"], rows, (2, 3)))
+    )
 
 
 def _verdict(span: Mapping[str, float | None]) -> str:
     if span["low"] is None or span["high"] is None:
         return ""
-    return "differs" if span["low"] > 0 or span["high"] < 0 else "no difference that these images could tell"
+    return "differs" if span["low"] > 0 or span["high"] < 0 else "may be chance"
 
 
 def _span(span: Mapping[str, float | None], sign: str = "") -> str:

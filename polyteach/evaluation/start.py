@@ -118,6 +118,6 @@ def _resolved(word: str, store: str, there: Sequence[Key], precision: str) -> Wh
         return What(word, "teacher", spec=word)
     names = ["/".join(key) for key in there]
     raise ValueError(
-        f"{word!r} is neither a run's folder nor a label set of {store}{did_you_mean(word, names)} "
-        f"({', '.join(names) or 'which has none'}), nor a teacher, FAMILY:NAME"
+        f"{word!r} is neither a run's folder, nor a teacher (FAMILY:NAME), nor a label set of {store}, which has "
+        f"{', '.join(names) or 'none'}{did_you_mean(word, names)}"
     )
