@@ -776,3 +776,34 @@ def test_many_classes_tell_the_most_confused_alone(tmp_path):
     assert found["confusion"]["matrix"] is None
     assert len(found["confusion"]["pairs"]) == 5
     assert {(p[1], p[2], p[3]) for p in found["confusion"]["pairs"]} == {(names[7], 1, 0.5)}
+
+
+def test_outlines_and_boxes_are_compared_as_boxes(tmp_path):
+    """An answer without outlines would miss them all, though nobody asked for them."""
+    renders = [render(random_scene(i, (48, 64))) for i in range(3)]
+    store = store_of(tmp_path / "s", rows_of([r.image for r in renders]))
+    task = load_task("detection")
+    for name, kind in (("people", 1), ("boxes", 0), ("masks", 1)):
+        label_truly(store, renders, ["detection"], name, kind=lambda _, kind=kind: task.kinds[kind])
+    for what, rivals in (("masks", ["boxes"]), ("boxes", ["masks"])):
+        (question,) = evaluate(what, str(store.path), rivals=rivals)["questions"]
+        assert question["kind"] == "boxes"
+        assert all(values(a) == pytest.approx(dict.fromkeys(values(a), 100)) for a in question["answers"])
+        assert "mask AP" not in question["differences"][0]["scores"]
+    (question,) = evaluate("masks", str(store.path))["questions"]
+    assert question["answers"][0]["scores"]["mask AP"]["value"] == pytest.approx(100)
+    assert question["answers"][0]["classes"]["red"]["mask AP"] == pytest.approx(100)
+
+
+def test_nobody_has_an_object(tmp_path):
+    sets = {"people": [boxes([])] * 2, "a": [boxes([(1, 1, 9, 9, 0, 0.9, 0)])] * 2}
+    store = labelled(tmp_path / "s", "detection", sets, kind="boxes")
+    _, found = one(evaluate("a", store, out=str(tmp_path / "out")), "detection")
+    assert set(values(found).values()) == {None}
+    assert json.loads((tmp_path / "out" / "evaluate.json").read_text(), parse_constant=pytest.fail)
+    assert [w["what"] for w in found["worst"]] == ["1 false", "1 false"]
+
+
+def test_a_label_set_against_itself_is_told(tmp_path, capsys):
+    evaluate("people", hits(tmp_path / "s", a=[1]))
+    assert "it is held against itself, which says nothing" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """What can be held against what: by task, kind and the names of classes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from polyteach.evaluation.answering import Answerer
 from polyteach.loading.held import mapped
@@ -28,8 +28,8 @@ class Rival:
 class Question:
     """A label set that is taken for right, the classes over which it is, and all that answer it over the same ones.
 
-    space: the classes that are compared, and the kind of the answers. score: of what counts of a truth that a teacher
-    gave, as in training.
+    space: the classes that are compared, and the kind of the answers (`_joined`). score: the least of what counts of a
+    truth that a teacher gave, as in training.
     """
 
     truth: LabelSet
@@ -85,6 +85,8 @@ def questions(truths: Sequence[LabelSet], who: Sequence[Answerer], score: float)
                 if shared is None:
                     refused.append(f"{pair}: {note}")
                     continue
+                if isinstance(side, LabelSet) and side.path == truth.path:
+                    note = "it is held against itself, which says nothing"
                 notes += [f"{pair}: {note}"] if note else []
                 _joined(found, truth, side, score, shared).rivals.append(Rival(number, key, side, shared))
     if not found:
@@ -103,11 +105,18 @@ def questions(truths: Sequence[LabelSet], who: Sequence[Answerer], score: float)
 
 
 def _joined(found: list[Question], truth: LabelSet, side: Named, score: float, shared: Common) -> Question:
-    """The question of that label set over these classes, made where there is none yet."""
-    for question in found:
-        alike = load_task(truth.task).joint_kind({question.space.kind, side.space.kind}) is not None
-        if question.truth is truth and question.space.names == shared.names and alike:
-            return question
+    """The question of that label set over these classes, made where there is none yet.
+
+    Answers of two kinds that one head could learn are compared by what both have, such as boxes with outlines and
+    without: as the kind that is not the joint one.
+    """
+    for i, question in enumerate(found):
+        kinds = {question.space.kind, side.space.kind}
+        joint = load_task(truth.task).joint_kind(kinds)
+        if question.truth is truth and question.space.names == shared.names and joint is not None:
+            least = next(iter(kinds - {joint}), joint)
+            found[i] = replace(question, space=Space(shared.names, least))
+            return found[i]
     found.append(Question(truth, Space(shared.names, side.space.kind), score))
     return found[-1]
 
