@@ -375,6 +375,22 @@ def test_a_teacher_that_never_answers_is_an_error(tmp_path):
         evaluate(f"{teacher_in(tmp_path)}crash", store)
 
 
+def test_a_teacher_that_does_not_work_is_not_asked_about_every_image(tmp_path):
+    """After some failures in a row it is asked about a plain image, as `label` does."""
+    never = """
+class Never(Mean):
+    def __call__(self, images):
+        Never.calls += 1
+        raise RuntimeError("out of order")
+def never(device, precision): return Never()
+"""
+    store = labelled(tmp_path / "s", "classification", {"people": [one_hot(0)] * 40}, images=noise(40))
+    with pytest.raises(
+        ValueError, match=r"never on cpu failed for .*8 in a row.*out of order\. Mend the cause, then give"
+    ):
+        evaluate(f"{teacher_in(tmp_path, never)}never", store, device="cpu", batch_size=4)
+
+
 def test_calibrated_answers_are_evaluated_as_they_are_learned(tmp_path):
     said = [ClassificationTarget(probability=torch.tensor([0.9, 0.1, 0]))] * 4
     store = labelled(tmp_path / "s", "classification", {"people": [one_hot(i % 2) for i in range(4)], "sure": said})
@@ -807,3 +823,24 @@ def test_nobody_has_an_object(tmp_path):
 def test_a_label_set_against_itself_is_told(tmp_path, capsys):
     evaluate("people", hits(tmp_path / "s", a=[1]))
     assert "it is held against itself, which says nothing" in capsys.readouterr().err
+
+
+def test_many_classes_of_pixels_are_counted_as_few_are(tmp_path, monkeypatch):
+    from polyteach.evaluation import account
+
+    draw = torch.Generator().manual_seed(1)
+    maps = torch.randint(0, 3, (2, 4, 24, 24), generator=draw)
+    make = [[SegmentationTarget(category=c, probability=torch.ones(24, 24)) for c in side] for side in maps]
+    store = labelled(tmp_path / "s", "segmentation", {"people": make[0], "a": make[1]})
+    few = one(evaluate("a", store), "segmentation")[1]["confusion"]
+    monkeypatch.setattr(account, "FEW_CLASSES", 0)
+    assert one(evaluate("a", store), "segmentation")[1]["confusion"] == few
+    by_hand = [[int(((maps[0] == t) & (maps[1] == s)).sum()) for s in range(3)] for t in range(3)]
+    assert [row[:3] for row in few["matrix"][:3]] == by_hand
+
+
+def test_a_store_behind_a_url(tmp_path):
+    store = hits(tmp_path / "s", a=[1, 0, 1])
+    here, there = evaluate("a", store), evaluate("a", f"file://{store}")
+    assert there["questions"] == here["questions"]
+    assert there["truth"] == here["truth"]

@@ -24,6 +24,9 @@ from polyteach.transferring.scoring import Tally
 MOSTLY = 0.9
 """Share of the images from which on something is said of nearly all."""
 
+FEW_CLASSES = 1000
+"""Below so many a number for each pair of classes is no more than some megabytes."""
+
 
 @dataclass(frozen=True)
 class Worst:
@@ -93,7 +96,12 @@ class Account:
             self.confusion = None
             return
         assert self.confusion is not None
-        keys, counts = (pairs[0] * (classes + 1) + pairs[1]).unique(return_counts=True)
+        keys = pairs[0] * (classes + 1) + pairs[1]
+        if classes < FEW_CLASSES:  # many pixels are counted sooner than sorted
+            every = keys.bincount(minlength=1)
+            keys, counts = every.nonzero()[:, 0], every[every > 0]
+        else:
+            keys, counts = keys.unique(return_counts=True)
         for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
             self.confusion[key] += count
 
