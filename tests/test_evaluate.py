@@ -705,6 +705,11 @@ def test_ctrl_c_says_what_is_lost(tmp_path, monkeypatch):
         evaluate(f"{teacher_in(tmp_path)}mean", store, out=str(tmp_path / "out"))
     assert "nothing is kept; the same command begins anew. To keep answers: polyteach label" in stopped.value.args[1]
     assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(run, "markdown", stop)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        evaluate(f"{teacher_in(tmp_path)}mean", store, out=str(tmp_path / "out"))
+    assert "out is not whole: delete it first" in stopped.value.args[1]
 
 
 # ---- bad input ----

@@ -45,7 +45,15 @@ def run(request: Request) -> dict[str, Any]:
 
     Raises:
         ValueError: a teacher or label set cannot be used, nothing to compare, no image, no answer at all.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; says what is lost.
     """
+    try:
+        return _evaluated(request)
+    except KeyboardInterrupt as e:
+        raise KeyboardInterrupt(str(e), _begins_anew(request)) from e
+
+
+def _evaluated(request: Request) -> dict[str, Any]:
     judging = request.judging
     store = Store.open(request.store, limits=request.limits)
     who = answerers(request, store)
@@ -62,10 +70,7 @@ def run(request: Request) -> dict[str, Any]:
     ]  # fmt: skip
     for contest in contests:
         contest.fit_constant(_some(chosen, contest))
-    try:
-        _ask(request, store, truths, who, contests, chosen)
-    except KeyboardInterrupt as e:
-        raise KeyboardInterrupt(str(e), _begins_anew(who, request)) from e
+    _ask(request, store, truths, who, contests, chosen)
     _check_answered(contests, who)
     result = values(request, store, truths, who, contests, chosen, notes)
     if request.out is not None:
@@ -80,9 +85,11 @@ def run(request: Request) -> dict[str, Any]:
     return result
 
 
-def _begins_anew(who: Sequence[Answerer], request: Request) -> str:
+def _begins_anew(request: Request) -> str:
+    if request.out is not None and request.out.exists():
+        return f"{request.out} is not whole: delete it first. The same command begins anew"
     said = "nothing is kept; the same command begins anew"
-    if any(answerer.looks for answerer in who):
+    if any(what.spec for what in request.what):
         said += f". To keep answers: polyteach label {request.store} first, and evaluate the label set"
     return said
 
