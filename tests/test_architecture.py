@@ -11,7 +11,7 @@ import polyteach
 from polyteach.tasks import NO_TASKS, all_tasks
 
 ROOT = Path(polyteach.__file__).parent
-BELOW = ("tasks", "teachers", "datasets", "ground")
+BELOW = ("tasks", "teachers", "datasets", "writers", "ground")
 """Rooms that may name a task."""
 STAGES = sorted(f for f in ROOT.rglob("*.py") if f.relative_to(ROOT).parts[0] not in BELOW and f.name != "_moved.py")
 MODULES = sorted(ROOT.rglob("*.py"))

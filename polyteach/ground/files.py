@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 import uuid
@@ -60,6 +61,32 @@ def sync(path: str | os.PathLike[str]) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def new_folder(place: Path) -> Iterator[Path]:
+    """A folder beside `place` that takes its name when all is in it, and is gone after an error.
+
+    Raises:
+        ValueError: `place` has come to be meanwhile.
+        OSError: the disk is full; nothing is left.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.parent / f".{place.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary.mkdir()
+    try:
+        yield temporary
+        for folder, _, files in os.walk(temporary):
+            for file in files:
+                if not os.path.islink(os.path.join(folder, file)):
+                    sync(os.path.join(folder, file))
+            sync(folder)
+        if place.exists():  # an empty folder would be replaced in silence
+            raise ValueError(f"{place} exists; choose another folder")
+        os.rename(temporary, place)
+        sync(place.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:

@@ -118,6 +118,18 @@ def faint(data: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
     return _FAINT if top < 32 else None
 
 
+def lies_turned(data: bytes, max_pixels: int = MAX_PIXELS, size: tuple[int, int] | None = None) -> bool:
+    """Whether an image's EXIF orientation says that it lies turned or mirrored, as `decode` undoes it.
+
+    Its header alone is read.
+
+    Raises:
+        BadImage: it is none, or of another (height, width) than `size`.
+    """
+    with _opened(data, max_pixels, 1, size) as image:
+        return _orientation(image) != 1
+
+
 @contextmanager
 def _opened(data: bytes, max_pixels: int, min_side: int, size: tuple[int, int] | None = None) -> Iterator[Image.Image]:
     """The image with its header read and its size allowed; what goes wrong inside becomes a BadImage."""

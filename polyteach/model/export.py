@@ -1,10 +1,6 @@
 """A run's backbone for other programs: a folder as timm writes it, with timm's own names, and a card."""
 
-import os
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from polyteach.ground.files import sync, write_json
+from polyteach.ground.files import new_folder, write_json
 from polyteach.ground.texts import say
 from polyteach.model.backbones import TIMM, load_backbone
 from polyteach.model.backbones._timm_recipe import NOT_WEIGHTS, Recipe, recipe, recorded
@@ -50,7 +46,7 @@ def export_timm(run: Path, out: str | Path) -> str:
     made = recorded(student.name, lambda: load_backbone(student.name, PRETRAINED, size))
     whole, args = _whole(arch, made, size)
     weights, rest = _renamed(student, made, whole, run)
-    with _new_folder(place) as folder:
+    with new_folder(place) as folder:
         save_file(weights, folder / FILES[0], metadata={"format": "pt"})
         write_json(folder / CONFIG, _config(student, arch, whole, args, size, about))
         text = card(run, about, arch, place.name, rest)
@@ -134,26 +130,3 @@ def _config(
         "pretrained_cfg": known | seen | student.normalisation | licence,
         **({"model_args": more} if more else {}),
     }
-
-
-@contextmanager
-def _new_folder(place: Path) -> Iterator[Path]:
-    """A folder beside `place` that takes its name when all is in it, and is gone after an error.
-
-    Raises:
-        ValueError: `place` has come to be meanwhile.
-    """
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.parent / f".{place.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
-    temporary.mkdir()
-    try:
-        yield temporary
-        for file in temporary.iterdir():
-            sync(file)
-        sync(temporary)
-        if place.exists():  # an empty folder would be replaced in silence
-            raise ValueError(f"{place} exists; choose another folder")
-        os.rename(temporary, place)
-        sync(place.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

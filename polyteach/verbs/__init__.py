@@ -10,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ORDER = ("ingest", "label", "train", "pretrain", "transfer", "predict", "evaluate", "export", "report", "store", "demo")
+ORDER = (
+    *("ingest", "label", "train", "pretrain", "transfer", "predict", "evaluate", "export", "export-labels", "report"),
+    *("store", "demo"),
+)
 """In which order they are told: that of the method; others come after these."""
 STORE = ("check", "info", "split", "merge", "drop-labels", "repair")
 
