@@ -77,9 +77,7 @@ def write_labels(store: str | Path, out: str | Path, wish: Wish, progress: bool)
             with track("export", sum(map(opened.count, opened.parts())), "images", progress) as bar:
                 _write(_Images(opened, folder, wish, writer, count, names), labels, about, bar.advance)
             if not count.written:
-                raise ValueError(
-                    f"{labels.path} has no answer for any of the images asked for; there is nothing to write"
-                )
+                raise ValueError(f"{labels.path} has no answer for any image that is asked for: nothing to write")
             writer.finish()
             told = [*notes, *_sentences(writer, count, names, wish)]
             (folder / "README.md").write_text(_page(place, about, writer, count, told), encoding="utf-8")
@@ -239,9 +237,10 @@ class _Images:
         sample = Sample(number, row.id, file, split, size, row.uri, None, row.licence)
         if self.writer.holds:
             return replace(sample, data=data)
-        self._put(self.folder / file, data, row.uri)
         if self.wish.images == "none":
             self._place(sample)
+        else:
+            self._put(self.folder / file, data, row.uri)
         return sample
 
     def _put(self, path: Path, data: bytes | None, uri: str | None) -> None:
@@ -289,7 +288,8 @@ def _sentences(writer: LabelWriter, count: _Count, names: FileNames, wish: Wish)
 
 def _page(place: Path, about: About, writer: LabelWriter, count: _Count, told: Sequence[str]) -> str:
     """README.md: what was written, of what, and what it lacks."""
-    read = writer.told.read.format(place.name)
+    whole = about.images != "none" or writer.holds
+    read = writer.told.read.format(place) if whole else ""
     head = f"# {about.task}/{about.name}\n\n{count.written:,} images, labelled by {about.source}; written by polyteach."
     again = f"\n\nRead it again with: `polyteach ingest '{read}' STORE`" if read else ""
     lines = "".join(f"\n- {shown(one)}" for one in told)

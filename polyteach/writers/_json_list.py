@@ -13,7 +13,7 @@ class JsonList:
         """files: closes the file after an error."""
         self.path, self._tail, self._first = path, tail, True
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = files.enter_context(open(path, "w", encoding="utf-8"))
+        self._file = files.enter_context(path.open("w", encoding="utf-8"))
         self._file.write(head)
 
     def add(self, item: Any) -> None:

@@ -31,7 +31,7 @@ class Writer(LabelWriter):
 
     def __init__(self, folder: Path, about: About) -> None:
         super().__init__(folder, about)
-        self._file = self.files.enter_context(open(folder / "annotations.xml", "w", encoding="utf-8"))
+        self._file = self.files.enter_context((folder / "annotations.xml").open("w", encoding="utf-8"))
         self._count = 0
         labels = "".join(
             f"<label><name>{escape(n)}</name><type>any</type><attributes></attributes></label>\n"

@@ -3,7 +3,7 @@
     OUT/images/train/a.jpg      OUT/masks/train/a.png       with OUT/classes.txt; or depth/, normals/
 
 Classes: a PNG of indices with a palette; 255 is unknown. Of more than 255 classes one of 16 bits, in which 65535 is.
-Metric depth: 16 bits, metres are value * `--depth-scale`, 0 is unknown. Relative depth: each image's range as 1..65535
+Metric depth: 16 bits, metres are value * `--depth-scale`, 0 is unknown. Relative depth: each image's range as 1..65504
 (it has no scale of its own), larger is nearer, 0 is unknown. Normals: 8-bit RGB, a component of -1..1 as 0..255, in the
 axes of normal maps (x right, y up, z towards the camera); unknown is 128, 128, 128.
 
@@ -29,6 +29,8 @@ from polyteach.writers import About, LabelWriter, Sample
 from polyteach.writers._names import class_lines
 
 _VOID, _DEEP = 255, 65535
+_LARGEST = 65504
+"""Step of the nearest pixel of relative depth: the largest float16, so that whoever keeps it as such loses nothing."""
 _FOLDERS = {"segmentation": "masks", "depth": "depth", "normals": "normals"}
 _SURE = "maps had probabilities, which PNG files of classes have not"
 _UNSURE = "pixels have a probability below {:g} and were written as unknown (--score)"
@@ -117,7 +119,7 @@ class Writer(LabelWriter):
             return _grey(np.zeros(sample.size))
         low, high = float(known.min()), float(known.max())
         share = (value - low) / (high - low) if high > low else np.ones_like(value)
-        return _grey(np.where(valid, 1 + np.rint(share.clip(0, 1) * (_DEEP - 1)), 0))
+        return _grey(np.where(valid, 1 + np.rint(share.clip(0, 1) * (_LARGEST - 1)), 0))
 
 
 def _grey(values: Shaped[np.ndarray, "H W"]) -> Image.Image:
