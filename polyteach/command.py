@@ -23,6 +23,7 @@ from polyteach.ground.signals import TERMINATED, terminated_as_interrupted
 from polyteach.ground.storage import StorageError
 from polyteach.ground.tables import width_of, wrapped
 from polyteach.ground.texts import say
+from polyteach.verbs import command_line
 
 OF_A_PATH = (
     errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG,
@@ -49,7 +50,7 @@ def run(verb: Callable[..., Any], status: Callable[[Any], int], prog: str, argv:
     behind it.
     """
     try:
-        with terminated_as_interrupted():
+        with terminated_as_interrupted(), command_line():
             result = _call(verb, prog, argv)
     except KeyboardInterrupt as e:
         why, then = (*map(str, e.args), "", "")[:2]

@@ -83,13 +83,13 @@ def test_nothing_is_written_outside_of_out(run, photographs, tmp_path, monkeypat
     assert "student.json: objective" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
 
-    from polyteach.labelling.predict import draw
+    from polyteach.labelling.keeper import Drawings
 
     image = torch.zeros(3, 8, 8, dtype=torch.uint8)
     target = DepthTarget(torch.ones(8, 8), torch.ones(8, 8, dtype=torch.bool))
-    objectives = {name: Objective("depth", Space((), "metric"))}
+    drawings = Drawings(tmp_path / "safe/out", {name: Objective("depth", Space((), "metric"))})
     with contextlib.suppress(ValueError):
-        draw([("0.png", image)], {"0.png": {name: target}}, objectives, tmp_path / "safe/out")
+        drawings.draw("0", image, {name: target})
     assert [f for f in tmp_path.rglob("*") if f not in before and tmp_path / "safe/out" not in (f, *f.parents)] == []
 
 

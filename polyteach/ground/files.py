@@ -24,6 +24,8 @@ YAML_LETTERS, YAML_SCALAR, YAML_VALUES, YAML_DEEP = 2_000_000, 10_000, 200_000, 
 """Most letters of a YAML text and of one value in it, values with aliases written out, and levels."""
 LARGEST_TEXT = 2**28
 """Bytes of a file of text: more than any that is written here, and less than stops the process."""
+MANY = 1000
+"""Files from which on all that the system holds is written to the disk at once, which is quicker than one by one."""
 _OWNER = socket.gethostname().replace(".", "-")
 
 
@@ -76,17 +78,26 @@ def new_folder(place: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for folder, _, files in os.walk(temporary):
-            for file in files:
-                if not os.path.islink(os.path.join(folder, file)):
-                    sync(os.path.join(folder, file))
-            sync(folder)
+        _sync_tree(temporary)
         if place.exists():  # an empty folder would be replaced in silence
             raise ValueError(f"{place} exists; choose another folder")
         os.rename(temporary, place)
         sync(place.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync_tree(top: Path) -> None:
+    """Wait until a folder with all that is in it is on the disk; links are not followed."""
+    folders = [(folder, files) for folder, _, files in os.walk(top)]
+    if sum(len(files) for _, files in folders) > MANY:
+        os.sync()
+        return
+    for folder, files in folders:
+        for path in (os.path.join(folder, file) for file in files):
+            if not os.path.islink(path):
+                sync(path)
+        sync(folder)
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:

@@ -138,6 +138,8 @@ class Predicting:
         device: auto, cpu, cuda:0, ...
         precision: fp32, fp16 or bf16.
         batch_size: images per forward pass.
+        size: longest side of maps and outlines that are kept, in cells; without it they have their image's size. Boxes
+            are in the image's pixels either way.
 
     Raises:
         ValueError: an unknown device or precision, or a number out of its range.
@@ -146,11 +148,32 @@ class Predicting:
     device: str = "auto"
     precision: str = "fp32"
     batch_size: int = 16
+    size: int | None = None
 
     def __post_init__(self) -> None:
         check_device(self.device)
         one_of(PRECISIONS, precision=self.precision)
-        at_least(1, batch_size=self.batch_size)
+        at_least(1, batch_size=self.batch_size, size=self.size)
+
+
+@dataclass(frozen=True)
+class Coming:
+    """Images that are no files yet.
+
+    Args:
+        every: of a video, answer each frame of this number: 1 is all of them. They are called VIDEO#0, VIDEO#30, ...
+        watch: when all is answered, wait for new files in the folders given, and answer each when it is whole, until
+            Ctrl-C.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
+
+    every: int = 1
+    watch: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(1, every=self.every)
 
 
 def check_names(teachers: Mapping[str, str]) -> None:

@@ -1,7 +1,5 @@
 """Images that cannot be read, and how that is told. Nothing here needs torch."""
 
-from collections.abc import Mapping, Sequence
-
 from polyteach.ground.texts import say
 
 
@@ -12,14 +10,27 @@ class Unreadable(ValueError):
     """The command's exit status, as where some could not be."""
 
 
-def complain(files: Sequence[str], bad: Mapping[str, str]) -> None:
-    """Say of each file that could not be read why. bad: file -> reason.
+class Counted:
+    """How many images were answered, and which could not be: each is told at once, with its reason.
 
-    Raises:
-        Unreadable: it is all of them.
+    bad: id -> reason.
     """
-    for file, reason in bad.items():
-        say(f"polyteach predict: {file}: {reason}")
-    if len(bad) == len(files):
-        first, reason = next(iter(bad.items()))
-        raise Unreadable(f"none of {len(files)} images could be read; the first: {first}: {reason}")
+
+    def __init__(self) -> None:
+        self.answered = 0
+        self.bad: dict[str, str] = {}
+
+    def refuse(self, id: str, reason: str) -> None:
+        """One that cannot be read."""
+        self.bad[id] = reason
+        say(f"polyteach predict: {id}: {reason}")
+
+    def check(self) -> None:
+        """Refuse to end well when nothing was answered.
+
+        Raises:
+            Unreadable: none of the images could be.
+        """
+        if self.bad and not self.answered:
+            first, reason = next(iter(self.bad.items()))
+            raise Unreadable(f"none of {len(self.bad)} images could be read; the first: {first}: {reason}")

@@ -32,6 +32,8 @@ class Decoded:
 class Stream(Generic[Item]):
     """Batches of items with what `load` makes of them, decoded while the batch before is asked about; iterated once.
 
+    Items are taken one ahead of those that are decoded, so that there may be any number of them.
+
     A batch has at most `batch_size` items and, of more than one, `BATCH_PIXELS` pixels together. What `load` raises is
     raised where its item's turn comes; what costs one image alone it returns as a reason.
 
@@ -49,7 +51,9 @@ class Stream(Generic[Item]):
         pixels: Callable[[Item], int] | None = None,
     ) -> None:
         self.load, self.batch_size, self.threads, self.pixels = load, batch_size, threads, pixels
-        self._todo = deque(items)
+        self._items = iter(items)
+        self._next: list[Item] = []
+        self._failed: Exception | None = None
         self._ahead: deque[tuple[Item, Future[Decoded]]] = deque()
         self._lock = threading.RLock()
         self._pool = ThreadPoolExecutor(threads, "decode")
@@ -60,6 +64,8 @@ class Stream(Generic[Item]):
             self._fill()
             while self._ahead:
                 yield self._batch()
+            if self._failed is not None:
+                raise self._failed
         finally:
             with self._lock:
                 self._closed = True
@@ -84,11 +90,22 @@ class Stream(Generic[Item]):
     def _fill(self) -> None:
         """Have as much decoded as there is room for; called again by each thread that is done with an item."""
         with self._lock:
-            while self._todo and not self._closed and self._room(self._todo[0]):
-                item = self._todo.popleft()
+            while not self._closed and self._more() and self._room(self._next[0]):
+                item = self._next.pop()
                 future = self._pool.submit(self.load, item)
                 self._ahead.append((item, future))
                 future.add_done_callback(lambda _: self._fill())
+
+    def _more(self) -> bool:
+        """Whether there is another item. What the items' iterator raises is raised when all before it were given."""
+        if not self._next and self._failed is None:
+            try:
+                self._next = [next(self._items)]
+            except StopIteration:
+                return False
+            except Exception as e:
+                self._failed = e
+        return bool(self._next)
 
     def _room(self, item: Item) -> bool:
         """Whether one more item may be decoded ahead: a batch of them, or one that is larger than that."""

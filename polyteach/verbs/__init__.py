@@ -6,7 +6,9 @@ is imported for that, so that help is quick.
 
 import ast
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,24 @@ def verbs(group: str = "") -> dict[str, str]:
     order = [*ORDER, *STORE]
     told = sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
     return {name: _summary(found[name]) for name in told}
+
+
+_COMMAND: ContextVar[bool] = ContextVar("command", default=False)
+
+
+@contextmanager
+def command_line() -> Iterator[None]:
+    """Within, verbs are called by the command line, which has no use for what they return but its exit status."""
+    before = _COMMAND.set(True)
+    try:
+        yield
+    finally:
+        _COMMAND.reset(before)
+
+
+def on_command_line() -> bool:
+    """Whether a verb need not keep what it would return to whoever calls it from Python."""
+    return _COMMAND.get()
 
 
 def is_group(name: str) -> bool:
