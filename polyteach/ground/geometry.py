@@ -9,8 +9,9 @@ import random
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 PADDED = 2**24
@@ -66,6 +67,23 @@ class View:
         if everywhere:
             return out
         return torch.where(inside.to(field.device), out, torch.as_tensor(fill, dtype=field.dtype, device=field.device))
+
+    def outlines(self, masks: Bool[Tensor, "K M N"]) -> Bool[Tensor, "K h w"]:
+        """What `dense` makes of masks with False as fill, in less time where each covers a part of the map alone."""
+        m, n = masks.shape[-2:]
+        cells, inside, everywhere = _nearest(self, (m, n))
+        index = cells.view(self.size)
+        row, column = index[:, 0] // n, index[0] % n
+        out = masks.new_zeros(len(masks), *self.size)
+        filled = masks.any(2).cpu().numpy(), masks.any(1).cpu().numpy()  # once each: rows, and columns, with any cell
+        for k, (down, across) in enumerate(zip(*filled, strict=True)):
+            if not down.any():
+                continue
+            # of a mirrored view columns go down; what a stretch of cells becomes is one stretch of pixels either way
+            a, b = _stretch(row, np.flatnonzero(down))
+            c, d = _stretch(column, np.flatnonzero(across))
+            out[k, a:b, c:d] = masks[k][row[a:b]][:, column[c:d]]
+        return out if everywhere else out & inside.to(out.device)
 
     def boxes(self, xyxy: Float[Tensor, "K 4"]) -> Float[Tensor, "K 4"]:
         """Boxes (x0, y0, x1, y1) from pixels of the source to pixels of the view, clipped to it.
@@ -145,6 +163,12 @@ def _triangles(length: int, out: int, first: int, last: int) -> Float[Tensor, "h
     found = torch.zeros(out, last - first)
     found[touched] = (weights(torch.arange(first, last, dtype=torch.float64)) / total).float()
     return found
+
+
+def _stretch(index: Int64[Tensor, " P"], filled: Int64[np.ndarray, " F"]) -> tuple[int, int]:
+    """The first pixel, and the one behind the last, that show cells from the first to the last of those filled."""
+    shown = ((index >= int(filled[0])) & (index <= int(filled[-1]))).nonzero()
+    return (int(shown[0]), int(shown[-1]) + 1) if len(shown) else (0, 0)
 
 
 @lru_cache(maxsize=4)

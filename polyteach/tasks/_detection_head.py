@@ -19,9 +19,11 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import (
     RoIHeads,
+    expand_boxes,
+    expand_masks,
     fastrcnn_loss,
     maskrcnn_loss,
-    paste_masks_in_image,
+    paste_mask_in_image,
     project_masks_on_boxes,
 )
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
@@ -341,7 +343,12 @@ def read_boxes(found: dict[str, Tensor], size: tuple[int, int]) -> DetectionTarg
     """What torchvision's heads found in one image of (height, width) `size`; class 0 is background there."""
     mask = None
     if "masks" in found:
-        mask = paste_masks_in_image(found["masks"], found["boxes"], size)[:, 0] > 0.5
+        # as paste_masks_in_image does, which would have all of them in float32 at once, twice
+        masks, scale = expand_masks(found["masks"], padding=1)
+        boxes = expand_boxes(found["boxes"], scale).to(torch.int64)
+        mask = torch.zeros(len(boxes), *size, dtype=torch.bool)
+        for i, box in enumerate(boxes):
+            mask[i] = paste_mask_in_image(masks[i, 0], box, *size) > 0.5
     return DetectionTarget(
         box=found["boxes"],
         category=found["labels"] - 1,

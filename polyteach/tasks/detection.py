@@ -94,7 +94,7 @@ def masks_at(target: DetectionTarget, size: tuple[int, int]) -> Bool[Tensor, "K 
     """The outlines of the boxes as maps of (height, width) `size`; empty ones where the target has none."""
     if target.mask is None:
         return torch.zeros(len(target.box), *size, dtype=torch.bool)
-    return whole((target.mask.shape[1], target.mask.shape[2]), size).dense(target.mask)
+    return whole((target.mask.shape[1], target.mask.shape[2]), size).outlines(target.mask)
 
 
 def _judged(predicted: DetectionTarget, true: DetectionTarget) -> Judged:
@@ -210,8 +210,9 @@ class Detection(Task[DetectionTarget]):
         grown = view.size[0] / view.height * view.size[1] / view.width
         sides = torch.minimum(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1])
         keep = (area(box) >= KEPT * grown * area(target.box)) & (sides >= 1)
-        mask = None if target.mask is None else view.dense(target.mask, False)
-        return rows(replace(target, box=box, mask=mask), keep)
+        seen = replace(target, box=box)
+        seen = seen if bool(keep.all()) else rows(seen, keep)
+        return seen if seen.mask is None else replace(seen, mask=view.outlines(seen.mask))
 
     def pseudo(self, target: DetectionTarget, policy: Policy) -> DetectionTarget:
         kept = rows(target, target.score >= least_score(policy, target.category))
