@@ -309,3 +309,11 @@ def test_scale_jitter_is_log_uniform_and_keeps_the_aspect():
     assert abs(sum(v.mirrored for v in views) / 2000 - 0.5) < 0.05
     aspect = torch.tensor([v.width / v.height for v in views])
     assert (aspect - 4 / 3).abs().max() < 0.02
+
+
+@settings(deadline=None)
+@given(integer_views(), SIZES, st.integers(0, 3), st.integers(0, 10**6))
+def test_outlines_are_what_dense_makes_of_masks(view, cells, count, seed):
+    draw = torch.Generator().manual_seed(seed)
+    masks = torch.rand(count, *cells, generator=draw) < torch.rand(count, 1, 1, generator=draw) ** 3
+    assert torch.equal(view.outlines(masks), view.dense(masks, False))

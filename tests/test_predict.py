@@ -6,7 +6,10 @@ import math
 import os
 import re
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -279,3 +282,243 @@ def test_a_picture_of_an_empty_answer_says_so(monkeypatch, task, target, full, s
         lines.clear()
         load_task(task).draw(image, full, space)
         assert not any(re.match(r"no |all |nothing", text) for line in lines for text in line)
+
+
+def test_lists_patterns_and_folders_mean_files(run, photographs, tmp_path, capsys):
+    from polyteach.labelling.inputs import files_of
+
+    (photographs / "below").mkdir()
+    (photographs / "below/film.MP4").write_bytes(b"")
+    (tmp_path / "odd[1].png").write_bytes(b"")
+    listing = tmp_path / "some.txt"
+    listing.write_bytes(b"\xef\xbb\xbf" + f"# two\r\n\n{photographs.name}/3.png\r\n/else/where.png\n".encode())
+    there = [str(photographs / f"{i}.png") for i in range(6)]
+    assert files_of([str(photographs)]) == [*there, str(photographs / "below/film.MP4")]
+    assert files_of([str(photographs / "[02-3].png"), there[0]]) == [there[0], there[2], there[3]]
+    assert files_of([str(tmp_path / "odd[1].png")]) == [str(tmp_path / "odd[1].png")]
+    assert files_of([str(tmp_path / "**/5.png")]) == [there[5]]
+    assert files_of([str(listing)]) == [str(tmp_path / photographs.name / "3.png"), "/else/where.png"]
+    assert files_of([str(photographs / "no*.png")]) == [str(photographs / "no*.png")]
+    folder, _ = run
+    assert main(["predict", folder, str(listing), str(photographs / "[0-1].png"), "--no-progress", "--json"]) == 1
+    said = capsys.readouterr()
+    assert [json.loads(line)["image"] for line in said.out.splitlines()] == [
+        str(tmp_path / photographs.name / "3.png"), "/else/where.png", there[0], there[1]
+    ]  # fmt: skip
+    assert "/else/where.png: no such image or folder" in said.err
+    listing.write_bytes(b"\0\1\2")
+    assert main(["predict", folder, str(listing)]) == 2
+    assert "some.txt is no text file: a list has one path a line" in capsys.readouterr().err
+
+
+class Film:
+    """Stands for torchcodec's decoder: frame i is of the grey i; a file says how many there are and promised."""
+
+    decoded: ClassVar[list[int]] = []
+
+    def __init__(self, path):
+        self.count, self.promised, self.broken = json.loads(Path(path).read_text())
+        self.metadata = SimpleNamespace(height=24, width=32, num_frames_from_header=self.promised)
+
+    def __len__(self):
+        return self.count
+
+    def get_frame_at(self, index):
+        if index >= self.broken:
+            raise RuntimeError(f"could not read frame {index}\nC++ stack trace ...")
+        self.decoded.append(index)
+        return SimpleNamespace(data=torch.full((3, 24, 32), index, dtype=torch.uint8))
+
+
+@pytest.fixture
+def films(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", SimpleNamespace(VideoDecoder=Film))
+    Film.decoded.clear()
+    about = {"whole": (9, 9, 99), "broken": (9, 9, 5), "short": (4, 9, 99), "empty": (0, None, 0)}
+    for name, one in about.items():
+        (tmp_path / f"{name}.mp4").write_text(json.dumps(one))
+    return {name: str(tmp_path / f"{name}.mp4") for name in about}
+
+
+def test_every_nth_frame_of_videos_is_an_image(run, films, photographs, tmp_path, capsys):
+    folder, _ = run
+    out = tmp_path / "out"
+    words = ["predict", folder, *films.values(), str(photographs / "0.png"), "--every", "3", "--json"]
+    assert main([*words, "--out", str(out), "--no-progress"]) == 1
+    said = capsys.readouterr()
+    found = [json.loads(line) for line in said.out.splitlines()]
+    ids = [f"{films['whole']}#{i}" for i in (0, 3, 6)] + [f"{films['broken']}#{i}" for i in (0, 3)]
+    bad = {
+        f"{films['broken']}#6": "breaks off at frame 6: could not read frame 6",
+        f"{films['short']}#4": "breaks off: 4 of its 9 frames are there",
+        f"{films['empty']}#0": "has no frame",
+    }
+    good = [*ids, f"{films['short']}#0", f"{films['short']}#3", str(photographs / "0.png")]
+    assert [one["image"] for one in found if "answers" in one] == good
+    assert {one["image"]: one["error"] for one in found if "error" in one} == bad
+    assert all(f"polyteach predict: {id}: {reason}" in said.err for id, reason in bad.items())
+    store = Store.open(out / "store")
+    rows = store.images(0)
+    assert [row.id for row in rows] == good
+    assert [int(store.image(row)[0, 0, 0]) for row in rows[:7]] == [0, 3, 6, 0, 3, 0, 3]
+    assert rows[-1].data is None
+    assert {id: reason for id, _, reason in store.rejects()} == bad
+    drawn = {p.name.split(".")[0] for p in out.glob("*.png")}
+    assert drawn == {"whole#0", "whole#3", "whole#6", "broken#0", "broken#3", "short#0", "short#3", "0"}
+
+
+def test_without_ffmpeg_a_video_says_what_to_install(run, photographs, tmp_path, monkeypatch, capsys):
+    def lacks(path):
+        raise RuntimeError("Could not load libtorchcodec. Likely causes: ...")
+
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", SimpleNamespace(VideoDecoder=lacks))
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    answers = predict(run[0], [tmp_path / "a.mp4", photographs / "0.png"], progress=False, show=False)
+    assert [bool(a) for a in answers] == [False, True]
+    assert "FFmpeg, which is not there: install it" in capsys.readouterr().err
+
+
+def answers_in(out):
+    store = Store.open(out / "store")
+    found = {}
+    for labels in store.sets():
+        for part in store.parts():
+            for id, answer in zip(store.ids(part), labels.read(part), strict=True):
+                found[id, labels.name] = answer
+    return found
+
+
+@pytest.mark.parametrize("how", ["killed", "interrupted"])
+def test_a_stopped_run_goes_on(run, photographs, tmp_path, monkeypatch, capsys, how):
+    """Killed: only whole parts are there. By Ctrl-C: all that was answered."""
+    from polyteach.labelling import keeper
+    from polyteach.labelling import predict as work
+
+    (photographs / "2b.png").write_bytes(b"no picture")
+    folder, _ = run
+    words = ["predict", folder, str(photographs), "--json", "--no-progress", "--batch-size", "1"]
+    assert main([*words, "--out", str(tmp_path / "whole")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    real, count = work._Work._one, 0
+    monkeypatch.setattr(keeper, "HELD", 0)  # a part for each image
+
+    def stop(self, *args):
+        nonlocal count
+        count += 1
+        if count == 6:
+            raise KeyboardInterrupt if how == "interrupted" else SystemError
+        return real(self, *args)
+
+    monkeypatch.setattr(work._Work, "_one", stop)
+    words += ["--out", str(tmp_path / "out")]
+    if how == "killed":
+        monkeypatch.setattr(keeper.Keeper, "close", lambda self: None)
+        with pytest.raises(SystemError):
+            main(words)
+    else:
+        assert main(words) == 130
+        assert "what was answered is in" in capsys.readouterr().err
+    first = lines[:5]
+    monkeypatch.undo()
+    monkeypatch.setattr(keeper, "HELD", 0)
+    capsys.readouterr()
+    assert main([*words, "--score", "0.4"]) == 1
+    said = capsys.readouterr()
+    assert "5 images were answered before; going on with the others" in said.err
+    assert "2b.png: not an image" in said.err
+    assert said.out.splitlines() == lines[5:]
+    assert len(first) == 5
+    old, new = answers_in(tmp_path / "whole"), answers_in(tmp_path / "out")
+    assert list(new) == list(old)
+    assert all(
+        torch.equal(getattr(new[k], f), getattr(old[k], f)) for k in old for f in ("value",) if k[1] == "depth_x"
+    )
+    a, b = ({p.name: p.read_bytes() for p in (tmp_path / o).glob("*.png")} for o in ("whole", "out"))
+    assert a == b
+    assert [r[0] for r in Store.open(tmp_path / "out/store").rejects()] == [str(photographs / "2b.png")]
+    assert main(words) == 2
+    assert "exists; predict does not overwrite" in capsys.readouterr().err
+
+
+def test_a_run_that_was_begun_otherwise_is_not_gone_on_with(run, photographs, tmp_path, capsys):
+    out = tmp_path / "out"
+    predict(run[0], photographs / "0.png", out=out, show=False, progress=False)
+    about = json.loads((out / "predict.json").read_text())
+    assert about["finished"] is True
+    (out / "predict.json").write_text(json.dumps(about | {"finished": False}))
+    with pytest.raises(ValueError, match=r"was begun otherwise: images .*; size was null|was begun otherwise: images"):
+        predict(run[0], photographs / "1.png", out=out, show=False, progress=False)
+    [again] = predict(run[0], photographs / "0.png", out=out, show=False, progress=False)
+    assert list(again) == run[1]
+    assert "1 images were answered before" in capsys.readouterr().err
+
+
+def test_new_files_of_a_folder_are_answered_until_ctrl_c(run, photographs, tmp_path, monkeypatch, capsys):
+    from polyteach.labelling import inputs
+
+    folder = tmp_path / "incoming"
+    folder.mkdir()
+    turns = iter(range(100))
+
+    def sleep(seconds):
+        turn = next(turns)
+        if turn == 1:
+            for i in range(3):
+                (folder / f"{i}.png").write_bytes((photographs / f"{i}.png").read_bytes())
+                os.utime(folder / f"{i}.png", (1, 1))
+            (folder / "half.png").write_bytes(b"\x89PNG")
+        if turn == 3:
+            (folder / "half.png").write_bytes((photographs / "3.png").read_bytes())
+            os.utime(folder / "half.png", (2, 2))
+        if turn == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(inputs, "time", SimpleNamespace(sleep=sleep, time=time.time))
+    words = ["predict", run[0], str(folder), "--watch", "--json", "--out", str(tmp_path / "out")]
+    assert main([*words, "--no-progress"]) == 0
+    said = [json.loads(line)["image"] for line in capsys.readouterr().out.splitlines()]
+    assert said == [str(folder / f"{n}.png") for n in (0, 1, 2, "half")]
+    assert Store.open(tmp_path / "out/store").ids(0) == said
+    assert main(["predict", run[0], str(photographs / "0.png"), "--watch"]) == 2
+    assert "--watch waits for files in folders" in capsys.readouterr().err
+
+
+def test_maps_are_kept_at_the_size_asked_for(run, photographs):
+    whole = predict(run[0], photographs, show=False, progress=False)
+    small = predict(run[0], photographs, size=20, show=False, progress=False)
+    for a, b in zip(whole, small, strict=True):
+        assert torch.equal(a["detection_x"].box, b["detection_x"].box)
+        size, less = a["depth_x"].value.shape, b["depth_x"].value.shape
+        assert max(less) == 20
+        assert less == (round(size[0] * 20 / max(size)), round(size[1] * 20 / max(size)))
+        rows = ((torch.arange(less[0]) + 0.5) * size[0] / less[0]).long()
+        columns = ((torch.arange(less[1]) + 0.5) * size[1] / less[1]).long()
+        assert torch.equal(b["depth_x"].value, a["depth_x"].value[rows][:, columns])
+        assert b["segmentation_x"].category.shape == less
+    with pytest.raises(ValueError, match="size must be at least 1; got 0"):
+        predict(run[0], photographs, size=0)
+
+
+def test_the_command_holds_no_answer_of_what_it_has_told(run, photographs, monkeypatch, capsys):
+    """Nor does it take more than a batch and what is decoded ahead, however many files there are."""
+    import gc
+    import weakref
+
+    from polyteach.labelling import predict as work
+
+    held, most = weakref.WeakSet(), 0
+    real = work._Work._one
+
+    def watch(self, item, image, answers):
+        nonlocal most
+        held.update(t.value for t in [answers["depth_x"]])
+        gc.collect()
+        most = max(most, len(held))
+        return real(self, item, image, answers)
+
+    monkeypatch.setattr(work._Work, "_one", watch)
+    for i in range(40):
+        (photographs / f"x{i}.png").write_bytes((photographs / "0.png").read_bytes())
+    assert main(["predict", run[0], str(photographs), "--no-progress", "--batch-size", "4"]) == 0
+    assert most <= 5
+    assert len(predict(run[0], photographs, show=False, progress=False)) == 46
