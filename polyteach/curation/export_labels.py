@@ -94,19 +94,17 @@ def _chosen(store: Store, kind: type[LabelWriter], wish: Wish) -> LabelSet:
     """
     known = {f"{task}/{name}": (task, name) for task, name in named_sets(store)}
     able = {said: one for said, one in known.items() if one[0] in kind.tasks}
+    takes = f"--format {wish.format} takes label sets of {', '.join(kind.tasks)}"
     if wish.labels is not None:
         if wish.labels not in known:
             raise unknown_name("label set", wish.labels, known, fix="Say --labels TASK/NAME")
         if wish.labels not in able:
-            raise ValueError(
-                f"--format {wish.format} takes label sets of {' and '.join(kind.tasks)}; {wish.labels} is none"
-            )
+            raise ValueError(f"{takes}; {wish.labels} is none")
         return LabelSet(store, *known[wish.labels])
     sets = {said: LabelSet(store, *one) for said, one in able.items()}
     people = {said: labels for said, labels in sets.items() if labels.by_people}
     left = people or sets
     if len(left) != 1:
-        takes = f"--format {wish.format} takes label sets of {' and '.join(kind.tasks)}"
         there = f"{store.path} has {', '.join(left or known) or 'no label set'}"
         raise ValueError(f"{takes}; {there}: {'choose one with --labels' if left else 'there is nothing to write'}")
     return next(iter(left.values()))
