@@ -519,6 +519,10 @@ def test_outlines_are_drawn_again_by_the_even_odd_rule():
         assert (run_length.decode(code) == mask).all(), trial
         area = sum(abs(_area(r)) for r in outer) - sum(abs(_area(r)) for r in holes)
         assert area == mask.sum()
+    for diagonal in (np.eye(6, dtype=bool), np.eye(6, dtype=bool)[::-1]):  # pixels that touch at a corner alone
+        outer, holes = rings(diagonal)
+        assert sorted(map(len, outer)) == [4] * 6
+        assert holes == []
 
 
 def _area(ring):

@@ -318,14 +318,18 @@ class Film:
 
     def __init__(self, path):
         self.count, self.promised, self.broken = json.loads(Path(path).read_text())
-        self.metadata = SimpleNamespace(height=24, width=32, num_frames_from_header=self.promised)
+        seconds = 1.0 if self.promised is None else None  # at 10 frames a second
+        self.metadata = SimpleNamespace(
+            height=24, width=32, num_frames_from_header=self.promised, num_frames_from_content=self.count,
+            duration_seconds_from_header=seconds, average_fps=10,
+        )  # fmt: skip
 
     def __len__(self):
         return self.count
 
     def get_frame_at(self, index):
         if index >= self.broken:
-            raise RuntimeError(f"could not read frame {index}\nC++ stack trace ...")
+            raise RuntimeError(f"Decoder, /a/b.cpp:7, could not read frame {index}\nC++ stack trace ...")
         self.decoded.append(index)
         return SimpleNamespace(data=torch.full((3, 24, 32), index, dtype=torch.uint8))
 
@@ -334,7 +338,7 @@ class Film:
 def films(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", SimpleNamespace(VideoDecoder=Film))
     Film.decoded.clear()
-    about = {"whole": (9, 9, 99), "broken": (9, 9, 5), "short": (4, 9, 99), "empty": (0, None, 0)}
+    about = {"whole": (9, 9, 99), "broken": (9, 9, 5), "short": (4, 9, 99), "empty": (0, 0, 0), "less": (1, None, 99)}
     for name, one in about.items():
         (tmp_path / f"{name}.mp4").write_text(json.dumps(one))
     return {name: str(tmp_path / f"{name}.mp4") for name in about}
@@ -352,19 +356,20 @@ def test_every_nth_frame_of_videos_is_an_image(run, films, photographs, tmp_path
         f"{films['broken']}#6": "breaks off at frame 6: could not read frame 6",
         f"{films['short']}#4": "breaks off: 4 of its 9 frames are there",
         f"{films['empty']}#0": "has no frame",
+        f"{films['less']}#1": "breaks off: 1 of its 10 frames are there",
     }
-    good = [*ids, f"{films['short']}#0", f"{films['short']}#3", str(photographs / "0.png")]
+    good = [*ids, f"{films['short']}#0", f"{films['short']}#3", f"{films['less']}#0", str(photographs / "0.png")]
     assert [one["image"] for one in found if "answers" in one] == good
     assert {one["image"]: one["error"] for one in found if "error" in one} == bad
     assert all(f"polyteach predict: {id}: {reason}" in said.err for id, reason in bad.items())
     store = Store.open(out / "store")
     rows = store.images(0)
     assert [row.id for row in rows] == good
-    assert [int(store.image(row)[0, 0, 0]) for row in rows[:7]] == [0, 3, 6, 0, 3, 0, 3]
+    assert [int(store.image(row)[0, 0, 0]) for row in rows[:8]] == [0, 3, 6, 0, 3, 0, 3, 0]
     assert rows[-1].data is None
     assert {id: reason for id, _, reason in store.rejects()} == bad
     drawn = {p.name.split(".")[0] for p in out.glob("*.png")}
-    assert drawn == {"whole#0", "whole#3", "whole#6", "broken#0", "broken#3", "short#0", "short#3", "0"}
+    assert drawn == {"whole#0", "whole#3", "whole#6", "broken#0", "broken#3", "short#0", "short#3", "less#0", "0"}
 
 
 def test_without_ffmpeg_a_video_says_what_to_install(run, photographs, tmp_path, monkeypatch, capsys):
