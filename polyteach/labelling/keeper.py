@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import UInt8
 from torch import Tensor
@@ -17,6 +19,16 @@ from polyteach.version import __version__
 
 HELD = 2**28
 """Bytes of frames that are held before a part of the store is written, though it could have more images."""
+
+
+@dataclass
+class _Part:
+    """What is to be written together: rows with their encoded answers by objective, rejects; and bytes of frames."""
+
+    number: int
+    rows: list[tuple[ImageRow, dict[str, dict[str, Any]]]] = field(default_factory=list)
+    rejects: list[tuple[str, str | None, str]] = field(default_factory=list)
+    held: int = 0
 
 
 class Keeper:
@@ -38,23 +50,20 @@ class Keeper:
             k: self.store.create_set(o.task, k, o.space, info) for k, o in teacher.objectives.items()
         }
         whole = [all(labels.has(part) for labels in self.sets.values()) for part in self.store.parts()]
-        self._part = whole.index(False) if False in whole else len(whole)
+        begun = whole.index(False) if False in whole else len(whole)
         self.done: set[str] = set()
         self.failed: dict[str, str] = {}
-        rejected = [part for part in self.store.reject_parts() if part < self._part]
+        rejected = [part for part in self.store.reject_parts() if part < begun]
         for id, _, reason in self.store.rejects(rejected):
             self.failed[id] = reason
-        for part in range(self._part):
+        for part in range(begun):
             self.done.update(self.store.ids(part))
-        self._rows: list[ImageRow] = []
-        self._answers: dict[str, list[dict[str, object]]] = {k: [] for k in self.sets}
-        self._rejects: list[tuple[str, str | None, str]] = []
-        self._held = 0
+        self._before, self._next = begun, _Part(begun)
 
     def answers(self) -> dict[str, dict[str, Target]]:
         """What the whole parts have of an earlier run, by id."""
         out: dict[str, dict[str, Target]] = {id: {} for id in self.done}
-        for part in range(self._part):
+        for part in range(self._before):
             for name, labels in self.sets.items():
                 for id, answer in zip(self.store.ids(part), labels.read(part), strict=True):
                     assert isinstance(answer, Target)
@@ -64,33 +73,32 @@ class Keeper:
     def add(self, id: str, image: UInt8[Tensor, "3 H W"], file: str | None, answers: Mapping[str, Target]) -> None:
         """One answered image. file: where it lies; None where its pixels are to be kept."""
         data = None if file is not None else encoded(image)
-        self._held += len(data or b"")
         uri = None if file is None else os.path.realpath(file)
-        self._rows.append(ImageRow(id, int(image.shape[1]), int(image.shape[2]), data, uri))
-        for name, labels in self.sets.items():
-            self._answers[name].append(labels.encode(answers[name]))
-        if len(self._rows) == self.store.part_size or self._held >= HELD:
+        row = ImageRow(id, int(image.shape[1]), int(image.shape[2]), data, uri)
+        kept = {name: labels.encode(answers[name]) for name, labels in self.sets.items()}
+        self._next.rows.append((row, kept))  # at once: Ctrl-C may come between any two steps
+        self._next.held += len(data or b"")
+        if len(self._next.rows) >= self.store.part_size or self._next.held >= HELD:
             self._flush()
 
     def refuse(self, id: str, file: str, reason: str) -> None:
         """One image that has no answer, or cannot be kept."""
-        self._rejects.append((utf8(id), utf8(os.path.abspath(file)), reason))
+        self._next.rejects.append((utf8(id), utf8(os.path.abspath(file)), reason))
 
     def close(self) -> None:
         """Write what is left."""
-        if self._rows or self._rejects:
+        if self._next.rows or self._next.rejects:
             self._flush()
 
     def _flush(self) -> None:
-        self.store.write_rejects(self._part, self._rejects)
-        if self._rows:
-            self.store.write_images(self._part, self._rows)
-            ids = [row.id for row in self._rows]
+        part = self._next
+        self.store.write_rejects(part.number, part.rejects)
+        if part.rows:
+            self.store.write_images(part.number, [row for row, _ in part.rows])
+            ids = [row.id for row, _ in part.rows]
             for name, labels in self.sets.items():
-                labels.write_encoded(self._part, ids, self._answers[name])
-                self._answers[name] = []
-        self._part += 1
-        self._rows, self._rejects, self._held = [], [], 0
+                labels.write_encoded(part.number, ids, [kept[name] for _, kept in part.rows])
+        self._next = _Part(part.number + 1)
 
 
 class Drawings:
