@@ -8,8 +8,9 @@
 Each is made without memory (torch's "meta" device) and shown an image: its maps have to be where their strides say. One
 name of each family, the smallest that works, is then made with random weights: a student of classes, boxes and regions
 over it makes one step at 128 px, in which its backbone's parameters have to get finite gradients, and its passes are
-timed on one thread at 224 px, in CPU time, which what else the machine does changes less. That maps also hold what they should is held by tests/test_backbones.py and
-tests/test_plain.py. Some minutes on one CPU core, an hour with every name, without network.
+timed on one thread at 224 px, in CPU time, which what else the machine does changes less. That maps also hold what they
+should is held by tests/test_backbones.py and tests/test_plain.py. Some minutes on one CPU core, an hour with every
+name, without network.
 """
 
 import argparse
@@ -155,8 +156,8 @@ def rows(only: list[str], most: int) -> list[str]:
         )
         print(out[-1], flush=True)
     head = [
-        "| family | names | tried | work at 128 | at 224 | such as | million parameters | of them in a step | images/s of CPU "
-        "| the others |",
+        "| family | names | tried | work at 128 | at 224 | such as | million parameters | of them in a step "
+        "| images/s of CPU | the others |",
         f"|{' --- |' * 10}",
     ]
     worked = f"{total[128]:,} work at 128x128, {total[224]:,} at 224x224."

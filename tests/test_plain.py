@@ -12,7 +12,7 @@ from torch import nn
 from polyteach.ground.layers import image_size
 from polyteach.ground.scene import random_scene, render
 from polyteach.model import backbones
-from polyteach.model.backbones import ONE_RESOLUTION, _timm_modules, load_backbone, multiple_of
+from polyteach.model.backbones import ONE_RESOLUTION, _timm_modules, check_size, load_backbone, multiple_of
 from polyteach.model.backbones._plain import taken
 from polyteach.model.backbones._timm_plain import look
 from polyteach.model.backbones.timm_models import _one_resolution
@@ -329,6 +329,57 @@ def test_weights_of_a_file_are_those_of_the_trunk(tmp_path):
     backbone = load_backbone("test_vit", str(file), (48, 48))
     for k, v in backbone.model.state_dict().items():
         assert torch.equal(v, model.state_dict()[k])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused_before_anything_is_written(tmp_path, value):
+    """In a statistic too, with which losses stay finite."""
+    for name, tensor in (("test_vit", "blocks.0.attn.qkv.weight"), ("test_resnet", "bn1.running_mean")):
+        state = timm.create_model(name).state_dict()
+        state[tensor].view(-1)[0] = value
+        torch.save(state, tmp_path / "bad.pth")
+        store = world(tmp_path / name, 2, tasks=("classification",))
+        with pytest.raises(ValueError, match=rf"bad.pth: .*{tensor} is NaN or infinite in 1 of "):
+            train(store, out=str(tmp_path / "run"), **options(backbone=name, init=str(tmp_path / "bad.pth")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_weights_that_are_no_numbers_is_not_loaded(tmp_path):
+    student = Student("test_vit", tasks_of("classification"), 8)
+    student.backbone.model.norm.weight.data[0] = float("nan")
+    save_student(student, tmp_path, {"size": [64, 64]})
+    with pytest.raises(
+        ValueError, match=r"student.safetensors: backbone.model.norm.weight is NaN or infinite in 1 of 64"
+    ):
+        load_student(tmp_path)
+
+
+def test_which_of_two_networks_is_meant_is_not_guessed(tmp_path):
+    one, two = (timm.create_model("test_vit").state_dict() for _ in range(2))
+    torch.save(
+        {f"image.{k}": v for k, v in one.items()} | {f"depth.{k}": v for k, v in two.items()}, tmp_path / "two.pth"
+    )
+    with pytest.raises(
+        ValueError, match=r"has 2 networks that fit test_vit \('image.\*', 'depth.\*'\), and nothing says"
+    ):
+        load_backbone("test_vit", str(tmp_path / "two.pth"))
+    torch.save(
+        {f"a.{k}": v for k, v in one.items()} | {f"b.{k}": v.clone() for k, v in one.items()}, tmp_path / "same.pth"
+    )
+    load_backbone("test_vit", str(tmp_path / "same.pth"))
+
+
+def test_weights_of_whole_numbers_are_none(tmp_path):
+    state = {k: v.to(torch.int8) for k, v in timm.create_model("test_vit").state_dict().items()}
+    torch.save(state, tmp_path / "int8.pth")
+    with pytest.raises(ValueError, match=r"int8.pth: .* is of int8, which is no weight of test_vit"):
+        load_backbone("test_vit", str(tmp_path / "int8.pth"))
+
+
+@pytest.mark.parametrize("size", [0, -16, 1_000_000])
+def test_sizes_that_no_image_has_are_one_line(size):
+    with pytest.raises(ValueError, match=f"size must be 16 to 8,192; got {size}"):
+        check_size(size, 16)
 
 
 def test_what_is_looked_at_says_what_it_is():

@@ -21,6 +21,7 @@ from polyteach.model.student import Student, describe_student, load_student, sav
 from polyteach.model.units import units_of
 from polyteach.store import Store
 from polyteach.tasks.contract import Objective, Space
+from polyteach.training import loop
 from polyteach.training.recomputation import check_recomputable, recomputed
 from polyteach.verbs.label import label
 from polyteach.verbs.train import train
@@ -500,3 +501,30 @@ def test_activations_that_are_computed_again_change_no_gradient(kind, tmp_path):
 def test_a_model_that_cannot_compute_its_activations_again_is_refused(tmp_path):
     with pytest.raises(ValueError, match="cannot compute its activations again"):
         check_recomputable(folder_of("convnextv2", tmp_path), (64, 64))
+
+
+def test_the_stochastic_depth_that_a_configuration_has_is_taken_where_it_is_asked_for(tmp_path):
+    name = folder_of("swin", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"drop_path_rate": 0.1}))
+    load_backbone(name, None, (64, 64), drop_path=0.1)
+
+
+def test_a_run_goes_on_with_the_normalisation_that_it_began_with(tmp_path, store, monkeypatch):
+    name = folder_of("dinov2", tmp_path / "tower")
+    more = SMALL | {"size": 64, "steps": 4, "save_every": 2, "backbone": name, "init": "pretrained"}
+    real = loop._Loop.update
+
+    def stops(self, stream):
+        if self.step == 2:
+            raise KeyboardInterrupt
+        return real(self, stream)
+
+    with monkeypatch.context() as m:
+        m.setattr(loop._Loop, "update", stops)
+        with pytest.raises(KeyboardInterrupt):
+            train(store, out=str(tmp_path / "run"), **more)
+    file = tmp_path / "tower" / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"image_mean": [0.1, 0.2, 0.3]}))
+    with pytest.raises(ValueError, match="was started otherwise: backbone_sha256"):
+        train(store, out=str(tmp_path / "run"), **more)

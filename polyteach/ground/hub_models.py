@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from transformers.utils import cached_file, logging
 
 from polyteach.ground.files import read_json
+from polyteach.ground.hub import impatient
 from polyteach.ground.hub_names import folder_of, inside
 from polyteach.ground.weights import reason, unpacked
 
@@ -75,7 +76,8 @@ def read_config(place: str) -> Any:
         ValueError: it is not there, asks for code, or for so much of something that building it would be the harm.
     """
     try:
-        said, _ = transformers.PreTrainedConfig.get_config_dict(place)
+        with impatient():
+            said, _ = transformers.PreTrainedConfig.get_config_dict(place)
     except Exception:  # what is wrong, the next call says too
         said = {}
     check_counts(said, place)
@@ -148,7 +150,8 @@ def fetched(auto: Any, place: str, **more: Any) -> Any:
         ValueError: it makes nothing of it; says why.
     """
     try:
-        return auto.from_pretrained(place, trust_remote_code=False, **more)
+        with impatient():
+            return auto.from_pretrained(place, trust_remote_code=False, **more)
     except Exception as e:  # a configuration that is none raises nearly anything
         if closed := closed_repository(e, place):
             raise closed from e
@@ -177,7 +180,7 @@ def weights(auto: Any, place: str) -> tuple[Any, list[str]]:
         ValueError: the weights are broken, or the configuration is none of a model.
     """
     try:
-        with _without_bars(place):
+        with _without_bars(place), impatient():
             model, info = auto.from_pretrained(
                 place, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
             )
@@ -233,7 +236,8 @@ def beside(place: str, name: str) -> Path | None:
         return None if plain and not os.path.lexists(file) else inside(Path(place) / "config.json", name, place)
     if Path(name).name != name:
         raise ValueError(f"{place}: the file {name!r} lies outside it")
-    found = cached_file(place, name, **QUIET)
+    with impatient():
+        found = cached_file(place, name, **QUIET)
     return Path(found) if found and Path(found).is_file() else None
 
 

@@ -154,6 +154,20 @@ def _pickled(file: Path) -> Any:
         raise ValueError(f"{file} cannot be read as weights: {reason(e)}") from e
 
 
+def check_finite(weights: Mapping[str, Tensor], what: str, fix: str) -> None:
+    """Refuse weights with which a network says nothing, in silence.
+
+    what, fix: begin and end what is said.
+
+    Raises:
+        ValueError: one is NaN or infinite; names the first tensor and counts.
+    """
+    for name, value in weights.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            bad = int((~value.isfinite()).sum())
+            raise ValueError(f"{what}: {name} is NaN or infinite in {bad:,} of {value.numel():,} values. {fix}")
+
+
 def reason(error: Exception) -> str:
     """What to say of a library's error about a file: its first line, but no advice to load it where code could run."""
     first = str(error).partition("\n")[0].strip()

@@ -1,5 +1,6 @@
 """Provenance: what a run's files say of the training that made them, read without torch."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ PARTS = ("backbone", "pyramid", "heads")
 """The modules of a student. A run's student.json lists under "trained" which of them were learned, all without it."""
 FIX = "Take the run as `polyteach train` wrote it, or train it again"
 """What to do about a run whose files are not as they should be."""
+TOWERS = "transformers:"
+"""How names of backbones begin whose configuration is in a folder."""
 
 
 def description(run: str | Path) -> Fields:
@@ -56,11 +59,24 @@ def init_sha256(init: str | None) -> str | None:
     """The hash of the weights that a training starts from: of a run's, or of a file; None where they are no file."""
     if init is None or init == PRETRAINED or init.startswith(HUB):
         return None
-    if init.startswith(FOLDER):
-        return sha256(files(Path(init.removeprefix(FOLDER)))[1])
+    if init.startswith(FOLDER):  # its config.json says by what pixels are normalised
+        both = "".join(sha256(file) for file in files(Path(init.removeprefix(FOLDER))))
+        return hashlib.sha256(both.encode()).hexdigest()
     place = Path(init)
     file = place / WEIGHTS if place.is_dir() else place
     return sha256(file) if file.is_file() else None
+
+
+def backbone_sha256(name: str, init: str | None) -> str | None:
+    """The hash of the files that say what a backbone of a folder is and how its images are normalised.
+
+    None where a run brings that, or the name is of no folder.
+    """
+    folder = Path(name.removeprefix(TOWERS))
+    if not name.startswith(TOWERS) or not folder.is_dir() or (init is not None and Path(init).is_dir()):
+        return None
+    found = "".join(f"{f.name} {sha256(f)}\n" for f in sorted(folder.glob("*config.json")) if f.is_file())
+    return hashlib.sha256(found.encode()).hexdigest()
 
 
 def costs(run: str | Path, name: str) -> list[dict[str, Any]]:

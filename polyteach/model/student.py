@@ -21,7 +21,8 @@ from polyteach.ground.files import replacing, write_json
 from polyteach.ground.geometry import letterbox
 from polyteach.ground.layers import IMAGE, Adapter, Pyramid
 from polyteach.ground.names import fit_name
-from polyteach.ground.weights import state_dict
+from polyteach.ground.weights import check_finite, state_dict
+from polyteach.model.backbones import MOST_SIDE as MOST_SIDE
 from polyteach.model.backbones import has_config, is_plain, load_backbone, multiple_of
 from polyteach.model.plain_pyramid import PlainPyramid, for_boxes
 from polyteach.model.provenance import DESCRIPTION as DESCRIPTION
@@ -42,8 +43,6 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, where a backbone does not say by which its weights were learned."""
 MOST_CHANNELS = 8192
 """Of a pyramid level, and of an adapter."""
-MOST_SIDE = 8192
-"""Pixels of a side of the images that a network takes."""
 
 
 class _LastLevels(LastLevelP6P7):
@@ -128,6 +127,10 @@ class Student(nn.Module):
         self.normalise(normal.get("mean", MEAN), normal.get("std", STD))
         if init and Path(init).is_dir():
             self._take(Path(init), parts)
+        if init:
+            check_finite(
+                self.backbone.state_dict(), f"init {init}", "A model with it answers nothing: give other weights"
+            )
 
     def normalise(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Show the backbone pixels less this mean, by this standard deviation: of red, green and blue, from 0 to 1."""
@@ -471,7 +474,11 @@ def load_student(run: str | Path, device: str = "cpu") -> Student:
         student = built()
     except ValueError as e:
         raise ValueError(str(e) if str(run) in str(e) else f"{about.file}: {e}") from e
-    student.load_state_dict(state_dict(Path(run) / WEIGHTS))
+    except (RuntimeError, OverflowError) as e:  # torch's, of sizes that no memory has
+        raise ValueError(f"{about.file}: describes no network that can be built: {e}. {FIX}") from e
+    weights = state_dict(Path(run) / WEIGHTS)
+    check_finite(weights, str(Path(run) / WEIGHTS), FIX)
+    student.load_state_dict(weights)
     student._normalise_as(given)
     return student.to(device).eval()
 

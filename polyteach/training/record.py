@@ -8,7 +8,7 @@ from typing import Any
 
 from polyteach.ground.fields import Fields
 from polyteach.ground.files import differences, sweep, write_json
-from polyteach.model.provenance import init_sha256
+from polyteach.model.provenance import backbone_sha256, init_sha256
 from polyteach.training.log import LOG, logged
 from polyteach.version import __version__
 
@@ -96,7 +96,10 @@ class Record:
         options: all of them, resolved. init: the weights that it starts from. data: what it learns from.
         """
         config = {"verb": self.kind.verb, "polyteach": __version__, "options": options}
-        config |= {"init_sha256": init_sha256(init)} | more | {"data": data}
+        tower = backbone_sha256(str(options.get("backbone")), init)
+        config |= (
+            {"init_sha256": init_sha256(init)} | ({"backbone_sha256": tower} if tower else {}) | more | {"data": data}
+        )
         plain: dict[str, Any] = json.loads(json.dumps(config, default=dict))
         return plain
 

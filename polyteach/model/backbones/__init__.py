@@ -27,6 +27,8 @@ TIMM, TRANSFORMERS = "timm", "transformers"
 """Families; the first is that of names without one."""
 CONFIGURED = frozenset({TRANSFORMERS})
 """Families whose names say nothing without what they name."""
+MOST_SIDE = 8192
+"""Pixels of a side of the images that a network takes."""
 MULTIPLE = 32
 """Of timm's backbones with a pyramid: the stride of their last map."""
 ONE_RESOLUTION = frozenset(
@@ -142,6 +144,8 @@ def check_size(size: int, multiple: int) -> None:
     Raises:
         ValueError: it is no multiple of what the backbone needs, or below it.
     """
+    if not 1 <= size <= MOST_SIDE:
+        raise ValueError(f"size must be {multiple} to {MOST_SIDE:,}; got {size}")
     if size < multiple or size % multiple:
         near = sorted({max(size // multiple, 1) * multiple, (size // multiple + 1) * multiple})
         raise ValueError(f"size must be a multiple of {multiple}; got {size}. Take {' or '.join(map(str, near))}")

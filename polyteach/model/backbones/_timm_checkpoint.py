@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from polyteach.ground.texts import say
@@ -85,10 +86,32 @@ def weights_of(file: Path, made: Recipe) -> dict[str, Tensor]:
     one = next(iter(made.needed))
     mark = taken.weights[one].data_ptr()
     others = list({f.weights[one].data_ptr(): f for f in fitting if f.weights[one].data_ptr() != mark}.values())
+    _sure(file, taken, others, made)
     if line := _told(file, taken, others, found[taken.part], made):
         _say(line)
     counters = {k: t for k, t in taken.given.items() if k.endswith("num_batches_tracked")}
     return {k: (taken.weights | counters)[o] for k, o in made.names.items() if o in taken.weights or o in counters}
+
+
+def _sure(file: Path, taken: _Fit, others: Sequence[_Fit], made: Recipe) -> None:
+    """Raises:
+    ValueError: nothing tells which of several networks is meant; or the tensors are no numbers of a network.
+    """
+    same = [o for o in others if o.rank()[0] == taken.rank()[0] and not _alike(o, taken, made)]
+    if same:
+        named = ", ".join(o.where or "the names without a prefix" for o in [taken, *same][:4])
+        raise ValueError(
+            f"{file} has {len(same) + 1} networks that fit {made.name} ({named}), and nothing says which is meant; "
+            "save that one in a file of its own"
+        )
+    odd = next((k for k in made.needed if not taken.weights[k].is_floating_point()), None)
+    if odd is not None:
+        kind = str(taken.weights[odd].dtype).removeprefix("torch.")
+        raise ValueError(f"{file}: {odd} is of {kind}, which is no weight of {made.name}; save the weights as float32")
+
+
+def _alike(one: _Fit, other: _Fit, made: Recipe) -> bool:
+    return all(torch.equal(one.weights[k], other.weights[k]) for k in made.needed)
 
 
 def _fits(part: str, tensors: Mapping[str, Tensor], made: Recipe) -> list[_Fit]:

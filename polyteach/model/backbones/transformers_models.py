@@ -67,8 +67,8 @@ def load(
         config = _read(place)
     values, normal = _checked(config)
     drops = isinstance(values.get(DROPS), int | float)
-    if drops and values[DROPS] != drop_path:  # some take only whole numbers
-        values[DROPS] = drop_path
+    if drops:
+        values[DROPS] = values[DROPS] if values[DROPS] == drop_path else drop_path  # some take only whole numbers
     elif drop_path:
         raise no_stochastic_depth(f"transformers:{name}")
     seen = _look(json.dumps(values, sort_keys=True), size, name)
@@ -240,6 +240,9 @@ def _start_from_file(model: Any, file: Path, name: str, seen: _Seen) -> None:
         raise ValueError(f"init {str(file)!r} is neither 'pretrained', a file, nor a run's folder")
     mine = model.state_dict()
     given = fitted(state_dict(file), mine, seen.size)
+    odd = sorted(k for k in given if k in mine and mine[k].is_floating_point() != given[k].is_floating_point())
+    if odd:
+        raise ValueError(f"{file}: {odd[0]} is of {given[odd[0]].dtype}, and has to be of {mine[odd[0]].dtype}")
     lacks = sorted(k for k in mine if k not in given and k not in seen.idle)
     wrong = sorted(k for k in given if k not in mine or mine[k].shape != given[k].shape)
     if lacks or wrong:
