@@ -245,6 +245,18 @@ MUTANTS = (
     mutant("model/backbones/_timm_plain.py", 'changed["pos_embed"] = resample', '_ = resample',
            "a run of one size begins none of another",
            "test_plain.py::test_a_run_of_one_size_begins_another_of_another[cait_xxs24_224]"),
+    # weights to start from
+    mutant("ground/weights.py", "if value.is_floating_point() and not bool(value.isfinite().all()):", "if False:",
+           "weights of NaN are taken",
+           "test_plain.py::test_weights_that_are_no_numbers_are_refused_before_anything_is_written"),
+    mutant("model/backbones/_timm_checkpoint.py", "    _sure(file, taken, others, made)\n", "",
+           "one of two networks is guessed", "test_plain.py::test_which_of_two_networks_is_meant_is_not_guessed"),
+    mutant("model/student.py", "norm.register_forward_pre_hook(_by_statistics)", "_by_statistics(norm, None)",
+           "statistics are kept until the next step",
+           "test_finetuning.py::test_statistics_that_are_kept_are_those_of_the_checkpoint"),
+    mutant("training/record.py", '{"backbone_sha256": tower} if tower else {}', "{}",
+           "a run goes on with another normalisation",
+           "test_towers.py::test_a_run_goes_on_with_the_normalisation_that_it_began_with"),
     # embedding
     mutant("tasks/embedding.py", "COSINE, SMOOTH_L1 = 0.9, 0.1", "COSINE, SMOOTH_L1 = 0.5, 0.5", "another loss",
            "test_embedding.py::test_the_loss_is_the_papers_formula"),
