@@ -4,16 +4,23 @@ import os
 import posixpath
 import re
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from polyteach.datasets import SPLITS, is_junk, printable, split_of, walk
+from polyteach.datasets import SPLITS, Entry, Labels, is_junk, printable, split_of, walk
 from polyteach.ground.names import plain
+from polyteach.tasks.contract import Target
 
 _IMAGES = frozenset(
     ("images", "image", "imgs", "img", "imgdir", "jpegimages", "pngimages", "rgb", "rgbs", "photos", "pictures")
 )
 """What folders of images are called, as `plain` leaves it."""
 _IMAGE_END = re.compile(r"[-_](image|img|rgb|sat|colou?r|photo|leftImg8bit)$", re.IGNORECASE)
+
+
+Read = Callable[[str, tuple[int, int]], Target]
+"""The file of a map, and the (height, width) of its image -> what it says."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,17 @@ def paired(root: str, kind: Kind, images: str, maps: str) -> Pairs:
     if shared := sum(len(paths) > 1 for paths in at.values()):
         notes.append(f"{shared:,} {kind.whats} are each of several images, which differ in their ending alone")
     return Pairs(rows, +left_out, notes)
+
+
+def entries(rows: Sequence[Pair], root: str, task: str, read: Read) -> Iterator[Entry]:
+    """Of each pair the image, and what `read` makes of its map and the image's (height, width)."""
+    for row in rows:
+        targets = None if row.map is None else partial(_targets, read, os.path.join(root, row.map), task)
+        yield Entry(uri=os.path.join(root, row.image), problem=row.problem, split=row.split, targets=targets)
+
+
+def _targets(read: Read, file: str, task: str, size: tuple[int, int]) -> Labels:
+    return {task: read(file, size)}
 
 
 def _roles(

@@ -31,14 +31,13 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 
-from polyteach.datasets import Dataset, Entry, Labels, options, printable
+from polyteach.datasets import Dataset, Entry, options, printable
 from polyteach.datasets._files import class_map
-from polyteach.datasets._pairs import Kind, Pair, paired
+from polyteach.datasets._pairs import Kind, entries, paired
 from polyteach.tasks.contract import Space
 from polyteach.tasks.depth import LARGEST, METRIC, RELATIVE, DepthTarget
 
@@ -128,14 +127,7 @@ class DepthPng(Dataset):
         self.notes.append(f"{what}; {unknown} is unknown")
 
     def entries(self, start: int, stop: int) -> Iterator[Entry]:
-        for row in self._rows[start:stop]:
-            uri = os.path.join(self._root, row.image)
-            targets = None if row.map is None else partial(_targets, self._reader, self._root, row)
-            yield Entry(uri=uri, problem=row.problem, split=row.split, targets=targets)
-
-
-def _targets(reader: _Reader, root: str, row: Pair, size: tuple[int, int]) -> Labels:
-    return {"depth": reader.read(os.path.join(root, str(row.map)), size)}
+        return entries(self._rows[start:stop], self._root, "depth", self._reader.read)
 
 
 def _number(path: str, option: str, text: str) -> float:

@@ -43,12 +43,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 
-from polyteach.datasets import Dataset, Entry, Labels, options, printable
+from polyteach.datasets import Dataset, Entry, options, printable
 from polyteach.datasets._class_lists import MOST, ClassList, read_classes
-from polyteach.datasets._class_maps import MapReader, map_reader
-from polyteach.datasets._pairs import Kind, Pair, paired
+from polyteach.datasets._class_maps import map_reader
+from polyteach.datasets._pairs import Kind, entries, paired
 from polyteach.tasks.contract import Space
 
 _MASKS = Kind(
@@ -90,14 +89,7 @@ class Masks(Dataset):
         self.notes += [*pairs.notes, *classes.notes, *notes]
 
     def entries(self, start: int, stop: int) -> Iterator[Entry]:
-        for row in self._rows[start:stop]:
-            uri = os.path.join(self._root, row.image)
-            targets = None if row.map is None else partial(_targets, self._reader, self._root, row)
-            yield Entry(uri=uri, problem=row.problem, split=row.split, targets=targets)
-
-
-def _targets(reader: MapReader, root: str, row: Pair, size: tuple[int, int]) -> Labels:
-    return {"segmentation": reader.read(os.path.join(root, str(row.map)), size)}
+        return entries(self._rows[start:stop], self._root, "segmentation", self._reader.read)
 
 
 def _number(option: str, text: str) -> int:

@@ -18,6 +18,9 @@ _BELOW = "boxes have a score below {:g} and were left out (--score)"
 _FLAT = "boxes have no area and were left out"
 _BLANK = "outlines cover no pixel: their objects are written by their boxes"
 
+HOLES = "outlines have holes, which polygons have not: filled"
+"""What a format of polygons loses."""
+
 
 @dataclass(frozen=True)
 class Thing:

@@ -16,11 +16,10 @@ import numpy as np
 from polyteach.tasks.detection import DetectionTarget
 from polyteach.tasks.target import Target
 from polyteach.writers import About, LabelWriter, Sample
-from polyteach.writers._objects import Thing, around, outline_alone, things
+from polyteach.writers._objects import HOLES, Thing, around, outline_alone, things
 
 _IGNORED = "ignored objects (crowds, difficult ones) were left out, which CVAT's format has not"
 _SCORES = "objects had a score, which CVAT's format has not"
-_HOLES = "outlines have holes, which polygons have not: filled"
 
 
 class Writer(LabelWriter):
@@ -67,7 +66,7 @@ class Writer(LabelWriter):
         outline_alone(thing, self.told)
         outer, holes = thing.rings
         if self.about.polygons:
-            self.told.lost[_HOLES] += bool(holes)
+            self.told.lost[HOLES] += bool(holes)
             group = f' group_id="{number}"' if len(outer) > 1 else ""
             lines = (";".join(f"{x},{y}" for x, y in ring) for ring in outer)
             return "".join(f'<polygon {head} points="{points}" z_order="0"{group}></polygon>\n' for points in lines)

@@ -21,11 +21,10 @@ from polyteach.tasks.target import Target
 from polyteach.writers import About, LabelWriter, Sample
 from polyteach.writers._json_list import dumps
 from polyteach.writers._names import class_lines
-from polyteach.writers._objects import Thing, around, outline_alone, things
+from polyteach.writers._objects import HOLES, Thing, around, outline_alone, things
 
 _IGNORE = "__ignore__"
 _CLASSLESS = "ignored objects are called __ignore__, and have no class"
-_HOLES = "outlines have holes, which polygons have not: filled"
 
 
 class Writer(LabelWriter):
@@ -74,7 +73,7 @@ class Writer(LabelWriter):
         outline_alone(thing, self.told)
         outer, holes = thing.rings
         if self.about.polygons:
-            self.told.lost[_HOLES] += bool(holes)
+            self.told.lost[HOLES] += bool(holes)
             rest["group_id"] = number if len(outer) > 1 else None
             return [{"label": label, "points": r, "shape_type": "polygon", "mask": None} | rest for r in outer]
         left, top, right, bottom = around(outer)

@@ -97,6 +97,18 @@ def no_stochastic_depth(name: str) -> ValueError:
     return ValueError(f"drop_path: backbone {name!r} has no stochastic depth; leave it out, or choose another backbone")
 
 
+def no_maps(name: str, size: tuple[int, int], refused: str, own: tuple[int, int] | None) -> ValueError:
+    """The error of a backbone that gives no maps of images of that size (height, width).
+
+    refused: why. own: the size that it was made for, where that is worth saying.
+    """
+    hint = f"; it was made for {own[0]}x{own[1]}" if own and own != size else ""
+    return ValueError(
+        f"backbone {name!r} gives no feature maps of images of {size[0]}x{size[1]}: {refused}{hint}. "
+        "Choose another size or backbone"
+    )
+
+
 def check_name(name: str, init: str | None = None) -> None:
     """Refuse a name that no backbone has.
 

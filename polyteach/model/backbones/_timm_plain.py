@@ -15,9 +15,12 @@ from jaxtyping import Float
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
+from polyteach.model.backbones import no_maps
 from polyteach.model.backbones._plain import Plain, taken
-from polyteach.model.backbones._timm_weights import created, dropping
+from polyteach.model.backbones._timm_weights import created, dropping, own_size
 
+USUAL = 224
+"""Height and width of the images of a model of which timm says no size."""
 FLEXIBLE = "naflexvit"
 """Of timm's module whose models take sequences of patches."""
 
@@ -43,7 +46,7 @@ class TimmPlain(Plain):
 
     def __init__(self, model: Any, trunk: _Trunk) -> None:
         super().__init__(model, trunk.patch, trunk.width, trunk.has_class, model.pretrained_cfg)
-        self._asks = _asks(trunk)
+        self._asks = _asks(trunk.prefix, trunk.normalised)
         self._taken = taken(trunk.layers)
 
     def maps(self, x: Float[Tensor, "B 3 H W"]) -> tuple[list[Tensor], Tensor | None]:
@@ -69,9 +72,9 @@ class TimmPlain(Plain):
         return {**weights, **{f"model.{k}": v for k, v in changed.items()}}
 
 
-def _asks(trunk: _Trunk) -> dict[str, Any]:
-    more = {"return_prefix_tokens": True} if trunk.prefix else {}
-    return {"norm": trunk.normalised, "output_fmt": "NCHW", **more}
+def _asks(prefix: bool, normalised: bool) -> dict[str, Any]:
+    more = {"return_prefix_tokens": True} if prefix else {}
+    return {"norm": normalised, "output_fmt": "NCHW", **more}
 
 
 def load(name: str, init: str | None, size: tuple[int, int] | None, drop_path: float = 0.0) -> Plain:
@@ -82,7 +85,7 @@ def load(name: str, init: str | None, size: tuple[int, int] | None, drop_path: f
             depth and was to have it.
     """
     trunk = look(name, size)
-    options = dropping(name, size or _own_size(name), trunk.options, drop_path)
+    options = dropping(name, size or own_size(name, USUAL), trunk.options, drop_path)
     return TimmPlain(created(name, init, options), trunk)
 
 
@@ -98,7 +101,7 @@ def look(name: str, size: tuple[int, int] | None) -> _Trunk:
             f"backbone {name!r} takes patches of any number instead of images of one size (NaFlex), which has no maps. "
             "Choose a model of one size, such as vit_base_patch16_siglip_224"
         )
-    own = _own_size(name)
+    own = own_size(name, USUAL)
     seen, refused = size or own, ""
     # any size by interpolating positions in every pass, so that the weights are of no size; else made for this one
     for more in ({"dynamic_img_size": True}, {"img_size": seen}, {}):
@@ -111,10 +114,7 @@ def look(name: str, size: tuple[int, int] | None) -> _Trunk:
             refused = refused or str(e)
         except Exception as e:  # a model's own: assertions, and errors of shape
             refused = refused or f"{type(e).__name__}: {e}".splitlines()[0].rstrip(": .")
-    of = f" of images of {seen[0]}x{seen[1]}"
-    hint = "" if seen == own else f"; it was made for {own[0]}x{own[1]}"
-    refused = refused or "its layers are not to be had one by one"
-    raise ValueError(f"backbone {name!r} gives no feature maps{of}: {refused}{hint}. Choose another size or backbone")
+    raise no_maps(name, seen, refused or "its layers are not to be had one by one", own)
 
 
 def _looked(name: str, size: tuple[int, int], options: dict[str, Any]) -> _Trunk:
@@ -165,17 +165,10 @@ def _intermediates(model: Any, image: Tensor) -> tuple[list[Any], bool]:
     refused: Exception | None = None
     for normalised in (True, False):
         for prefix in (True, False):
-            asks = _asks(_Trunk({}, 0, 0, 0, prefix, False, normalised))
+            asks = _asks(prefix, normalised)
             try:
                 return model.forward_intermediates(image, intermediates_only=True, **asks), normalised
             except Exception as e:  # some have no norm, some no tokens before, and each says so in its own way
                 refused = e
     assert refused is not None
     raise refused
-
-
-def _own_size(name: str) -> tuple[int, int]:
-    """(height, width) of the images that the model is made for, as timm says."""
-    about = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    height, width = (about.input_size if about else (3, 224, 224))[1:]
-    return height, width

@@ -102,6 +102,13 @@ def _from_file(name: str, file: Path, options: dict[str, Any]) -> Any:
     return model
 
 
+def own_size(name: str, usual: int) -> tuple[int, int]:
+    """(height, width) of the images that the model is made for, as timm says; `usual` where it does not."""
+    about = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    height, width = (about.input_size if about else (3, usual, usual))[1:]
+    return height, width
+
+
 def dropping(name: str, size: tuple[int, int], options: dict[str, Any], drop_path: float) -> dict[str, Any]:
     """The options of a model with stochastic depth, where it is to have it; see `backbones.load_backbone`.
 

@@ -12,8 +12,8 @@ import timm
 import torch
 from torch import Tensor
 
-from polyteach.model.backbones import _timm_plain, is_plain
-from polyteach.model.backbones._timm_weights import created, dropping
+from polyteach.model.backbones import _timm_plain, is_plain, no_maps
+from polyteach.model.backbones._timm_weights import created, dropping, own_size
 
 STRIDES = (4, 8, 16, 32)
 SIZE = 128
@@ -44,7 +44,7 @@ def load(name: str, init: str | None, size: tuple[int, int] | None, drop_path: f
     maps = _maps(name, size)
     # earlier versions looked at a model of its own, which drew its weights: with it a seed still gives the same network
     timm.create_model(name, features_only=True, pretrained=False)
-    model = created(name, init, dropping(name, size or _own_size(name), maps.options, drop_path))
+    model = created(name, init, dropping(name, size or own_size(name, SIZE), maps.options, drop_path))
     if maps.channels_last:
         model.register_forward_hook(_channels_first)  # and not a module around it, which would rename its weights
     model.channels, model.strides = maps.channels, STRIDES
@@ -67,7 +67,7 @@ def _maps(name: str, size: tuple[int, int] | None) -> _Maps:
         ValueError: there are no such maps, or not of images of that size.
     """
     options = _chosen(name)
-    sizes = [size] if size else [(SIZE, SIZE), _own_size(name)]
+    sizes = [size] if size else [(SIZE, SIZE), own_size(name, SIZE)]
     refused = ""
     for seen, more in ((s, m) for s in sizes for m in ({}, {"img_size": s})):
         try:
@@ -82,10 +82,7 @@ def _maps(name: str, size: tuple[int, int] | None) -> _Maps:
         refused = (
             f"its map of stride {stride} is {got[0]}x{got[1]} (height x width), where {want[0]}x{want[1]} is wanted"
         )
-    own = _own_size(name)
-    hint = "" if size in (None, own) else f"; it was made for {own[0]}x{own[1]}"
-    of = f" of images of {sizes[0][0]}x{sizes[0][1]}"
-    raise ValueError(f"backbone {name!r} gives no feature maps{of}: {refused}{hint}. Choose another size or backbone")
+    raise no_maps(name, sizes[0], refused, own_size(name, SIZE) if size else None)
 
 
 def _chosen(name: str) -> dict[str, Any]:
@@ -137,10 +134,3 @@ def _shapes(
     if any(len(x) != 4 or x[3 if last else 1] != c for x, c in zip(found, channels, strict=True)):
         raise ValueError(f"maps have the shapes {found}, and {channels} channels are said")
     return [(x[1], x[2]) if last else (x[2], x[3]) for x in found], channels, last
-
-
-def _own_size(name: str) -> tuple[int, int]:
-    """(height, width) of the images that the model is made for, as timm says."""
-    size = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    height, width = (size.input_size if size else (3, SIZE, SIZE))[1:]
-    return height, width

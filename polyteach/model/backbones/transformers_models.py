@@ -19,7 +19,7 @@ from polyteach.ground.hub_models import located, processor_config, read_config, 
 from polyteach.ground.texts import say
 from polyteach.ground.weights import state_dict
 from polyteach.model.backbones import _transformers_config as configuration
-from polyteach.model.backbones import no_stochastic_depth
+from polyteach.model.backbones import no_maps, no_stochastic_depth
 from polyteach.model.backbones._transformers_towers import PlainTower, PyramidTower, Shape, fitted, look
 
 PARTS = ("vision_model", "vision_encoder", "vision_tower")
@@ -187,11 +187,7 @@ def _look(values: str, size: tuple[int, int] | None, name: str) -> _Seen:
     patch = getattr(model.config, "patch_size", None)
     if isinstance(patch, int) and patch > 0 and any(x % patch for x in seen):
         refused = f"its patches have {patch} pixels, and sides have to be multiples of that"
-    hint = f"; it was made for {own[0]}x{own[1]}" if own and own != seen else ""
-    raise ValueError(
-        f"backbone 'transformers:{name}' gives no feature maps of images of {seen[0]}x{seen[1]}: {refused}{hint}. "
-        "Choose another size or backbone"
-    )
+    raise no_maps(f"transformers:{name}", seen, refused, own)
 
 
 def _sides(said: Any) -> tuple[int, int] | None:
